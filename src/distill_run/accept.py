@@ -1,0 +1,84 @@
+"""What a parameter accepts: rules that constructors and the configuration's schema share.
+
+This module imports neither torch nor hydra, so that a mistake is found before either is loaded.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from distill_run.errors import RejectedValueError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A test of a value and the words that say what passes it."""
+
+    accepts: Callable[[Any], bool]
+    words: str
+
+    def check(self, name: str, value: object) -> None:
+        """Raise RejectedValueError unless the rule accepts the value."""
+        if not self.accepts(value):
+            raise RejectedValueError(name, value, self.words)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def whole(least: int) -> Rule:
+    """Whole numbers from `least` on."""
+    return Rule(lambda v: _is_whole(v) and v >= least, f"a whole number of at least {least}")
+
+
+def one_of(*choices: str) -> Rule:
+    """One of a few words."""
+    return Rule(lambda v: v in choices, "one of " + ", ".join(choices))
+
+
+def optional(rule: Rule) -> Rule:
+    """What `rule` accepts, or null."""
+    return Rule(lambda v: v is None or rule.accepts(v), f"{rule.words}, or null")
+
+
+def list_of(rule: Rule, words: str, least: int = 1) -> Rule:
+    """Lists of at least `least` items, each accepted by `rule`."""
+    return Rule(
+        lambda v: isinstance(v, list) and len(v) >= least and all(rule.accepts(item) for item in v), words
+    )
+
+
+POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
+NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number of at least 0")
+FRACTION = Rule(lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+BELOW_ONE = Rule(lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1")
+INSIDE_UNIT = Rule(lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1")
+FLAG = Rule(lambda v: isinstance(v, bool), "true or false")
+TEXT = Rule(lambda v: isinstance(v, str) and v != "", "a text")
+COMPONENT = Rule(
+    lambda v: isinstance(v, dict) and isinstance(v.get("_target_"), str),
+    "a mapping with a _target_ and the arguments of its constructor",
+)
+LEARNING_RATES = list_of(POSITIVE, "a list of learning rates above 0, as in [0.003,0.01,0.03,0.1]")
+CHANNEL_MEANS = list_of(Rule(_is_number, "a number"), "a list with a number for each channel")
+CHANNEL_STDS = list_of(POSITIVE, "a list with a number above 0 for each channel")
+WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [16,32]")
+HIDDEN_WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [512], or []", least=0)
+
+# Words that mean one thing wherever they stand, so a component's value is checked before it is imported.
+VOCABULARY: dict[str, Rule] = {
+    "temperature": POSITIVE,
+    "alpha": FRACTION,
+    "label_smoothing": BELOW_ONE,
+    "lr": POSITIVE,
+    "momentum": BELOW_ONE,
+    "weight_decay": NOT_NEGATIVE,
+    "dropout": BELOW_ONE,
+    "warmup_epochs": NOT_NEGATIVE,
+}

@@ -1,0 +1,99 @@
+"""The one place where a component's YAML becomes an object.
+
+A component is a mapping with a `_target_` and the constructor's arguments. Targets are refused outside an
+allow-list, because a configuration or a checkpoint may come from somebody else.
+"""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill_run.errors import RejectedValueError, UserError, user_error
+from distill_run.schema import unknown_key
+
+OWN_PACKAGES = ("distill_run", "torch", "torchvision", "timm")
+
+
+class Builder:
+    """Builds components whose targets lie in trusted packages or in the user's own folder of code."""
+
+    def __init__(self, trusted_packages: tuple[str, ...] = OWN_PACKAGES, code_dir: Path | None = None) -> None:
+        self.trusted_packages = trusted_packages
+        self.code_dir = code_dir
+
+    def build(self, node: Mapping[str, Any], key: str, **injected: Any) -> Any:
+        """The object that `node` describes; `injected` arguments are the program's, not the user's.
+
+        `key` is where the node stands in the configuration, for messages. Raises UserError for a target that
+        is not trusted or not there, for arguments that do not fit and for values that the constructor refuses.
+        """
+        target = self.bind(node, key, **injected)
+        try:
+            return target(**_arguments(node), **injected)
+        except RejectedValueError as error:
+            raise error.under(key) from error
+        except UserError:
+            raise
+        except (ValueError, TypeError) as error:
+            raise user_error(f"{key}: {error}", f"see the arguments of {node['_target_']}") from error
+
+    def bind(self, node: Mapping[str, Any], key: str, **injected: Any) -> Callable[..., Any]:
+        """The target of `node`, once its arguments are known to fit the signature."""
+        target = self._locate(node["_target_"], key)
+        arguments = _arguments(node)
+        parameters = inspect.signature(target).parameters
+        takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        own = [name for name in parameters if name not in injected]
+        if not takes_any and (surplus := [name for name in arguments if name not in own]):
+            raise UserError(unknown_key(f"{key}.{name}", (f"{key}.{p}" for p in own)) for name in surplus)
+        required = {n for n, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+        if missing := sorted(required - arguments.keys() - injected.keys()):
+            raise user_error(f"{key} lacks {', '.join(missing)}", f"add {key}.{missing[0]}=VALUE")
+        return target
+
+    def _locate(self, path: str, key: str) -> Callable[..., Any]:
+        module_name, _, name = path.rpartition(".")
+        if not self._is_trusted(module_name):
+            raise user_error(
+                f"{key}._target_={path} is outside the trusted packages ({', '.join(self.trusted_packages)})",
+                f"if you trust it, add 'trusted_packages=[{','.join((*self.trusted_packages, path.split('.')[0]))}]'",
+            )
+        try:
+            with _importable(self.code_dir):
+                target = getattr(importlib.import_module(module_name), name)
+        except (ImportError, AttributeError) as error:
+            raise user_error(f"{key}._target_={path} was not found: {error}", "check its spelling") from error
+        if not callable(target):
+            raise user_error(f"{key}._target_={path} is not a class or a function", "check its spelling")
+        return target  # type: ignore[no-any-return]
+
+    def _is_trusted(self, module_name: str) -> bool:
+        package = module_name.split(".")[0]
+        if package in self.trusted_packages:
+            return True
+        if self.code_dir is None or not package:
+            return False
+        folder = self.code_dir / package
+        return folder.is_dir() or folder.with_suffix(".py").is_file()
+
+
+def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in node.items() if name != "_target_"}
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """Let modules of `folder` be imported by name, ahead of others, for the time of the block."""
+    if folder is None:
+        yield
+        return
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))

@@ -1,0 +1,159 @@
+"""What a person sees while a run goes on. The only importer of rich.
+
+A terminal gets one live line for the training in progress; anything else gets plain lines, one for each epoch.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console as RichConsole
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger("distill_run")
+
+REFRESH_SECONDS = 0.2
+
+
+class Console:
+    """Lines, the live display and the final table, on stdout; all but the display also go to the log."""
+
+    def __init__(self) -> None:
+        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+        self.warnings: list[str] = []
+
+    def note(self, text: str) -> None:
+        """A line for the record."""
+        log.info(text)
+        self.rich.print(escape(text))
+
+    def warn(self, text: str) -> None:
+        """A line that nobody should overlook; it also stands in the report."""
+        log.warning(text)
+        self.warnings.append(text)
+        self.rich.print(f"[bold yellow]warning:[/] {escape(text)}")
+
+    @contextmanager
+    def training(self, stage: str, epochs: int, num_steps: int, first_step: int) -> Iterator["TrainingDisplay"]:
+        """The display of one training; `first_step` is above 0 where an interrupted epoch goes on."""
+        columns = [
+            TextColumn("{task.fields[stage]:<9}"),
+            TextColumn("epoch {task.fields[epoch]:>3}/" + str(epochs)),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[figures]}"),
+        ]
+        with Progress(
+            *columns, console=self.rich, transient=True, disable=not self.rich.is_terminal, refresh_per_second=5
+        ) as progress:
+            yield TrainingDisplay(self, progress, stage, epochs, num_steps)
+
+    def results(self, summary: dict[str, Any], run_dir: str, command: str) -> None:
+        """The final table, the conclusion, and what to do next."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column("")
+        for heading in ("test acc", "top-5", "nll", "ece", "params", "MACs", "size", "trained in"):
+            table.add_column(heading, justify="right")
+        for stage in ("teacher", "baseline", "student"):
+            if (network := summary[stage]) is not None:
+                table.add_row(f"{stage} {network['architecture']}", *_cells(network))
+        self.rich.print()
+        self.rich.print(table)
+        self.rich.print()
+        for warning in summary["warnings"]:
+            if warning not in self.warnings:
+                self.warn(warning)
+        self.rich.print(f"[bold]{escape(summary['conclusion'])}[/]")
+        self.rich.print()
+        self.note(f"report   {run_dir}/report.html")
+        self.note(f"student  {run_dir}/checkpoints/student.pt")
+        self.note(f"repeat   {command}")
+
+
+class TrainingDisplay:
+    """One training's line; a fit.Watcher."""
+
+    def __init__(self, console: Console, progress: Progress, stage: str, epochs: int, num_steps: int) -> None:
+        self.console = console
+        self.progress = progress
+        self.stage = stage
+        self.epochs = epochs
+        self.num_steps = num_steps
+        self.task = progress.add_task("", total=epochs * num_steps, stage=stage, epoch=1, figures="")
+        self.started = time.perf_counter()
+        self.refreshed = self.started
+        self.first_done: int | None = None
+        self.num_images = 0
+        self.val_accuracy = ""
+
+    def stepped(self, epoch: int, step: int, num_images: int, loss: "Tensor") -> None:
+        """See fit.Watcher. The loss is read a few times a second only: each reading waits for the device."""
+        self.num_images += num_images
+        done = (epoch - 1) * self.num_steps + step
+        if self.first_done is None:
+            self.first_done = done - 1
+        now = time.perf_counter()
+        if self.progress.disable or now - self.refreshed < REFRESH_SECONDS:
+            return
+        self.refreshed = now
+        rate = self.num_images / (now - self.started)
+        figures = f"loss {loss.item():.3f}{self.val_accuracy}  {rate:,.0f} images/s  {self._left(done)} left"
+        self.progress.update(self.task, completed=done, epoch=epoch, figures=figures)
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """See fit.Watcher."""
+        val_accuracy = row["val"]["accuracy"]
+        self.val_accuracy = f"  val acc {val_accuracy:.2%}"
+        line = (
+            f"{self.stage:<9} epoch {row['epoch']:>3}/{self.epochs}  loss {row['train']['loss']:.3f}  "
+            f"val acc {val_accuracy:.2%}  {row['images_per_second']:,.0f} images/s  "
+            f"{self._left(row['epoch'] * self.num_steps)} left"
+        )
+        log.info("%s  lr %.3g  data %.0f%%", line, row["learning_rate"], 100 * row["data_share"])
+        self.console.rich.print(line)
+
+    def _left(self, done: int) -> str:
+        """The time that the rest of this training will take at the rate so far."""
+        fresh = done - (self.first_done or 0)
+        seconds = (time.perf_counter() - self.started) / max(fresh, 1) * (self.epochs * self.num_steps - done)
+        return duration(seconds)
+
+
+def _cells(network: dict[str, Any]) -> list[str]:
+    test = network["selected"]["test"]
+    seconds = "" if network["train_seconds"] == 0 else duration(network["train_seconds"])
+    return [
+        f"{test['accuracy']:.2%}",
+        f"{test['top5_accuracy']:.2%}",
+        f"{test['nll']:.3f}",
+        f"{test['ece']:.3f}",
+        f"{network['params']:,}",
+        quantity(network["macs"]),
+        quantity(network["bytes"]) + "B",
+        seconds + (" (reused)" if network["reused"] and seconds else "") or "elsewhere",
+    ]
+
+
+def quantity(number: float) -> str:
+    """A number in thousands, millions or billions, to three digits: 1.23M."""
+    for unit in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}T"
+
+
+def duration(seconds: float) -> str:
+    """A time span as 4.1s, 3:07 or 2:05:00."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

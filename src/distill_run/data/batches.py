@@ -1,0 +1,59 @@
+"""Batches: the order in which samples are served, and in which view."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from distill_run.data.source import Split
+from distill_run.data.views import Views, fold
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples `indices` (N,) of the training split, as images (N, C, H, W) in 0..1 of one view, with targets (N,)."""
+
+    indices: Tensor
+    images: Tensor
+    targets: Tensor
+    view: int
+
+
+class Batches:
+    """The training split in batches; the order of an epoch is a pure function of (seed, epoch).
+
+    `num_views` says how many views the epochs cycle through; None means a new one for each epoch.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        views: Views,
+        batch_size: int,
+        seed: int,
+        num_views: int | None,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        self.split = split
+        self.views = views
+        self.batch_size = batch_size
+        self.seed = seed
+        self.num_views = num_views
+        self.memory_format = memory_format
+
+    @property
+    def num_steps(self) -> int:
+        """Batches in an epoch. A last batch of one image is left out: batch norm cannot train on it."""
+        full, rest = divmod(len(self.split), self.batch_size)
+        return max(full + (rest > 1), 1)
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """The batches of an epoch (from 1), beginning with step number `first_step` (from 0)."""
+        generator = torch.Generator().manual_seed(fold(self.seed, epoch) >> 1)
+        order = torch.randperm(len(self.split), generator=generator).to(self.split.targets.device)
+        view = epoch - 1 if self.num_views is None else (epoch - 1) % self.num_views
+        for step in range(first_step, self.num_steps):
+            indices = order[step * self.batch_size : (step + 1) * self.batch_size]
+            images = self.views.render(indices, view).contiguous(memory_format=self.memory_format)
+            yield Batch(indices, images, self.split.targets[indices], view)

@@ -1,0 +1,105 @@
+"""From a source to the three splits of an experiment: train learns, val selects, test is read once at the end."""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_run.data.source import Source, Split
+from distill_run.errors import user_error
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Three splits that share classes and image shape; `content` is the sha256 of all their bytes."""
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    content: str
+
+    def to(self, device: torch.device) -> "Dataset":
+        """The same dataset on another device."""
+        parts = (self.train.to(device), self.val.to(device), self.test.to(device))
+        return Dataset(*parts, self.classes, self.notes, self.content)
+
+
+def make_dataset(source: Source, val_fraction: float, split_seed: int) -> Dataset:
+    """Cut a stratified validation split from train where the source has none, and check that all fits together.
+
+    The cut is a function of the targets, `val_fraction` and `split_seed` alone. Raises UserError where a split
+    is empty, differs in image shape or has targets outside the classes.
+    """
+    train, val = source.train, source.val
+    if val is None:
+        rest, cut = stratified_cut(train.targets, val_fraction, split_seed)
+        train, val = train.select(rest), train.select(cut)
+    splits = {"train": train, "val": val, "test": source.test}
+    for name, split in splits.items():
+        _check_split(name, split, train, len(source.classes))
+    notes = (*source.notes, *_absent_classes(splits, source.classes))
+    return Dataset(train, val, source.test, source.classes, notes, _content(splits))
+
+
+def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Sorted indices of the rest and of the part that is cut off: `fraction` of each class, at least one image.
+
+    A class of a single image stays in the rest.
+    """
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
+    is_cut = torch.zeros(len(targets), dtype=torch.bool)
+    for target in targets.unique():
+        members = order[targets[order] == target]
+        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
+        is_cut[members[:count]] = True
+    return (~is_cut).nonzero().flatten(), is_cut.nonzero().flatten()
+
+
+def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of uint8 images (N, C, H, W), in units of 0..1, to 4 digits."""
+    counts = torch.stack([torch.bincount(channel.flatten().int(), minlength=256) for channel in images.unbind(1)])
+    values = torch.arange(256, dtype=torch.float64) / 255
+    shares = counts.double().cpu() / counts.sum(1, keepdim=True).double().cpu()
+    mean = shares @ values
+    std = (shares @ values.square() - mean.square()).clamp_min(1e-8).sqrt()
+    return [round(m, 4) for m in mean.tolist()], [round(max(s, 1e-4), 4) for s in std.tolist()]
+
+
+def _check_split(name: str, split: Split, train: Split, num_classes: int) -> None:
+    if len(split) == 0:
+        raise user_error(f"the {name} split is empty", "every split needs at least one image")
+    if split.images.shape[1:] != train.images.shape[1:]:
+        raise user_error(
+            f"{name} images have the shape {tuple(split.images.shape[1:])}, "
+            f"those of train {tuple(train.images.shape[1:])}",
+            "all splits need one shape (channels, height, width)",
+        )
+    if int(split.targets.min()) < 0 or int(split.targets.max()) >= num_classes:
+        raise user_error(
+            f"the {name} split has a target of {int(split.targets.max())} for {num_classes} classes",
+            f"targets run from 0 to {num_classes - 1}",
+        )
+
+
+def _absent_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> list[str]:
+    """A sentence for each split that lacks classes which others have."""
+    notes = []
+    for name, split in splits.items():
+        counts = torch.bincount(split.targets.cpu(), minlength=len(classes))
+        if absent := [classes[index] for index in (counts == 0).nonzero().flatten().tolist()]:
+            shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
+            notes.append(f"no {name} image of class {shown}")
+    return notes
+
+
+def _content(splits: dict[str, Split]) -> str:
+    digest = hashlib.sha256()
+    for name, split in splits.items():
+        digest.update(f"{name} {tuple(split.images.shape)}".encode())
+        digest.update(np.ascontiguousarray(split.images.cpu().numpy()))
+        digest.update(np.ascontiguousarray(split.targets.cpu().numpy()))
+    return digest.hexdigest()

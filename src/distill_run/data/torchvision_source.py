@@ -1,0 +1,50 @@
+"""The small benchmarks that torchvision downloads: CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST, SVHN."""
+
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import numpy as np
+import torch
+
+from distill_run.accept import one_of
+from distill_run.data.source import Source, Split
+from distill_run.errors import user_error
+
+DATASETS = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "SVHN")
+
+
+def load(*, dataset: str, root: str, download: bool) -> Source:
+    """A dataset of torchvision's under `root`, downloaded first where it is not there and `download` allows it.
+
+    Raises UserError where it is neither there nor to be had.
+    """
+    one_of(*DATASETS).check("dataset", dataset)
+    train, test = (_open(dataset, root, download, split) for split in ("train", "test"))
+    names = getattr(train, "classes", [str(digit) for digit in range(10)])
+    return Source(_split(train), None, _split(test), tuple(names))
+
+
+def _open(name: str, root: str, download: bool, split: str) -> Any:
+    from torchvision import datasets  # 1.4 s: not in the start of runs that do without
+
+    which = {"split": split} if name == "SVHN" else {"train": split == "train"}
+    try:
+        return getattr(datasets, name)(root, download=download, **which)
+    except (URLError, OSError, RuntimeError) as error:
+        raise user_error(
+            f"{name} is not in dataset.root={root} and could not be fetched: {str(error).splitlines()[0]}",
+            f"connect once, or copy torchvision's files of {name} into {Path(root).resolve()}",
+        ) from error
+
+
+def _split(dataset: Any) -> Split:
+    images = torch.as_tensor(np.asarray(dataset.data))
+    if images.ndim == 3:  # MNIST: (N, H, W)
+        images = images.unsqueeze(1)
+    elif images.shape[-1] == 3:  # CIFAR: (N, H, W, C)
+        images = images.permute(0, 3, 1, 2)
+    targets = getattr(dataset, "targets", None)
+    return Split(
+        images.contiguous(), torch.as_tensor(np.asarray(dataset.labels if targets is None else targets)).long()
+    )

@@ -1,0 +1,69 @@
+"""Where a run took place: versions, machine, source code and command."""
+
+import os
+import platform
+import shlex
+import subprocess
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill_run.device import Device
+
+PACKAGES = ("distill-run", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
+
+
+def describe_environment(device: Device, command: str) -> dict[str, Any]:
+    """A flat record of all that may change a number; values are texts, numbers, booleans or null."""
+    commit, is_dirty = _git_state()
+    return {
+        "command": command,
+        "directory": str(Path.cwd()),
+        "device": device.settings.kind,
+        "device_name": _device_name(device.settings.kind),
+        "precision": device.settings.precision,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "platform": platform.platform(),
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in PACKAGES},
+        "cuda": torch.version.cuda,
+        "git_commit": commit,
+        "git_dirty": is_dirty,
+    }
+
+
+def command_line(overrides: Sequence[str], code_dir: str | None) -> str:
+    """The command that a person types to repeat a run with these overrides."""
+    folder = ["--config-dir", code_dir] if code_dir else []
+    own = [override for override in overrides if not override.startswith("code_dir=")]
+    return shlex.join(["distill-run", *folder, *own])
+
+
+def _device_name(kind: str) -> str:
+    if kind == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _git_state() -> tuple[str | None, bool | None]:
+    """Commit and dirty flag of the checkout that this code runs from; None for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        commit = _git(root, "rev-parse", "HEAD")
+        return commit, bool(_git(root, "status", "--porcelain"))
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+
+
+def _git(root: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()

@@ -1,0 +1,51 @@
+"""What can stop a run: a mistake that the user can mend, a diverged training, an interruption."""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Mistake(NamedTuple):
+    """One thing to mend: `what` is wrong (key and value), and the `remedy` (what to type instead)."""
+
+    what: str
+    remedy: str
+
+
+class UserError(ValueError):
+    """One or more mistakes of the user, each told in two lines."""
+
+    def __init__(self, mistakes: Iterable[Mistake]) -> None:
+        self.mistakes = list(mistakes)
+        super().__init__("\n".join(f"{what}\n  {remedy}" for what, remedy in self.mistakes))
+
+
+def user_error(what: str, remedy: str) -> UserError:
+    """The error of a single mistake."""
+    return UserError([Mistake(what, remedy)])
+
+
+class RejectedValueError(UserError):
+    """A value outside what its parameter accepts; whoever knows the parameter's full key adds it."""
+
+    def __init__(self, name: str, value: object, accepted: str) -> None:
+        self.name, self.value, self.accepted = name, value, accepted
+        super().__init__([Mistake(f"{name}={show(value)} is not accepted", f"write {accepted}")])
+
+    def under(self, key: str) -> "RejectedValueError":
+        """The same error with the parameter's name prefixed, as in mode.temperature."""
+        return RejectedValueError(f"{key}.{self.name}", self.value, self.accepted)
+
+
+class DivergedError(UserError):
+    """A loss that is not a finite number; raised before the optimizer's step."""
+
+
+class Interrupted(KeyboardInterrupt):  # noqa: N818 - it is no error
+    """The user (or the system) asked the run to stop, and everything that a resume needs is saved."""
+
+
+def show(value: object) -> str:
+    """A value as one would type it on the command line."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return str(value)

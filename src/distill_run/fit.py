@@ -1,0 +1,253 @@
+"""The one training loop. It knows epochs, steps and checkpoints; it knows no mode, no dataset, no Hydra."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distill_run.data.batches import Batch, Batches
+from distill_run.data.source import Split
+from distill_run.data.views import fold
+from distill_run.device import Device
+from distill_run.errors import DivergedError, Interrupted, Mistake
+from distill_run.evaluate import measure, predict
+from distill_run.interrupt import StopRequest
+from distill_run.models.network import Network
+from distill_run.objectives.base import Objective, Outputs
+from distill_run.schedules import Schedule
+from distill_run.schema import Recipe
+
+Guide = Callable[[Batch], Outputs]
+
+
+class Watcher(Protocol):
+    """Who is told how a training goes."""
+
+    def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
+        """After each optimizer step; reading the loss costs a synchronisation of the device."""
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """After each epoch, with its line of metrics.jsonl."""
+
+
+class Trainer:
+    """Trains a network towards an objective, and remembers the epoch that was best on the validation split.
+
+    `guide` gives the teacher's outputs for a batch; None where the objective needs nothing of a teacher. All
+    that the training depends on is a function of `seed`, epoch and step, so that `load_state` with what
+    `save` was given, by a trainer built in the same way, goes on as if nothing had happened.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        network: Network,
+        objective: Objective,
+        guide: Guide | None,
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        batches: Batches,
+        val: Split,
+        recipe: Recipe,
+        seed: int,
+        device: Device,
+    ) -> None:
+        self.stage = stage
+        self.network = network
+        self.objective = objective
+        self.guide = guide
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.batches = batches
+        self.val = val
+        self.recipe = recipe
+        self.seed = seed
+        self.device = device
+        self.scaler = device.grad_scaler()
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.forward = torch.compile(network) if device.settings.compile else network
+        self.epoch, self.step = 1, 0  # the epoch in progress (from 1) and its next step (from 0)
+        self.history: list[dict[str, Any]] = []
+        self.selected: dict[str, Any] = {}
+        self.totals = Totals()
+
+    def fit(self, watcher: Watcher, save: Callable[[dict[str, Any]], None], stop: StopRequest) -> None:
+        """Train to the end, giving the state to `save` after each epoch and where the training is cut short.
+
+        Raises DivergedError, before the optimizer's step, for a loss that is not finite; Interrupted, after
+        one, when a stop is requested.
+        """
+        with stop.polled():
+            while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
+                for batch in self._timed(self.batches.epoch(self.epoch, first_step=self.step)):
+                    loss = self._train_step(batch, save)
+                    self.step += 1
+                    watcher.stepped(self.epoch, self.step, len(batch.targets), loss)
+                    if stop.requested:
+                        save(self.state())
+                        raise Interrupted
+                watcher.finished_epoch(self._finish_epoch())
+                save(self.state())
+
+    def _train_step(self, batch: Batch, save: Callable[[dict[str, Any]], None]) -> Tensor:
+        torch.manual_seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step
+        self.network.train()
+        self.objective.train()
+        self._set_learning_rate()
+        with self.device.autocast():
+            outputs = Outputs(self.forward(batch.images))
+        guidance = self.guide(batch) if self.guide else None
+        loss, parts = self.objective.losses(batch, outputs, guidance)
+        if not torch.isfinite(loss):
+            save(self.state())
+            raise self._diverged(batch, loss, parts)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
+        return loss.detach()
+
+    def _finish_epoch(self) -> dict[str, Any]:
+        train, timing = self.totals.means(), self.totals.timing()
+        val = self.measure_val()
+        self.schedule.observe(val["accuracy"])
+        row = {
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "train": train,
+            "val": val,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **timing,
+        }
+        self.history.append(row)
+        if not self.selected or _is_better(val, self.selected["val"]):
+            self.selected = {"epoch": self.epoch, "val": val, "weights": self._weights()}
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
+        return row
+
+    def measure_val(self) -> dict[str, float]:
+        """The network's figures on the validation split as it is now."""
+        return measure(predict(self.network, self.val, self.device.memory_format), self.val.targets.cpu())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs, as plain containers and tensors."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "objective": self.objective.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": self.history,
+            "selected": self.selected,
+            "totals": self.totals.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.network.load_state_dict(state["network"])
+        self.objective.load_state_dict(state["objective"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = state["history"]
+        self.selected = state["selected"]
+        self.totals = Totals(**state["totals"])
+
+    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The same batches, with the time that it takes to make them, and to use them, added up."""
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            made = time.perf_counter()
+            if batch is None:
+                return
+            yield batch
+            self.totals.data_seconds += made - start
+            self.totals.seconds += time.perf_counter() - start
+
+    def _set_learning_rate(self) -> None:
+        factor = self.schedule.factor(self.epoch - 1 + self.step / self.batches.num_steps)
+        for group, base_rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base_rate * factor
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.recipe.patience
+        return bool(patience and self.selected and self.epoch - 1 - self.selected["epoch"] >= patience)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {key: value.detach().cpu().clone() for key, value in self.network.architecture.state_dict().items()}
+
+    def _diverged(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> DivergedError:
+        """The evidence: where, what, and how large the gradients of the step before were."""
+        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients).item() if gradients else math.nan
+        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in {"loss": loss, **parts}.items())
+        return DivergedError(
+            [
+                Mistake(
+                    f"the {self.stage}'s loss is not finite at epoch {self.epoch}, step {self.step + 1}: {shown}; "
+                    f"gradient norm one step before {norm:.4g}; samples {batch.indices.tolist()[:8]}...",
+                    "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1",
+                )
+            ]
+        )
+
+
+class Totals:
+    """Sums over the steps of an epoch, kept on the device so that no step waits for them."""
+
+    def __init__(
+        self,
+        sums: dict[str, Tensor] | None = None,
+        num_images: int = 0,
+        seconds: float = 0.0,
+        data_seconds: float = 0.0,
+    ) -> None:
+        self.sums = sums or {}
+        self.num_images = num_images
+        self.seconds = seconds
+        self.data_seconds = data_seconds
+
+    def add(self, targets: Tensor, logits: Tensor, losses: dict[str, Tensor]) -> None:
+        """Take a step's losses (means over its batch) and decisions into account."""
+        size = len(targets)
+        values = {name: loss.detach().double() * size for name, loss in losses.items()}
+        values["accuracy"] = (logits.detach().argmax(1) == targets).sum().double()
+        for name, value in values.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.num_images += size
+
+    def means(self) -> dict[str, float]:
+        """Means over the images so far."""
+        return {name: total.item() / self.num_images for name, total in self.sums.items()}
+
+    def timing(self) -> dict[str, float]:
+        """Seconds of training, images a second, and the share of the time that was spent waiting for data."""
+        return {
+            "seconds": self.seconds,
+            "images_per_second": self.num_images / self.seconds,
+            "data_share": self.data_seconds / self.seconds,
+        }
+
+    def state(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return dict(vars(self))
+
+
+def _is_better(val: dict[str, float], best: dict[str, float]) -> bool:
+    """Higher accuracy; among equals, which are common on small splits, lower nll."""
+    return (val["accuracy"], -val["nll"]) > (best["accuracy"], -best["nll"])

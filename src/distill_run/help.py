@@ -1,0 +1,93 @@
+"""The page that `distill-run --help` prints."""
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from distill_run.config import ROLES, compose_config, config_dir
+from distill_run.errors import show
+
+PAGE = """\
+distill-run trains a teacher, trains the student alone, distils the student from the
+teacher, tests all three and says in a report what distillation bought.
+
+Usage
+  distill-run [group=option ...] [key=value ...]         one run
+  distill-run -m key=value,value ... [key=value ...]     a sweep: one run for each combination
+  distill-run resume=outputs/runs/DATE/TIME              go on with an interrupted run
+
+Groups (the default comes first)
+{groups}
+
+Keys that are often set
+{keys}
+
+Options
+  -m, --multirun          sweep over every key that is given several values
+  --cfg job --resolve     show the configuration of a command without running it
+  --config-dir DIR        add a folder of your own models, objectives and datasets
+  --info, --hydra-help    what Hydra knows and can do
+  -sc install=bash        how to install shell completion (bash, zsh, fish):
+                          eval "$(distill-run -sc install=bash)"
+
+Examples
+  distill-run
+  distill-run teacher=cnn_large student=cnn_tiny mode=soft mode.temperature=8
+  distill-run dataset=image_folder dataset.root=photos
+  distill-run training/student/optimizer=adamw training.student.optimizer.lr=0.002
+  distill-run training.teacher.lr_search=[0.003,0.01,0.03,0.1]
+  distill-run experiment=founding_cifar10
+  distill-run -m mode.temperature=1,2,4,8 mode.alpha=0.1,0.5,0.9
+"""
+
+GROUPS = (
+    "dataset",
+    "teacher",
+    "student",
+    "mode",
+    "training",
+    "training/teacher/optimizer",
+    "training/teacher/schedule",
+    "device",
+    "experiment",
+)
+
+KEYS = {
+    "seed": "student and baseline: initial weights, order, views",
+    "teacher_seed": "the same of the teacher",
+    "baseline": "false: do not train the student alone",
+    "teacher_checkpoint": "a teacher that is trained already",
+    "store_dir": "where teachers and baselines are kept for reuse",
+    "dataset.root": "the folder of the images",
+    "dataset.augment.crop_padding": "pixels; also augment.flip, augment.cutout",
+    "mode.temperature": "softens both distributions; above 0",
+    "mode.alpha": "weight of the teacher, 0 to 1",
+    "mode.divergence": "forward, reverse or jensen_shannon",
+    "training.views": "augmented views to cycle through; null: new ones",
+    "training.student.epochs": "and training.teacher.epochs; so with all below",
+    "training.student.batch_size": "images a step",
+    "training.student.optimizer.lr": "learning rate",
+    "training.student.schedule.warmup_epochs": "epochs of linear warm-up",
+    "training.student.clip_norm": "largest gradient norm",
+    "training.student.label_smoothing": "of the cross-entropy",
+    "training.student.patience": "stop after so many epochs without gain",
+    "training.student.lr_search": "learning rates to try, as in [0.01,0.1]",
+    "device.precision": "auto, fp32, bf16 or fp16",
+    "device.compile": "torch.compile the networks that train",
+}
+
+
+def help_page() -> str:
+    """The help, with the groups and defaults of the configuration as it is."""
+    config = compose_config()
+    choices = HydraConfig.get().runtime.choices
+    groups = [f"  {group:<28}{_options(group, choices[group])}" for group in GROUPS]
+    keys = [
+        f"  {f'{key}={show(OmegaConf.select(config, key))}':<46}{meaning}" for key, meaning in KEYS.items()
+    ]
+    return PAGE.format(groups="\n".join(groups), keys="\n".join(keys))
+
+
+def _options(group: str, default: str | None) -> str:
+    folder = next((folder for folder, groups in ROLES.items() if group in groups), group)
+    names = sorted(path.stem for path in (config_dir() / folder).glob("*.yaml"))
+    return "  ".join(sorted(names, key=lambda name: name != default))

@@ -1,0 +1,61 @@
+"""Plain convolutional networks: the founding experiment's family."""
+
+from collections.abc import Sequence
+from typing import final
+
+from torch import Tensor, nn
+
+from distill_run.accept import BELOW_ONE, HIDDEN_WIDTHS, WIDTHS
+from distill_run.models.mlp import linear_layers
+
+
+@final
+class CNN(nn.Module):
+    """Stages of 3x3 convolution, ReLU and 2x2 max-pool, then linear layers: (N, C, H, W) to (N, K) logits.
+
+    The pools round up, so that an image of any size keeps at least one pixel; the flattened size follows from
+    the image's. With batch norm the convolutions carry no bias, which the norm would cancel.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        widths: Sequence[int],
+        hidden: Sequence[int],
+        batch_norm: bool,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        WIDTHS.check("widths", list(widths))
+        HIDDEN_WIDTHS.check("hidden", list(hidden))
+        BELOW_ONE.check("dropout", dropout)
+        stages = [
+            _stage(before, after, batch_norm)
+            for before, after in zip([in_channels, *widths], widths, strict=False)
+        ]
+        self.stages = nn.Sequential(*stages)
+        height, width = (_pooled_size(side, len(stages)) for side in image_size)
+        self.head = linear_layers([widths[-1] * height * width, *hidden, num_classes], dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of normalised images (N, C, H, W)."""
+        features: Tensor = self.stages(images)
+        logits: Tensor = self.head(features.flatten(1))
+        return logits
+
+
+def _stage(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)
+    ]
+    if batch_norm:
+        layers.append(nn.BatchNorm2d(out_channels))
+    return nn.Sequential(*layers, nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True))
+
+
+def _pooled_size(side: int, pools: int) -> int:
+    """What is left of a side after 2x2 pools that round up."""
+    return -(-side // 2**pools)

@@ -1,0 +1,44 @@
+"""Multi-layer perceptrons: another kind of model than a convolutional one."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+from typing import final
+
+from torch import Tensor, nn
+
+from distill_run.accept import BELOW_ONE, HIDDEN_WIDTHS
+
+
+@final
+class MLP(nn.Module):
+    """Linear layers with ReLU between them, over all pixels: (N, C, H, W) to (N, K) logits."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        hidden: Sequence[int],
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        HIDDEN_WIDTHS.check("hidden", list(hidden))
+        BELOW_ONE.check("dropout", dropout)
+        self.head = linear_layers([in_channels * prod(image_size), *hidden, num_classes], dropout)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of normalised images (N, C, H, W)."""
+        logits: Tensor = self.head(images.flatten(1))
+        return logits
+
+
+def linear_layers(sizes: Sequence[int], dropout: float) -> nn.Sequential:
+    """Linear layers from sizes[0] to sizes[-1], ReLU after each but the last, dropout before each if above 0."""
+    layers: list[nn.Module] = []
+    for before, after in pairwise(sizes):
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])

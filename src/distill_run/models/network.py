@@ -1,0 +1,88 @@
+"""A network: an architecture together with the normalisation that it is trained with, and what it costs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from distill_run.build import Builder
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """What a network takes: channels, (height, width) in pixels, and the number of classes that it tells apart."""
+
+    in_channels: int
+    image_size: tuple[int, int]
+    num_classes: int
+
+
+class Network(nn.Module):
+    """Images (N, C, H, W) with values in 0..1 to logits (N, K).
+
+    The mean and the standard deviation of each channel belong to the network, so that a teacher sees images as
+    it saw them in its own training, whatever the student's are.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, architecture: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of images (N, C, H, W) in 0..1."""
+        logits: Tensor = self.architecture((images - self.mean) / self.std)
+        return logits
+
+
+def build_network(
+    node: Mapping[str, Any],
+    key: str,
+    shape: ImageShape,
+    mean: Sequence[float],
+    std: Sequence[float],
+    seed: int,
+    builder: Builder,
+) -> Network:
+    """The network that a model's YAML describes, with initial weights that are a function of `seed` alone.
+
+    Raises UserError where the constructor refuses its arguments, or the network gives logits of another shape.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        architecture = builder.build(
+            node,
+            key,
+            in_channels=shape.in_channels,
+            image_size=shape.image_size,
+            num_classes=shape.num_classes,
+        )
+    return Network(architecture, mean, std)
+
+
+def count_params(network: nn.Module) -> int:
+    """How many numbers the network learns."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def count_bytes(network: nn.Module) -> int:
+    """The size of the weights and buffers, as they are stored."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+
+
+def count_macs(network: nn.Module, shape: ImageShape) -> int:
+    """Multiply-accumulate operations for one image: half the FLOPs of its convolutions and matrix products."""
+    image = torch.zeros(1, shape.in_channels, *shape.image_size, device=next(network.parameters()).device)
+    was_training = network.training
+    network.eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(image)
+    network.train(was_training)
+    return counter.get_total_flops() // 2

@@ -1,0 +1,1 @@
+"""What the student is asked to minimise: one final class a file."""

@@ -1,0 +1,111 @@
+"""report.json: the figures of a run, all fractions, and the sentences that are drawn from them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_run.data.splits import Dataset
+from distill_run.evaluate import fidelity, measure
+from distill_run.models.network import ImageShape, count_bytes, count_macs, count_params
+from distill_run.schema import Settings
+from distill_run.stages.training import Trained
+
+FORMAT = 1
+STAGES = ("teacher", "baseline", "student")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the pages show. `networks` holds what was trained by its stage; the baseline may be left out."""
+
+    summary: dict[str, Any]
+    networks: dict[str, Trained]
+    dataset: Dataset
+    config: str
+    environment: dict[str, Any]
+    run_dir: Path
+
+
+def summarise(
+    settings: Settings, dataset: Dataset, shape: ImageShape, networks: dict[str, Trained], warnings: list[str]
+) -> dict[str, Any]:
+    """The content of report.json (format 1); absent networks are null."""
+    student, teacher = networks["student"], networks["teacher"]
+    figures = {
+        stage: _network(networks[stage], dataset, shape) if stage in networks else None for stage in STAGES
+    }
+    accuracies = [
+        figures[stage]["selected"]["test"]["accuracy"] if figures[stage] else None  # type: ignore[index]
+        for stage in STAGES
+    ]
+    return {
+        "format": FORMAT,
+        "status": "completed",
+        "seed": settings.seed,
+        "dataset": {
+            "name": settings.names.dataset,
+            "num_classes": shape.num_classes,
+            "train_size": len(dataset.train),
+            "val_size": len(dataset.val),
+            "test_size": len(dataset.test),
+        },
+        "mode": {"name": settings.names.mode, **settings.mode},
+        **figures,
+        "fidelity": fidelity(student.selected_test_logits, teacher.selected_test_logits),
+        "gap_recovered": gap_recovered(*accuracies),
+        "conclusion": conclusion(*accuracies),
+        "warnings": [*warnings, *_comparisons(*accuracies)],
+    }
+
+
+def _network(trained: Trained, dataset: Dataset, shape: ImageShape) -> dict[str, Any]:
+    targets = dataset.test.targets.cpu()
+    return {
+        "architecture": trained.name,
+        "params": count_params(trained.network),
+        "macs": count_macs(trained.network, shape),
+        "bytes": count_bytes(trained.network),
+        "fingerprint": trained.fingerprint,
+        "selected": {**trained.selected, "test": measure(trained.selected_test_logits, targets)},
+        "last": {**trained.last, "test": measure(trained.last_test_logits, targets)},
+        "train_seconds": trained.train_seconds,
+        "images_per_second": trained.images_per_second,
+        "data_share": trained.data_share,
+        "peak_memory_bytes": trained.peak_memory_bytes,
+        "learning_rate": trained.learning_rate,
+        "lr_search": trained.lr_search,
+        "reused": trained.reused,
+    }
+
+
+def gap_recovered(teacher: float, baseline: float | None, student: float) -> float | None:
+    """(student - baseline) / (teacher - baseline) of test accuracy; None where the teacher is not the better."""
+    if baseline is None or teacher <= baseline:
+        return None
+    return (student - baseline) / (teacher - baseline)
+
+
+def conclusion(teacher: float, baseline: float | None, student: float) -> str:
+    """One sentence: what distillation bought on the test split."""
+    if baseline is None:
+        return f"The student reaches {student:.2%}, the teacher {teacher:.2%}; there is no baseline to compare with."
+    change = 100 * (student - baseline)
+    alone = f"from {baseline:.2%} alone to {student:.2%}"
+    if change == 0:
+        sentence = f"Distillation changed nothing: the student reaches {student:.2%} with and without the teacher"
+    elif change > 0:
+        sentence = f"Distillation bought {change:.2f} points of test accuracy: {alone}"
+    else:
+        sentence = f"Distillation cost {-change:.2f} points of test accuracy: {alone}"
+    gap = gap_recovered(teacher, baseline, student)
+    return sentence + (f", {gap:.0%} of the gap to the teacher ({teacher:.2%})." if gap is not None else ".")
+
+
+def _comparisons(teacher: float, baseline: float | None, student: float) -> list[str]:
+    """Warnings that only the finished figures can give."""
+    if baseline is not None and teacher < baseline:
+        return [
+            f"The teacher ({teacher:.2%}) is worse than the student alone ({baseline:.2%}): train it longer, "
+            "search its learning rate, or choose a larger one before distilling from it."
+        ]
+    return []

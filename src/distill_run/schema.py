@@ -1,0 +1,157 @@
+"""The skeleton's schema: every key that the runner reads, with what it accepts.
+
+`read_settings` turns a plain mapping into these dataclasses or tells all mistakes at once. What stands under a
+component (a mapping with a `_target_`) is the business of that component's constructor.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from distill_run import accept
+from distill_run.accept import Rule, optional, whole
+from distill_run.errors import Mistake, RejectedValueError, UserError
+
+Component = Annotated[dict[str, Any], accept.COMPONENT]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Which file of each config group was chosen."""
+
+    dataset: Annotated[str, accept.TEXT]
+    teacher: Annotated[str, accept.TEXT]
+    student: Annotated[str, accept.TEXT]
+    mode: Annotated[str, accept.TEXT]
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How a view differs from the stored image; 0 and false leave a part out."""
+
+    crop_padding: Annotated[int, whole(0)]
+    flip: Annotated[bool, accept.FLAG]
+    cutout: Annotated[int, whole(0)]
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """Where the images come from, how they are split, normalised and augmented."""
+
+    source: Component
+    root: Annotated[str | None, optional(accept.TEXT)]
+    num_classes: Annotated[int | None, optional(whole(2))]
+    val_fraction: Annotated[float, accept.INSIDE_UNIT]
+    split_seed: Annotated[int, whole(0)]
+    mean: Annotated[list[float] | None, optional(accept.CHANNEL_MEANS)]
+    std: Annotated[list[float] | None, optional(accept.CHANNEL_STDS)]
+    augment: AugmentSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained."""
+
+    epochs: Annotated[int, whole(1)]
+    batch_size: Annotated[int, whole(2)]
+    clip_norm: Annotated[float | None, optional(accept.POSITIVE)]
+    label_smoothing: Annotated[float, accept.BELOW_ONE]
+    patience: Annotated[int | None, optional(whole(1))]
+    lr_search: Annotated[list[float] | None, optional(accept.LEARNING_RATES)]
+    lr_search_epochs: Annotated[int, whole(1)]
+    optimizer: Component
+    schedule: Component
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The recipes of both networks, and what they share."""
+
+    views: Annotated[int | None, optional(whole(1))]
+    teacher: Recipe
+    student: Recipe
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """What computes, and in which precision."""
+
+    kind: Annotated[str, accept.one_of("auto", "cpu", "cuda", "mps")]
+    precision: Annotated[str, accept.one_of("auto", "fp32", "bf16", "fp16")]
+    channels_last: Annotated[bool, accept.FLAG]
+    compile: Annotated[bool, accept.FLAG]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole configuration, checked."""
+
+    seed: Annotated[int, whole(0)]
+    teacher_seed: Annotated[int, whole(0)]
+    baseline: Annotated[bool, accept.FLAG]
+    teacher_checkpoint: Annotated[str | None, optional(accept.TEXT)]
+    resume: Annotated[str | None, optional(accept.TEXT)]
+    store_dir: Annotated[str, accept.TEXT]
+    trusted_packages: Annotated[
+        list[str], accept.list_of(accept.TEXT, "a list of names of Python packages", least=0)
+    ]
+    code_dir: Annotated[str | None, optional(accept.TEXT)]
+    names: Names
+    dataset: DatasetSettings
+    teacher: Component
+    student: Component
+    mode: Component
+    training: TrainingSettings
+    device: DeviceSettings
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """Typed settings of a plain, resolved configuration; raises UserError with every mistake in it."""
+    mistakes: list[Mistake] = []
+    settings = _read(Settings, config, "", mistakes)
+    if mistakes:
+        raise UserError(mistakes)
+    return settings
+
+
+def _read(cls: type[T], node: Mapping[str, Any], prefix: str, mistakes: list[Mistake]) -> T:
+    """Build dataclass `cls` from `node`; where that has mistakes the result is not to be used."""
+    hints = get_type_hints(cls, include_extras=True)
+    for key in node.keys() - hints.keys():
+        mistakes.append(unknown_key(f"{prefix}{key}", (f"{prefix}{name}" for name in hints)))
+    values = {}
+    for field in fields(cls):  # type: ignore[arg-type]
+        key, hint = f"{prefix}{field.name}", hints[field.name]
+        if field.name not in node:
+            mistakes.append(Mistake(f"{key} is missing", f"add it, as in {key}=..."))
+        elif is_dataclass(hint):
+            child = node[field.name]
+            if isinstance(child, Mapping):
+                values[field.name] = _read(hint, child, f"{key}.", mistakes)  # type: ignore[arg-type]
+            else:
+                mistakes.append(Mistake(f"{key}={child} is not accepted", "it is a group of keys"))
+        else:
+            values[field.name] = node[field.name]
+            _check_value(key, node[field.name], get_args(hint)[1], mistakes)
+    return cls(**values) if len(values) == len(hints) else cls.__new__(cls)
+
+
+def _check_value(key: str, value: object, rule: Rule, mistakes: list[Mistake]) -> None:
+    try:
+        if value == "???":
+            raise RejectedValueError(key, "nothing", f"{key}=VALUE; it has no default")
+        rule.check(key, value)
+    except RejectedValueError as error:
+        mistakes.extend(error.mistakes)
+    if rule is accept.COMPONENT and isinstance(value, dict):
+        for name in value.keys() & accept.VOCABULARY.keys():
+            _check_value(f"{key}.{name}", value[name], accept.VOCABULARY[name], mistakes)
+
+
+def unknown_key(key: str, known: Iterable[str]) -> Mistake:
+    """The mistake of a key that does not exist, with the nearest ones that do."""
+    near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.6)
+    remedy = f"did you mean {' or '.join(near)}?" if near else "distill-run --help lists the keys"
+    return Mistake(f"{key} is not a key of the configuration", remedy)

@@ -1,0 +1,1 @@
+"""Stages: each turns inputs into artefacts, and is skipped where these exist."""

@@ -1,0 +1,57 @@
+"""The student: alone on its own budget (the baseline), and with the teacher as its guide."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+from distill_run.objectives.base import Objective
+from distill_run.objectives.none import CrossEntropy
+from distill_run.stages.lr_search import Curve, find_learning_rate
+from distill_run.stages.teacher import LiveTeacher
+from distill_run.stages.training import Bench, Plan, Trained, inputs_of, obtain, read_artefacts, train
+from distill_run.store import fingerprint
+
+
+def baseline_plan(bench: Bench) -> Plan:
+    """How the baseline is trained: exactly as the student is, but for the objective."""
+    settings = bench.settings
+    recipe = settings.training.student
+    return Plan(
+        stage="baseline",
+        key="student",
+        recipe_key="training.student",
+        name=settings.names.student,
+        node=settings.student,
+        recipe=recipe,
+        seed=settings.seed,
+        objective=CrossEntropy(label_smoothing=recipe.label_smoothing),
+        inputs={},
+    )
+
+
+def find_student_rate(bench: Bench) -> tuple[Plan, Curve]:
+    """The baseline's plan with the learning rate that both students use, and the curve of the search.
+
+    The rate is searched with cross-entropy, so that it is found once for all modes, and the comparison stays fair.
+    """
+    return find_learning_rate(baseline_plan(bench), bench)
+
+
+def obtain_baseline(plan: Plan, curve: Curve, bench: Bench) -> Trained:
+    """The student trained alone, from the store where it is there."""
+    baseline = obtain("baseline", plan, bench, curve, fingerprint(inputs_of(plan, bench)))
+    if baseline.reused:
+        bench.console.note(f"baseline: {baseline.name} {baseline.fingerprint[:12]} reused from the store")
+    return baseline
+
+
+def train_student(plan: Plan, curve: Curve, objective: Objective, teacher: Trained, bench: Bench) -> Trained:
+    """The student trained with `objective`, guided by the teacher; leaves checkpoints/student.pt in the run."""
+    inputs = {"mode": bench.settings.mode, "teacher": teacher.fingerprint}
+    plan = dataclasses.replace(plan, stage="student", objective=objective, inputs=inputs)
+    guide = None if objective.needs == "nothing" else LiveTeacher(teacher.network, bench.device)
+    with tempfile.TemporaryDirectory(prefix=".student-", dir=bench.run_dir) as working:
+        train(plan, bench, fingerprint(inputs_of(plan, bench)), guide, Path(working))
+        student = read_artefacts(Path(working), bench, curve, reused=False)
+        (Path(working) / "weights.pt").replace(bench.run_dir / "checkpoints" / "student.pt")
+    return student

@@ -1,0 +1,152 @@
+"""The teacher: from the store, from a checkpoint made elsewhere, or trained now."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, no_grad
+
+from distill_run import checkpoint
+from distill_run.data.batches import Batch
+from distill_run.device import Device
+from distill_run.errors import user_error
+from distill_run.evaluate import measure, predict
+from distill_run.models.network import Network
+from distill_run.objectives.base import Outputs
+from distill_run.objectives.none import CrossEntropy
+from distill_run.stages.lr_search import find_learning_rate
+from distill_run.stages.training import Bench, Plan, Trained, inputs_of, make_network, obtain
+from distill_run.store import file_hash, fingerprint
+
+
+class LiveTeacher:
+    """The frozen teacher, asked for each batch.
+
+    Frozen: its parameters take no gradient and batch norm uses its running statistics, so that what it says of
+    an image depends on that image alone.
+    """
+
+    def __init__(self, network: Network, device: Device) -> None:
+        self.network = network.requires_grad_(False).eval()
+        self.device = device
+
+    @no_grad()
+    def __call__(self, batch: Batch) -> Outputs:
+        """The teacher's outputs for the same view that the student sees."""
+        assert not self.network.training
+        with self.device.autocast():
+            logits: Tensor = self.network(batch.images)
+        return Outputs(logits)
+
+
+def teacher_plan(bench: Bench) -> Plan:
+    """How the teacher is trained: with cross-entropy, from a seed of its own."""
+    settings = bench.settings
+    recipe = settings.training.teacher
+    return Plan(
+        stage="teacher",
+        key="teacher",
+        recipe_key="training.teacher",
+        name=settings.names.teacher,
+        node=settings.teacher,
+        recipe=recipe,
+        seed=settings.teacher_seed,
+        objective=CrossEntropy(label_smoothing=recipe.label_smoothing),
+        inputs={},
+    )
+
+
+def obtain_teacher(bench: Bench) -> Trained:
+    """The trained teacher; says where it comes from and how good it is on validation."""
+    if bench.settings.teacher_checkpoint is not None:
+        teacher = _from_checkpoint(Path(bench.settings.teacher_checkpoint), bench)
+        origin = f"loaded from {bench.settings.teacher_checkpoint}"
+    else:
+        plan, curve = find_learning_rate(teacher_plan(bench), bench)
+        teacher = obtain("teacher", plan, bench, curve, fingerprint(inputs_of(plan, bench)))
+        origin = "reused from the store" if teacher.reused else "trained"
+    mean, std = (values.flatten().tolist() for values in (teacher.network.mean, teacher.network.std))
+    bench.console.note(
+        f"teacher: {teacher.name} {teacher.fingerprint[:12]} {origin}, "
+        f"validation accuracy {teacher.selected['val']['accuracy']:.2%}, "
+        f"normalised with mean {_rounded(mean)} std {_rounded(std)}"
+    )
+    if _rounded(mean) != _rounded(bench.settings.dataset.mean or []):
+        bench.console.warn("the teacher keeps its own normalisation, which differs from the dataset's")
+    return teacher
+
+
+def _from_checkpoint(path: Path, bench: Bench) -> Trained:
+    network, name = load_teacher(path, bench)
+    logits = predict(network, bench.dataset.test, bench.device.memory_format)
+    val_logits = predict(network, bench.dataset.val, bench.device.memory_format)
+    figures = {"epoch": None, "val": measure(val_logits, bench.dataset.val.targets.cpu())}
+    return Trained(
+        stage="teacher",
+        name=name,
+        network=network,
+        fingerprint=file_hash(path),
+        selected=figures,
+        last=figures,
+        selected_test_logits=logits,
+        last_test_logits=logits,
+        history=[],
+        train_seconds=0.0,
+        images_per_second=None,
+        data_share=None,
+        peak_memory_bytes=None,
+        learning_rate=None,
+        lr_search=[],
+        reused=True,
+    )
+
+
+def load_teacher(path: Path, bench: Bench) -> tuple[Network, str]:
+    """The network in `path`, on the bench's device, and its name.
+
+    A file of this program's brings its architecture; anything else must be a state dict of `teacher=`. Raises
+    UserError that names what does not fit: classes, image shape, tensors.
+    """
+    content = checkpoint.load(path)
+    if checkpoint.is_network(content):
+        _check_shape(content, path, bench)
+        network, name = checkpoint.rebuild(content, bench.builder), content["name"]
+    else:
+        name = bench.settings.names.teacher
+        network = make_network(bench.settings.teacher, "teacher", 0, bench)
+        checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
+    return network.to(bench.device.torch_device, memory_format=bench.device.memory_format).eval(), name
+
+
+def _check_shape(content: dict[str, Any], path: Path, bench: Bench) -> None:
+    shape = bench.shape
+    pairs = {
+        "classes": (len(content["classes"]), shape.num_classes),
+        "channels": (content["in_channels"], shape.in_channels),
+        "image size": (tuple(content["image_size"]), shape.image_size),
+    }
+    for what, (teachers, datasets) in pairs.items():
+        if teachers != datasets:
+            raise user_error(
+                f"teacher_checkpoint={path} was made for {what} {teachers}, the dataset has {datasets}",
+                "give a teacher of this dataset, or the teacher's dataset",
+            )
+    if tuple(content["classes"]) != bench.dataset.classes:
+        bench.console.warn("the teacher's classes are named differently from the dataset's; is their order the same?")
+
+
+def _plain_state_dict(content: object, path: Path) -> dict[str, Tensor]:
+    """The tensors of a state dict, also where others wrapped it; raises UserError for anything else."""
+    if isinstance(content, dict):
+        for wrapper in ("state_dict", "model"):
+            content = content.get(wrapper, content) if isinstance(content, dict) else content
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise user_error(
+            f"teacher_checkpoint={path} is neither a network of distill-run nor a state dict",
+            "save one with torch.save(network.state_dict(), path)",
+        )
+    return {str(key).removeprefix("module."): value for key, value in content.items()}
+
+
+def _rounded(values: list[float]) -> list[float]:
+    return [round(value, 4) for value in values]
+

@@ -1,0 +1,248 @@
+"""What the stages share: the bench that they work at, and a training from its inputs to its artefacts."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from distill_run import checkpoint
+from distill_run.build import Builder
+from distill_run.console import Console
+from distill_run.data.batches import Batches
+from distill_run.data.splits import Dataset
+from distill_run.data.views import Views
+from distill_run.device import Device
+from distill_run.errors import user_error
+from distill_run.evaluate import predict
+from distill_run.fit import Guide, Trainer
+from distill_run.interrupt import StopRequest
+from distill_run.models.network import ImageShape, Network, build_network
+from distill_run.objectives.base import Objective
+from distill_run.schema import Recipe, Settings
+from distill_run.store import Store, write_json, write_json_lines, write_text
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every stage of a run works with.
+
+    `resumed` is the content of last.pt, where the run goes on; `metrics` the lines of metrics.jsonl that the
+    finished stages have added.
+    """
+
+    settings: Settings
+    dataset: Dataset
+    shape: ImageShape
+    device: Device
+    builder: Builder
+    store: Store
+    run_dir: Path
+    console: Console
+    stop: StopRequest
+    resumed: dict[str, Any] | None
+    metrics: list[dict[str, Any]]
+
+    @property
+    def last_path(self) -> Path:
+        """The resume point of the training in progress."""
+        return self.run_dir / "checkpoints" / "last.pt"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One training: who is trained, how, and from which seed.
+
+    `key` is where the architecture stands in the configuration, `recipe_key` where the recipe does. `inputs`
+    are what the objective depends on beyond what every training does.
+    """
+
+    stage: str
+    key: str
+    recipe_key: str
+    name: str
+    node: dict[str, Any]
+    recipe: Recipe
+    seed: int
+    objective: Objective
+    inputs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage hands on: the selected network, and what was measured on the way.
+
+    `selected` and `last` hold {"epoch", "val": {...}}; both are None for a teacher that came trained.
+    `test_logits` (N, K) of both are in the order of the test split. `reused` says that nothing was trained.
+    """
+
+    stage: str
+    name: str
+    network: Network
+    fingerprint: str
+    selected: dict[str, Any]
+    last: dict[str, Any]
+    selected_test_logits: Tensor
+    last_test_logits: Tensor
+    history: list[dict[str, Any]]
+    train_seconds: float
+    images_per_second: float | None
+    data_share: float | None
+    peak_memory_bytes: int | None
+    learning_rate: float | None
+    lr_search: list[dict[str, float | None]]
+    reused: bool
+
+
+def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
+    """Everything that the outcome of a training depends on."""
+    recipe = dataclasses.asdict(plan.recipe)
+    for key in ("lr_search", "lr_search_epochs"):  # only the rate that was found matters
+        del recipe[key]
+    dataset, device = bench.settings.dataset, bench.device.settings
+    return {
+        "architecture": plan.node,
+        "recipe": recipe,
+        "seed": plan.seed,
+        "views": bench.settings.training.views,
+        "dataset": {
+            "content": bench.dataset.content,
+            "mean": dataset.mean,
+            "std": dataset.std,
+            "augment": dataclasses.asdict(dataset.augment),
+        },
+        "device": {"kind": device.kind, "precision": device.precision, "compile": device.compile},
+        **plan.inputs,
+    }
+
+
+def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
+    """A trainer at its first step; raises UserError where a component refuses its arguments."""
+    network = make_network(plan.node, plan.key, plan.seed, bench)
+    objective = plan.objective.to(bench.device.torch_device)
+    optimizer = bench.builder.build(
+        plan.recipe.optimizer,
+        f"{plan.recipe_key}.optimizer",
+        params=[*network.parameters(), *objective.parameters()],
+    )
+    schedule = bench.builder.build(
+        plan.recipe.schedule, f"{plan.recipe_key}.schedule", epochs=plan.recipe.epochs
+    )
+    train = bench.dataset.train
+    batches = Batches(
+        train,
+        Views(train.images, bench.settings.dataset.augment, plan.seed),
+        plan.recipe.batch_size,
+        plan.seed,
+        bench.settings.training.views,
+        bench.device.memory_format,
+    )
+    return Trainer(
+        stage=plan.stage,
+        network=network,
+        objective=objective,
+        guide=guide,
+        optimizer=optimizer,
+        schedule=schedule,
+        batches=batches,
+        val=bench.dataset.val,
+        recipe=plan.recipe,
+        seed=plan.seed,
+        device=bench.device,
+    )
+
+
+def make_network(node: dict[str, Any], key: str, seed: int, bench: Bench) -> Network:
+    """A network for the bench's images, with fresh weights, on its device."""
+    mean, std = bench.settings.dataset.mean, bench.settings.dataset.std
+    assert mean is not None
+    assert std is not None
+    network = build_network(node, key, bench.shape, mean, std, seed, bench.builder)
+    return network.to(bench.device.torch_device, memory_format=bench.device.memory_format)
+
+
+def train(plan: Plan, bench: Bench, fingerprint: str, guide: Guide | None, directory: Path) -> None:
+    """Train by the plan and leave the artefacts in `directory`; goes on from last.pt where that is this training's."""
+    trainer = make_trainer(plan, bench, guide)
+    if bench.resumed and bench.resumed["stage"] == plan.stage:
+        if bench.resumed["fingerprint"] != fingerprint:
+            raise user_error(
+                f"the inputs of the {plan.stage} are not those of {bench.last_path} (dataset or teacher have changed)",
+                "start a new run, without resume=",
+            )
+        trainer.load_state(bench.resumed["trainer"])
+
+    def save(state: dict[str, Any]) -> None:
+        checkpoint.save(bench.last_path, {"stage": plan.stage, "fingerprint": fingerprint, "trainer": state})
+        write_json_lines(bench.run_dir / "metrics.jsonl", [*bench.metrics, *state["history"]])
+
+    bench.device.reset_peak_memory()
+    with bench.console.training(plan.stage, plan.recipe.epochs, trainer.batches.num_steps, trainer.step) as watcher:
+        trainer.fit(watcher, save, bench.stop)
+    write_artefacts(plan, bench, fingerprint, trainer, directory)
+
+
+def write_artefacts(plan: Plan, bench: Bench, fingerprint: str, trainer: Trainer, directory: Path) -> None:
+    """Measure the last and the selected network on the test split, and write what `read_artefacts` reads."""
+    logits = {"last": predict(trainer.network, bench.dataset.test, bench.device.memory_format)}
+    trainer.network.architecture.load_state_dict(trainer.selected["weights"])
+    logits["selected"] = predict(trainer.network, bench.dataset.test, bench.device.memory_format)
+    content = checkpoint.network_content(trainer.network, plan.node, plan.name, bench.shape, bench.dataset.classes)
+    checkpoint.save(directory / "weights.pt", content)
+    history = trainer.history
+    seconds = sum(row["seconds"] for row in history)
+    meta = {
+        "stage": plan.stage,
+        "name": plan.name,
+        "fingerprint": fingerprint,
+        "selected": {"epoch": trainer.selected["epoch"], "val": trainer.selected["val"]},
+        "last": {"epoch": history[-1]["epoch"], "val": history[-1]["val"]},
+        "train_seconds": seconds,
+        "images_per_second": sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
+        "data_share": sum(row["data_share"] * row["seconds"] for row in history) / seconds,
+        "peak_memory_bytes": bench.device.peak_memory_bytes(),
+        "learning_rate": plan.recipe.optimizer["lr"],
+    }
+    np.savez(directory / "test_logits.npz", **{name: value.numpy() for name, value in logits.items()})
+    write_json_lines(directory / "metrics.jsonl", history)
+    write_text(directory / "config.yaml", yaml.safe_dump(inputs_of(plan, bench), sort_keys=False))
+    write_json(directory / "meta.json", meta)
+
+
+def read_artefacts(
+    directory: Path, bench: Bench, lr_search: list[dict[str, float | None]], reused: bool
+) -> Trained:
+    """What `write_artefacts` left, with the network on the bench's device."""
+    meta = json.loads((directory / "meta.json").read_text())
+    network = checkpoint.rebuild(checkpoint.load(directory / "weights.pt"), bench.builder)
+    network.to(bench.device.torch_device, memory_format=bench.device.memory_format)
+    with np.load(directory / "test_logits.npz") as logits:
+        selected, last = (torch.from_numpy(logits[name]) for name in ("selected", "last"))
+    rows = (directory / "metrics.jsonl").read_text().splitlines()
+    return Trained(
+        **meta,
+        network=network.eval(),
+        selected_test_logits=selected,
+        last_test_logits=last,
+        history=[json.loads(row) for row in rows],
+        lr_search=lr_search,
+        reused=reused,
+    )
+
+
+def obtain(
+    kind: str, plan: Plan, bench: Bench, lr_search: list[dict[str, float | None]], fingerprint: str
+) -> Trained:
+    """The store's entry for a training that needs no teacher, which is run first where there is none."""
+
+    def make(directory: Path) -> None:
+        train(plan, bench, fingerprint, None, directory)
+
+    directory, reused = bench.store.obtain(kind, fingerprint, make)
+    trained = read_artefacts(directory, bench, lr_search, reused)
+    return dataclasses.replace(trained, name=plan.name)  # equal inputs may go by another file's name

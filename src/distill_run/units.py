@@ -1,0 +1,19 @@
+"""Numbers as people read them, on the console and in reports."""
+
+
+def quantity(number: float) -> str:
+    """A number in thousands, millions or billions, to three digits: 1.23M."""
+    for unit in ("", "k", "M", "G"):
+        if number < 1000:
+            return f"{number:.3g}{unit}"
+        number /= 1000
+    return f"{number:.3g}T"
+
+
+def duration(seconds: float) -> str:
+    """A time span as 4.1s, 3:07 or 2:05:00."""
+    if seconds < 10:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
