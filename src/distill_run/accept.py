@@ -37,9 +37,9 @@ def whole(least: int) -> Rule:
     return Rule(lambda v: _is_whole(v) and v >= least, f"a whole number of at least {least}")
 
 
-def one_of(*choices: str) -> Rule:
-    """One of a few words."""
-    return Rule(lambda v: v in choices, "one of " + ", ".join(choices))
+def one_of(*choices: str | int) -> Rule:
+    """One of a few words or numbers."""
+    return Rule(lambda v: v in choices, "one of " + ", ".join(map(str, choices)))
 
 
 def optional(rule: Rule) -> Rule:
@@ -49,9 +49,7 @@ def optional(rule: Rule) -> Rule:
 
 def list_of(rule: Rule, words: str, least: int = 1) -> Rule:
     """Lists of at least `least` items, each accepted by `rule`."""
-    return Rule(
-        lambda v: isinstance(v, list) and len(v) >= least and all(rule.accepts(item) for item in v), words
-    )
+    return Rule(lambda v: isinstance(v, list) and len(v) >= least and all(rule.accepts(item) for item in v), words)
 
 
 POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")

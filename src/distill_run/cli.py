@@ -39,7 +39,9 @@ def main() -> NoReturn:
 
 def _run_command() -> None:
     parser = get_args_parser()
-    args, unknown = parser.parse_known_args()
+    args, unknown = parser.parse_known_intermixed_args()
+    # Hydra's own parser wants the overrides in one piece: after the options.
+    sys.argv[1:] = [*(word for word in sys.argv[1:] if word not in args.overrides), *args.overrides]
     if unknown:
         raise UserError(_not_an_option(option, args.overrides) for option in unknown if option.startswith("-"))
     extra_dir = Path(args.config_dir) if args.config_dir else None
@@ -72,7 +74,7 @@ def job(config: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     try:
         if config.resume:
-            config = resumed_config(Path(config.resume), list(HydraConfig.get().overrides.task))
+            config = resumed_config(config, list(HydraConfig.get().overrides.task))
         return run(config, run_dir).val_accuracy
     except UserError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
@@ -86,16 +88,15 @@ def job(config: DictConfig) -> float | None:
 
 def _remove_unused(run_dir: Path) -> None:
     """A run that failed before it wrote anything but its log leaves no folder behind."""
-    if not (run_dir / "status.json").exists():
-        shutil.rmtree(run_dir)
-        for parent in list(run_dir.parents)[:2]:
-            if any(parent.iterdir()):
-                break
-            parent.rmdir()
+    if (run_dir / "status.json").exists():
+        return
+    shutil.rmtree(run_dir)
+    for parent in run_dir.parents:
+        if parent == Path.cwd() or any(parent.iterdir()):
+            return
+        parent.rmdir()
 
 
 def _tell(error: UserError) -> None:
     for what, remedy in error.mistakes:
         sys.stderr.write(f"error: {what}\n  {remedy}\n")
-
-

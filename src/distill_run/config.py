@@ -63,7 +63,7 @@ def compose_config(overrides: Sequence[str] = (), extra_dir: Path | None = None)
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         composed = compose("config", overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)  # for the interpolations of `names`
-    config = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
     OmegaConf.resolve(config)
     return config
 

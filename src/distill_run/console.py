@@ -15,12 +15,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from distill_run.units import duration, quantity
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
+PLAIN_WIDTH = 120  # columns in a file or a pipe: wide enough for the table
 
 
 class Console:
@@ -28,6 +31,8 @@ class Console:
 
     def __init__(self) -> None:
         self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+        if not self.rich.is_terminal:
+            self.rich.width = PLAIN_WIDTH
         self.warnings: list[str] = []
 
     def note(self, text: str) -> None:
@@ -42,8 +47,8 @@ class Console:
         self.rich.print(f"[bold yellow]warning:[/] {escape(text)}")
 
     @contextmanager
-    def training(self, stage: str, epochs: int, num_steps: int, first_step: int) -> Iterator["TrainingDisplay"]:
-        """The display of one training; `first_step` is above 0 where an interrupted epoch goes on."""
+    def training(self, stage: str, epochs: int, num_steps: int) -> Iterator["TrainingDisplay"]:
+        """The display of one training."""
         columns = [
             TextColumn("{task.fields[stage]:<9}"),
             TextColumn("epoch {task.fields[epoch]:>3}/" + str(epochs)),
@@ -58,9 +63,9 @@ class Console:
     def results(self, summary: dict[str, Any], run_dir: str, command: str) -> None:
         """The final table, the conclusion, and what to do next."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("")
+        table.add_column("", no_wrap=True)
         for heading in ("test acc", "top-5", "nll", "ece", "params", "MACs", "size", "trained in"):
-            table.add_column(heading, justify="right")
+            table.add_column(heading, justify="right", no_wrap=True)
         for stage in ("teacher", "baseline", "student"):
             if (network := summary[stage]) is not None:
                 table.add_row(f"{stage} {network['architecture']}", *_cells(network))
@@ -139,21 +144,3 @@ def _cells(network: dict[str, Any]) -> list[str]:
         quantity(network["bytes"]) + "B",
         seconds + (" (reused)" if network["reused"] and seconds else "") or "elsewhere",
     ]
-
-
-def quantity(number: float) -> str:
-    """A number in thousands, millions or billions, to three digits: 1.23M."""
-    for unit in ("", "k", "M", "G"):
-        if number < 1000:
-            return f"{number:.3g}{unit}"
-        number /= 1000
-    return f"{number:.3g}T"
-
-
-def duration(seconds: float) -> str:
-    """A time span as 4.1s, 3:07 or 2:05:00."""
-    if seconds < 10:
-        return f"{seconds:.1f}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

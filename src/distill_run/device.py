@@ -4,11 +4,15 @@ import dataclasses
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from distill_run.errors import user_error
 from distill_run.schema import DeviceSettings
+
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,6 +33,10 @@ class Device:
     def memory_format(self) -> torch.memory_format:
         """How images lie in memory."""
         return torch.channels_last if self.settings.channels_last else torch.contiguous_format
+
+    def place(self, module: ModuleT) -> ModuleT:
+        """The module, moved to the device, with its weights in the memory format of the images."""
+        return module.to(self.torch_device).to(memory_format=self.memory_format)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks compute in the chosen precision."""

@@ -40,7 +40,7 @@ class DivergedError(UserError):
     """A loss that is not a finite number; raised before the optimizer's step."""
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818 - it is no error
+class Interrupted(KeyboardInterrupt):
     """The user (or the system) asked the run to stop, and everything that a resume needs is saved."""
 
 

@@ -17,7 +17,7 @@ def predict(network: nn.Module, split: Split, memory_format: torch.memory_format
     was_training = network.training
     network.eval()
     chunks = []
-    for chunk in split.images.split(CHUNK_SIZE):
+    for chunk in torch.split(split.images, CHUNK_SIZE):
         images = (chunk.float() / 255).contiguous(memory_format=memory_format)
         chunks.append(network(images).float())
     network.train(was_training)

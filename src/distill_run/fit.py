@@ -106,7 +106,7 @@ class Trainer:
             save(self.state())
             raise self._diverged(batch, loss, parts)
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)

@@ -81,9 +81,7 @@ def help_page() -> str:
     config = compose_config()
     choices = HydraConfig.get().runtime.choices
     groups = [f"  {group:<28}{_options(group, choices[group])}" for group in GROUPS]
-    keys = [
-        f"  {f'{key}={show(OmegaConf.select(config, key))}':<46}{meaning}" for key, meaning in KEYS.items()
-    ]
+    keys = [f"  {f'{key}={show(OmegaConf.select(config, key))}':<46}{meaning}" for key, meaning in KEYS.items()]
     return PAGE.format(groups="\n".join(groups), keys="\n".join(keys))
 
 

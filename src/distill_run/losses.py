@@ -4,7 +4,7 @@ N is the batch, K the number of classes. Logits are outputs before softmax; targ
 """
 
 import torch.nn.functional as F
-from torch import Tensor, float32, finfo, promote_types
+from torch import Tensor, finfo, float32, promote_types
 
 from distill_run.accept import BELOW_ONE, POSITIVE, one_of
 

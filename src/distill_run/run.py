@@ -1,10 +1,12 @@
 """The story of a run: teacher -> baseline -> distilled student -> report."""
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +63,7 @@ def run(config: DictConfig, run_dir: Path) -> Report:
     with StopRequest() as stop:
         bench = prepare(settings, run_dir, console, stop)
         objective = bench.builder.build(settings.mode, "mode")
-        environment = describe_environment(bench.device, _command(settings))
-        saved_config = _write_record(bench, environment)
+        environment, saved_config = _write_record(bench)
         with _status(run_dir, console):
             networks = {"teacher": obtain_teacher(bench)}
             bench.metrics.extend(networks["teacher"].history)
@@ -124,12 +125,11 @@ def rehearse(settings: Settings) -> None:
     for name, recipe in recipes.items():
         key = f"training.{name}"
         checks += [
-            lambda key=key, recipe=recipe: builder.build(recipe.optimizer, f"{key}.optimizer", params=[parameter]),
-            lambda key=key, recipe=recipe: builder.build(recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
+            partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]),
+            partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
         ]
     if settings.teacher_checkpoint is not None:
-        path = Path(settings.teacher_checkpoint)
-        checks.append(lambda: checkpoint.load(path))
+        checks.append(partial(checkpoint.load, Path(settings.teacher_checkpoint)))
     mistakes: list[Mistake] = []
     for attempt in checks:
         try:
@@ -166,7 +166,9 @@ def _complete(settings: Settings, device: Device, dataset: Dataset, console: Con
             )
     sizes = f"{len(dataset.train):,} train, {len(dataset.val):,} validation, {len(dataset.test):,} test"
     height, width = _size(dataset)
-    console.note(f"dataset: {settings.names.dataset}, {sizes} images of {height}x{width} in {len(dataset.classes)} classes")
+    console.note(
+        f"dataset: {settings.names.dataset}, {sizes} images of {height}x{width} in {len(dataset.classes)} classes"
+    )
     for note in dataset.notes:
         console.warn(note)
     measured = dataclasses.replace(
@@ -202,40 +204,50 @@ def _try_networks(bench: Bench) -> None:
             )
 
 
-def _command(settings: Settings) -> str:
+def _write_record(bench: Bench) -> tuple[dict[str, Any], str]:
+    """Write environment.json and config.yaml before the first training, and return both.
+
+    A run that goes on keeps the command that it was started with.
+    """
+    environment_path = bench.run_dir / "environment.json"
     overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    return command_line(overrides, settings.code_dir)
-
-
-def _write_record(bench: Bench, environment: dict[str, Any]) -> str:
-    """Write config.yaml and environment.json before the first training; returns the former's text."""
-    text = yaml.safe_dump({**dataclasses.asdict(bench.settings), "resume": None}, sort_keys=False)
-    if not bench.settings.resume:
-        write_text(bench.run_dir / "config.yaml", text)
-        write_json(bench.run_dir / "environment.json", environment)
+    command = command_line(overrides, bench.settings.code_dir)
+    if bench.settings.resume:
+        command = json.loads(environment_path.read_text())["command"]
+    environment = describe_environment(bench.device, command)
+    config = yaml.safe_dump({**dataclasses.asdict(bench.settings), "resume": None}, sort_keys=False)
+    write_json(environment_path, environment)
+    write_text(bench.run_dir / "config.yaml", config)
     for name, value in environment.items():
         log.info("%s: %s", name, value)
-    return text
+    return environment, config
 
 
 @contextmanager
 def _status(run_dir: Path, console: Console) -> Iterator[None]:
     """Keep status.json true, however the run ends."""
     write_json(run_dir / "status.json", {"status": "running"})
-    resume = f"distill-run resume={shown_path(run_dir)}"
     try:
         yield
     except KeyboardInterrupt as stop:
-        write_json(run_dir / "status.json", {"status": "interrupted", "resume": resume})
-        console.note(f"interrupted; to go on: {resume}")
+        write_json(run_dir / "status.json", {"status": "interrupted"})
+        console.note(f"interrupted; to go on: {_way_on(run_dir)}")
         raise Interrupted(*stop.args) from stop
     except BaseException as error:
         write_json(run_dir / "status.json", {"status": "failed", "error": str(error) or type(error).__name__})
         if isinstance(error, DivergedError):
-            console.note(f"the state before that step is kept; to replay it: {resume}")
+            console.note(f"the state before that step is kept; to replay it: {_way_on(run_dir)}")
         log.exception("the run failed")
         raise
     write_json(run_dir / "status.json", {"status": "completed"})
+
+
+def _way_on(run_dir: Path) -> str:
+    """The command that takes up a run that was cut short."""
+    if (run_dir / "checkpoints" / "last.pt").is_file():
+        return f"distill-run resume={shown_path(run_dir)}"
+    command: str = json.loads((run_dir / "environment.json").read_text())["command"]
+    return command
 
 
 def shown_path(path: Path) -> str:

@@ -82,9 +82,7 @@ class Cosine(Schedule):
 class OneCycle(Schedule):
     """Up to the learning rate and down again along two half cosines (Smith and Topin, 2018)."""
 
-    def __init__(
-        self, *, epochs: int, rise_fraction: float, initial_fraction: float, final_fraction: float
-    ) -> None:
+    def __init__(self, *, epochs: int, rise_fraction: float, initial_fraction: float, final_fraction: float) -> None:
         INSIDE_UNIT.check("rise_fraction", rise_fraction)
         FRACTION.check("initial_fraction", initial_fraction)
         FRACTION.check("final_fraction", final_fraction)

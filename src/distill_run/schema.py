@@ -94,9 +94,7 @@ class Settings:
     teacher_checkpoint: Annotated[str | None, optional(accept.TEXT)]
     resume: Annotated[str | None, optional(accept.TEXT)]
     store_dir: Annotated[str, accept.TEXT]
-    trusted_packages: Annotated[
-        list[str], accept.list_of(accept.TEXT, "a list of names of Python packages", least=0)
-    ]
+    trusted_packages: Annotated[list[str], accept.list_of(accept.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(accept.TEXT)]
     names: Names
     dataset: DatasetSettings

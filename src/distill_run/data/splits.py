@@ -3,7 +3,6 @@
 import hashlib
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,7 +51,7 @@ def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor,
     """
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     is_cut = torch.zeros(len(targets), dtype=torch.bool)
-    for target in targets.unique():
+    for target in torch.unique(targets):
         members = order[targets[order] == target]
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         is_cut[members[:count]] = True
@@ -100,6 +99,6 @@ def _content(splits: dict[str, Split]) -> str:
     digest = hashlib.sha256()
     for name, split in splits.items():
         digest.update(f"{name} {tuple(split.images.shape)}".encode())
-        digest.update(np.ascontiguousarray(split.images.cpu().numpy()))
-        digest.update(np.ascontiguousarray(split.targets.cpu().numpy()))
+        digest.update(split.images.cpu().contiguous().numpy().data)
+        digest.update(split.targets.cpu().contiguous().numpy().data)
     return digest.hexdigest()

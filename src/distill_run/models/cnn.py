@@ -33,8 +33,7 @@ class CNN(nn.Module):
         HIDDEN_WIDTHS.check("hidden", list(hidden))
         BELOW_ONE.check("dropout", dropout)
         stages = [
-            _stage(before, after, batch_norm)
-            for before, after in zip([in_channels, *widths], widths, strict=False)
+            _stage(before, after, batch_norm) for before, after in zip([in_channels, *widths], widths, strict=False)
         ]
         self.stages = nn.Sequential(*stages)
         height, width = (_pooled_size(side, len(stages)) for side in image_size)
@@ -48,9 +47,7 @@ class CNN(nn.Module):
 
 
 def _stage(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = [
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)
-    ]
+    layers: list[nn.Module] = [nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1, bias=not batch_norm)]
     if batch_norm:
         layers.append(nn.BatchNorm2d(out_channels))
     return nn.Sequential(*layers, nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True))
@@ -58,4 +55,6 @@ def _stage(in_channels: int, out_channels: int, batch_norm: bool) -> nn.Sequenti
 
 def _pooled_size(side: int, pools: int) -> int:
     """What is left of a side after 2x2 pools that round up."""
-    return -(-side // 2**pools)
+    for _ in range(pools):
+        side = (side + 1) // 2
+    return side

@@ -85,4 +85,5 @@ def count_macs(network: nn.Module, shape: ImageShape) -> int:
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(image)
     network.train(was_training)
-    return counter.get_total_flops() // 2
+    flops: int = counter.get_total_flops()
+    return flops // 2

@@ -22,7 +22,10 @@ class CrossEntropy(Objective):
         self.label_smoothing = label_smoothing
 
     def losses(
-        self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
+        self,
+        batch: Batch,
+        student_outputs: Outputs,
+        teacher_outputs: Outputs | None,  # noqa: ARG002
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See Objective."""
         loss = cross_entropy(student_outputs.logits, batch.targets, self.label_smoothing)

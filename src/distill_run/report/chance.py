@@ -1,4 +1,4 @@
-"""How much of a figure could be chance: the interval of an accuracy, and a test for two networks on the same images.
+"""How much of a figure could be chance: an accuracy's interval, and a test of two networks on equal images.
 
 Both speak of the choice of test images only. What another seed would change, they cannot know.
 """
@@ -25,7 +25,7 @@ def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Paired:
-    """On how many images only the one, or only the other of two networks is right, and the p-value of that."""
+    """On how many images only one of two networks is right, and the p-value of the difference."""
 
     only_first: int
     only_second: int
@@ -46,11 +46,12 @@ def two_sided(heads: int, tails: int) -> float:
     for i in range(min(heads, tails) + 1):
         total += ways
         ways = ways * (num_throws - i) // (i + 1)
-    return min(2 * total / 2**num_throws, 1.0)
+    share: float = 2 * total / 2**num_throws
+    return min(share, 1.0)
 
 
 def verdict(paired: Paired, num_images: int) -> str:
-    """One sentence: whether the distilled student (first) differs from the baseline (second) by more than chance."""
+    """One sentence: whether student (first) and baseline (second) differ by more than chance."""
     if paired.only_first == paired.only_second == 0:
         return f"Student and baseline are right on the very same ones of the {num_images:,} test images."
     outcome = "is more than chance alone would give"

@@ -12,12 +12,12 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from distill_run.evaluate import NUM_BINS, confusion, measure, reliability
-from distill_run.report.samples import Sample
+from distill_run.report.samples import Decision, Sample
 from distill_run.stages.training import Trained
 
-COLOURS = {"teacher": "#667080", "baseline": "#d06a10", "student": "#1565c0"}
+COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}
 MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
-INK, FAINT = "#1f2733", "#d9dee6"
+INK, MUTED, FAINT = "#1f2733", "#98a1ae", "#d9dee6"
 MAX_NAMED_CLASSES = 20
 MAX_COUNTED_CLASSES = 12
 MAX_NAME_LENGTH = 14
@@ -56,7 +56,7 @@ def _draw_history(accuracy: Axes, loss: Axes, stage: str, trained: Trained) -> N
 
 
 def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
-    """Validation accuracy of each learning rate that was tried; crosses at the foot are rates that diverged."""
+    """Validation accuracy of each learning rate that was tried; crosses at the foot have diverged."""
     figure = _figure(7, 3.8)
     axes = figure.subplots()
     for stage, trained in networks.items():
@@ -64,6 +64,7 @@ def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
         if trained.lr_search and not (stage == "baseline" and "student" in networks):
             _draw_search(axes, stage, trained)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     _dress(axes, "validation accuracy", "learning rate")
     _legend(figure, axes, [_ring("chosen", INK), _cross("diverged", INK)])
@@ -71,25 +72,29 @@ def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
 
 
 def _draw_search(axes: Axes, stage: str, trained: Trained) -> None:
-    points = sorted((point["lr"], point["val_accuracy"]) for point in trained.lr_search if point["val_accuracy"] is not None)
-    diverged = [point["lr"] for point in trained.lr_search if point["val_accuracy"] is None]
-    rates, accuracies = [rate for rate, _ in points], [accuracy for _, accuracy in points]
-    axes.plot(rates, accuracies, color=COLOURS[stage], marker=MARKERS[stage], markersize=4, label=stage)
-    crosses = _cross("_diverged", COLOURS[stage])
-    crosses.set_data(diverged, [0.03] * len(diverged))
-    crosses.set_transform(axes.get_xaxis_transform())  # heights are shares of the axes
-    axes.add_line(crosses)
+    points: list[dict[str, Any]] = sorted(trained.lr_search, key=lambda point: point["lr"] or 0.0)
+    tried = {point["lr"]: point["val_accuracy"] for point in points if point["val_accuracy"] is not None}
+    diverged = [point["lr"] for point in points if point["val_accuracy"] is None]
+    style: dict[str, Any] = {"color": COLOURS[stage], "marker": MARKERS[stage], "markersize": 4}
+    axes.plot(list(tried), list(tried.values()), label=stage, **style)
     chosen = _ring("_chosen", COLOURS[stage])
-    chosen.set_data(*zip(*(point for point in points if point[0] == trained.learning_rate), strict=True))
+    rate: Any = trained.learning_rate
+    chosen.set_data([rate], [tried[rate]])
     axes.add_line(chosen)
+    crosses = _cross("_diverged", COLOURS[stage])
+    crosses.set_transform(axes.get_xaxis_transform())  # heights are shares of the axes
+    crosses.set_data(diverged, [0.03] * len(diverged))
+    axes.add_line(crosses)
 
 
 def confusion_matrices(logits: Mapping[str, Tensor], targets: Tensor, classes: tuple[str, ...]) -> Figure:
-    """A matrix for each network's logits (N, K): rows are targets (N,), columns decisions, shades shares of the row.
+    """A matrix for each network's logits (N, K): rows are targets (N,), columns decisions.
 
-    The shades follow the square root of the share, so that rare mistakes can be seen.
+    The shades follow the square root of the share of the row, so that rare mistakes can be seen.
     """
-    figure = _figure(4 * len(logits) + 0.4, 4.4)
+    # Names stand upright below a matrix; it is to be as large with long ones as with short ones.
+    room = 0.09 * max(map(len, map(shorten, classes))) if len(classes) <= MAX_NAMED_CLASSES else 0.0
+    figure = _figure(4 * len(logits) + 0.4 + room, 4.4 + room)
     panels = figure.subplots(1, len(logits), squeeze=False, sharey=True)[0]
     for axes, (stage, each) in zip(panels, logits.items(), strict=True):
         counts = confusion(each, targets)
@@ -124,27 +129,32 @@ def _write_counts(axes: Axes, counts: Tensor, shares: Tensor) -> None:
 
 
 def reliability_diagrams(logits: Mapping[str, Tensor], targets: Tensor) -> Figure:
-    """Accuracy against mean confidence in 15 bins for each network's logits (N, K); below, the share of images."""
+    """Accuracy against mean confidence in 15 bins of logits (N, K); below, each bin's share of the images."""
     figure = _figure(3.6 * len(logits), 4.6)
     panels = figure.subplots(2, len(logits), squeeze=False, sharex=True, sharey="row", height_ratios=[4, 1])
     for upper, lower, (stage, each) in zip(*panels, logits.items(), strict=True):
-        confidence, accuracy, share = reliability(each, targets)
-        filled = share > 0
-        upper.plot([0, 1], [0, 1], color="#98a1ae", linestyle="--", linewidth=1)
-        upper.plot(
-            confidence[filled].tolist(), accuracy[filled].tolist(), color=COLOURS[stage], marker=MARKERS[stage]
-        )
-        centres = [(i + 0.5) / NUM_BINS for i in range(NUM_BINS)]
-        lower.bar(centres, share.tolist(), width=0.9 / NUM_BINS, color=COLOURS[stage])
-        upper.set_title(f"{stage}: ECE {measure(each, targets)['ece']:.3f}", color=COLOURS[stage], fontweight="bold")
+        _draw_reliability(upper, lower, stage, each, targets)
         _dress(upper, "", "")
         _dress(lower, "", "confidence")
-        upper.set_aspect("equal", adjustable="box")
         for axis in (upper.yaxis, lower.yaxis, lower.xaxis):
             axis.set_major_formatter(PercentFormatter(1, 0))
     panels[0][0].set_ylabel("accuracy")
     panels[1][0].set_ylabel("images")
     return figure
+
+
+def _draw_reliability(upper: Axes, lower: Axes, stage: str, logits: Tensor, targets: Tensor) -> None:
+    confidence, accuracy, share = reliability(logits, targets)
+    filled = share > 0
+    x, y = confidence[filled].tolist(), accuracy[filled].tolist()
+    upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
+    upper.plot(x, y, color=COLOURS[stage], linewidth=1, alpha=0.5)
+    sizes = (15 + 150 * share[filled]).tolist()  # a bin of many images weighs more
+    upper.scatter(x, y, sizes, color=COLOURS[stage], marker=MARKERS[stage])
+    centres = [(i + 0.5) / NUM_BINS for i in range(NUM_BINS)]
+    lower.bar(centres, share.tolist(), width=0.9 / NUM_BINS, color=COLOURS[stage])
+    ece = measure(logits, targets)["ece"]
+    upper.set_title(f"{stage}: ECE {ece:.3f}", color=COLOURS[stage], fontweight="bold")
 
 
 def contact_sheet(samples: list[Sample]) -> Figure:
@@ -157,14 +167,18 @@ def contact_sheet(samples: list[Sample]) -> Figure:
         if sample is None:
             continue
         axes.imshow(sample.picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(shorten(sample.target), fontsize=10, fontweight="bold", parse_math=False)
+        axes.set_title(f"target: {shorten(sample.target)}", fontsize=10, fontweight="bold", parse_math=False)
         for line, decision in enumerate(sample.decisions):
-            text = f"{'✓' if decision.is_right else '✗'} {decision.stage}: {shorten(decision.answer)} {decision.confidence:.0%}"
-            axes.text(
-                0, -0.1 - 0.13 * line, text, color=COLOURS[decision.stage], fontsize=8,
-                transform=axes.transAxes, parse_math=False,
-            )  # fmt: skip
+            _write_decision(axes, line, decision)
     return figure
+
+
+def _write_decision(axes: Axes, line: int, decision: Decision) -> None:
+    mark = "✓" if decision.is_right else "✗"
+    text = f"{mark} {decision.stage}: {shorten(decision.answer)} ({decision.confidence:.0%})"
+    height = -0.1 - 0.13 * line  # in heights of the image, from its foot
+    style: dict[str, Any] = {"color": COLOURS[decision.stage], "fontsize": 8, "parse_math": False}
+    axes.text(0, height, text, transform=axes.transAxes, **style)
 
 
 def shorten(name: str) -> str:
@@ -183,8 +197,8 @@ def _dress(axes: Axes, y_label: str, x_label: str) -> None:
     axes.grid(color=FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color("#98a1ae")
-    axes.tick_params(color="#98a1ae", labelsize=9)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(color=MUTED, labelsize=9)
 
 
 def _legend(figure: Figure, axes: Axes, more: list[Line2D]) -> None:
@@ -194,8 +208,8 @@ def _legend(figure: Figure, axes: Axes, more: list[Line2D]) -> None:
 
 def _ring(label: str, colour: str) -> Line2D:
     """A mark around a point that was chosen."""
-    return Line2D([], [], linestyle="", marker="o", markersize=11, markerfacecolor="none", markeredgewidth=1.8,
-                  markeredgecolor=colour, label=label)  # fmt: skip
+    style: dict[str, Any] = {"marker": "o", "markersize": 11, "markeredgewidth": 1.8}
+    return Line2D([], [], linestyle="", markerfacecolor="none", markeredgecolor=colour, label=label, **style)
 
 
 def _cross(label: str, colour: str) -> Line2D:

@@ -56,7 +56,7 @@ def disagreements(logits: list[Tensor]) -> Tensor:
 
 
 def choose(logits: list[Tensor], targets: Tensor) -> list[int]:
-    """Up to 12 images: first where networks disagree, then where they are wrong, then any; each in the split's order."""
+    """Up to 12 images: where networks disagree, then where one is wrong, then any; in the split's order."""
     wrong = torch.stack([each.argmax(1) != targets for each in logits]).any(0)
     rank = 2 - wrong.long()
     rank[disagreements(logits)] = 0
@@ -74,10 +74,7 @@ def pick_samples(findings: Findings) -> list[Sample]:
             index,
             test.images[index].cpu(),
             classes[int(targets[index])],
-            tuple(
-                _decision(stage, each[index], int(targets[index]), classes)
-                for stage, each in probabilities.items()
-            ),
+            tuple(_decision(stage, each[index], int(targets[index]), classes) for stage, each in probabilities.items()),
         )
         for index in choose(list(logits.values()), targets)
     ]

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_run.data.splits import Dataset
 from distill_run.evaluate import fidelity, measure
@@ -12,6 +12,14 @@ from distill_run.stages.training import Trained
 
 FORMAT = 1
 STAGES = ("teacher", "baseline", "student")
+
+
+class Accuracies(NamedTuple):
+    """Test accuracies of the selected networks."""
+
+    teacher: float
+    baseline: float | None
+    student: float
 
 
 @dataclass(frozen=True)
@@ -31,13 +39,10 @@ def summarise(
 ) -> dict[str, Any]:
     """The content of report.json (format 1); absent networks are null."""
     student, teacher = networks["student"], networks["teacher"]
-    figures = {
+    figures: dict[str, Any] = {
         stage: _network(networks[stage], dataset, shape) if stage in networks else None for stage in STAGES
     }
-    accuracies = [
-        figures[stage]["selected"]["test"]["accuracy"] if figures[stage] else None  # type: ignore[index]
-        for stage in STAGES
-    ]
+    accuracies = Accuracies(*(figures[stage] and figures[stage]["selected"]["test"]["accuracy"] for stage in STAGES))
     return {
         "format": FORMAT,
         "status": "completed",
@@ -52,9 +57,9 @@ def summarise(
         "mode": {"name": settings.names.mode, **settings.mode},
         **figures,
         "fidelity": fidelity(student.selected_test_logits, teacher.selected_test_logits),
-        "gap_recovered": gap_recovered(*accuracies),
-        "conclusion": conclusion(*accuracies),
-        "warnings": [*warnings, *_comparisons(*accuracies)],
+        "gap_recovered": gap_recovered(accuracies),
+        "conclusion": conclusion(accuracies),
+        "warnings": [*warnings, *_comparisons(accuracies)],
     }
 
 
@@ -78,34 +83,36 @@ def _network(trained: Trained, dataset: Dataset, shape: ImageShape) -> dict[str,
     }
 
 
-def gap_recovered(teacher: float, baseline: float | None, student: float) -> float | None:
+def gap_recovered(accuracies: Accuracies) -> float | None:
     """(student - baseline) / (teacher - baseline) of test accuracy; None where the teacher is not the better."""
+    teacher, baseline, student = accuracies
     if baseline is None or teacher <= baseline:
         return None
     return (student - baseline) / (teacher - baseline)
 
 
-def conclusion(teacher: float, baseline: float | None, student: float) -> str:
+def conclusion(accuracies: Accuracies) -> str:
     """One sentence: what distillation bought on the test split."""
+    teacher, baseline, student = accuracies
     if baseline is None:
         return f"The student reaches {student:.2%}, the teacher {teacher:.2%}; there is no baseline to compare with."
     change = 100 * (student - baseline)
-    alone = f"from {baseline:.2%} alone to {student:.2%}"
+    alone = f"from {baseline:.2%} alone to {student:.2%}; the teacher reaches {teacher:.2%}."
     if change == 0:
-        sentence = f"Distillation changed nothing: the student reaches {student:.2%} with and without the teacher"
-    elif change > 0:
-        sentence = f"Distillation bought {change:.2f} points of test accuracy: {alone}"
-    else:
-        sentence = f"Distillation cost {-change:.2f} points of test accuracy: {alone}"
-    gap = gap_recovered(teacher, baseline, student)
-    return sentence + (f", {gap:.0%} of the gap to the teacher ({teacher:.2%})." if gap is not None else ".")
+        return f"Distillation changed nothing: {student:.2%} with and without the teacher, which reaches {teacher:.2%}."
+    if change < 0:
+        return f"Distillation cost {-change:.2f} points of test accuracy: {alone}"
+    gap = gap_recovered(accuracies)
+    share = f", {gap:.0%} of the gap to the teacher" if gap is not None else ""
+    return f"Distillation bought {change:.2f} points of test accuracy{share}: {alone}"
 
 
-def _comparisons(teacher: float, baseline: float | None, student: float) -> list[str]:
+def _comparisons(accuracies: Accuracies) -> list[str]:
     """Warnings that only the finished figures can give."""
+    teacher, baseline, _ = accuracies
     if baseline is not None and teacher < baseline:
         return [
-            f"The teacher ({teacher:.2%}) is worse than the student alone ({baseline:.2%}): train it longer, "
-            "search its learning rate, or choose a larger one before distilling from it."
+            f"the teacher ({teacher:.2%}) is worse than the student alone ({baseline:.2%}): train it longer, "
+            "search its learning rate, or choose a larger one before distilling from it"
         ]
     return []

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.errors import DivergedError, user_error
-from distill_run.stages.training import Bench, Plan, inputs_of, make_trainer
+from distill_run.stages.training import Bench, Curve, Plan, inputs_of, make_trainer
 from distill_run.store import fingerprint, write_json
-
-Curve = list[dict[str, float | None]]
 
 
 def find_learning_rate(plan: Plan, bench: Bench) -> tuple[Plan, Curve]:
-    """The plan with the best of `recipe.lr_search`, and {"lr", "val_accuracy", "val_nll"} of each rate that was tried.
+    """The plan with the best of `recipe.lr_search`, and the figures of each rate that was tried.
 
-    A rate that diverges has nulls. Without a search the plan comes back as it was. Raises UserError where every
+    A rate that diverges has null figures. Without a search the plan comes back as it was. Raises UserError where every
     rate diverges.
     """
     rates = plan.recipe.lr_search
@@ -56,7 +54,7 @@ def _try(trial: Plan, bench: Bench) -> dict[str, Any]:
     rate = trial.recipe.optimizer["lr"]
     trainer = make_trainer(trial, bench, guide=None)
     try:
-        with bench.console.training(trial.stage, trial.recipe.epochs, trainer.batches.num_steps, 0) as watcher:
+        with bench.console.training(trial.stage, trial.recipe.epochs, trainer.batches.num_steps) as watcher:
             trainer.fit(watcher, lambda state: None, bench.stop)  # noqa: ARG005 - a trial is not resumed
     except DivergedError:
         return {"lr": rate, "val_accuracy": None, "val_nll": None}

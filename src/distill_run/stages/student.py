@@ -1,14 +1,12 @@
 """The student: alone on its own budget (the baseline), and with the teacher as its guide."""
 
 import dataclasses
-import tempfile
-from pathlib import Path
 
 from distill_run.objectives.base import Objective
 from distill_run.objectives.none import CrossEntropy
-from distill_run.stages.lr_search import Curve, find_learning_rate
+from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, Plan, Trained, inputs_of, obtain, read_artefacts, train
+from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, obtain, save_network, train
 from distill_run.store import fingerprint
 
 
@@ -39,7 +37,7 @@ def find_student_rate(bench: Bench) -> tuple[Plan, Curve]:
 
 def obtain_baseline(plan: Plan, curve: Curve, bench: Bench) -> Trained:
     """The student trained alone, from the store where it is there."""
-    baseline = obtain("baseline", plan, bench, curve, fingerprint(inputs_of(plan, bench)))
+    baseline = obtain("baseline", plan, bench, curve)
     if baseline.reused:
         bench.console.note(f"baseline: {baseline.name} {baseline.fingerprint[:12]} reused from the store")
     return baseline
@@ -50,8 +48,6 @@ def train_student(plan: Plan, curve: Curve, objective: Objective, teacher: Train
     inputs = {"mode": bench.settings.mode, "teacher": teacher.fingerprint}
     plan = dataclasses.replace(plan, stage="student", objective=objective, inputs=inputs)
     guide = None if objective.needs == "nothing" else LiveTeacher(teacher.network, bench.device)
-    with tempfile.TemporaryDirectory(prefix=".student-", dir=bench.run_dir) as working:
-        train(plan, bench, fingerprint(inputs_of(plan, bench)), guide, Path(working))
-        student = read_artefacts(Path(working), bench, curve, reused=False)
-        (Path(working) / "weights.pt").replace(bench.run_dir / "checkpoints" / "student.pt")
+    student = train(plan, bench, fingerprint(inputs_of(plan, bench)), guide, curve)
+    save_network(student, plan.node, bench, bench.run_dir / "checkpoints" / "student.pt")
     return student

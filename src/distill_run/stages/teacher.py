@@ -14,8 +14,8 @@ from distill_run.models.network import Network
 from distill_run.objectives.base import Outputs
 from distill_run.objectives.none import CrossEntropy
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.training import Bench, Plan, Trained, inputs_of, make_network, obtain
-from distill_run.store import file_hash, fingerprint
+from distill_run.stages.training import Bench, Plan, Trained, make_network, obtain
+from distill_run.store import file_hash
 
 
 class LiveTeacher:
@@ -62,7 +62,7 @@ def obtain_teacher(bench: Bench) -> Trained:
         origin = f"loaded from {bench.settings.teacher_checkpoint}"
     else:
         plan, curve = find_learning_rate(teacher_plan(bench), bench)
-        teacher = obtain("teacher", plan, bench, curve, fingerprint(inputs_of(plan, bench)))
+        teacher = obtain("teacher", plan, bench, curve)
         origin = "reused from the store" if teacher.reused else "trained"
     mean, std = (values.flatten().tolist() for values in (teacher.network.mean, teacher.network.std))
     bench.console.note(
@@ -114,7 +114,7 @@ def load_teacher(path: Path, bench: Bench) -> tuple[Network, str]:
         name = bench.settings.names.teacher
         network = make_network(bench.settings.teacher, "teacher", 0, bench)
         checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
-    return network.to(bench.device.torch_device, memory_format=bench.device.memory_format).eval(), name
+    return bench.device.place(network).eval(), name
 
 
 def _check_shape(content: dict[str, Any], path: Path, bench: Bench) -> None:
@@ -149,4 +149,3 @@ def _plain_state_dict(content: object, path: Path) -> dict[str, Tensor]:
 
 def _rounded(values: list[float]) -> list[float]:
     return [round(value, 4) for value in values]
-

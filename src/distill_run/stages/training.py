@@ -25,7 +25,9 @@ from distill_run.interrupt import StopRequest
 from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.objectives.base import Objective
 from distill_run.schema import Recipe, Settings
-from distill_run.store import Store, write_json, write_json_lines, write_text
+from distill_run.store import Store, fingerprint, write_json, write_json_lines, write_text
+
+Curve = list[dict[str, float | None]]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class Trained:
     data_share: float | None
     peak_memory_bytes: int | None
     learning_rate: float | None
-    lr_search: list[dict[str, float | None]]
+    lr_search: Curve
     reused: bool
 
 
@@ -130,9 +132,7 @@ def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
         f"{plan.recipe_key}.optimizer",
         params=[*network.parameters(), *objective.parameters()],
     )
-    schedule = bench.builder.build(
-        plan.recipe.schedule, f"{plan.recipe_key}.schedule", epochs=plan.recipe.epochs
-    )
+    schedule = bench.builder.build(plan.recipe.schedule, f"{plan.recipe_key}.schedule", epochs=plan.recipe.epochs)
     train = bench.dataset.train
     batches = Batches(
         train,
@@ -162,15 +162,17 @@ def make_network(node: dict[str, Any], key: str, seed: int, bench: Bench) -> Net
     mean, std = bench.settings.dataset.mean, bench.settings.dataset.std
     assert mean is not None
     assert std is not None
-    network = build_network(node, key, bench.shape, mean, std, seed, bench.builder)
-    return network.to(bench.device.torch_device, memory_format=bench.device.memory_format)
+    return bench.device.place(build_network(node, key, bench.shape, mean, std, seed, bench.builder))
 
 
-def train(plan: Plan, bench: Bench, fingerprint: str, guide: Guide | None, directory: Path) -> None:
-    """Train by the plan and leave the artefacts in `directory`; goes on from last.pt where that is this training's."""
+def train(plan: Plan, bench: Bench, digest: str, guide: Guide | None, curve: Curve) -> Trained:
+    """Train by the plan and measure the outcome; goes on from last.pt where that is this training's.
+
+    `digest` is the fingerprint of all that the outcome depends on.
+    """
     trainer = make_trainer(plan, bench, guide)
     if bench.resumed and bench.resumed["stage"] == plan.stage:
-        if bench.resumed["fingerprint"] != fingerprint:
+        if bench.resumed["fingerprint"] != digest:
             raise user_error(
                 f"the inputs of the {plan.stage} are not those of {bench.last_path} (dataset or teacher have changed)",
                 "start a new run, without resume=",
@@ -178,71 +180,98 @@ def train(plan: Plan, bench: Bench, fingerprint: str, guide: Guide | None, direc
         trainer.load_state(bench.resumed["trainer"])
 
     def save(state: dict[str, Any]) -> None:
-        checkpoint.save(bench.last_path, {"stage": plan.stage, "fingerprint": fingerprint, "trainer": state})
+        checkpoint.save(bench.last_path, {"stage": plan.stage, "fingerprint": digest, "trainer": state})
         write_json_lines(bench.run_dir / "metrics.jsonl", [*bench.metrics, *state["history"]])
 
     bench.device.reset_peak_memory()
-    with bench.console.training(plan.stage, plan.recipe.epochs, trainer.batches.num_steps, trainer.step) as watcher:
+    with bench.console.training(plan.stage, plan.recipe.epochs, trainer.batches.num_steps) as watcher:
         trainer.fit(watcher, save, bench.stop)
-    write_artefacts(plan, bench, fingerprint, trainer, directory)
+    return _conclude(trainer, plan, bench, digest, curve)
 
 
-def write_artefacts(plan: Plan, bench: Bench, fingerprint: str, trainer: Trainer, directory: Path) -> None:
-    """Measure the last and the selected network on the test split, and write what `read_artefacts` reads."""
-    logits = {"last": predict(trainer.network, bench.dataset.test, bench.device.memory_format)}
-    trainer.network.architecture.load_state_dict(trainer.selected["weights"])
-    logits["selected"] = predict(trainer.network, bench.dataset.test, bench.device.memory_format)
-    content = checkpoint.network_content(trainer.network, plan.node, plan.name, bench.shape, bench.dataset.classes)
-    checkpoint.save(directory / "weights.pt", content)
-    history = trainer.history
+def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Curve) -> Trained:
+    """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
+    network, history = trainer.network, trainer.history
+    last_test_logits = predict(network, bench.dataset.test, bench.device.memory_format)
+    network.architecture.load_state_dict(trainer.selected["weights"])
     seconds = sum(row["seconds"] for row in history)
-    meta = {
-        "stage": plan.stage,
-        "name": plan.name,
-        "fingerprint": fingerprint,
-        "selected": {"epoch": trainer.selected["epoch"], "val": trainer.selected["val"]},
-        "last": {"epoch": history[-1]["epoch"], "val": history[-1]["val"]},
-        "train_seconds": seconds,
-        "images_per_second": sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
-        "data_share": sum(row["data_share"] * row["seconds"] for row in history) / seconds,
-        "peak_memory_bytes": bench.device.peak_memory_bytes(),
-        "learning_rate": plan.recipe.optimizer["lr"],
-    }
-    np.savez(directory / "test_logits.npz", **{name: value.numpy() for name, value in logits.items()})
-    write_json_lines(directory / "metrics.jsonl", history)
+    return Trained(
+        stage=plan.stage,
+        name=plan.name,
+        network=network.eval(),
+        fingerprint=digest,
+        selected={"epoch": trainer.selected["epoch"], "val": trainer.selected["val"]},
+        last={"epoch": history[-1]["epoch"], "val": history[-1]["val"]},
+        selected_test_logits=predict(network, bench.dataset.test, bench.device.memory_format),
+        last_test_logits=last_test_logits,
+        history=history,
+        train_seconds=seconds,
+        images_per_second=sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
+        data_share=sum(row["data_share"] * row["seconds"] for row in history) / seconds,
+        peak_memory_bytes=bench.device.peak_memory_bytes(),
+        learning_rate=plan.recipe.optimizer["lr"],
+        lr_search=curve,
+        reused=False,
+    )
+
+
+# What meta.json holds of a Trained; the rest has files of its own.
+META = (
+    "stage",
+    "fingerprint",
+    "selected",
+    "last",
+    "train_seconds",
+    "images_per_second",
+    "data_share",
+    "peak_memory_bytes",
+    "learning_rate",
+)
+
+
+def save_network(trained: Trained, node: dict[str, Any], bench: Bench, path: Path) -> None:
+    """Write the selected network, with all that is needed to build it again from the file alone."""
+    content = checkpoint.network_content(trained.network, node, trained.name, bench.shape, bench.dataset.classes)
+    checkpoint.save(path, content)
+
+
+def write_entry(trained: Trained, plan: Plan, bench: Bench, directory: Path) -> None:
+    """Write a store entry that `read_entry` reads."""
+    save_network(trained, plan.node, bench, directory / "weights.pt")
+    np.savez(
+        directory / "test_logits.npz",
+        selected=trained.selected_test_logits.numpy(),
+        last=trained.last_test_logits.numpy(),
+    )
+    write_json_lines(directory / "metrics.jsonl", trained.history)
     write_text(directory / "config.yaml", yaml.safe_dump(inputs_of(plan, bench), sort_keys=False))
-    write_json(directory / "meta.json", meta)
+    write_json(directory / "meta.json", {name: getattr(trained, name) for name in META})
 
 
-def read_artefacts(
-    directory: Path, bench: Bench, lr_search: list[dict[str, float | None]], reused: bool
-) -> Trained:
-    """What `write_artefacts` left, with the network on the bench's device."""
-    meta = json.loads((directory / "meta.json").read_text())
-    network = checkpoint.rebuild(checkpoint.load(directory / "weights.pt"), bench.builder)
-    network.to(bench.device.torch_device, memory_format=bench.device.memory_format)
+def read_entry(directory: Path, plan: Plan, bench: Bench, curve: Curve, reused: bool) -> Trained:
+    """What `write_entry` left, with the network on the bench's device; it goes by the plan's name."""
+    network = bench.device.place(checkpoint.rebuild(checkpoint.load(directory / "weights.pt"), bench.builder))
     with np.load(directory / "test_logits.npz") as logits:
         selected, last = (torch.from_numpy(logits[name]) for name in ("selected", "last"))
     rows = (directory / "metrics.jsonl").read_text().splitlines()
     return Trained(
-        **meta,
+        **json.loads((directory / "meta.json").read_text()),
+        name=plan.name,
         network=network.eval(),
         selected_test_logits=selected,
         last_test_logits=last,
         history=[json.loads(row) for row in rows],
-        lr_search=lr_search,
+        lr_search=curve,
         reused=reused,
     )
 
 
-def obtain(
-    kind: str, plan: Plan, bench: Bench, lr_search: list[dict[str, float | None]], fingerprint: str
-) -> Trained:
-    """The store's entry for a training that needs no teacher, which is run first where there is none."""
+def obtain(kind: str, plan: Plan, bench: Bench, curve: Curve) -> Trained:
+    """The store's entry for a training that needs no teacher; it is trained first where there is none."""
+    digest = fingerprint(inputs_of(plan, bench))
 
     def make(directory: Path) -> None:
-        train(plan, bench, fingerprint, None, directory)
+        write_entry(train(plan, bench, digest, None, curve), plan, bench, directory)
 
-    directory, reused = bench.store.obtain(kind, fingerprint, make)
-    trained = read_artefacts(directory, bench, lr_search, reused)
-    return dataclasses.replace(trained, name=plan.name)  # equal inputs may go by another file's name
+    directory, reused = bench.store.obtain(kind, digest, make)
+    return read_entry(directory, plan, bench, curve, reused)

@@ -1,0 +1,152 @@
+"""Your own images: ROOT/train/<class>/*, ROOT/test/<class>/* and, if there is one, ROOT/val/<class>/*."""
+
+import difflib
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from distill_run.accept import one_of, optional, whole
+from distill_run.data.source import Source, Split
+from distill_run.errors import Mistake, UserError, user_error
+
+EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
+MODES = {1: "L", 3: "RGB"}
+MOST_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The image files of one split with the index of each one's class, and how many others were skipped."""
+
+    paths: list[Path]
+    targets: list[int]
+    skipped: Counter[str]
+
+
+def load(*, root: str | None, image_size: int | None, channels: int) -> Source:
+    """Decode all images under `root` as squares of `image_size` pixels, or as they are where all have one size.
+
+    The classes are the folders of ROOT/train in alphabetical order. Raises UserError for what would silently
+    lose data: a folder that is not there, a class that train lacks, a file that cannot be decoded, sizes that
+    differ. Files without an image's extension are counted in the notes.
+    """
+    optional(whole(1)).check("image_size", image_size)
+    one_of(1, 3).check("channels", channels)
+    folders = _split_folders(root)
+    classes = _class_names(folders["train"])
+    listings = {name: _list(name, folder, classes) for name, folder in folders.items()}
+    splits = {name: _decode(listing, image_size, channels) for name, listing in listings.items()}
+    notes = [note for name, listing in listings.items() for note in _notes(name, listing)]
+    return Source(splits["train"], splits.get("val"), splits["test"], tuple(classes), tuple(notes))
+
+
+def _split_folders(root: str | None) -> dict[str, Path]:
+    if root is None:
+        raise user_error("dataset.root is not set", "write dataset.root=DIR, where DIR holds train/ and test/")
+    folder = Path(root)
+    if not folder.is_dir():
+        raise user_error(f"dataset.root={root} is not a folder", "give the folder that holds train/ and test/")
+    there = sorted(child.name for child in folder.iterdir() if child.is_dir())
+    for name in ("train", "test"):
+        if name not in there:
+            near = difflib.get_close_matches(name, there, n=1)
+            remedy = f"rename {folder / near[0]} to {name}" if near else f"make {folder / name}/<class>/ with images"
+            raise user_error(f"dataset.root={root} has no folder {name} (it has {', '.join(there) or 'none'})", remedy)
+    return {name: folder / name for name in ("train", "val", "test") if name in there}
+
+
+def _class_names(train: Path) -> list[str]:
+    classes = sorted(child.name for child in train.iterdir() if child.is_dir())
+    if len(classes) < 2:
+        raise user_error(
+            f"{train} has {len(classes)} class folders", f"make one folder for each class, as in {train}/cat"
+        )
+    return classes
+
+
+def _list(split: str, folder: Path, classes: Sequence[str]) -> Listing:
+    """The files of a split; raises UserError for classes that train does not have, and for none at all."""
+    found = sorted(child.name for child in folder.iterdir() if child.is_dir())
+    if not set(found) & set(classes):
+        raise user_error(
+            f"{folder} shares no class with train: it has {_some(found)}, train has {_some(classes)}",
+            "use the same names of folders in every split",
+        )
+    if unknown := [name for name in found if name not in classes]:
+        raise UserError(_unknown_class(folder / name, classes) for name in unknown)
+    listing = Listing([], [], Counter(child.suffix for child in folder.iterdir() if child.is_file()))
+    for target, name in enumerate(classes):
+        files = sorted(path for path in (folder / name).rglob("*") if path.is_file()) if name in found else []
+        images = [path for path in files if path.suffix.lower() in EXTENSIONS]
+        listing.skipped.update(path.suffix for path in files if path.suffix.lower() not in EXTENSIONS)
+        listing.paths.extend(images)
+        listing.targets.extend([target] * len(images))
+        if not images and split == "train":
+            raise user_error(f"{folder / name} holds no image", "put images there, or remove the folder")
+    return listing
+
+
+def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
+    near = difflib.get_close_matches(folder.name, classes, n=1)
+    remedy = f"did you mean {near[0]}?" if near else f"train has {_some(classes)}"
+    return Mistake(f"{folder} is a class that train does not have", remedy)
+
+
+def _notes(split: str, listing: Listing) -> list[str]:
+    return [
+        f"{split}: {count} file{'s' if count > 1 else ''} skipped, {suffix or 'no extension'} is no image"
+        for suffix, count in listing.skipped.items()
+    ]
+
+
+def _decode(listing: Listing, image_size: int | None, channels: int) -> Split:
+    """All images of a listing as one tensor; decoding in threads, since Pillow lets go of the interpreter."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = list(pool.map(lambda path: _decode_one(path, image_size, channels), listing.paths))
+    if damaged := [result for result in decoded if isinstance(result, Mistake)]:
+        rest = len(damaged) - MOST_SHOWN
+        more = [Mistake(f"and {rest} more files that cannot be read", "mend or remove them")] if rest > 0 else []
+        raise UserError([*damaged[:MOST_SHOWN], *more])
+    images = [result for result in decoded if not isinstance(result, Mistake)]
+    _check_one_size(images)
+    pixels = np.empty((len(images), *images[0].shape), np.uint8)
+    for index, image in enumerate(images):
+        pixels[index] = image
+    return Split(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(listing.targets))
+
+
+def _decode_one(path: Path, image_size: int | None, channels: int) -> np.ndarray | Mistake:
+    """Pixels (H, W, C) of uint8, or why there are none."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert(MODES[channels])
+            if image_size is not None and image.size != (image_size, image_size):
+                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
+            return np.asarray(image).reshape(image.height, image.width, channels)
+    except UnidentifiedImageError:
+        reason = "it is empty" if path.stat().st_size == 0 else "it is no image that Pillow knows"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0]
+    return Mistake(f"{path} cannot be read: {reason}", "mend or remove the file")
+
+
+def _check_one_size(images: Sequence[np.ndarray]) -> None:
+    sizes = Counter(image.shape[:2] for image in images)
+    if len(sizes) > 1:
+        common = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(3))
+        side = min(sizes.most_common(1)[0][0])
+        raise user_error(
+            f"the images have {len(sizes)} sizes (height x width): {common}",
+            f"write dataset.source.image_size={side} to bring them to one",
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_SHOWN]) + (" ..." if len(names) > MOST_SHOWN else "")

@@ -1,0 +1,109 @@
+"""Overrides as Hydra reads them, and why a command line does not compose, in our two lines a mistake."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill_run.config import check, compose_config, config_dir
+from distill_run.errors import Mistake, UserError, show
+from distill_run.schema import unknown_key
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
+
+
+def parse(overrides: list[str]) -> list[Override]:
+    """The overrides as Hydra reads them; raises UserError with all that it cannot read."""
+    parsed, mistakes = [], []
+    for override in overrides:
+        try:
+            parsed += OverridesParser.create().parse_overrides([override])
+        except HydraException:
+            mistakes.append(Mistake(f"{override} cannot be read", "write key=value, and quote special characters"))
+    if mistakes:
+        raise UserError(mistakes)
+    return parsed
+
+
+def text_of(override: Override) -> str:
+    """The override as it was typed."""
+    assert override.input_line is not None
+    return override.input_line
+
+
+def keys_of(node: DictConfig) -> list[str]:
+    """The keys right below a node."""
+    return [str(key) for key in node]
+
+
+def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> list[Mistake]:
+    """The mistakes for which a command line does not compose: each override is tried alone.
+
+    `error` is what composing them together raised; its first line is the answer where each alone is fine.
+    """
+    parsed = parse(overrides)
+    options = _group_options(parsed)
+    accepted: list[str] = []
+    mistakes = []
+    for override in parsed:
+        if names := options[override.key_or_group]:
+            if _composes([text_of(override)], extra_dir):
+                accepted.append(text_of(override))
+            else:
+                mistakes.append(Mistake(f"{text_of(override)} is not there", f"write one of {', '.join(names)}"))
+    base = compose_config(accepted, extra_dir)
+    for override in parsed:
+        if not options[override.key_or_group]:
+            if _composes([*accepted, text_of(override)], extra_dir):
+                accepted.append(text_of(override))
+            else:
+                mistakes.append(_rejected_key(override, base))
+    mistakes += _rejected_values(compose_config(accepted, extra_dir))
+    return mistakes or [Mistake(str(error).splitlines()[0], "distill-run --help lists groups and keys")]
+
+
+def _group_options(parsed: list[Override]) -> dict[str, list[str]]:
+    """The options of each override's group; none where it names a key."""
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        keys = [override.key_or_group for override in parsed]
+        return {key: sorted(loader.get_group_options(key)) for key in keys}
+
+
+def _rejected_key(override: Override, base: DictConfig) -> Mistake:
+    key, text = override.key_or_group, text_of(override)
+    known = list(_all_keys(base, ""))
+    if key not in known:
+        return unknown_key(key, known)
+    if override.is_add():
+        return Mistake(f"{text}: {key} exists already", f"write {text.removeprefix('+')}")
+    return Mistake(f"{text} is not accepted", f"{key} is {show(OmegaConf.select(base, key))} here")
+
+
+def _rejected_values(config: DictConfig) -> list[Mistake]:
+    try:
+        check(config)
+    except UserError as error:
+        return error.mistakes
+    return []
+
+
+def _all_keys(node: DictConfig, prefix: str) -> Iterator[str]:
+    for name in keys_of(node):
+        yield f"{prefix}{name}"
+        if isinstance(node[name], DictConfig):
+            yield from _all_keys(node[name], f"{prefix}{name}.")
+
+
+def _composes(overrides: list[str], extra_dir: Path | None) -> bool:
+    try:
+        compose_config(overrides, extra_dir)
+    except COMPOSITION_ERRORS:
+        return False
+    return True

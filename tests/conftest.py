@@ -1,0 +1,66 @@
+"""Fixtures that several files share: a tiny run that takes a second, images on disk, the command as a user has it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distill_run.config import compose_config
+from distill_run.run import Report, run
+
+# Real digits, networks of a thousand parameters, one epoch.
+TINY = (
+    "teacher=cnn_tiny",
+    "student=mlp",
+    "student.hidden=[8]",
+    "dataset.source.image_size=8",
+    "training.teacher.epochs=2",
+    "training.student.epochs=2",
+    "device=cpu",
+    "device.precision=fp32",
+)
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Runs the installed `distill-run` in an empty directory."""
+
+    def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(Path(sys.executable).with_name("distill-run")), *arguments],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
+            env={**os.environ, "COLUMNS": "80", **variables},
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def tiny_report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    """A completed run of the tiny pair."""
+    folder = tmp_path_factory.mktemp("tiny")
+    return run(compose_config([*TINY, f"store_dir={folder / 'store'}"]), folder / "run")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """An image folder: train/ and test/ with twelve and six 8x8 colour images of each of two classes."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 6)):
+        for brightness, name in ((40, "night"), (200, "day")):
+            folder = tmp_path / "photos" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = generator.integers(brightness, brightness + 50, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    return tmp_path / "photos"

@@ -1,0 +1,77 @@
+"""Small things that several test files share: tiny networks, weights without a seed, reference arithmetic."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import settings
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from distill_run.data.source import Split
+from distill_run.errors import UserError
+
+Array = NDArray[np.float64]
+
+# The same examples in every run: a property that fails today fails tomorrow.
+examples = settings(deadline=None, max_examples=60, derandomize=True, database=None)
+few_examples = settings(examples, max_examples=20)
+
+
+class TinyClassifier(nn.Module):
+    """All that a network may do differently in training: batch norm and dropout, before one linear layer."""
+
+    def __init__(self, *, in_channels: int, image_size: tuple[int, int], num_classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(in_channels)
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(in_channels * image_size[0] * image_size[1], num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.dropout(self.norm(images).flatten(1)))
+        return logits
+
+
+def fill(module: nn.Module) -> nn.Module:
+    """Give every parameter the sine of a stretched arange: weights that no version of torch draws differently."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            steps = torch.linspace(-7, 7, parameter.numel()).view(parameter.shape)
+            parameter.copy_(torch.sin(steps) / max(parameter.shape[-1], 1) ** 0.5)
+    return module
+
+
+def numpy_log_softmax(logits: Array, temperature: float = 1.0) -> Array:
+    """Logarithms of the softened distribution of each row, in float64."""
+    scaled = logits / temperature
+    scaled = scaled - scaled.max(axis=1, keepdims=True)
+    result: Array = scaled - np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+    return result
+
+
+def numpy_cross_entropy(logits: Array, targets: NDArray[np.int64], label_smoothing: float = 0.0) -> float:
+    """Cross-entropy with smoothed one-hot targets, written out as a sum over classes."""
+    wanted = np.full(logits.shape, label_smoothing / logits.shape[1])
+    wanted[np.arange(len(targets)), targets] += 1 - label_smoothing
+    return float(-(wanted * numpy_log_softmax(logits)).sum(axis=1).mean())
+
+
+def some_logits(seed: int, num: int, num_classes: int, scale: float = 3.0) -> Array:
+    """Logits (num, num_classes) of a normal distribution."""
+    return np.random.default_rng(seed).normal(scale=scale, size=(num, num_classes))
+
+
+def some_split(num: int, num_classes: int, shape: tuple[int, int, int] = (1, 4, 4)) -> Split:
+    """Images of pseudo-random pixels, whose targets go round the classes."""
+    pixels = np.random.default_rng(num).integers(0, 256, size=(num, *shape), dtype=np.uint8)
+    return Split(torch.from_numpy(pixels), torch.arange(num) % num_classes)
+
+
+def message_of(action: Callable[..., Any], *arguments: Any, **named: Any) -> str:
+    """What the user is told when `action` refuses; fails where it does not."""
+    try:
+        action(*arguments, **named)
+    except UserError as error:
+        return str(error)
+    raise AssertionError("nothing was refused")

@@ -1,0 +1,115 @@
+"""Batches: which samples, in which order, in which view."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_run.data.batches import Batch, Batches
+from distill_run.data.views import Views
+from distill_run.schema import AugmentSettings
+from helpers import examples, some_split
+
+AUGMENT = AugmentSettings(crop_padding=1, flip=True, cutout=0)
+
+
+def batches_of(
+    num: int,
+    batch_size: int,
+    seed: int = 0,
+    num_views: int | None = None,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> Batches:
+    split = some_split(num, 3, (2, 3, 3))
+    return Batches(split, Views(split.images, AUGMENT, seed), batch_size, seed, num_views, memory_format)
+
+
+def order_of(batches: list[Batch]) -> list[int]:
+    return [index for batch in batches for index in batch.indices.tolist()]
+
+
+@examples
+@given(num=st.integers(1, 60), batch_size=st.integers(2, 70), epoch=st.integers(1, 5))
+def test_each_sample_is_served_once_an_epoch(num: int, batch_size: int, epoch: int) -> None:
+    """But for a last batch of one sample, which batch norm could not train on."""
+    batches = batches_of(num, batch_size)
+    served = list(batches.epoch(epoch))
+    order = order_of(served)
+    left_out = 1 if num > batch_size and num % batch_size == 1 else 0
+    assert len(order) == len(set(order)) == num - left_out
+    assert set(order) <= set(range(num))
+    assert batches.num_steps == len(served)
+    assert all(len(batch.targets) == batch_size for batch in served[:-1])
+    assert num == 1 or all(len(batch.targets) >= 2 for batch in served)
+
+
+def test_the_sample_that_is_left_out_changes_from_epoch_to_epoch() -> None:
+    batches = batches_of(9, 4)
+    left_out = {(set(range(9)) - set(order_of(list(batches.epoch(epoch))))).pop() for epoch in range(1, 20)}
+    assert len(left_out) > 4
+
+
+@examples
+@given(seed=st.integers(0, 2**70), epoch=st.integers(1, 10**6))
+def test_the_order_is_a_function_of_seed_and_epoch(seed: int, epoch: int) -> None:
+    first = order_of(list(batches_of(40, 8, seed).epoch(epoch)))
+    torch.manual_seed(0)
+    again = batches_of(40, 8, seed)
+    list(again.epoch(epoch + 1))
+    assert order_of(list(again.epoch(epoch))) == first
+    assert order_of(list(again.epoch(epoch + 1))) != first
+    assert order_of(list(batches_of(40, 8, seed + 1).epoch(epoch))) != first
+
+
+def test_the_order_does_not_depend_on_the_batch_size() -> None:
+    assert order_of(list(batches_of(24, 4).epoch(3))) == order_of(list(batches_of(24, 8).epoch(3)))
+
+
+def test_serving_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    list(batches_of(10, 4).epoch(1))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 3, 5])
+def test_an_epoch_that_begins_later_goes_on_in_the_same_order(first_step: int) -> None:
+    whole, rest = (list(batches_of(20, 4).epoch(2, step)) for step in (0, first_step))
+    assert len(whole) == 5
+    assert len(rest) == 5 - first_step
+    for expected, batch in zip(whole[first_step:], rest, strict=True):
+        assert torch.equal(batch.indices, expected.indices)
+        assert torch.equal(batch.images, expected.images)
+        assert torch.equal(batch.targets, expected.targets)
+
+
+@pytest.mark.parametrize(
+    ("num_views", "expected"),
+    [(None, [0, 1, 2, 3, 4, 5]), (1, [0, 0, 0, 0, 0, 0]), (4, [0, 1, 2, 3, 0, 1])],
+)
+def test_the_epochs_cycle_through_the_views(num_views: int | None, expected: list[int]) -> None:
+    batches = batches_of(8, 4, num_views=num_views)
+    assert [{batch.view for batch in batches.epoch(epoch)} for epoch in range(1, 7)] == [{view} for view in expected]
+
+
+def test_with_one_view_an_image_looks_the_same_in_every_epoch_in_another_order() -> None:
+    batches = batches_of(8, 8, num_views=1)
+    (first,), (second,) = batches.epoch(1), batches.epoch(2)
+    assert first.indices.tolist() != second.indices.tolist()
+    assert torch.equal(first.images[first.indices.argsort()], second.images[second.indices.argsort()])
+
+
+def test_targets_and_images_belong_to_the_indices() -> None:
+    split = some_split(30, 3, (2, 3, 3))
+    views = Views(split.images, AUGMENT, 5)
+    for batch in Batches(split, views, 7, 5, None).epoch(4):
+        assert batch.targets.tolist() == [index % 3 for index in batch.indices.tolist()]
+        assert batch.view == 3
+        assert torch.equal(batch.images, views.render(batch.indices, 3))
+
+
+def test_images_lie_in_memory_as_asked() -> None:
+    (batch,) = batches_of(6, 6, memory_format=torch.channels_last).epoch(1)
+    (plain,) = batches_of(6, 6).epoch(1)
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert plain.images.is_contiguous()
+    assert torch.equal(batch.images, plain.images)

@@ -1,0 +1,217 @@
+"""The installed command: its help, its errors, its exit status, and that a mistake leaves nothing behind."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from conftest import TINY, Command
+from distill_run import cli
+from distill_run.config import compose_config
+from distill_run.help import GROUPS, KEYS, help_page
+from distill_run.run import Report
+
+MISTAKES = {
+    "teacher=cnn_larg": "teacher=cnn_larg is not there\n  write one of cnn_large, cnn_medium, cnn_small, cnn_tiny, mlp",
+    "mode.alfa=0.5": "mode.alfa is not a key of the configuration\n  did you mean mode.alpha",
+    "+training.student.epoch=3": (
+        "training.student.epoch is not a key of the configuration\n  did you mean training.student.epochs"
+    ),
+    "+seed=3": "+seed=3: seed exists already\n  write seed=3",
+    "mode.temperature=0": "mode.temperature=0 is not accepted\n  write a number above 0",
+    "mode.temperature=-1": "mode.temperature=-1 is not accepted\n  write a number above 0",
+    "mode.temperature=nan": "mode.temperature=nan is not accepted\n  write a number above 0",
+    "mode.temperature=warm": "mode.temperature=warm is not accepted\n  write a number above 0",
+    "mode.alpha=1.2": "mode.alpha=1.2 is not accepted\n  write a number from 0 to 1",
+    "mode.divergence=sideways": (
+        "mode.divergence=sideways is not accepted\n  write one of forward, reverse, jensen_shannon"
+    ),
+    "mode.temperature=1,2": "mode.temperature=1,2 has several values\n  write distill-run -m mode.temperature=1,2",
+    "training.student.batch_size=1": (
+        "training.student.batch_size=1 is not accepted\n  write a whole number of at least 2"
+    ),
+    "resume=nowhere": "resume=nowhere is not the directory of a run\n  look into outputs/runs for it",
+    "teacher_checkpoint=nowhere.pt": "there is no checkpoint nowhere.pt\n  check the path",
+    "dataset=image_folder": "dataset.root is not set\n  write dataset.root=DIR, where DIR holds train/ and test/",
+    "seed": "seed cannot be read\n  write key=value, and quote special characters",
+    "--teacher": "--teacher is not an option of distill-run\n  write teacher=VALUE",
+    "--teacher=mlp": "--teacher=mlp is not an option of distill-run\n  write teacher=mlp",
+    "--config-dir=nowhere": "--config-dir nowhere is not a folder\n  give the folder of your own files",
+    "student._target_=os.system": (
+        "student._target_=os.system is outside the trusted packages (distill_run, torch, torchvision, timm)\n"
+        "  if you trust it, add 'trusted_packages=[distill_run,torch,torchvision,timm,os]'"
+    ),
+    "dataset.val_fraction=1": "dataset.val_fraction=1 is not accepted\n  write a number between 0 and 1",
+    "dataset.mean=[0.5,0.5]": (
+        "dataset.mean has 2 numbers, the images have 1 channels\n"
+        "  write one number for each channel, or dataset.mean=null to measure them"
+    ),
+}
+
+
+def run_main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> tuple[int, str, str]:
+    """The command in this process: exit status, stdout, stderr."""
+    monkeypatch.setattr("sys.argv", ["distill-run", *arguments])
+    monkeypatch.setattr(cli, "failures", [])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    out, err = capsys.readouterr()
+    return int(caught.value.code or 0), out, err
+
+
+@pytest.mark.parametrize("argument", MISTAKES)
+def test_a_mistake_is_told_in_two_lines_and_leaves_nothing_behind(
+    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_main(monkeypatch, capsys, argument)
+    assert status == 1
+    assert err.startswith(f"error: {MISTAKES[argument]}")
+    assert len(err.splitlines()) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_main(monkeypatch, capsys, "device=cuda")
+    assert (status, err) == (1, "error: device=cuda is not there\n  write device=auto; torch finds cpu\n")
+
+
+def test_all_mistakes_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mistakes = ["teacher=cnn_larg", "mode.alfa=0.5", "mode.temperature=0", "+seed=3"]
+    _, _, err = run_main(monkeypatch, capsys, *mistakes)
+    for mistake in mistakes:
+        assert MISTAKES[mistake] in err
+    assert err.count("error: ") == len(mistakes)
+
+
+def test_every_value_of_a_sweep_is_checked_before_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_main(monkeypatch, capsys, "-m", "mode.temperature=1,0", "mode.alpha=0.5,7", "seed=range(3)")
+    assert status == 1
+    assert (
+        err
+        == f"error: {MISTAKES['mode.temperature=0']}\nerror: mode.alpha=7 is not accepted\n  write a number from 0 to 1\n"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    status, _, err = run_main(monkeypatch, capsys, "store_dir=file/store")
+    assert status == 1
+    assert err == (
+        f"error: store_dir=file/store: cannot write in {tmp_path / 'file'} (Not a directory)\n"
+        "  choose another folder, as in store_dir=/tmp/outputs\n"
+    )
+
+
+def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return os.mkdir, (str(tmp_path / "exploded"),)
+
+    torch.save({"weights": Bomb()}, tmp_path / "bomb.pt")
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_main(monkeypatch, capsys, "teacher_checkpoint=bomb.pt")
+    assert status == 1
+    assert err.startswith(
+        "error: bomb.pt is damaged, or holds Python objects that could run code when loaded: refused\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["bomb.pt"]
+
+
+def test_the_help_lists_every_group_option_and_default() -> None:
+    page = help_page()
+    config = compose_config()
+    assert "\x1b" not in page
+    assert max(map(len, page.splitlines())) <= 100
+    for key in KEYS:
+        OmegaConf.select(config, key, throw_on_missing=True)
+        assert f"  {key}=" in page
+    for option in ("digits", "image_folder", "cnn_tiny", "mlp", "jensen_shannon", "founding_cifar10", "one_cycle"):
+        assert option in page
+    assert "  mode                        soft  hard  none\n" in page
+    assert all(f"  {group} " in page for group in GROUPS)
+
+
+def test_every_key_of_the_skeleton_is_in_the_help_or_says_why_not() -> None:
+    unlisted = {
+        "resume",  # under Usage
+        "trusted_packages",  # named by the error that needs it
+        "code_dir",  # --config-dir sets it
+        "names",  # Hydra fills it in
+    }
+    groups = {"dataset", "teacher", "student", "mode", "training", "device"}
+    assert set(compose_config()) - groups - unlisted == {key for key in KEYS if "." not in key}
+
+
+def test_the_command_shows_help_and_configuration_without_torch(command: Command) -> None:
+    shown = command("--help", PYTHONPROFILEIMPORTTIME="1")
+    assert shown.returncode == 0
+    assert shown.stdout == help_page()
+    assert " torch\n" not in shown.stderr
+    config = command("--cfg", "job", "--resolve", "mode.temperature=8")
+    assert "  temperature: 8\n" in config.stdout
+    assert "  mode: soft\n" in config.stdout
+
+
+def test_shell_completion_knows_groups_options_and_keys(command: Command) -> None:
+    for line, expected in {
+        "distill-run teacher=cnn_t": "teacher=cnn_tiny",
+        "distill-run student=ml": "student=mlp",
+        "distill-run mode.temp": "mode.temperature=",
+        "distill-run training/student/optimizer=adamw": "training/student/optimizer=adamw",
+    }.items():
+        shown = command("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
+        assert expected in shown.stdout.split(), (line, shown.stdout, shown.stderr)
+
+
+def test_the_command_runs_and_says_what_to_do_next(command: Command, tmp_path: Path) -> None:
+    done = command(*TINY, "hydra.run.dir=out")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "\x1b" not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[-3:-1] == ["report   out/report.html", "student  out/checkpoints/student.pt"]
+    assert lines[-1].startswith("repeat   distill-run teacher=cnn_tiny student=mlp 'student.hidden=[8]' ")
+    assert json.loads((tmp_path / "out" / "environment.json").read_text())["command"] == lines[-1].removeprefix(
+        "repeat   "
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "outputs"}
+    log = (tmp_path / "out" / "run.log").read_text()
+    assert "torch: " in log
+    assert "INFO" in log
+
+
+def test_a_multirun_leaves_a_directory_for_each_point(command: Command, tmp_path: Path) -> None:
+    done = command(*TINY, "-m", "mode.temperature=1,4", "mode.alpha=0.5,0.9", "hydra.sweep.dir=sweep")
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads((tmp_path / "sweep" / str(job) / "report.json").read_text()) for job in range(4)]
+    assert [(r["mode"]["temperature"], r["mode"]["alpha"]) for r in reports] == [(1, 0.5), (1, 0.9), (4, 0.5), (4, 0.9)]
+    assert len({report["teacher"]["fingerprint"] for report in reports}) == 1
+    assert len({report["student"]["fingerprint"] for report in reports}) == 4
+    assert [report["teacher"]["reused"] for report in reports] == [False, True, True, True]
+
+
+def test_the_job_returns_the_validation_accuracy(tiny_report: Report) -> None:
+    assert tiny_report.val_accuracy == tiny_report.summary["student"]["selected"]["val"]["accuracy"]

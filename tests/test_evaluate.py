@@ -1,0 +1,175 @@
+"""One network against torchmetrics and scikit-learn, a pair by hand, and what predicting may not touch."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix
+from torch import nn
+from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
+
+from distill_run.data.source import Split
+from distill_run.evaluate import CHUNK_SIZE, NUM_BINS, confusion, fidelity, measure, predict, reliability
+from helpers import TinyClassifier, examples, fill, numpy_cross_entropy, some_logits, some_split
+
+
+def certain(decisions: list[int], num_classes: int) -> torch.Tensor:
+    """Logits whose softmax is 1 for the decisions."""
+    return nn.functional.one_hot(torch.tensor(decisions), num_classes).double() * 1e4
+
+
+@examples
+@given(
+    seed=st.integers(0, 10_000),
+    num=st.integers(1, 200),
+    num_classes=st.integers(2, 12),
+    scale=st.floats(0.01, 30),
+)
+def test_the_figures_are_those_of_torchmetrics(seed: int, num: int, num_classes: int, scale: float) -> None:
+    logits = torch.from_numpy(some_logits(seed, num, num_classes, scale))
+    targets = torch.from_numpy(np.random.default_rng(seed).integers(0, num_classes, num))
+    ours = measure(logits, targets)
+    top = min(5, num_classes)
+    theirs = {
+        "accuracy": multiclass_accuracy(logits, targets, num_classes, average="micro").item(),
+        "top5_accuracy": multiclass_accuracy(logits, targets, num_classes, average="micro", top_k=top).item(),
+        "ece": multiclass_calibration_error(logits.softmax(1), targets, num_classes, n_bins=15, norm="l1").item(),
+        "nll": numpy_cross_entropy(logits.numpy(), targets.numpy()),
+    }
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+
+
+def test_a_network_that_is_always_right_and_certain() -> None:
+    figures = measure(certain([0, 1, 2, 3], 10), torch.arange(4))
+    assert figures == {"accuracy": 1.0, "top5_accuracy": 1.0, "nll": 0.0, "ece": 0.0}
+
+
+def test_a_network_that_is_certain_and_half_right() -> None:
+    """A confidence of exactly 1 belongs to the last bin: there it is off by one half."""
+    figures = measure(certain([0, 1, 2, 3], 10), torch.tensor([0, 1, 9, 9]))
+    assert figures["accuracy"] == 0.5
+    assert figures["ece"] == 0.5
+    assert figures["nll"] == pytest.approx(1e4 / 2)
+
+
+def test_a_network_that_knows_nothing() -> None:
+    figures = measure(torch.zeros(10, 10), torch.arange(10))
+    assert figures["nll"] == pytest.approx(math.log(10))
+    assert figures["accuracy"] == pytest.approx(0.1)
+    assert figures["ece"] == pytest.approx(0, abs=1e-12)  # a tenth sure, a tenth right
+
+
+def test_the_calibration_error_of_three_samples_by_hand() -> None:
+    """Confidences 0.95 (right), 0.95 (wrong) and 0.55 (right): 2/3 |0.95 - 0.5| + 1/3 |0.55 - 1|."""
+    probabilities = torch.tensor([[0.95, 0.05], [0.95, 0.05], [0.45, 0.55]], dtype=torch.float64)
+    targets = torch.tensor([0, 1, 1])
+    assert measure(probabilities.log(), targets)["ece"] == pytest.approx(0.45)
+    confidence, accuracy, share = reliability(probabilities.log(), targets)
+    assert confidence.shape == accuracy.shape == share.shape == (NUM_BINS,)
+    # The bins are (0, 1/15], (1/15, 2/15] ...: 0.55 is in the 9th, 0.95 in the 15th.
+    assert (confidence[8].item(), accuracy[8].item(), share[8].item()) == pytest.approx((0.55, 1, 1 / 3))
+    assert (confidence[14].item(), accuracy[14].item(), share[14].item()) == pytest.approx((0.95, 0.5, 2 / 3))
+    assert [index for index in range(15) if share[index] > 0] == [8, 14]
+
+
+@examples
+@given(seed=st.integers(0, 10_000), scale=st.floats(0.01, 100))
+def test_each_mean_confidence_lies_in_its_bin(seed: int, scale: float) -> None:
+    logits = torch.from_numpy(some_logits(seed, 60, 4, scale))
+    confidence, accuracy, share = reliability(logits, torch.arange(60) % 4)
+    assert share.sum().item() == pytest.approx(1)
+    for index in range(NUM_BINS):
+        if share[index] > 0:
+            assert index / 15 - 1e-9 <= confidence[index].item() <= (index + 1) / 15 + 1e-9
+            assert 0 <= accuracy[index].item() <= 1
+        else:
+            assert confidence[index].item() == accuracy[index].item() == 0
+
+
+def test_top5_of_fewer_than_five_classes_is_always_reached() -> None:
+    assert measure(torch.zeros(3, 4), torch.tensor([0, 1, 3]))["top5_accuracy"] == 1.0
+
+
+def test_top5_counts_the_fifth_and_not_the_sixth() -> None:
+    logits = torch.arange(10, 0, -1.0).repeat(2, 1)
+    figures = measure(logits, torch.tensor([4, 5]))
+    assert (figures["accuracy"], figures["top5_accuracy"]) == (0.0, 0.5)
+
+
+def test_the_confusion_matrix_is_that_of_sklearn() -> None:
+    logits = torch.from_numpy(some_logits(3, 100, 7))
+    targets = torch.arange(100) % 5  # two classes never occur
+    expected = confusion_matrix(targets, logits.argmax(1), labels=range(7))
+    assert confusion(logits, targets).tolist() == expected.tolist()
+
+
+def test_the_rows_of_the_confusion_matrix_are_the_targets() -> None:
+    taken_for = confusion(certain([2, 2], 3), torch.tensor([0, 0]))
+    assert taken_for.tolist() == [[0, 0, 2], [0, 0, 0], [0, 0, 0]]
+
+
+def test_fidelity_by_hand() -> None:
+    """Teacher (3/4, 1/4) and (1/2, 1/2) + a hair; student (1/2, 1/2) + a hair the other way, and the same."""
+    hair = 1e-9
+    teacher = torch.tensor([[0.75, 0.25], [0.5 + hair, 0.5 - hair]], dtype=torch.float64).log()
+    student = torch.tensor([[0.5 - hair, 0.5 + hair], [0.5 + hair, 0.5 - hair]], dtype=torch.float64).log()
+    figures = fidelity(student, teacher)
+    forward = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)  # KL(teacher || student) of the first
+    assert figures == pytest.approx({"agreement": 0.5, "disagreement": 0.5, "kl": forward / 2}, abs=1e-7)
+
+
+def test_a_student_that_equals_its_teacher_is_faithful() -> None:
+    logits = torch.from_numpy(some_logits(4, 20, 6)).float()
+    assert fidelity(logits, logits) == {"agreement": 1.0, "disagreement": 0.0, "kl": 0.0}
+
+
+@pytest.fixture
+def network() -> nn.Module:
+    network = fill(TinyClassifier(in_channels=1, image_size=(4, 4), num_classes=3))
+    assert isinstance(network, TinyClassifier)
+    network.norm.running_mean = torch.tensor([0.4])
+    return network
+
+
+def test_predicting_is_a_plain_forward_in_eval_mode(network: nn.Module) -> None:
+    split = some_split(2 * CHUNK_SIZE + 3, 3)
+    with torch.no_grad():
+        expected = network.eval()(split.images.float() / 255)
+    logits = predict(network, split, torch.contiguous_format)
+    assert logits.dtype == torch.float32
+    assert torch.allclose(logits, expected, atol=1e-6)
+    assert not logits.requires_grad
+
+
+@pytest.mark.parametrize("is_training", [True, False])
+def test_predicting_does_not_depend_on_the_mode_and_restores_it(network: nn.Module, is_training: bool) -> None:
+    split = some_split(20, 3)
+    expected = predict(network.eval(), split, torch.contiguous_format)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    network.train(is_training)
+    assert torch.equal(predict(network, split, torch.contiguous_format), expected)
+    assert all(module.training is is_training for module in network.modules())
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+def test_predicting_draws_nothing_from_the_global_generator(network: nn.Module) -> None:
+    before = torch.get_rng_state()
+    predict(network.train(), some_split(20, 3), torch.contiguous_format)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_the_memory_format_reaches_the_network_and_changes_no_decision() -> None:
+    seen: list[bool] = []
+
+    class Spy(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            seen.append(images.is_contiguous(memory_format=torch.channels_last))
+            return images.mean((2, 3))
+
+    split: Split = some_split(10, 3, (3, 4, 4))
+    logits = [predict(Spy(), split, layout) for layout in (torch.channels_last, torch.contiguous_format)]
+    assert seen == [True, False]
+    assert torch.allclose(logits[0], logits[1])

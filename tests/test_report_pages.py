@@ -1,0 +1,401 @@
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import Tensor
+
+from distill_run import checkpoint
+from distill_run.data.source import Split
+from distill_run.data.splits import Dataset
+from distill_run.evaluate import measure
+from distill_run.models.mlp import MLP
+from distill_run.models.network import ImageShape, Network
+from distill_run.report import facts
+from distill_run.report.chance import Paired, compare, two_sided, verdict, wilson_interval
+from distill_run.report.pages import markdown_code, markdown_text, write_pages
+from distill_run.report.pictures import Picture
+from distill_run.report.plots import lr_search_curve
+from distill_run.report.samples import choose, disagreements, pick_samples
+from distill_run.report.summary import Findings, summarise
+from distill_run.schema import Settings
+from distill_run.stages.training import Trained
+from distill_run.units import duration, quantity
+
+CLASSES = ("<b>x</b>", "a|b", r"$\frac$", "猫")
+SHAPE = ImageShape(3, (4, 4), len(CLASSES))
+CONFIG = "teacher_checkpoint: /models/<t>_big.pt\ncode_dir: null\n"
+COMMAND = 'distill-run "dataset.root=/a b/<c>" mode=soft'
+VOID = {"meta", "img", "link", "br", "hr", "input"}
+SEEDS = {"teacher": 1, "baseline": 2, "student": 3}
+SKILLS = {"teacher": 5.0, "baseline": 2.0, "student": 3.0}
+
+
+def made_up_split(size: int, seed: int) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (size, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.randint(len(CLASSES), (size,), generator=generator))
+
+
+def made_up_logits(targets: Tensor, skill: float, seed: int) -> Tensor:
+    noise = torch.randn(len(targets), len(CLASSES), generator=torch.Generator().manual_seed(seed))
+    return noise + skill * torch.nn.functional.one_hot(targets, len(CLASSES))
+
+
+def made_up_network(stage: str) -> Network:
+    hidden = [16] if stage == "teacher" else [4]
+    with torch.random.fork_rng():
+        torch.manual_seed(SEEDS[stage])
+        network = MLP(in_channels=3, image_size=(4, 4), num_classes=len(CLASSES), hidden=hidden, dropout=0.0)
+    return Network(network, [0.5] * 3, [0.25] * 3).eval()
+
+
+def made_up_training(stage: str, targets: Tensor) -> Trained:
+    rows = [
+        {
+            "stage": stage,
+            "epoch": epoch,
+            "train": {"loss": 1 / epoch},
+            "val": {"accuracy": accuracy, "nll": 0.5},
+        }
+        for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1)
+    ]
+    curve: list[dict[str, float | None]] = [
+        {"lr": 0.1, "val_accuracy": 0.7, "val_nll": 0.4},
+        {"lr": 1.0, "val_accuracy": None, "val_nll": None},
+    ]
+    return Trained(
+        stage=stage,
+        name=f"net_{stage}",
+        network=made_up_network(stage),
+        fingerprint=f"{SEEDS[stage]:x}" * 64,
+        selected={"epoch": 2, "val": rows[1]["val"]},
+        last={"epoch": 3, "val": rows[2]["val"]},
+        selected_test_logits=made_up_logits(targets, SKILLS[stage], SEEDS[stage]),
+        last_test_logits=made_up_logits(targets, 1.0, SEEDS[stage]),
+        history=rows,
+        train_seconds=187.0,
+        images_per_second=1234.0,
+        data_share=0.25,
+        peak_memory_bytes=None,
+        learning_rate=0.1,
+        lr_search=curve if stage != "teacher" else [],
+        reused=stage == "teacher",
+    )
+
+
+def came_trained(teacher: Trained) -> Trained:
+    figures = {**teacher.selected, "epoch": None}
+    return dataclasses.replace(
+        teacher, selected=figures, last=figures, history=[], train_seconds=0.0, images_per_second=None,
+        data_share=None, learning_rate=None,
+    )  # fmt: skip
+
+
+def make_findings(networks: dict[str, Trained], dataset: Dataset, run_dir: Path) -> Findings:
+    settings = SimpleNamespace(
+        seed=7,
+        names=SimpleNamespace(dataset="made_up", mode="soft"),
+        mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
+    )
+    summary = summarise(cast(Settings, settings), dataset, SHAPE, networks, ["watch <out> for a|b"])
+    environment = {"command": COMMAND, "torch": "2.15", "git_dirty": False, "cuda": None}
+    return Findings(summary, networks, dataset, CONFIG, environment, run_dir)
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    parts = (made_up_split(40, 0), made_up_split(10, 1), made_up_split(90, 2))
+    return Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64)
+
+
+@pytest.fixture(scope="module")
+def networks(dataset: Dataset) -> dict[str, Trained]:
+    return {stage: made_up_training(stage, dataset.test.targets) for stage in SEEDS}
+
+
+@pytest.fixture(scope="module")
+def findings(networks: dict[str, Trained], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """A whole run; its pages are written once for all tests."""
+    findings = make_findings(networks, dataset, tmp_path_factory.mktemp("run"))
+    write_pages(findings)
+    return findings
+
+
+@pytest.fixture(scope="module")
+def least(networks: dict[str, Trained], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """A teacher from a checkpoint, no baseline and no search: whatever may be null is."""
+    student = dataclasses.replace(networks["student"], lr_search=[])
+    pair = {"teacher": came_trained(networks["teacher"]), "student": student}
+    findings = make_findings(pair, dataset, tmp_path_factory.mktemp("least"))
+    write_pages(findings)
+    return findings
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and gathers what a test asks for."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def html(findings: Findings) -> Page:
+    return Page((findings.run_dir / "report.html").read_text(encoding="utf-8"))
+
+
+def markdown(findings: Findings) -> str:
+    return (findings.run_dir / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_run_gets_exactly_these_files(findings: Findings, least: Findings) -> None:
+    def written(run_dir: Path) -> list[str]:
+        return sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
+
+    plots = ["confusion", "curves", "lr_search", "reliability", "samples"]
+    assert written(findings.run_dir) == [*(f"plots/{name}.png" for name in plots), "report.html", "report.md"]
+    assert "plots/lr_search.png" not in written(least.run_dir)
+
+
+def test_html_needs_nothing_from_outside(findings: Findings) -> None:
+    page = html(findings)
+    sources = [str(value) for _, each in page.elements for key, value in each.items() if key in ("src", "href")]
+    assert len(sources) == 4 + 12
+    assert all(source.startswith("data:image/") for source in sources)
+    assert not page.all("script")
+    assert not page.all("link")
+    assert "url(" not in (findings.run_dir / "report.html").read_text(encoding="utf-8")
+
+
+def test_html_can_be_heard(findings: Findings) -> None:
+    page = html(findings)
+    assert page.all("html") == [{"lang": "en"}]
+    assert all(image["alt"] for image in page.all("img"))
+    assert [each["class"] for each in page.all("th") if each["scope"] == "col"] == list(SEEDS)
+    assert len(page.all("h1")) == 1
+
+
+def test_html_escapes_what_users_named(findings: Findings) -> None:
+    page = html(findings)
+    assert "x" not in [tag for tag, _ in page.elements]
+    assert "<b>x</b>" in page.text
+    assert COMMAND in page.text
+    assert "watch <out> for a|b" in page.text
+    assert "2 files <skipped>" in page.text
+
+
+def test_html_says_the_figures(findings: Findings) -> None:
+    text, summary = html(findings).text, findings.summary
+    assert summary["conclusion"] in text
+    assert f"{summary['student']['last']['test']['accuracy']:.2%}" in text
+    assert f"{summary['gap_recovered']:.0%}" in text
+    assert f"{summary['fidelity']['agreement']:.2%}" in text
+    assert "temperature 4.0" in text
+    assert "_target_" not in text.replace(CONFIG, "")
+
+
+def test_markdown_images_are_there(findings: Findings) -> None:
+    paths = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)$", markdown(findings), re.MULTILINE)
+    assert len(paths) == 5
+    assert all((findings.run_dir / path).read_bytes().startswith(b"\x89PNG") for path in paths)
+
+
+def test_markdown_tables_have_as_many_cells_in_every_row(findings: Findings) -> None:
+    blocks = re.findall(r"(?:^\|.*\n)+", markdown(findings), re.MULTILINE)
+    widths = [{len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()} for block in blocks]
+    assert widths == [{3}, {5}, {6}, {3}]
+    assert r"a\|b" in markdown(findings)
+    assert r"\<b\>x\</b\>" in markdown(findings)
+
+
+def test_markdown_warns_in_a_block_of_its_own(findings: Findings) -> None:
+    assert "> [!WARNING]\n> watch \\<out\\> for a\\|b\n" in markdown(findings)
+
+
+def test_the_code_in_the_report_loads_the_student(findings: Findings) -> None:
+    network = findings.networks["student"].network
+    node = {"_target_": "distill_run.models.mlp.MLP", "hidden": [4], "dropout": 0.0}
+    path = findings.run_dir / "checkpoints" / "student.pt"
+    checkpoint.save(path, checkpoint.network_content(network, node, "mlp", SHAPE, CLASSES))
+    block = re.search(r"```python\n(.*?)```", markdown(findings), re.DOTALL)
+    assert block
+    names: dict[str, Any] = {}
+    exec(block[1], names)
+    torch.testing.assert_close(names["probabilities"], network(names["images"]).softmax(1))
+
+
+def test_an_own_architecture_is_loaded_with_its_folder(findings: Findings) -> None:
+    own = dataclasses.replace(findings, config='code_dir: "C:\\\\my code"\n')
+    assert r'student.pt", code_dir="C:\\my code")' in facts.loading_code(own)
+
+
+def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> None:
+    answers = facts.answers(findings)
+    assert [question.split()[0] for question, _ in answers] == ["Was", "Was", "Last", "Which"]
+    assert "exact McNemar test" in answers[0][1]
+    assert "net_teacher was reused from the store; its fingerprint begins with 111111111111." in answers[1][1]
+    assert "80.00% on validation" in answers[1][1]
+    assert answers[2][1].startswith("Epoch 2, the best on validation")
+    assert answers[3][1].startswith("checkpoints/student.pt")
+
+
+def test_answers_tell_of_a_teacher_trained_now(findings: Findings) -> None:
+    teacher = dataclasses.replace(findings.networks["teacher"], reused=False)
+    fresh = dataclasses.replace(findings, networks={**findings.networks, "teacher": teacher})
+    assert "was trained in this run" in facts.answers(fresh)[1][1]
+
+
+def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
+    assert [tile.label for tile in facts.tiles(least)] == [
+        "Student's accuracy",
+        "Compression",
+        "Teacher agreement",
+    ]
+    table = dict(facts.table(least))
+    assert table["Training time"] == ["elsewhere", "3:07"]
+    assert table["Selected epoch"] == ["–", "2 of 3"]  # noqa: RUF001 - the dash is meant
+    assert table["Training images a second"][0] == "–"  # noqa: RUF001
+    answers = facts.answers(least)
+    assert "there is no baseline" in answers[0][1]
+    assert "was loaded from /models/<t>_big.pt" in answers[1][1]
+    assert "None" not in html(least).text
+
+
+def test_a_teacher_below_the_baseline_leaves_no_gap(findings: Findings) -> None:
+    swapped = dataclasses.replace(findings, summary={**findings.summary, "gap_recovered": None})
+    tile = facts.tiles(swapped)[2]
+    assert (tile.label, tile.note) == ("Gap recovered", "the teacher is not above the baseline")
+
+
+def test_table_shows_both_checkpoints_and_the_interval(findings: Findings) -> None:
+    table = dict(facts.table(findings))
+    targets = findings.dataset.test.targets
+    student = findings.networks["student"]
+    right = round(90 * measure(student.selected_test_logits, targets)["accuracy"])
+    low, high = wilson_interval(right, 90)
+    assert table["Test accuracy"][2] == f"{right / 90:.2%}"
+    assert table["95% interval"][2] == f"{low:.1%} to {high:.1%}"
+    assert table["The same after the last epoch"][2] == f"{measure(student.last_test_logits, targets)['accuracy']:.2%}"
+
+
+def test_the_same_data_give_the_same_bytes(networks: dict[str, Trained]) -> None:
+    first, second = (Picture("a", "b", "c", "d", lr_search_curve(networks)).uri for _ in range(2))
+    assert first == second
+
+
+def test_disagreements_come_first_then_mistakes_then_any() -> None:
+    targets = torch.zeros(16, dtype=torch.int64)
+    first, second = torch.zeros(16, dtype=torch.int64), torch.zeros(16, dtype=torch.int64)
+    first[[5, 9]] = 1  # 5: only the first is wrong; 9: both are, in the same way
+    second[[9, 11]] = 1
+    logits = [torch.nn.functional.one_hot(each, 2).float() for each in (first, second)]
+    assert disagreements(logits).nonzero().flatten().tolist() == [5, 11]
+    assert choose(logits, targets) == [5, 11, 9, 0, 1, 2, 3, 4, 6, 7, 8, 10]
+
+
+def test_samples_hold_what_each_network_said(findings: Findings) -> None:
+    sample = pick_samples(findings)[0]
+    decision = sample.decisions[2]
+    probabilities = findings.networks["student"].selected_test_logits[sample.index].double().softmax(0)
+    assert decision.stage == "student"
+    assert decision.answer == CLASSES[int(probabilities.argmax())]
+    assert decision.confidence == pytest.approx(probabilities.max().item())
+    assert decision.is_right == (decision.answer == sample.target)
+    image = findings.dataset.test.images[sample.index]
+    assert sample.picture.getpixel((1, 2)) == tuple(image[:, 2, 1].tolist())
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_images_without_three_channels_are_shown_in_grey(findings: Findings, channels: int) -> None:
+    image = torch.arange(channels * 4, dtype=torch.uint8).view(channels, 2, 2)
+    sample = dataclasses.replace(pick_samples(findings)[0], image=image)
+    assert sample.picture.mode == "L"
+    assert sample.picture.getpixel((1, 0)) == 1
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "interval"),
+    [
+        (8, 10, (0.4902, 0.9433)),
+        (10, 10, (0.7225, 1.0)),
+        (0, 10, (0.0, 0.2775)),
+        (440, 450, (0.9596, 0.9879)),
+    ],
+)
+def test_wilson_interval(right: int, images: int, interval: tuple[float, float]) -> None:
+    assert wilson_interval(right, images) == pytest.approx(interval, abs=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("heads", "tails", "p_value"),
+    [
+        (0, 0, 1.0),
+        (3, 0, 2 / 8),
+        (1, 3, 2 * (1 + 4) / 16),
+        (10, 2, 2 * (1 + 12 + 66) / 4096),
+        (5, 5, 1.0),
+        (5000, 5000, 1.0),
+        (20000, 0, 0.0),
+    ],
+)
+def test_two_sided_p_value(heads: int, tails: int, p_value: float) -> None:
+    assert two_sided(heads, tails) == pytest.approx(p_value)
+    assert two_sided(tails, heads) == pytest.approx(p_value)
+
+
+def test_mcnemar_counts_only_where_they_differ() -> None:
+    student = torch.tensor([1, 1, 1, 1, 0, 0, 1], dtype=torch.bool)
+    baseline = torch.tensor([0, 0, 0, 1, 0, 1, 1], dtype=torch.bool)
+    assert compare(student, baseline) == Paired(3, 1, 0.625)
+
+
+@pytest.mark.parametrize(
+    ("paired", "words"),
+    [
+        (Paired(0, 0, 1.0), "the very same ones of the 1,450 test images"),
+        (
+            Paired(7, 3, 0.34),
+            "is within what chance alone could give on 1,450 test images: 7 are right only with",
+        ),
+        (Paired(30, 3, 0.00001), "is more than chance alone would give on 1,450 test images"),
+    ],
+)
+def test_verdict(paired: Paired, words: str) -> None:
+    assert words in verdict(paired, 1450)
+
+
+def test_markdown_text_shows_as_it_is() -> None:
+    assert markdown_text("a|b *c* `d`\n<e> $f$ g_h _i_") == r"a\|b \*c\* \`d\` \<e\> \$f\$ g_h \_i\_"
+
+
+def test_markdown_code_cannot_be_left_from_within() -> None:
+    assert markdown_code("a ``` b\n", "sh") == "````sh\na ``` b\n````"
+
+
+def test_units() -> None:
+    assert [quantity(n) for n in (5, 1234, 1.2e6, 3.4e9, 5e12)] == ["5", "1.23k", "1.2M", "3.4G", "5T"]
+    assert [duration(s) for s in (4.12, 187, 7500)] == ["4.1s", "3:07", "2:05:00"]

@@ -1,0 +1,179 @@
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from torch import Tensor, nn
+
+from distill_run.evaluate import confusion, measure, reliability
+from distill_run.models.network import Network
+from distill_run.report import plots
+from distill_run.report.samples import Decision, Sample
+from distill_run.stages.training import Trained
+
+ACCURACIES = {"teacher": [0.5, 0.9, 0.8], "baseline": [0.4, 0.6], "student": [0.3, 0.7]}
+CURVE: list[dict[str, float | None]] = [
+    {"lr": 0.1, "val_accuracy": 0.8, "val_nll": 0.5},
+    {"lr": 0.01, "val_accuracy": 0.6, "val_nll": 0.7},
+    {"lr": 1.0, "val_accuracy": None, "val_nll": None},
+]
+
+
+def made_up(stage: str, accuracies: list[float], curve: list[dict[str, float | None]] | None = None) -> Trained:
+    history = [
+        {"epoch": epoch, "train": {"loss": 1 / epoch}, "val": {"accuracy": accuracy}}
+        for epoch, accuracy in enumerate(accuracies, start=1)
+    ]
+    best: dict[str, Any] = max(history, key=lambda row: row["val"]["accuracy"])
+    network = Network(nn.Flatten(), [0.5], [0.5])
+    logits = torch.zeros(1, 2)
+    return Trained(
+        stage, "net", network, "f" * 64, best, history[-1], logits, logits, history, 1.0, 1.0, 0.0, None, 0.1,
+        curve or [], False,
+    )  # fmt: skip
+
+
+@pytest.fixture
+def networks() -> dict[str, Trained]:
+    return {stage: made_up(stage, accuracies) for stage, accuracies in ACCURACIES.items()}
+
+
+@pytest.fixture
+def logits() -> Tensor:
+    return 2 * torch.randn(200, 5, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def targets() -> Tensor:
+    return torch.randint(5, (200,), generator=torch.Generator().manual_seed(1))
+
+
+def lines(figure: Figure, panel: int) -> dict[str, tuple[list[float], list[float]]]:
+    """x and y of each labelled line of a panel."""
+    return {
+        str(line.get_label()): (list(line.get_xdata()), list(line.get_ydata()))  # type: ignore[arg-type]
+        for line in figure.axes[panel].lines
+        if not str(line.get_label()).startswith("_")
+    }
+
+
+def marks(figure: Figure, label: str) -> list[tuple[list[float], list[float]]]:
+    found = [line for line in figure.axes[0].lines if line.get_label() == label]
+    return [(list(line.get_xdata()), list(line.get_ydata())) for line in found]  # type: ignore[arg-type]
+
+
+def texts(figure: Figure) -> list[str]:
+    return [artist.get_text() for artist in figure.findobj(Text) if isinstance(artist, Text)]
+
+
+def test_learning_curves_show_every_epoch(networks: dict[str, Trained]) -> None:
+    figure = plots.learning_curves(networks)
+    accuracy, loss = lines(figure, 0), lines(figure, 1)
+    assert list(accuracy) == ["teacher", "baseline", "student"]
+    assert accuracy["teacher"] == ([1, 2, 3], [0.5, 0.9, 0.8])
+    assert loss["teacher"] == ([1, 2, 3], [1, 1 / 2, 1 / 3])
+    assert accuracy["student"] == ([1, 2], [0.3, 0.7])
+
+
+def test_learning_curves_ring_the_selected_epochs(networks: dict[str, Trained]) -> None:
+    assert marks(plots.learning_curves(networks), "_selected") == [([2], [0.9]), ([2], [0.6]), ([2], [0.7])]
+
+
+def test_a_stage_has_one_colour_in_both_panels(networks: dict[str, Trained]) -> None:
+    figure = plots.learning_curves(networks)
+    for axes in figure.axes:
+        colours = {line.get_label(): line.get_color() for line in axes.lines}
+        assert {stage: colours[stage] for stage in plots.COLOURS} == plots.COLOURS
+
+
+def test_a_teacher_that_came_trained_is_a_level_line(networks: dict[str, Trained]) -> None:
+    teacher = made_up("teacher", [0.9])
+    teacher.history.clear()
+    figure = plots.learning_curves({**networks, "teacher": teacher})
+    assert lines(figure, 0)["teacher (came trained)"][1] == [0.9, 0.9]
+    assert list(lines(figure, 1)) == ["baseline", "student"]
+
+
+def test_lr_search_sorts_rates_and_marks_the_chosen_and_the_diverged(networks: dict[str, Trained]) -> None:
+    searched = {**networks, "teacher": made_up("teacher", [0.9], CURVE)}
+    figure = plots.lr_search_curve(searched)
+    assert lines(figure, 0) == {"teacher": ([0.01, 0.1], [0.6, 0.8])}
+    assert marks(figure, "_chosen") == [([0.1], [0.8])]
+    assert marks(figure, "_diverged")[0][0] == [1.0]
+    assert figure.axes[0].get_xscale() == "log"
+    assert figure.axes[0].get_xlim()[1] >= 1.0
+
+
+def test_lr_search_that_both_students_share_is_drawn_once() -> None:
+    both = {stage: made_up(stage, [0.9], CURVE) for stage in ("baseline", "student")}
+    assert list(lines(plots.lr_search_curve(both), 0)) == ["student"]
+
+
+def test_confusion_shows_shares_of_rows_and_counts(logits: Tensor, targets: Tensor) -> None:
+    figure = plots.confusion_matrices({"teacher": logits, "student": logits}, targets, tuple("abcde"))
+    counts = confusion(logits, targets)
+    shown = torch.tensor(figure.axes[0].images[0].get_array())
+    torch.testing.assert_close(shown, counts / counts.sum(1, keepdim=True))
+    written = sorted(int(text.get_text()) for text in figure.axes[1].texts)
+    assert written == sorted(counts[counts > 0].tolist())
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("abcde")
+
+
+def test_confusion_of_many_classes_has_no_names_and_no_counts() -> None:
+    many = torch.eye(21)
+    figure = plots.confusion_matrices({"student": many}, torch.arange(21), tuple(f"c{i}" for i in range(21)))
+    assert len(figure.axes[0].get_xticks()) == len(figure.axes[0].get_yticks()) == 0
+    assert not figure.axes[0].texts
+
+
+def test_confusion_bears_a_class_without_test_images() -> None:
+    figure = plots.confusion_matrices({"student": torch.eye(3)[:2]}, torch.tensor([0, 1]), tuple("abc"))
+    assert figure.axes[0].images[0].get_array().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
+
+
+def test_reliability_shows_filled_bins_and_the_share_of_all(logits: Tensor, targets: Tensor) -> None:
+    figure = plots.reliability_diagrams({"teacher": logits, "student": logits / 2}, targets)
+    confidence, accuracy, share = reliability(logits, targets)
+    curve = figure.axes[0].lines[1]
+    assert list(curve.get_xdata()) == confidence[share > 0].tolist()  # type: ignore[arg-type]
+    assert list(curve.get_ydata()) == accuracy[share > 0].tolist()  # type: ignore[arg-type]
+    heights = [bar.get_height() for bar in figure.axes[2].patches]  # type: ignore[attr-defined]
+    assert heights == share.tolist()
+    ece = measure(logits / 2, targets)["ece"]
+    assert figure.axes[1].get_title() == f"student: ECE {ece:.3f}"
+
+
+def test_contact_sheet_says_right_and_wrong_in_signs() -> None:
+    decisions = (Decision("teacher", "cat", 0.987, True), Decision("student", "dog", 0.5, False))
+    sheet = plots.contact_sheet([Sample(3, torch.zeros(3, 4, 4, dtype=torch.uint8), "cat", decisions)])
+    assert {"target: cat", "✓ teacher: cat (99%)", "✗ student: dog (50%)"} <= set(texts(sheet))
+    assert sum(bool(axes.images) for axes in sheet.axes) == 1
+
+
+def test_class_names_are_never_read_as_formulas(tmp_path: Path) -> None:
+    name = r"$\frac$"
+    figure = plots.confusion_matrices({"student": torch.eye(2)}, torch.arange(2), (name, "b"))
+    figure.savefig(tmp_path / "figure.png")
+    assert name in texts(figure)
+    sheet = plots.contact_sheet(
+        [Sample(0, torch.zeros(1, 4, 4, dtype=torch.uint8), name, (Decision("student", name, 1.0, True),))]
+    )
+    sheet.savefig(tmp_path / "sheet.png")
+    assert f"✓ student: {name} (100%)" in texts(sheet)
+
+
+def test_long_names_are_cut() -> None:
+    assert plots.shorten("automobile") == "automobile"
+    assert plots.shorten("a" * 30) == "a" * 13 + "…"
+
+
+def test_pages_load_neither_matplotlib_nor_pyplot_until_needed() -> None:
+    code = (
+        "import sys, distill_run.report.pages; assert 'matplotlib' not in sys.modules; "
+        "import distill_run.report.pictures; assert 'matplotlib.pyplot' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

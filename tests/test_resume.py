@@ -1,0 +1,188 @@
+"""Cut short and taken up again: the weights are those of an uninterrupted run, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from conftest import TINY
+from distill_run.config import compose_config
+from distill_run.errors import Interrupted, UserError
+from distill_run.interrupt import StopRequest
+from distill_run.preflight import resumed_config
+from distill_run.run import run
+
+# Dropout, a projection of everything that has a state: momentum, a plateau's memory, batch norm.
+STATEFUL = (
+    *TINY,
+    "student=cnn_tiny",
+    "student.dropout=0.2",
+    "~student.hidden",
+    "+student.hidden=[16]",
+    "training/student/optimizer=adamw",
+    "training/student/schedule=plateau",
+    "training.student.clip_norm=0.5",
+    "training.views=2",
+)
+
+
+def student_of(run_dir: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(run_dir / "checkpoints" / "student.pt", weights_only=True)
+    return content["weights"]  # type: ignore[no-any-return]
+
+
+def config_for(folder: Path) -> DictConfig:
+    overrides = [override for override in STATEFUL if not override.startswith("student.hidden")]
+    return compose_config([*overrides, f"store_dir={folder / 'store'}"])
+
+
+def resume(run_dir: Path) -> None:
+    overrides = [f"resume={run_dir}"]
+    run(resumed_config(compose_config(overrides), overrides), run_dir)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    run(config_for(folder), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture
+def stop_after(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Ask for a stop when a training has polled so many times."""
+
+    def arrange(polls: int) -> None:
+        polled = count(1)
+        monkeypatch.setattr(
+            StopRequest, "requested", property(lambda self: next(polled) == polls, lambda self, v: None)
+        )
+
+    yield arrange
+
+
+# The tiny run has 9 steps an epoch: 18 of the teacher, 18 of the baseline, 18 of the student.
+@pytest.mark.parametrize("steps", [1, 9, 13, 18, 25, 37, 45, 50, 54])
+def test_a_run_cut_at_any_step_ends_like_an_uninterrupted_one(
+    steps: int, tmp_path: Path, uninterrupted: Path, stop_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(steps)
+    with pytest.raises(Interrupted):
+        run(config_for(tmp_path), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "interrupted"}
+    monkeypatch.undo()
+    torch.manual_seed(steps)  # whatever state the generator is in
+    resume(tmp_path / "run")
+    expected, resumed = student_of(uninterrupted), student_of(tmp_path / "run")
+    assert all(torch.equal(resumed[name], value) for name, value in expected.items())
+    lines = [
+        (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(),
+        (uninterrupted / "metrics.jsonl").read_text().splitlines(),
+    ]
+    rows = [
+        [
+            {k: v for k, v in json.loads(line).items() if k in ("stage", "epoch", "val", "learning_rate")}
+            for line in part
+        ]
+        for part in lines
+    ]
+    assert rows[0] == rows[1]
+    assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "completed"}
+
+
+def test_resuming_a_completed_run_changes_nothing(tmp_path: Path) -> None:
+    run(config_for(tmp_path), tmp_path / "run")
+    before = json.loads((tmp_path / "run" / "report.json").read_text())
+    resume(tmp_path / "run")
+    after = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert after["student"] == before["student"]
+
+
+def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:
+    overrides = [f"resume={uninterrupted}", "mode.temperature=8", "seed=0", "mode=soft", "training.student.epochs=3"]
+    with pytest.raises(UserError) as caught:
+        resumed_config(compose_config(overrides), overrides)
+    assert str(caught.value) == (
+        "mode.temperature was 4.0, the command says 8\n"
+        "  leave that key out, or start a new run without resume=\n"
+        "training.student.epochs was 2, the command says 3\n"
+        "  leave that key out, or start a new run without resume="
+    )
+
+
+def test_a_store_may_have_moved(uninterrupted: Path) -> None:
+    overrides = [f"resume={uninterrupted}", "store_dir=elsewhere"]
+    config = resumed_config(compose_config(overrides), overrides)
+    assert config.store_dir == "elsewhere"
+    assert OmegaConf.select(config, "training.views") == 2
+
+
+def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed: 0\n")
+    overrides = [f"resume={tmp_path}"]
+    with pytest.raises(UserError) as caught:
+        resumed_config(compose_config(overrides), overrides)
+    assert str(caught.value) == (f"resume={tmp_path} has no checkpoint yet\n  run its command again, without resume=")
+
+
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    run(config_for(tmp_path), tmp_path / "run")
+    path = tmp_path / "run" / "checkpoints" / "last.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError) as caught:
+        resume(tmp_path / "run")
+    assert str(path) in str(caught.value)
+
+
+def test_another_teacher_than_before_is_refused(
+    tmp_path: Path, stop_after: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(config_for(tmp_path), tmp_path / "first")
+    teacher = next((tmp_path / "store" / "teacher").iterdir()) / "weights.pt"
+    checkpoint = tmp_path / "teacher.pt"
+    checkpoint.write_bytes(teacher.read_bytes())
+    config = config_for(tmp_path)
+    config.teacher_checkpoint = str(checkpoint)
+    stop_after(5)
+    with pytest.raises(Interrupted):
+        run(config, tmp_path / "run")
+    monkeypatch.undo()
+    content = torch.load(checkpoint, weights_only=True)
+    content["name"] = "changed"
+    torch.save(content, checkpoint)
+    with pytest.raises(UserError) as caught:
+        resume(tmp_path / "run")
+    assert "(dataset or teacher have changed)" in str(caught.value)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_with_the_way_to_resume_it(number: signal.Signals, tmp_path: Path) -> None:
+    arguments = [*TINY, "training.teacher.epochs=5000", "hydra.run.dir=out"]
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("distill-run")), *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("teacher   epoch   2/"):
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert err == ""
+    assert out.splitlines()[-1] == "interrupted; to go on: distill-run resume=out"
+    assert json.loads((tmp_path / "out" / "status.json").read_text()) == {"status": "interrupted"}
+    assert not list((tmp_path / "outputs" / "store" / "teacher").iterdir())

@@ -1,0 +1,278 @@
+"""The story: what a run leaves, says and returns."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from conftest import TINY
+from distill_run.checkpoint import load_network
+from distill_run.config import compose_config
+from distill_run.console import Console
+from distill_run.data.digits import load as load_digits
+from distill_run.errors import DivergedError, UserError
+from distill_run.run import Report, run
+
+FILES = {
+    "checkpoints/last.pt",
+    "checkpoints/student.pt",
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "plots/confusion.png",
+    "plots/curves.png",
+    "plots/reliability.png",
+    "plots/samples.png",
+    "report.html",
+    "report.json",
+    "report.md",
+    "status.json",
+}
+
+
+def tiny_run(folder: Path, *overrides: str, name: str = "run") -> Report:
+    return run(compose_config([*TINY, f"store_dir={folder / 'store'}", *overrides]), folder / name)
+
+
+def files_of(directory: Path) -> set[str]:
+    return {str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()}
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_exactly_these_files(tiny_report: Report) -> None:
+    assert files_of(tiny_report.run_dir) == FILES
+    assert read_json(tiny_report.run_dir / "status.json") == {"status": "completed"}
+
+
+def test_report_json_keeps_the_contract(tiny_report: Report) -> None:
+    report = read_json(tiny_report.run_dir / "report.json")
+    assert report == tiny_report.summary
+    assert (report["format"], report["status"], report["seed"]) == (1, "completed", 0)
+    assert report["dataset"] == {
+        "name": "digits",
+        "num_classes": 10,
+        "train_size": 1146,
+        "val_size": 201,
+        "test_size": 450,
+    }
+    assert report["mode"]["name"] == "soft"
+    assert {"temperature", "alpha", "divergence"} <= report["mode"].keys()
+    for stage, architecture in (("teacher", "cnn_tiny"), ("baseline", "mlp"), ("student", "mlp")):
+        network = report[stage]
+        assert network["architecture"] == architecture
+        assert {"params", "macs", "bytes", "fingerprint", "train_seconds", "images_per_second"} <= network.keys()
+        for moment in ("selected", "last"):
+            assert network[moment].keys() == {"epoch", "val", "test"}
+            for split in ("val", "test"):
+                assert network[moment][split].keys() == {"accuracy", "top5_accuracy", "nll", "ece"}
+                assert 0 <= network[moment][split]["accuracy"] <= 1
+    assert report["fidelity"].keys() == {"agreement", "kl", "disagreement"}
+    assert report["student"]["params"] == 64 * 8 + 8 + 8 * 10 + 10
+    assert report["student"]["macs"] == 64 * 8 + 8 * 10
+
+
+def test_the_reported_accuracy_is_that_of_student_pt(tiny_report: Report) -> None:
+    """Recomputed without the program's own networks, data splits' tensors apart: NumPy on the file's weights."""
+    content = torch.load(tiny_report.run_dir / "checkpoints" / "student.pt", weights_only=True)
+    weights = {name: value.double().numpy() for name, value in content["weights"].items()}
+    test = load_digits(image_size=8).test
+    pixels = (test.images.flatten(1).double().numpy() / 255 - content["mean"][0]) / content["std"][0]
+    hidden = np.maximum(pixels @ weights["head.0.weight"].T + weights["head.0.bias"], 0)
+    logits = hidden @ weights["head.2.weight"].T + weights["head.2.bias"]
+    accuracy = (logits.argmax(1) == test.targets.numpy()).mean()
+    assert tiny_report.summary["student"]["selected"]["test"]["accuracy"] == pytest.approx(accuracy, abs=1e-12)
+    network = load_network(tiny_report.run_dir / "checkpoints" / "student.pt")
+    assert not network.training
+    np.testing.assert_allclose(network(test.images / 255).detach().numpy(), logits, atol=1e-4)
+
+
+def test_metrics_have_a_line_an_epoch_of_every_stage(tiny_report: Report) -> None:
+    rows = [json.loads(line) for line in (tiny_report.run_dir / "metrics.jsonl").read_text().splitlines()]
+    assert [(row["stage"], row["epoch"]) for row in rows] == [
+        (stage, epoch) for stage in ("teacher", "baseline", "student") for epoch in (1, 2)
+    ]
+    best = max((row for row in rows if row["stage"] == "student"), key=lambda row: row["val"]["accuracy"])
+    assert tiny_report.summary["student"]["selected"]["val"]["accuracy"] == best["val"]["accuracy"]
+    assert tiny_report.val_accuracy == best["val"]["accuracy"]
+    assert {"loss", "cross_entropy", "distillation", "accuracy"} == rows[-1]["train"].keys()
+
+
+def test_the_saved_configuration_holds_what_auto_became(tiny_report: Report) -> None:
+    config = yaml.safe_load((tiny_report.run_dir / "config.yaml").read_text())
+    assert config["device"]["kind"] == "cpu"
+    train = load_digits(image_size=8).train.images.double() / 255
+    assert config["dataset"]["mean"] == pytest.approx([train.mean().item()], abs=0.02)  # of train less validation
+    assert config["dataset"]["num_classes"] == 10
+
+
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path: Path, tiny_report: Report) -> None:
+    again = tiny_run(tmp_path)
+    other = tiny_run(tmp_path, "seed=1", name="other")
+    for stage in ("teacher", "baseline", "student"):
+        assert again.summary[stage]["selected"] == tiny_report.summary[stage]["selected"]
+        assert again.summary[stage]["last"] == tiny_report.summary[stage]["last"]
+    assert other.summary["teacher"]["fingerprint"] == again.summary["teacher"]["fingerprint"]
+    assert other.summary["baseline"]["last"] != again.summary["baseline"]["last"]
+    assert other.summary["student"]["last"] != again.summary["student"]["last"]
+
+
+def test_teacher_and_baseline_are_reused_and_the_run_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = tiny_run(tmp_path)
+    capsys.readouterr()
+    second = tiny_run(tmp_path, "mode.temperature=8", name="second")
+    text = capsys.readouterr().out
+    assert "teacher: cnn_tiny " in text
+    assert " reused from the store, validation accuracy " in text
+    assert f"baseline: mlp {second.summary['baseline']['fingerprint'][:12]} reused from the store" in text
+    assert not first.summary["teacher"]["reused"]
+    assert second.summary["teacher"]["reused"]
+    assert first.summary["teacher"]["selected"] == second.summary["teacher"]["selected"]
+    assert first.summary["student"]["fingerprint"] != second.summary["student"]["fingerprint"]
+    assert Counter(path.parent.name for path in (tmp_path / "store").glob("*/*")) == {"teacher": 1, "baseline": 1}
+
+
+def test_a_store_entry_has_exactly_these_files(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path)
+    for kind in ("teacher", "baseline"):
+        entry = tmp_path / "store" / kind / report.summary[kind]["fingerprint"]
+        assert files_of(entry) == {"config.yaml", "meta.json", "metrics.jsonl", "test_logits.npz", "weights.pt"}
+
+
+def test_without_a_baseline_there_is_no_gap(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path, "baseline=false")
+    assert report.summary["baseline"] is None
+    assert report.summary["gap_recovered"] is None
+    assert "there is no baseline to compare with" in report.summary["conclusion"]
+    assert not (tmp_path / "store" / "baseline").exists()
+
+
+def test_mode_none_trains_the_baseline_twice(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path, "mode=none")
+    assert report.summary["student"]["last"] == report.summary["baseline"]["last"]
+    assert report.summary["conclusion"].startswith("Distillation changed nothing: the student reaches ")
+
+
+def test_alpha_zero_is_the_baseline(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path, "mode.alpha=0")
+    assert report.summary["student"]["last"] == report.summary["baseline"]["last"]
+
+
+def test_a_learning_rate_is_found_on_validation_and_its_curve_reported(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path, "training.teacher.lr_search=[0.00001,0.1]", "training.student.lr_search=[0.00001,0.2]")
+    curve = report.summary["teacher"]["lr_search"]
+    assert [point["lr"] for point in curve] == [0.00001, 0.1]
+    assert curve[1]["val_accuracy"] > curve[0]["val_accuracy"]
+    assert report.summary["teacher"]["learning_rate"] == 0.1
+    assert report.summary["student"]["learning_rate"] == report.summary["baseline"]["learning_rate"] == 0.2
+    assert (report.run_dir / "plots" / "lr_search.png").is_file()
+
+
+def test_a_rate_that_diverges_loses_the_search(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path, "training.student.lr_search=[1e30,0.1]", "student.hidden=[8,8]")
+    assert report.summary["student"]["lr_search"][0] == {"lr": 1e30, "val_accuracy": None, "val_nll": None}
+    assert report.summary["student"]["learning_rate"] == 0.1
+
+
+def test_a_run_directs_teachers_from_elsewhere(tmp_path: Path, tiny_report: Report) -> None:
+    checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
+    report = tiny_run(tmp_path, f"teacher_checkpoint={checkpoint}")
+    assert report.summary["teacher"]["selected"]["test"] == tiny_report.summary["teacher"]["selected"]["test"]
+    assert report.summary["student"]["last"]["val"] == tiny_report.summary["student"]["last"]["val"]
+    assert report.summary["teacher"]["selected"]["epoch"] is None
+
+
+def test_a_plain_state_dict_is_a_teacher_too(tmp_path: Path, tiny_report: Report) -> None:
+    checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
+    weights = load_network(checkpoint).architecture.state_dict()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "plain.pt")
+    report = tiny_run(tmp_path, f"teacher_checkpoint={tmp_path / 'plain.pt'}")
+    assert report.summary["teacher"]["selected"]["test"] == tiny_report.summary["teacher"]["selected"]["test"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ("dataset.source.image_size=16",),
+            "was made for image size (8, 8), the dataset has (16, 16)\n  give a teacher",
+        ),
+        (("teacher=mlp",), None),
+    ],
+)
+def test_a_teacher_of_another_shape_is_refused_before_anything_is_written(
+    tmp_path: Path, tiny_report: Report, overrides: tuple[str, ...], expected: str | None
+) -> None:
+    checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
+    if expected is None:  # the file brings its architecture; teacher= is for plain state dicts
+        weights = load_network(checkpoint).architecture.state_dict()
+        checkpoint = tmp_path / "plain.pt"
+        torch.save(weights, checkpoint)
+        expected = "the checkpoint lacks head.0.bias, head.0.weight, head.2.bias and 3 more of teacher=mlp"
+    with pytest.raises(UserError) as caught:
+        tiny_run(tmp_path, f"teacher_checkpoint={checkpoint}", *overrides)
+    assert expected in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    overrides = ("training.student.optimizer.lr=1e30", "student.hidden=[8,8]", "baseline=false")
+    with pytest.raises(DivergedError) as caught:
+        tiny_run(tmp_path, *overrides)
+    assert str(caught.value).startswith("the student's loss is not finite at epoch 1, step ")
+    assert "gradient norm one step before " in str(caught.value)
+    assert "set its clip_norm=1.0" in str(caught.value)
+    status = read_json(tmp_path / "run" / "status.json")
+    assert status["status"] == "failed"
+    assert status["error"] == str(caught.value)
+    assert f"to replay it: distill-run resume={tmp_path / 'run'}" in capsys.readouterr().out
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["trainer"]
+    assert all(value.isfinite().all() for value in state["network"].values())
+
+
+def test_a_teacher_that_is_worse_than_the_student_is_a_warning(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path, "training.teacher.optimizer.lr=1e-9", "training.student.epochs=4")
+    assert report.summary["gap_recovered"] is None
+    assert any("is worse than the student alone" in warning for warning in report.summary["warnings"])
+    assert "is worse than the student alone" in (report.run_dir / "report.md").read_text()
+
+
+def test_an_architecture_that_ignores_the_classes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "two_outputs.py").write_text(
+        "from torch import nn\n"
+        "def net(in_channels, image_size, num_classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))\n"
+    )
+    with pytest.raises(UserError) as caught:
+        tiny_run(tmp_path, "student={_target_: two_outputs.net}", f"code_dir={tmp_path / 'code'}")
+    assert "student" in str(caught.value)
+
+
+def test_early_stopping_ends_a_stage(tmp_path: Path) -> None:
+    report = tiny_run(tmp_path, "training.student.epochs=50", "training.student.patience=1", "baseline=false")
+    last, selected = report.summary["student"]["last"]["epoch"], report.summary["student"]["selected"]["epoch"]
+    assert last < 50
+    assert last == selected + 1
+
+
+def test_image_folders_run_from_end_to_end(tmp_path: Path, photos: Path) -> None:
+    report = tiny_run(tmp_path, "dataset=image_folder", f"dataset.root={photos}")
+    assert report.summary["dataset"]["num_classes"] == 2
+    assert report.summary["dataset"]["test_size"] == 12
+
+
+def test_the_console_escapes_what_looks_like_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().note("class [bold]x[/] of [0, 1]")
+    assert capsys.readouterr().out == "class [bold]x[/] of [0, 1]\n"

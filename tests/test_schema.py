@@ -1,0 +1,290 @@
+"""The skeleton's schema: the packaged configuration reads, and each kind of mistake is told in full."""
+
+import copy
+import dataclasses
+import importlib
+import inspect
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+import yaml
+
+from distill_run.build import Builder
+from distill_run.config import ROLES, check, compose_config, config_dir, plain_config
+from distill_run.errors import UserError
+from distill_run.schema import Settings, read_settings
+from helpers import message_of
+
+INJECTED = {
+    "models": ("in_channels", "image_size", "num_classes"),
+    "schedules": ("epochs",),
+    "optim": ("params",),
+}
+
+
+def group_options() -> dict[str, list[str]]:
+    """group=option for every YAML file of each packaged group, under each name that it is offered by."""
+    options: dict[str, list[str]] = {}
+    for path in sorted(config_dir().glob("*/*.yaml")):
+        folder = path.parent.name
+        if folder != "hydra":
+            for group in ROLES.get(folder, (folder,)):
+                options.setdefault(group, []).append(f"{group}={path.stem}")
+    return options
+
+
+def covering_commands() -> list[list[str]]:
+    """Command lines that name each option once: the first of every group, the second of every group ..."""
+    options = group_options()
+    alone = [[experiment] for experiment in options.pop("experiment", [])]
+    return alone + [[name for name in row if name] for row in zip_longest(*options.values())]
+
+
+def component_files() -> list[Path]:
+    files = sorted(config_dir().glob("*/*.yaml"))
+    return [path for path in files if "_target_" in (yaml.safe_load(path.read_text(encoding="utf-8")) or {})]
+
+
+def all_settings(cls: type) -> list[type]:
+    children = [hint for hint in get_type_hints(cls).values() if dataclasses.is_dataclass(hint)]
+    return [cls, *(grandchild for child in children for grandchild in all_settings(child))]  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def composed() -> dict[str, Any]:
+    return plain_config(compose_config())
+
+
+@pytest.fixture
+def config(composed: dict[str, Any]) -> dict[str, Any]:
+    return copy.deepcopy(composed)
+
+
+def set_key(config: dict[str, Any], key: str, value: object) -> None:
+    *parents, name = key.split(".")
+    for parent in parents:
+        config = config[parent]
+    config[name] = value
+
+
+def test_the_default_configuration_reads(config: dict[str, Any]) -> None:
+    settings = read_settings(config)
+    assert settings.names.dataset == "digits"
+    assert settings.mode["temperature"] == 4.0
+    assert settings.training.student.optimizer["_target_"] == "torch.optim.SGD"
+    assert settings.training.teacher is not settings.training.student
+    assert dataclasses.asdict(settings) == config
+
+
+@pytest.mark.parametrize("command", covering_commands(), ids=" ".join)
+def test_every_option_of_every_group_reads(command: list[str]) -> None:
+    config = compose_config(command)
+    assert dataclasses.asdict(check(config)) == plain_config(config)
+
+
+def test_the_options_of_the_test_above_are_all_there_are() -> None:
+    named = {option for command in covering_commands() for option in command}
+    assert named == {option for options in group_options().values() for option in options}
+    assert {"dataset=digits", "teacher=cnn_large", "student=mlp", "mode=hard", "device=cuda"} <= named
+    assert {"training/student/schedule=one_cycle", "experiment=founding_cifar10"} <= named
+
+
+@pytest.mark.parametrize("path", component_files(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_the_yaml_of_a_component_holds_the_arguments_of_its_constructor(path: Path) -> None:
+    node = yaml.safe_load(path.read_text(encoding="utf-8"))
+    module = node["_target_"].split(".")[1]
+    Builder().bind(node, path.stem, **dict.fromkeys(INJECTED.get(module, ())))
+
+
+@pytest.mark.parametrize("path", component_files(), ids=lambda path: f"{path.parent.name}/{path.stem}")
+def test_our_constructors_have_no_defaults_of_their_own(path: Path) -> None:
+    target = yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]
+    if target.startswith("distill_run."):
+        module, _, name = target.rpartition(".")
+        parameters = inspect.signature(getattr(importlib.import_module(module), name)).parameters.values()
+        assert [p for p in parameters if p.kind is not p.KEYWORD_ONLY or p.default is not p.empty] == []
+
+
+@pytest.mark.parametrize("cls", all_settings(Settings), ids=lambda cls: cls.__name__)
+def test_every_default_stands_in_yaml(cls: type) -> None:
+    for field in dataclasses.fields(cls):
+        assert field.default is dataclasses.MISSING
+        assert field.default_factory is dataclasses.MISSING
+
+
+def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> None:
+    """Each option of a component's group replaces the default's keys: none of them is inherited."""
+    for mode, keys in (
+        ("none", {"_target_", "label_smoothing"}),
+        ("hard", {"_target_", "alpha", "label_smoothing"}),
+    ):
+        assert check(compose_config([f"mode={mode}"])).mode.keys() == keys
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("seed", -1, "seed=-1 is not accepted\n  write a whole number of at least 0"),
+        ("seed", 1.5, "seed=1.5 is not accepted\n  write a whole number of at least 0"),
+        ("seed", None, "seed=null is not accepted\n  write a whole number of at least 0"),
+        ("seed", True, "seed=true is not accepted\n  write a whole number of at least 0"),
+        ("baseline", "yes", "baseline=yes is not accepted\n  write true or false"),
+        ("resume", "", "resume= is not accepted\n  write a text, or null"),
+        ("store_dir", None, "store_dir=null is not accepted\n  write a text"),
+        ("store_dir", "???", "store_dir=nothing is not accepted\n  write store_dir=VALUE; it has no default"),
+        (
+            "trusted_packages",
+            "torch",
+            "trusted_packages=torch is not accepted\n  write a list of names of Python packages",
+        ),
+        (
+            "training.views",
+            0,
+            "training.views=0 is not accepted\n  write a whole number of at least 1, or null",
+        ),
+        (
+            "training.student.epochs",
+            0,
+            "training.student.epochs=0 is not accepted\n  write a whole number of at least 1",
+        ),
+        (
+            "training.teacher.batch_size",
+            1,
+            "training.teacher.batch_size=1 is not accepted\n  write a whole number of at least 2",
+        ),
+        (
+            "training.teacher.clip_norm",
+            0,
+            "training.teacher.clip_norm=0 is not accepted\n  write a number above 0, or null",
+        ),
+        (
+            "training.teacher.lr_search",
+            [],
+            "training.teacher.lr_search=[] is not accepted\n"
+            "  write a list of learning rates above 0, as in [0.003,0.01,0.03,0.1], or null",
+        ),
+        (
+            "dataset.num_classes",
+            1,
+            "dataset.num_classes=1 is not accepted\n  write a whole number of at least 2, or null",
+        ),
+        (
+            "dataset.val_fraction",
+            1,
+            "dataset.val_fraction=1 is not accepted\n  write a number between 0 and 1",
+        ),
+        (
+            "dataset.std",
+            [0.0],
+            "dataset.std=[0.0] is not accepted\n  write a list with a number above 0 for each channel, or null",
+        ),
+        (
+            "dataset.augment.crop_padding",
+            -1,
+            "dataset.augment.crop_padding=-1 is not accepted\n  write a whole number of at least 0",
+        ),
+        ("device.kind", "gpu", "device.kind=gpu is not accepted\n  write one of auto, cpu, cuda, mps"),
+        (
+            "device.precision",
+            "fp8",
+            "device.precision=fp8 is not accepted\n  write one of auto, fp32, bf16, fp16",
+        ),
+        (
+            "mode",
+            "soft",
+            "mode=soft is not accepted\n  write a mapping with a _target_ and the arguments of its constructor",
+        ),
+        ("mode.temperature", 0, "mode.temperature=0 is not accepted\n  write a number above 0"),
+        ("mode.temperature", "hot", "mode.temperature=hot is not accepted\n  write a number above 0"),
+        (
+            "mode.temperature",
+            "???",
+            "mode.temperature=nothing is not accepted\n  write mode.temperature=VALUE; it has no default",
+        ),
+        ("mode.alpha", 1.1, "mode.alpha=1.1 is not accepted\n  write a number from 0 to 1"),
+        (
+            "training.student.optimizer.lr",
+            0,
+            "training.student.optimizer.lr=0 is not accepted\n  write a number above 0",
+        ),
+        (
+            "training.student.schedule.warmup_epochs",
+            -1,
+            "training.student.schedule.warmup_epochs=-1 is not accepted\n  write a number of at least 0",
+        ),
+        ("training.student", 3, "training.student=3 is not accepted\n  it is a group of keys"),
+        ("device", None, "device=null is not accepted\n  it is a group of keys"),
+        ("sede", 1, "sede is not a key of the configuration\n  did you mean seed?"),
+        (
+            "training.student.epoch",
+            1,
+            "training.student.epoch is not a key of the configuration\n  did you mean training.student.epochs",
+        ),
+        ("zzzzzz", 1, "zzzzzz is not a key of the configuration\n  distill-run --help lists the keys"),
+    ],
+)
+def test_a_mistake_is_told_with_key_value_and_remedy(
+    config: dict[str, Any], key: str, value: object, message: str
+) -> None:
+    set_key(config, key, value)
+    told = message_of(read_settings, config)
+    if message.endswith("training.student.epochs"):  # followed by less similar keys
+        told = told[: len(message)]
+    assert told == message
+
+
+def test_a_missing_key_is_told(config: dict[str, Any]) -> None:
+    del config["training"]["student"]["epochs"]
+    assert message_of(read_settings, config) == (
+        "training.student.epochs is missing\n  add it, as in training.student.epochs=..."
+    )
+
+
+def test_a_missing_group_is_told(config: dict[str, Any]) -> None:
+    del config["device"]
+    assert message_of(read_settings, config) == "device is missing\n  add it, as in device=..."
+
+
+def test_all_mistakes_are_told_at_once(config: dict[str, Any]) -> None:
+    for key, value in (
+        ("seed", -1),
+        ("mode.alpha", 2),
+        ("training.teacher.epoch", 3),
+        ("device.kind", "gpu"),
+    ):
+        set_key(config, key, value)
+    del config["training"]["student"]["clip_norm"]
+    with pytest.raises(UserError) as caught:
+        read_settings(config)
+    assert {mistake.what for mistake in caught.value.mistakes} == {
+        "seed=-1 is not accepted",
+        "mode.alpha=2 is not accepted",
+        "training.teacher.epoch is not a key of the configuration",
+        "device.kind=gpu is not accepted",
+        "training.student.clip_norm is missing",
+    }
+
+
+def test_mistakes_of_one_node_are_told_in_the_order_of_the_file(config: dict[str, Any]) -> None:
+    """A set's order changes from process to process; the same command is to say the same thing."""
+    names = [f"unknown_{letter}" for letter in "qwertyuiop"]
+    for name in names:
+        config[name] = 1
+    with pytest.raises(UserError) as caught:
+        read_settings(config)
+    assert [mistake.what.split(" ")[0] for mistake in caught.value.mistakes] == names
+
+
+@pytest.mark.parametrize("key", ["seed", "teacher_seed", "dataset.split_seed"])
+def test_a_seed_that_torch_cannot_take_is_refused(config: dict[str, Any], key: str) -> None:
+    """torch.manual_seed takes 64 bits: beyond, a run would end in a RuntimeError after the check."""
+    set_key(config, key, 2**64)
+    assert message_of(read_settings, config).startswith(f"{key}={2**64} is not accepted\n  write ")
+
+
+def test_the_words_of_the_vocabulary_are_checked_in_components_alone(config: dict[str, Any]) -> None:
+    set_key(config, "student.lr_of_something", -1)
+    set_key(config, "student.anything", {"alpha": -1})
+    read_settings(config)  # what else stands in a component is its constructor's business

@@ -1,0 +1,218 @@
+"""From a source to train, validation and test: the cut, the checks, the statistics and the content's hash."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from distill_run.data.source import Source, Split
+from distill_run.data.splits import channel_statistics, make_dataset, stratified_cut
+from helpers import examples, message_of, some_split
+
+targets_lists = st.lists(st.integers(0, 4), min_size=1, max_size=80)
+
+
+def split_of(targets: list[int], shape: tuple[int, int, int] = (1, 2, 2)) -> Split:
+    return Split(torch.zeros(len(targets), *shape, dtype=torch.uint8), torch.tensor(targets, dtype=torch.int64))
+
+
+def source_of(train: Split, test: Split, val: Split | None = None, num_classes: int = 3) -> Source:
+    return Source(train, val, test, tuple(f"class {index}" for index in range(num_classes)), ("a note",))
+
+
+GOOD = [0, 1, 2] * 4
+
+
+@examples
+@given(targets=targets_lists, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32))
+def test_a_cut_is_disjoint_complete_sorted_and_repeatable(targets: list[int], fraction: float, seed: int) -> None:
+    rest, cut = stratified_cut(torch.tensor(targets), fraction, seed)
+    assert sorted(rest.tolist() + cut.tolist()) == list(range(len(targets)))
+    assert rest.tolist() == sorted(rest.tolist())
+    assert cut.tolist() == sorted(cut.tolist())
+    again = stratified_cut(torch.tensor(targets), fraction, seed)
+    assert torch.equal(again[0], rest)
+    assert torch.equal(again[1], cut)
+
+
+@examples
+@given(targets=targets_lists, fraction=st.floats(0.01, 0.99), seed=st.integers(0, 2**32))
+def test_a_cut_takes_the_fraction_of_each_class_and_leaves_none_out(
+    targets: list[int], fraction: float, seed: int
+) -> None:
+    rest, cut = (torch.tensor(targets)[part].tolist() for part in stratified_cut(torch.tensor(targets), fraction, seed))
+    for target in set(targets):
+        total, taken = targets.count(target), cut.count(target)
+        if total == 1:
+            assert taken == 0  # a class of a single image stays in the rest
+        else:
+            assert 1 <= taken <= total - 1
+            assert abs(taken - fraction * total) <= 1
+        assert rest.count(target) == total - taken
+
+
+def test_other_seeds_cut_otherwise() -> None:
+    targets = torch.arange(300) % 3
+    cuts = {tuple(stratified_cut(targets, 0.1, seed)[1].tolist()) for seed in range(10)}
+    assert len(cuts) == 10
+
+
+def test_a_cut_draws_nothing_from_the_global_generator() -> None:
+    before = torch.get_rng_state()
+    stratified_cut(torch.arange(30) % 3, 0.5, 0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_cut_does_not_prefer_early_images() -> None:
+    targets = torch.zeros(1000, dtype=torch.int64)
+    _, cut = stratified_cut(targets, 0.5, 0)
+    assert (cut < 500).sum().item() == pytest.approx(250, abs=64)  # four standard deviations
+
+
+def test_the_validation_split_is_cut_from_train_where_the_source_has_none() -> None:
+    dataset = make_dataset(source_of(split_of(GOOD * 5), split_of(GOOD)), 0.2, 0)
+    assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [48, 12, 12]
+    assert torch.bincount(dataset.val.targets).tolist() == [4, 4, 4]
+    assert dataset.notes == ("a note",)
+
+
+def test_each_image_keeps_its_target_through_the_cut() -> None:
+    train = some_split(60, 3)
+    dataset = make_dataset(source_of(train, split_of(GOOD, (1, 4, 4))), 0.25, 7)
+    known = {
+        image.numpy().tobytes(): target for image, target in zip(train.images, train.targets.tolist(), strict=True)
+    }
+    assert len(known) == 60
+    for split in (dataset.train, dataset.val):
+        for image, target in zip(split.images, split.targets.tolist(), strict=True):
+            assert known.pop(image.numpy().tobytes()) == target
+    assert known == {}
+
+
+def test_a_validation_split_of_the_source_is_kept_as_it_is() -> None:
+    train, val = some_split(12, 3), some_split(6, 3)
+    dataset = make_dataset(source_of(train, some_split(9, 3), val), 0.5, 0)
+    assert torch.equal(dataset.val.images, val.images)
+    assert torch.equal(dataset.train.images, train.images)
+
+
+@pytest.mark.parametrize(
+    ("train", "val", "test", "message"),
+    [
+        ([], None, GOOD, "the train split is empty\n  every split needs at least one image"),
+        (GOOD, [], GOOD, "the val split is empty\n  every split needs at least one image"),
+        (GOOD, None, [], "the test split is empty\n  every split needs at least one image"),
+        ([0, 1, 2], None, GOOD, "the val split is empty\n  every split needs at least one image"),
+        (GOOD, [0, 3], GOOD, "the val split has a target of 3 for 3 classes\n  targets run from 0 to 2"),
+        (
+            [*GOOD, 7],
+            GOOD,
+            GOOD,
+            "the train split has a target of 7 for 3 classes\n  targets run from 0 to 2",
+        ),
+        (GOOD, GOOD, [0, -1], "the test split has a target of -1 for 3 classes\n  targets run from 0 to 2"),
+    ],
+)
+def test_a_dataset_that_does_not_fit_together_is_refused(
+    train: list[int], val: list[int] | None, test: list[int], message: str
+) -> None:
+    source = source_of(split_of(train), split_of(test), None if val is None else split_of(val))
+    assert message_of(make_dataset, source, 0.2, 0) == message
+
+
+def test_splits_of_different_shapes_are_refused() -> None:
+    source = source_of(split_of(GOOD, (1, 2, 2)), split_of(GOOD, (3, 2, 4)))
+    assert message_of(make_dataset, source, 0.2, 0) == (
+        "test images have the shape (3, 2, 4), those of train (1, 2, 2)\n"
+        "  all splits need one shape (channels, height, width)"
+    )
+
+
+def test_classes_without_an_image_are_told() -> None:
+    source = source_of(split_of([0, 0, 0, 1, 1]), split_of([0, 1]), num_classes=9)
+    notes = make_dataset(source, 0.2, 0).notes
+    assert notes == (
+        "a note",
+        *(
+            f"no {name} image of class class 2, class 3, class 4, class 5, class 6 and 2 more"
+            for name in ("train", "val", "test")
+        ),
+    )
+
+
+@examples
+@given(seed=st.integers(0, 1000), channels=st.sampled_from([1, 3]), brightness=st.integers(1, 255))
+def test_channel_statistics_are_those_of_numpy(seed: int, channels: int, brightness: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, brightness + 1, size=(5, channels, 4, 7), dtype=np.uint8)
+    pixels[:, 0, 0, 0] = 0
+    pixels[:, 0, 1, 0] = 255
+    mean, std = channel_statistics(torch.from_numpy(pixels))
+    values = pixels.astype(np.float64) / 255
+    assert mean == pytest.approx(values.mean(axis=(0, 2, 3)), abs=5.1e-5)
+    assert std == pytest.approx(np.maximum(values.std(axis=(0, 2, 3)), 1e-4), abs=5.1e-5)
+    assert [round(value, 4) for value in mean + std] == mean + std
+
+
+def test_a_channel_of_one_colour_has_a_deviation_that_one_can_divide_by() -> None:
+    images = torch.full((3, 1, 2, 2), 51, dtype=torch.uint8)
+    assert channel_statistics(images) == ([0.2], [1e-4])
+
+
+def content(train: Split, test: Split, val: Split | None = None) -> str:
+    return make_dataset(source_of(train, test, val), 0.25, 0).content
+
+
+def changed(split: Split, *, pixel: bool) -> Split:
+    images, targets = split.images.clone(), split.targets.clone()
+    if pixel:
+        images[-1, 0, 0, 0] ^= 1
+    else:
+        targets[-1] = (targets[-1] + 1) % 3
+    return Split(images, targets)
+
+
+@pytest.mark.parametrize("pixel", [True, False], ids=["one bit of one pixel", "one target"])
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["train", "test", "val"])
+def test_the_hash_of_the_content_changes_with(place: int, pixel: bool) -> None:
+    splits = [some_split(12, 3), some_split(9, 3), some_split(6, 3)]
+    before = content(*splits)
+    splits[place] = changed(splits[place], pixel=pixel)
+    assert content(*splits) != before
+    assert len(before) == 64
+
+
+def test_the_hash_of_the_content_knows_which_split_an_image_is_in() -> None:
+    a, b, c = some_split(6, 3), some_split(7, 3), some_split(8, 3)
+    assert content(a, b, c) != content(c, b, a)
+
+
+def test_the_hash_of_the_content_does_not_depend_on_place_or_layout() -> None:
+    train, test, val = some_split(12, 3, (3, 4, 5)), some_split(9, 3, (3, 4, 5)), some_split(6, 3, (3, 4, 5))
+
+    def by_pixel(images: Tensor) -> Tensor:
+        return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+    dataset = make_dataset(source_of(train, test, val), 0.25, 0)
+    assert dataset.to(torch.device("cpu")).content == dataset.content
+    strided = Split(by_pixel(train.images), train.targets)
+    assert not strided.images.is_contiguous()
+    assert content(strided, test, val) == dataset.content
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_copy_on_the_gpu_has_the_same_content() -> None:
+    dataset = make_dataset(source_of(some_split(12, 3), some_split(9, 3)), 0.25, 0)
+    copy = dataset.to(torch.device("cuda"))
+    assert copy.train.images.device.type == "cuda"
+    assert copy.content == dataset.content
+
+
+def test_a_split_refuses_other_types_and_shapes() -> None:
+    with pytest.raises(ValueError, match=r"images must be uint8 of shape \(N, C, H, W\), not torch.float32 of \(2, 1"):
+        Split(torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(ValueError, match=r"targets must be int64 of shape \(2,\), not torch.int32 of \(2,\)"):
+        Split(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int32))
+    with pytest.raises(ValueError, match=r"targets must be int64 of shape \(2,\), not torch.int64 of \(3,\)"):
+        Split(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))

@@ -1,0 +1,267 @@
+"""A view is a pure function of (seed, view, sample): what it draws, how it looks, what may not change it."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor
+
+from distill_run.data.views import Views, fold, random_bits
+from distill_run.schema import AugmentSettings
+from helpers import examples, few_examples, some_split
+
+MASK = 2**64 - 1
+PLAIN = AugmentSettings(crop_padding=0, flip=False, cutout=0)
+EVERYTHING = AugmentSettings(crop_padding=2, flip=True, cutout=3)
+
+
+def splitmix64(seed: int, num: int) -> list[int]:
+    """The first outputs of SplitMix64 as its authors publish it, in Python's integers."""
+    outputs, state = [], seed
+    for _ in range(num):
+        state = (state + 0x9E3779B97F4A7C15) & MASK
+        z = state
+        z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+        z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+        outputs.append(z ^ (z >> 31))
+    return outputs
+
+
+def marked_image(num: int, height: int, width: int) -> Tensor:
+    """The same image `num` times; each pixel has a value of its own, from 1 on."""
+    image = torch.arange(1, height * width + 1, dtype=torch.uint8).view(1, 1, height, width)
+    return image.expand(num, -1, -1, -1).contiguous()
+
+
+def as_stored(rendered: Tensor) -> NDArray[np.int64]:
+    return (rendered * 255).round().numpy().astype(np.int64)
+
+
+def offsets(views: Views, num: int, view: int, padding: int) -> NDArray[np.int64]:
+    """Row and column (num, 2) of each crop, read off where the centre of the 5x5 marked image landed."""
+    rendered = as_stored(views.render(torch.arange(num), view))[:, 0]
+    sample, row, column = np.nonzero(rendered == 13)
+    assert np.array_equal(sample, np.arange(num))
+    return np.stack([2 + padding - row, 2 + padding - column], axis=1)
+
+
+def chi_square(counts: NDArray[np.int64]) -> float:
+    expected = counts.sum() / counts.size
+    return float(((counts - expected) ** 2 / expected).sum())
+
+
+def joint_counts(first: NDArray[np.int64], second: NDArray[np.int64], choices: int) -> NDArray[np.int64]:
+    return np.bincount(first * choices + second, minlength=choices**2)
+
+
+def test_the_published_outputs_of_splitmix64_are_random_bits_of_the_counters_1_2_3() -> None:
+    published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
+    assert splitmix64(1234567, 4) == published
+    assert random_bits(torch.tensor([1, 2, 3, 4]), 1234567).tolist() == [output >> 2 for output in published]
+
+
+def test_fold_of_one_number_is_a_published_output_of_splitmix64_with_seed_0() -> None:
+    assert [fold(0), fold(1), fold(2)] == [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
+
+
+@examples
+@given(stream=st.integers(0, MASK), counter=st.integers(0, 2000))
+def test_random_bits_are_the_reference_in_every_stream(stream: int, counter: int) -> None:
+    start = (stream + (counter - 1) * 0x9E3779B97F4A7C15) & MASK
+    assert random_bits(torch.tensor([counter]), stream).item() == splitmix64(start, 1)[0] >> 2
+
+
+@examples
+@given(numbers=st.lists(st.integers(0, 2**63), min_size=1, max_size=4))
+def test_fold_gives_64_bits_and_knows_the_order_of_its_numbers(numbers: list[int]) -> None:
+    assert 0 <= fold(*numbers) <= MASK
+    assert fold(*numbers) != fold(*numbers, 0)
+    if numbers != numbers[::-1]:
+        assert fold(*numbers) != fold(*numbers[::-1])
+
+
+def test_one_more_changes_half_of_the_bits_of_fold() -> None:
+    changed = [(fold(n, 7) ^ fold(n + 1, 7)).bit_count() for n in range(1000)]
+    assert sum(changed) / 1000 == pytest.approx(32, abs=0.6)
+
+
+@few_examples
+@given(
+    seed=st.integers(0, 2**40),
+    view=st.integers(0, 10**6),
+    order=st.permutations(range(12)),
+    cut=st.integers(1, 11),
+)
+def test_neither_order_nor_size_nor_place_in_a_batch_changes_a_view(
+    seed: int, view: int, order: list[int], cut: int
+) -> None:
+    images = some_split(12, 2, (3, 6, 5)).images
+    views = Views(images, EVERYTHING, seed)
+    whole = views.render(torch.arange(12), view)
+    shuffled = torch.tensor(order)
+    assert torch.equal(views.render(shuffled, view), whole[shuffled])
+    pieces = torch.cat([views.render(piece, view) for piece in torch.split(shuffled, cut)])
+    assert torch.equal(pieces, whole[shuffled])
+    assert torch.equal(views.render(torch.tensor([order[0]] * 3), view), whole[[order[0]] * 3])
+
+
+def test_rendering_draws_nothing_from_the_global_generator() -> None:
+    views = Views(some_split(6, 2).images, EVERYTHING, 0)
+    before = torch.get_rng_state()
+    first = views.render(torch.arange(6), 0)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    assert torch.equal(views.render(torch.arange(6), 0), first)
+
+
+def test_a_view_does_not_depend_on_the_other_images() -> None:
+    images = some_split(8, 2).images
+    half = Views(images[:4], EVERYTHING, 3).render(torch.arange(4), 5)
+    assert torch.equal(Views(images, EVERYTHING, 3).render(torch.arange(4), 5), half)
+
+
+def test_samples_of_one_batch_get_crops_of_their_own() -> None:
+    """torchvision's batched transforms draw once for a whole batch: all would have one offset."""
+    views = Views(marked_image(64, 5, 5), AugmentSettings(crop_padding=2, flip=False, cutout=0), 0)
+    assert len(np.unique(offsets(views, 64, 0, 2), axis=0)) > 15
+
+
+def test_samples_of_one_batch_are_flipped_on_their_own() -> None:
+    views = Views(marked_image(64, 5, 5), AugmentSettings(crop_padding=0, flip=True, cutout=0), 0)
+    rendered = as_stored(views.render(torch.arange(64), 0))
+    assert 10 < (rendered[:, 0, 0, 0] == 5).sum() < 54
+
+
+def test_other_views_and_other_seeds_are_other_draws() -> None:
+    settings = AugmentSettings(crop_padding=2, flip=False, cutout=0)
+    first = offsets(Views(marked_image(100, 5, 5), settings, 0), 100, 0, 2)
+    for seed, view in ((0, 1), (1, 0), (0, 2), (2, 0)):
+        other = offsets(Views(marked_image(100, 5, 5), settings, seed), 100, view, 2)
+        same = (first == other).all(axis=1).sum()
+        assert same < 15  # 4 of 100 by chance
+
+
+def test_seed_1_of_view_0_is_not_view_1_of_seed_0() -> None:
+    images = some_split(20, 2).images
+    of_view = Views(images, EVERYTHING, 0).render(torch.arange(20), 1)
+    of_seed = Views(images, EVERYTHING, 1).render(torch.arange(20), 0)
+    assert not torch.equal(of_view, of_seed)
+
+
+def test_the_offsets_of_a_crop_are_uniform_and_independent() -> None:
+    num, padding, choices = 5000, 2, 5
+    views = Views(marked_image(num, 5, 5), AugmentSettings(crop_padding=padding, flip=False, cutout=0), 0)
+    first, second = offsets(views, num, 0, padding), offsets(views, num, 1, padding)
+    assert first.min() == 0
+    assert first.max() == 4
+    # Chi-square with 24 degrees of freedom: one in a thousand lies above 51.2.
+    assert chi_square(joint_counts(first[:, 0], first[:, 1], choices)) < 51.2  # row against column
+    assert chi_square(joint_counts(first[:, 0], second[:, 0], choices)) < 51.2  # view against view
+    assert chi_square(joint_counts(first[:-1, 1], first[1:, 1], choices)) < 51.2  # sample against sample
+
+
+def test_half_of_the_images_are_flipped_whatever_their_crop() -> None:
+    num = 4000
+    views = Views(marked_image(num, 5, 5), AugmentSettings(crop_padding=1, flip=True, cutout=0), 0)
+    rendered = as_stored(views.render(torch.arange(num), 0))[:, 0]
+    inner = rendered[:, 2, 1:4]  # neighbours in a row rise by one, or fall when flipped
+    is_flipped = inner[:, 0] > inner[:, 2]
+    assert is_flipped.mean() == pytest.approx(0.5, abs=0.032)  # four standard deviations
+    row = np.nonzero(rendered == 13)[1]
+    for place in (1, 2, 3):
+        assert is_flipped[row == place].mean() == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [1, 3, 7])
+def test_a_crop_is_a_window_of_the_image_in_black(padding: int, channels: int) -> None:
+    images = some_split(30, 2, (channels, 5, 6)).images
+    rendered = as_stored(
+        Views(images, AugmentSettings(crop_padding=padding, flip=False, cutout=0), 4).render(torch.arange(30), 2)
+    )
+    seen = set()
+    for image, crop in zip(images.numpy(), rendered, strict=True):
+        padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
+        fitting = [
+            (top, left)
+            for top in range(2 * padding + 1)
+            for left in range(2 * padding + 1)
+            if np.array_equal(padded[:, top : top + 5, left : left + 6], crop)
+        ]
+        assert fitting
+        seen.add(fitting[0])
+    assert len(seen) > 5
+
+
+def test_a_flip_is_the_mirror_image_of_the_columns() -> None:
+    images = some_split(20, 2, (3, 4, 7)).images
+    rendered = as_stored(
+        Views(images, AugmentSettings(crop_padding=0, flip=True, cutout=0), 0).render(torch.arange(20), 0)
+    )
+    kinds = set()
+    for image, view in zip(images.numpy(), rendered, strict=True):
+        assert np.array_equal(view, image) or np.array_equal(view, image[:, :, ::-1])
+        kinds.add(bool(np.array_equal(view, image)))
+    assert kinds == {True, False}
+
+
+def test_without_augmentation_a_view_is_the_image_over_255() -> None:
+    images = some_split(10, 2, (3, 5, 4)).images
+    views = Views(images, PLAIN, 0)
+    for view in (0, 7):
+        rendered = views.render(torch.tensor([3, 1]), view)
+        assert rendered.dtype == torch.float32
+        assert torch.equal(rendered, images[[3, 1]].float() / 255)
+
+
+@pytest.mark.parametrize("cutout", [1, 3, 4])
+def test_a_cutout_is_a_black_square_that_may_reach_over_the_border(cutout: int) -> None:
+    num, side = 400, 9
+    white = torch.full((num, 2, side, side), 255, dtype=torch.uint8)
+    rendered = Views(white, AugmentSettings(crop_padding=0, flip=False, cutout=cutout), 0).render(torch.arange(num), 0)
+    assert set(rendered.flatten().tolist()) == {0.0, 1.0}
+    assert torch.equal(rendered[:, 0], rendered[:, 1])
+    corners = set()
+    for black in (rendered[:, 0] == 0).numpy():
+        rows, columns = black.any(axis=1).nonzero()[0], black.any(axis=0).nonzero()[0]
+        assert black.sum() == len(rows) * len(columns)  # a full rectangle
+        for line in (rows, columns):
+            is_cut_off = line[0] == 0 or line[-1] == side - 1
+            assert len(line) == cutout or (is_cut_off and cutout // 2 <= len(line) < cutout)
+        corners.add((int(rows[0]), int(columns[0])))
+    assert len(corners) > 0.6 * len({(row, column) for row in range(side) for column in range(side)})
+
+
+def test_a_cutout_larger_than_the_image_blackens_all_of_it() -> None:
+    white = torch.full((5, 1, 3, 3), 255, dtype=torch.uint8)
+    rendered = Views(white, AugmentSettings(crop_padding=0, flip=False, cutout=50), 0).render(torch.arange(5), 0)
+    assert not rendered.any()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_how_images_lie_in_memory_changes_nothing(channels: int) -> None:
+    images = some_split(9, 2, (channels, 6, 5)).images
+    by_pixel = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    strided = images.repeat_interleave(2, dim=3)[:, :, :, ::2]
+    expected = Views(images, EVERYTHING, 1).render(torch.arange(9), 1)
+    assert expected.shape == (9, channels, 6, 5)
+    for other in (by_pixel, strided):
+        assert torch.equal(Views(other, EVERYTHING, 1).render(torch.arange(9), 1), expected)
+
+
+def test_rendering_leaves_the_stored_images_alone() -> None:
+    images = some_split(9, 2).images
+    before = images.clone()
+    for settings in (PLAIN, EVERYTHING):
+        Views(images, settings, 0).render(torch.arange(9), 0).zero_()
+    assert torch.equal(images, before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_device_changes_nothing() -> None:
+    images = some_split(50, 2, (3, 6, 5)).images
+    on_cpu = Views(images, EVERYTHING, 2).render(torch.arange(50), 9)
+    on_gpu = Views(images.cuda(), EVERYTHING, 2).render(torch.arange(50).cuda(), 9)
+    assert torch.equal(on_gpu.cpu(), on_cpu)
