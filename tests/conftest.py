@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from distill_run.config import compose_config
@@ -25,6 +26,9 @@ TINY = (
     "device.precision=fp32",
 )
 
+# Tiny networks gain nothing by a second thread, and tests run beside each other.
+torch.set_num_threads(1)
+
 Command = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -39,7 +43,7 @@ def command(tmp_path: Path) -> Command:
             capture_output=True,
             text=True,
             timeout=240,
-            env={**os.environ, "COLUMNS": "80", **variables},
+            env={**os.environ, "COLUMNS": "80", "OMP_NUM_THREADS": "1", **variables},
         )
 
     return call

@@ -41,8 +41,8 @@ MISTAKES = {
     "--teacher=mlp": "--teacher=mlp is not an option of distill-run\n  write teacher=mlp",
     "--config-dir=nowhere": "--config-dir nowhere is not a folder\n  give the folder of your own files",
     "student._target_=os.system": (
-        "student._target_=os.system is outside the trusted packages (distill_run, torch, torchvision, timm)\n"
-        "  if you trust it, add 'trusted_packages=[distill_run,torch,torchvision,timm,os]'"
+        "student._target_=os.system is outside the trusted packages (distill_run, torch.optim, torchvision, timm)\n"
+        "  if you trust it, add 'trusted_packages=[distill_run,torch.optim,torchvision,timm,os]'"
     ),
     "dataset.val_fraction=1": "dataset.val_fraction=1 is not accepted\n  write a number between 0 and 1",
     "dataset.mean=[0.5,0.5]": (

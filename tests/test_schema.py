@@ -126,10 +126,10 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("seed", -1, "seed=-1 is not accepted\n  write a whole number of at least 0"),
-        ("seed", 1.5, "seed=1.5 is not accepted\n  write a whole number of at least 0"),
-        ("seed", None, "seed=null is not accepted\n  write a whole number of at least 0"),
-        ("seed", True, "seed=true is not accepted\n  write a whole number of at least 0"),
+        ("seed", -1, "seed=-1 is not accepted\n  write a whole number from 0 to 2^63 - 1"),
+        ("seed", 1.5, "seed=1.5 is not accepted\n  write a whole number from 0 to 2^63 - 1"),
+        ("seed", None, "seed=null is not accepted\n  write a whole number from 0 to 2^63 - 1"),
+        ("seed", True, "seed=true is not accepted\n  write a whole number from 0 to 2^63 - 1"),
         ("baseline", "yes", "baseline=yes is not accepted\n  write true or false"),
         ("resume", "", "resume= is not accepted\n  write a text, or null"),
         ("store_dir", None, "store_dir=null is not accepted\n  write a text"),

@@ -46,8 +46,8 @@ def reordered(value: Any) -> Any:
 
 
 def test_the_fingerprint_is_the_sha256_of_sorted_json() -> None:
-    """From: printf '{"a": [1, 0.5, null], "b": {"c": "x", "d": true}, "format": 1}' | sha256sum."""
-    expected = "fcabd4183d808b4f472e123591dd4677a17570f6403f2d0a1162655c87fc66b0"
+    """From: printf '{"format": 1, "inputs": {"a": [1, 0.5, null], "b": {"c": "x", "d": true}}}' | sha256sum."""
+    expected = "2e1dca797403e363d3cf60712ad2b8cb0c9b3588c5b392821adeed4f34204fa1"
     assert fingerprint({"b": {"d": True, "c": "x"}, "a": (1.0, 0.5, None)}) == expected
 
 

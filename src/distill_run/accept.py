@@ -24,12 +24,12 @@ class Rule:
             raise RejectedValueError(name, value, self.words)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 def whole(least: int) -> Rule:
@@ -52,6 +52,7 @@ def list_of(rule: Rule, words: str, least: int = 1) -> Rule:
     return Rule(lambda v: isinstance(v, list) and len(v) >= least and all(rule.accepts(item) for item in v), words)
 
 
+SEED = Rule(lambda v: _is_whole(v) and 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1")
 POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number of at least 0")
 FRACTION = Rule(lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")

@@ -16,7 +16,7 @@ from typing import Any
 from distill_run.errors import RejectedValueError, UserError, user_error
 from distill_run.schema import unknown_key
 
-OWN_PACKAGES = ("distill_run", "torch", "torchvision", "timm")
+OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
 
 
 class Builder:
@@ -51,7 +51,8 @@ class Builder:
         own = [name for name in parameters if name not in injected]
         if not takes_any and (surplus := [name for name in arguments if name not in own]):
             raise UserError(unknown_key(f"{key}.{name}", (f"{key}.{p}" for p in own)) for name in surplus)
-        required = {n for n, p in parameters.items() if p.default is p.empty and p.kind is not p.VAR_KEYWORD}
+        collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        required = {n for n, p in parameters.items() if p.default is p.empty and p.kind not in collecting}
         if missing := sorted(required - arguments.keys() - injected.keys()):
             raise user_error(f"{key} lacks {', '.join(missing)}", f"add {key}.{missing[0]}=VALUE")
         return target
@@ -73,12 +74,11 @@ class Builder:
         return target  # type: ignore[no-any-return]
 
     def _is_trusted(self, module_name: str) -> bool:
-        package = module_name.split(".")[0]
-        if package in self.trusted_packages:
+        if any(f"{module_name}.".startswith(f"{package}.") for package in self.trusted_packages):
             return True
-        if self.code_dir is None or not package:
+        if self.code_dir is None or not module_name:
             return False
-        folder = self.code_dir / package
+        folder = self.code_dir / module_name.split(".")[0]
         return folder.is_dir() or folder.with_suffix(".py").is_file()
 
 

@@ -1,6 +1,7 @@
 """Files of weights: plain containers, written atomically, read without running code that they might carry."""
 
 import pickle
+import struct
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +15,20 @@ from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.store import atomic_path
 
 NETWORK_FORMAT = 1
+NETWORK_KEYS = {"format", "name", "architecture", "in_channels", "image_size", "classes", "mean", "std", "weights"}
+
+# What torch.load may raise for bytes that are no checkpoint.
+DAMAGE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OSError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -34,7 +49,7 @@ def load(path: Path, device: torch.device | None = None) -> Any:
             f"{path} is damaged, or holds Python objects that could run code when loaded: refused",
             "save tensors alone, as in torch.save(network.state_dict(), path)",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+    except DAMAGE as error:
         raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", "copy it anew") from error
 
 
@@ -57,7 +72,7 @@ def network_content(
 
 def is_network(content: Any) -> bool:
     """Whether a loaded file is a network that this program saved."""
-    return isinstance(content, dict) and "architecture" in content and "weights" in content
+    return isinstance(content, dict) and content.keys() >= NETWORK_KEYS
 
 
 def load_network(path: str | Path, code_dir: str | Path | None = None) -> Network:

@@ -13,6 +13,9 @@ from typing import Any, final
 from distill_run.accept import FRACTION, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE, list_of, whole
 
 
+ROUNDING = 1e-9  # epochs; a fraction such as 0.28 of 100 epochs comes out a little above 28
+
+
 class Schedule(ABC):
     """The factor of the learning rate as a function of the time."""
 
@@ -57,7 +60,7 @@ class Step(Schedule):
 
     def factor(self, time: float) -> float:
         """See Schedule."""
-        return warmup(time, self.warmup_epochs) * self.gamma ** bisect_right(self.milestones, time)
+        return warmup(time, self.warmup_epochs) * self.gamma ** bisect_right(self.milestones, time + ROUNDING)
 
 
 @final

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import accept
 from distill_run.accept import Rule, optional, whole
-from distill_run.errors import Mistake, RejectedValueError, UserError
+from distill_run.errors import Mistake, RejectedValueError, UserError, show
 
 Component = Annotated[dict[str, Any], accept.COMPONENT]
 T = TypeVar("T")
@@ -44,7 +44,7 @@ class DatasetSettings:
     root: Annotated[str | None, optional(accept.TEXT)]
     num_classes: Annotated[int | None, optional(whole(2))]
     val_fraction: Annotated[float, accept.INSIDE_UNIT]
-    split_seed: Annotated[int, whole(0)]
+    split_seed: Annotated[int, accept.SEED]
     mean: Annotated[list[float] | None, optional(accept.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(accept.CHANNEL_STDS)]
     augment: AugmentSettings
@@ -88,8 +88,8 @@ class DeviceSettings:
 class Settings:
     """A whole configuration, checked."""
 
-    seed: Annotated[int, whole(0)]
-    teacher_seed: Annotated[int, whole(0)]
+    seed: Annotated[int, accept.SEED]
+    teacher_seed: Annotated[int, accept.SEED]
     baseline: Annotated[bool, accept.FLAG]
     teacher_checkpoint: Annotated[str | None, optional(accept.TEXT)]
     resume: Annotated[str | None, optional(accept.TEXT)]
@@ -117,7 +117,7 @@ def read_settings(config: Mapping[str, Any]) -> Settings:
 def _read(cls: type[T], node: Mapping[str, Any], prefix: str, mistakes: list[Mistake]) -> T:
     """Build dataclass `cls` from `node`; where that has mistakes the result is not to be used."""
     hints = get_type_hints(cls, include_extras=True)
-    for key in node.keys() - hints.keys():
+    for key in [name for name in node if name not in hints]:
         mistakes.append(unknown_key(f"{prefix}{key}", (f"{prefix}{name}" for name in hints)))
     values = {}
     for field in fields(cls):  # type: ignore[arg-type]
@@ -129,7 +129,7 @@ def _read(cls: type[T], node: Mapping[str, Any], prefix: str, mistakes: list[Mis
             if isinstance(child, Mapping):
                 values[field.name] = _read(hint, child, f"{key}.", mistakes)  # type: ignore[arg-type]
             else:
-                mistakes.append(Mistake(f"{key}={child} is not accepted", "it is a group of keys"))
+                mistakes.append(Mistake(f"{key}={show(child)} is not accepted", "it is a group of keys"))
         else:
             values[field.name] = node[field.name]
             _check_value(key, node[field.name], get_args(hint)[1], mistakes)

@@ -30,7 +30,7 @@ def canonical(value: Any) -> Any:
 
 def fingerprint(inputs: dict[str, Any]) -> str:
     """The sha256, in hexadecimal, of inputs made of plain containers, numbers, texts and null."""
-    text = json.dumps({"format": FORMAT, **canonical(inputs)}, sort_keys=True, allow_nan=False)
+    text = json.dumps({"format": FORMAT, "inputs": canonical(inputs)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -62,6 +62,7 @@ class Store:
         working = Path(tempfile.mkdtemp(prefix=f".{name[:12]}-", dir=path.parent))
         try:
             make(working)
+            working.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
             try:
                 working.rename(path)
             except OSError:

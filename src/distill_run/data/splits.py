@@ -77,9 +77,10 @@ def _check_split(name: str, split: Split, train: Split, num_classes: int) -> Non
             f"those of train {tuple(train.images.shape[1:])}",
             "all splits need one shape (channels, height, width)",
         )
-    if int(split.targets.min()) < 0 or int(split.targets.max()) >= num_classes:
+    smallest, largest = int(split.targets.min()), int(split.targets.max())
+    if smallest < 0 or largest >= num_classes:
         raise user_error(
-            f"the {name} split has a target of {int(split.targets.max())} for {num_classes} classes",
+            f"the {name} split has a target of {smallest if smallest < 0 else largest} for {num_classes} classes",
             f"targets run from 0 to {num_classes - 1}",
         )
 
