@@ -51,7 +51,7 @@ def test_a_target_outside_the_trusted_packages_is_refused(target: str) -> None:
     package = target.split(".")[0]
     assert message_of(Builder().build, {"_target_": target}, "student") == (
         f"student._target_={target} is outside the trusted packages ({TRUSTED})\n"
-        f"  if you trust it, add 'trusted_packages=[distill_run,torch,torchvision,timm,{package}]'"
+        f"  if you trust it, add 'trusted_packages=[distill_run,torch.optim,torchvision,timm,{package}]'"
     )
 
 

@@ -27,7 +27,7 @@ INJECTED = {
 def group_options() -> dict[str, list[str]]:
     """group=option for every YAML file of each packaged group, under each name that it is offered by."""
     options: dict[str, list[str]] = {}
-    for path in sorted(config_dir().glob("*/*.yaml")):
+    for path in sorted(config_dir().glob("*/[!_]*.yaml")):
         folder = path.parent.name
         if folder != "hydra":
             for group in ROLES.get(folder, (folder,)):

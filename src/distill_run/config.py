@@ -28,6 +28,11 @@ def config_dir() -> Path:
     raise FileNotFoundError(f"distill-run's configuration files are neither in {package} nor in its checkout")
 
 
+def option_names(directory: Path) -> list[str]:
+    """The options that a folder of YAML files offers; a file whose name begins with _ is only for inheriting."""
+    return sorted(path.stem for path in directory.glob("*.yaml") if not path.stem.startswith("_"))
+
+
 def offer_roles(directory: Path) -> None:
     """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES."""
     store = ConfigStore.instance()

@@ -73,7 +73,8 @@ def _group_options(parsed: list[Override]) -> dict[str, list[str]]:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         keys = [override.key_or_group for override in parsed]
-        return {key: sorted(loader.get_group_options(key)) for key in keys}
+        names = {key: sorted(loader.get_group_options(key)) for key in keys}
+    return {key: [name for name in options if not name.startswith("_")] for key, options in names.items()}
 
 
 def _rejected_key(override: Override, base: DictConfig) -> Mistake:

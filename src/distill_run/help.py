@@ -3,7 +3,7 @@
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from distill_run.config import ROLES, compose_config, config_dir
+from distill_run.config import ROLES, compose_config, config_dir, option_names
 from distill_run.errors import show
 
 PAGE = """\
@@ -87,5 +87,4 @@ def help_page() -> str:
 
 def _options(group: str, default: str | None) -> str:
     folder = next((folder for folder, groups in ROLES.items() if group in groups), group)
-    names = sorted(path.stem for path in (config_dir() / folder).glob("*.yaml"))
-    return "  ".join(sorted(names, key=lambda name: name != default))
+    return "  ".join(sorted(option_names(config_dir() / folder), key=lambda name: name != default))

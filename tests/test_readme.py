@@ -1,0 +1,63 @@
+"""The README's own commands and files: each is taken from the page and tried."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY
+from distill_run.config import compose_config
+from distill_run.preflight import preflight
+from distill_run.run import run
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""
+COMMANDS = re.findall(r"^    distill-run (.*)$", TEXT, flags=re.MULTILINE)
+# What stands for something of the reader's, or needs what not every machine has.
+PLACEHOLDERS = ("DATE", "FINGERPRINT", "my_weights.pt", "--config-dir", "device=cuda")
+
+pytestmark = pytest.mark.skipif(not TEXT, reason="the tests do not lie in a checkout")
+
+
+def test_the_page_has_commands() -> None:
+    assert len(COMMANDS) > 20
+
+
+@pytest.mark.parametrize("arguments", [line for line in COMMANDS if not any(word in line for word in PLACEHOLDERS)])
+def test_a_command_of_the_page_is_accepted(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(arguments)
+    preflight([word for word in words if word != "-m"], None, multirun="-m" in words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_s_own_model_objective_and_dataset_work_together(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = re.findall(r"`(mine/[\w./]+)`[^`]*```\w+\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert len(files) == 6
+    for name, content in files:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+    own = ["student=patches", "mode=logit_mse", "dataset=stripes", "training.student.epochs=3"]
+    tiny = [override for override in TINY if not override.startswith(("student", "dataset", "training.student"))]
+    config = compose_config([*tiny, *own, f"store_dir={tmp_path / 'store'}"], tmp_path / "mine")
+    report = run(config, tmp_path / "run")
+    assert report.summary["student"]["architecture"] == "patches"
+    assert report.summary["mode"]["name"] == "logit_mse"
+    assert report.summary["dataset"]["num_classes"] == 2
+    assert f"distill-run --config-dir {tmp_path / 'mine'} " in capsys.readouterr().out
+
+
+def test_the_page_shows_a_picture_of_the_report_and_it_is_there() -> None:
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", TEXT):
+        assert (README.parent / picture).is_file()
+
+
+def test_the_page_has_the_two_commands_on_a_line_each() -> None:
+    lines = [line for line in TEXT.splitlines() if line.startswith("    python3 -m venv ")]
+    assert len(lines) == 2
+    assert lines[0].endswith("/distill-run")
+    assert lines[1].endswith("/pytest")
