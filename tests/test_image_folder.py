@@ -1,6 +1,7 @@
 """Images on disk: what is read, and that nothing is lost silently."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -8,11 +9,15 @@ import torch
 from PIL import Image
 
 from distill_run.data.image_folder import load
+from distill_run.data.source import Source
 from distill_run.errors import UserError
 
 
-def read(root: Path | None, image_size: int | None = None, channels: int = 3) -> object:
-    return load(root=str(root) if root else None, image_size=image_size, channels=channels)
+def read(root: Path | None, image_size: int | None = None, channels: int = 3) -> Source:
+    """What load gives, with nothing prepared before."""
+    with TemporaryDirectory() as prepared:
+        root_text = str(root) if root else None
+        return load(root=root_text, image_size=image_size, channels=channels, prepared_dir=prepared)
 
 
 def message(root: Path | None) -> str:
@@ -22,7 +27,7 @@ def message(root: Path | None) -> str:
 
 
 def test_pixels_targets_and_classes_are_those_of_the_files(photos: Path) -> None:
-    source = load(root=str(photos), image_size=None, channels=3)
+    source = read(photos)
     assert source.classes == ("day", "night")
     assert source.val is None
     assert source.notes == ()
@@ -39,7 +44,7 @@ def test_a_validation_folder_is_used(photos: Path) -> None:
     for name in ("day", "night"):
         (photos / "val" / name).mkdir(parents=True)
         (photos / "test" / name / "00.png").rename(photos / "val" / name / "00.png")
-    source = load(root=str(photos), image_size=None, channels=3)
+    source = read(photos)
     assert source.val is not None
     assert [len(source.train), len(source.val), len(source.test)] == [12, 2, 22]
 
@@ -49,7 +54,7 @@ def test_images_of_any_mode_and_size_become_squares(photos: Path) -> None:
     Image.new("L", (30, 20), 7).save(folder / "grey.png")
     Image.new("RGBA", (9, 40), (7, 7, 7, 255)).save(folder / "alpha.webp", lossless=True)
     Image.new("P", (16, 16)).save(folder / "palette.gif")
-    source = load(root=str(photos), image_size=8, channels=1)
+    source = read(photos, image_size=8, channels=1)
     assert source.train.images.shape == (27, 1, 8, 8)
     grey = [image for image in source.train.images if (image == 7).all()]
     assert len(grey) == 2
@@ -59,7 +64,7 @@ def test_files_that_are_no_images_are_counted(photos: Path) -> None:
     (photos / "train" / "day" / "notes.txt").write_text("sunny")
     (photos / "train" / "night" / "more.txt").write_text("dark")
     (photos / "test" / "day" / "README").write_text("")
-    source = load(root=str(photos), image_size=None, channels=3)
+    source = read(photos)
     assert source.notes == (
         "train: 2 files skipped, .txt is no image",
         "test: 1 file skipped, no extension is no image",
@@ -130,3 +135,23 @@ def test_differing_sizes_are_refused_with_the_override_that_mends_it(photos: Pat
         "the images have 2 sizes (height x width): 8x8 (24), 12x10 (1)\n"
         "  write dataset.source.image_size=8 to bring them to one"
     )
+
+
+def test_what_was_decoded_is_read_again_until_a_file_changes(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load_again() -> Source:
+        return load(root=str(photos), image_size=None, channels=3, prepared_dir=str(tmp_path / "prepared"))
+
+    first = load_again()
+    with monkeypatch.context() as patch:
+        patch.setattr("distill_run.data.image_folder.decode", lambda *_: pytest.fail("decoded again"))
+        assert torch.equal(load_again().train.images, first.train.images)
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(photos / "train" / "day" / "00.png")
+    assert load_again().train.images[0, :, 0, 0].tolist() == [1, 2, 3]
+
+
+def test_a_split_without_images_is_refused(photos: Path) -> None:
+    for path in (photos / "test").rglob("*.png"):
+        path.unlink()
+    assert message(photos) == f"{photos / 'test'} holds no image\n  put images into its class folders"

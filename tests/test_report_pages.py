@@ -1,3 +1,4 @@
+import base64
 import dataclasses
 import re
 from html.parser import HTMLParser
@@ -18,8 +19,6 @@ from distill_run.models.network import ImageShape, Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, two_sided, verdict, wilson_interval
 from distill_run.report.pages import markdown_code, markdown_text, write_pages
-from distill_run.report.pictures import Picture
-from distill_run.report.plots import lr_search_curve
 from distill_run.report.samples import choose, disagreements, pick_samples
 from distill_run.report.summary import Findings, summarise
 from distill_run.schema import Settings
@@ -191,6 +190,13 @@ def test_html_needs_nothing_from_outside(findings: Findings) -> None:
     assert "url(" not in (findings.run_dir / "report.html").read_text(encoding="utf-8")
 
 
+def test_html_embeds_the_very_plots_of_the_folder(findings: Findings) -> None:
+    for image in html(findings).all("img")[:4]:
+        file = findings.run_dir / "plots" / f"{image['class']}.png"
+        embedded = str(image["src"]).removeprefix("data:image/png;base64,")
+        assert base64.b64decode(embedded) == file.read_bytes()
+
+
 def test_html_can_be_heard(findings: Findings) -> None:
     page = html(findings)
     assert page.all("html") == [{"lang": "en"}]
@@ -300,11 +306,6 @@ def test_table_shows_both_checkpoints_and_the_interval(findings: Findings) -> No
     assert table["Test accuracy"][2] == f"{right / 90:.2%}"
     assert table["95% interval"][2] == f"{low:.1%} to {high:.1%}"
     assert table["The same after the last epoch"][2] == f"{measure(student.last_test_logits, targets)['accuracy']:.2%}"
-
-
-def test_the_same_data_give_the_same_bytes(networks: dict[str, Trained]) -> None:
-    first, second = (Picture("a", "b", "c", "d", lr_search_curve(networks)).uri for _ in range(2))
-    assert first == second
 
 
 def test_disagreements_come_first_then_mistakes_then_any() -> None:

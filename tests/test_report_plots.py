@@ -1,17 +1,18 @@
+import io
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 from torch import Tensor, nn
 
 from distill_run.evaluate import confusion, measure, reliability
 from distill_run.models.network import Network
-from distill_run.report import plots
+from distill_run.report import pictures, plots
 from distill_run.report.samples import Decision, Sample
 from distill_run.stages.training import Trained
 
@@ -141,29 +142,50 @@ def test_reliability_shows_filled_bins_and_the_share_of_all(logits: Tensor, targ
     curve = figure.axes[0].lines[1]
     assert list(curve.get_xdata()) == confidence[share > 0].tolist()  # type: ignore[arg-type]
     assert list(curve.get_ydata()) == accuracy[share > 0].tolist()  # type: ignore[arg-type]
-    heights = [bar.get_height() for bar in figure.axes[2].patches]  # type: ignore[attr-defined]
+    heights = [bar.get_height() for bar in figure.axes[0].patches]  # type: ignore[attr-defined]
     assert heights == share.tolist()
     ece = measure(logits / 2, targets)["ece"]
     assert figure.axes[1].get_title() == f"student: ECE {ece:.3f}"
 
 
-def test_contact_sheet_says_right_and_wrong_in_signs() -> None:
-    decisions = (Decision("teacher", "cat", 0.987, True), Decision("student", "dog", 0.5, False))
-    sheet = plots.contact_sheet([Sample(3, torch.zeros(3, 4, 4, dtype=torch.uint8), "cat", decisions)])
-    assert {"target: cat", "✓ teacher: cat (99%)", "✗ student: dog (50%)"} <= set(texts(sheet))
-    assert sum(bool(axes.images) for axes in sheet.axes) == 1
+def test_rates_whose_labels_would_collide_have_no_tick() -> None:
+    rates: list[dict[str, float | None]] = [
+        {"lr": rate, "val_accuracy": 0.5, "val_nll": 0.5} for rate in (0.1, 0.11, 0.001, 0.01)
+    ]
+    figure = plots.lr_search_curve({"student": made_up("student", [0.9], rates)})
+    assert list(figure.axes[0].get_xticks()) == [0.001, 0.01, 0.1]
+    single = plots.lr_search_curve({"student": made_up("student", [0.9], CURVE[:1])})
+    assert list(single.axes[0].get_xticks()) == [0.1]
 
 
-def test_class_names_are_never_read_as_formulas(tmp_path: Path) -> None:
+def test_a_decision_is_right_or_wrong_in_signs() -> None:
+    assert pictures.said(Decision("teacher", "cat", 0.987, True)) == "✓ teacher: cat (99%)"
+    assert pictures.said(Decision("student", "a" * 30, 0.5, False)) == f"✗ student: {'a' * 13}… (50%)"
+
+
+def test_contact_sheet_has_the_images_in_rows() -> None:
+    samples = [Sample(i, torch.full((3, 4, 8), 50 * i, dtype=torch.uint8), "cat", ()) for i in range(4)]
+    sheet = pictures.contact_sheet(samples)
+    width, height = pictures.CELL_SIZE
+    assert sheet.size == (3 * width, 2 * height)
+    corners = [(15, 15), (width + 15, 15), (2 * width + 15, 15), (15, height + 15)]
+    assert [sheet.getpixel(corner) for corner in corners] == [(50 * i,) * 3 for i in range(4)]
+    assert sheet.getpixel((15 + 160, 15)) == sheet.getpixel((15, 15 + 80)) == (255, 255, 255)
+
+
+def test_a_picture_is_the_figure_without_date_or_version() -> None:
+    searched = {"student": made_up("student", [0.9], CURVE)}
+    first, second = (pictures.render(plots.lr_search_curve(searched)) for _ in range(2))
+    assert first == second
+    image = Image.open(io.BytesIO(first))
+    assert (image.format, image.mode, image.info) == ("PNG", "RGB", {})
+
+
+def test_class_names_are_never_read_as_formulas() -> None:
     name = r"$\frac$"
     figure = plots.confusion_matrices({"student": torch.eye(2)}, torch.arange(2), (name, "b"))
-    figure.savefig(tmp_path / "figure.png")
+    pictures.render(figure)
     assert name in texts(figure)
-    sheet = plots.contact_sheet(
-        [Sample(0, torch.zeros(1, 4, 4, dtype=torch.uint8), name, (Decision("student", name, 1.0, True),))]
-    )
-    sheet.savefig(tmp_path / "sheet.png")
-    assert f"✓ student: {name} (100%)" in texts(sheet)
 
 
 def test_long_names_are_cut() -> None:

@@ -29,7 +29,7 @@ def write_cifar10(root: Path) -> np.ndarray:
 
 def test_cifar10_becomes_channels_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = write_cifar10(tmp_path)
-    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda self: True)
+    monkeypatch.setattr(datasets.CIFAR10, "_check_integrity", lambda _: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     source = load(dataset="CIFAR10", root=str(tmp_path), download=False)
     assert source.classes[3] == "class 3"
@@ -62,7 +62,7 @@ def test_svhn_keeps_its_layout(tmp_path: Path) -> None:
     for split in ("train", "test"):
         scipy_io.savemat(tmp_path / f"{split}_32x32.mat", {"X": pixels, "y": np.array([[10], [4]])})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(datasets.SVHN, "_check_integrity", lambda self: True)
+        patch.setattr(datasets.SVHN, "_check_integrity", lambda _: True)
         source = load(dataset="SVHN", root=str(tmp_path), download=False)
     assert torch.equal(source.train.images, torch.from_numpy(pixels.transpose(3, 2, 0, 1).copy()))
     assert source.train.targets.tolist() == [0, 4]

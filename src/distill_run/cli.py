@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from distill_run.config import config_dir, offer_roles, own_folder_overrides, register
 from distill_run.errors import Mistake, UserError
 from distill_run.help import help_page
-from distill_run.preflight import preflight, resumed_config
+from distill_run.preflight import preflight, read_command, resumed_config
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
 
@@ -52,11 +52,12 @@ def _run_command() -> None:
         sys.argv += own_folder_overrides(extra_dir)
     if args.help:
         sys.stdout.write(help_page())
-    elif args.cfg or args.info or args.hydra_help or args.shell_completion:
-        job()
-    else:
+        return
+    if args.cfg:
+        read_command(args.overrides, extra_dir, args.multirun)
+    elif not (args.info or args.hydra_help or args.shell_completion):
         preflight(args.overrides, extra_dir, args.multirun)
-        job()
+    job()
 
 
 def _not_an_option(option: str, values: list[str]) -> Mistake:

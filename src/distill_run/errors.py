@@ -1,7 +1,9 @@
 """What can stop a run: a mistake that the user can mend, a diverged training, an interruption."""
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Mistake(NamedTuple):
@@ -22,6 +24,20 @@ class UserError(ValueError):
 def user_error(what: str, remedy: str) -> UserError:
     """The error of a single mistake."""
     return UserError([Mistake(what, remedy)])
+
+
+def gather(attempts: Iterable[Callable[[], T]]) -> list[T]:
+    """The results of all attempts; raises one UserError with the mistakes of all that fail, each told once."""
+    results: list[T] = []
+    mistakes: dict[Mistake, None] = {}  # a set that keeps its order
+    for attempt in attempts:
+        try:
+            results.append(attempt())
+        except UserError as error:
+            mistakes.update(dict.fromkeys(error.mistakes))
+    if mistakes:
+        raise UserError(mistakes)
+    return results
 
 
 class RejectedValueError(UserError):

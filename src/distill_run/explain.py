@@ -1,6 +1,7 @@
 """Overrides as Hydra reads them, and why a command line does not compose, in our two lines a mistake."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from hydra import initialize_config_dir
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_run.config import check, compose_config, config_dir
-from distill_run.errors import Mistake, UserError, show
+from distill_run.errors import Mistake, UserError, gather, show, user_error
 from distill_run.schema import unknown_key
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
@@ -20,15 +21,15 @@ COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 
 def parse(overrides: list[str]) -> list[Override]:
     """The overrides as Hydra reads them; raises UserError with all that it cannot read."""
-    parsed, mistakes = [], []
-    for override in overrides:
-        try:
-            parsed += OverridesParser.create().parse_overrides([override])
-        except HydraException:
-            mistakes.append(Mistake(f"{override} cannot be read", "write key=value, and quote special characters"))
-    if mistakes:
-        raise UserError(mistakes)
-    return parsed
+    return gather(partial(_parse_one, override) for override in overrides)
+
+
+def _parse_one(text: str) -> Override:
+    try:
+        (override,) = OverridesParser.create().parse_overrides([text])
+    except HydraException as error:
+        raise user_error(f"{text} cannot be read", "write key=value, and quote special characters") from error
+    return override
 
 
 def text_of(override: Override) -> str:

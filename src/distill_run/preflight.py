@@ -1,7 +1,8 @@
 """Everything that can be checked before Hydra makes a directory: a mistake leaves nothing behind."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,42 +11,47 @@ from hydra.core.override_parser.types import Override, ValueType
 from omegaconf import DictConfig, OmegaConf
 
 from distill_run.config import check, compose_config
-from distill_run.errors import Mistake, UserError, show, user_error
+from distill_run.errors import Mistake, UserError, gather, show, user_error
 from distill_run.explain import COMPOSITION_ERRORS, explain, keys_of, parse, text_of
+from distill_run.schema import Settings
 
 # What a resumed run may find elsewhere than the interrupted one did.
 MAY_MOVE = ("dataset.root", "dataset.source.root", "store_dir", "code_dir", "resume")
 
 
 def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> None:
-    """Raise UserError with every mistake in a command line, before anything is written.
+    """Raise UserError with every mistake in a command line, before anything is written."""
+    settings = read_command(overrides, extra_dir, multirun)
 
-    Of a sweep, each swept value is tried once, with the first value of the other keys.
+    from distill_run.run import rehearse  # torch from here on, once nothing else is wrong
+
+    gather(partial(rehearse, point) for point in settings)
+
+
+def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -> list[Settings]:
+    """The settings of a command line; of a sweep, each swept value once, with the first value of the other keys.
+
+    Raises UserError with every mistake that can be found without torch.
     """
     parsed = parse(overrides)
-    if not multirun and (swept := [text_of(o) for o in parsed if o.is_sweep_override()]):
+    if not multirun and (swept := [text_of(override) for override in parsed if override.is_sweep_override()]):
         raise user_error(f"{swept[0]} has several values", f"write distill-run -m {' '.join(swept)}")
-    mistakes: dict[Mistake, None] = {}  # in order, each once
-    settings = []
-    for point in _points(parsed):
-        try:
-            config = _compose(point, extra_dir)
-            if config.resume:
-                config = resumed_config(config, point)
-            settings.append(check(config))
-            _check_writable(HydraConfig.get(), config, mistakes)
-        except UserError as error:
-            mistakes.update(dict.fromkeys(error.mistakes))
-    if not mistakes:
-        from distill_run.run import rehearse  # torch from here on
+    return gather(partial(_read_point, point, extra_dir) for point in _points(parsed))
 
-        for point_settings in settings:
-            try:
-                rehearse(point_settings)
-            except UserError as error:
-                mistakes.update(dict.fromkeys(error.mistakes))
-    if mistakes:
-        raise UserError(mistakes)
+
+def _read_point(overrides: list[str], extra_dir: Path | None) -> Settings:
+    try:
+        config = compose_config(overrides, extra_dir)
+    except COMPOSITION_ERRORS as error:
+        raise UserError(explain(overrides, extra_dir, error)) from error
+    if config.resume:
+        config = resumed_config(config, overrides)
+    places = {"hydra.run.dir": HydraConfig.get().run.dir, "store_dir": config.store_dir}
+    attempts: list[Callable[[], object]] = [partial(check, config)]
+    attempts += [partial(_check_writable, key, place) for key, place in places.items()]
+    settings = gather(attempts)[0]
+    assert isinstance(settings, Settings)
+    return settings
 
 
 def resumed_config(composed: DictConfig, overrides: list[str]) -> DictConfig:
@@ -100,21 +106,15 @@ def _points(parsed: list[Override]) -> Iterator[list[str]]:
             yield [*fixed, *firsts[:place], value, *firsts[place + 1 :]]
 
 
-def _compose(overrides: list[str], extra_dir: Path | None) -> DictConfig:
+def _check_writable(key: str, place: str) -> None:
+    """Find out whether files can be made where `place` will be, without leaving one."""
+    parent = Path(place).absolute()
+    while not parent.exists():
+        parent = parent.parent
     try:
-        return compose_config(overrides, extra_dir)
-    except COMPOSITION_ERRORS as error:
-        raise UserError(explain(overrides, extra_dir, error)) from error
-
-
-def _check_writable(hydra: Any, config: DictConfig, mistakes: dict[Mistake, None]) -> None:
-    """Find out whether files can be made where the run and the store will be, without leaving one."""
-    for key, place in (("hydra.run.dir", hydra.run.dir), ("store_dir", config.store_dir)):
-        parent = Path(place).absolute()
-        while not parent.exists():
-            parent = parent.parent
-        try:
-            tempfile.TemporaryFile(dir=parent).close()
-        except OSError as error:
-            what = f"{key}={place}: cannot write in {parent} ({error.strerror})"
-            mistakes[Mistake(what, f"choose another folder, as in {key}=/tmp/outputs")] = None
+        tempfile.TemporaryFile(dir=parent).close()
+    except OSError as error:
+        raise user_error(
+            f"{key}={place}: cannot write in {parent} ({error.strerror})",
+            f"choose another folder, as in {key}=/tmp/outputs",
+        ) from error

@@ -23,7 +23,7 @@ from distill_run.data.source import Source
 from distill_run.data.splits import Dataset, channel_statistics, make_dataset
 from distill_run.device import Device, choose_device
 from distill_run.environment import command_line, describe_environment
-from distill_run.errors import DivergedError, Interrupted, Mistake, UserError, user_error
+from distill_run.errors import DivergedError, Interrupted, gather, user_error
 from distill_run.interrupt import StopRequest
 from distill_run.models.network import ImageShape
 from distill_run.report.pages import write_pages
@@ -130,14 +130,7 @@ def rehearse(settings: Settings) -> None:
         ]
     if settings.teacher_checkpoint is not None:
         checks.append(partial(checkpoint.load, Path(settings.teacher_checkpoint)))
-    mistakes: list[Mistake] = []
-    for attempt in checks:
-        try:
-            attempt()
-        except UserError as error:
-            mistakes += error.mistakes
-    if mistakes:
-        raise UserError(mistakes)
+    gather(checks)
 
 
 def _builder(settings: Settings) -> Builder:
@@ -157,11 +150,11 @@ def _complete(settings: Settings, device: Device, dataset: Dataset, console: Con
             f"dataset.num_classes={wanted}, but the dataset has {len(dataset.classes)} classes",
             f"write dataset.num_classes={len(dataset.classes)} or null",
         )
-    mean, std = channel_statistics(dataset.train.images)
+    channels = dataset.train.images.shape[1]
     for name, values in (("mean", settings.dataset.mean), ("std", settings.dataset.std)):
-        if values is not None and len(values) != len(mean):
+        if values is not None and len(values) != channels:
             raise user_error(
-                f"dataset.{name} has {len(values)} numbers, the images have {len(mean)} channels",
+                f"dataset.{name} has {len(values)} numbers, the images have {channels} channels",
                 f"write one number for each channel, or dataset.{name}=null to measure them",
             )
     sizes = f"{len(dataset.train):,} train, {len(dataset.val):,} validation, {len(dataset.test):,} test"
@@ -171,15 +164,12 @@ def _complete(settings: Settings, device: Device, dataset: Dataset, console: Con
     )
     for note in dataset.notes:
         console.warn(note)
-    measured = dataclasses.replace(
-        settings.dataset,
-        num_classes=len(dataset.classes),
-        mean=settings.dataset.mean or mean,
-        std=settings.dataset.std or std,
-    )
-    if settings.dataset.mean is None or settings.dataset.std is None:
-        console.note(f"normalisation: measured on the training split, mean {measured.mean} std {measured.std}")
-    return dataclasses.replace(settings, dataset=measured, device=device.settings)
+    completed = dataclasses.replace(settings.dataset, num_classes=len(dataset.classes))
+    if completed.mean is None or completed.std is None:
+        mean, std = channel_statistics(dataset.train.images)
+        completed = dataclasses.replace(completed, mean=completed.mean or mean, std=completed.std or std)
+        console.note(f"normalisation: measured on the training split, mean {completed.mean} std {completed.std}")
+    return dataclasses.replace(settings, dataset=completed, device=device.settings)
 
 
 def _try_networks(bench: Bench) -> None:

@@ -12,7 +12,6 @@ from typing import Any, final
 
 from distill_run.accept import FRACTION, INSIDE_UNIT, NOT_NEGATIVE, POSITIVE, list_of, whole
 
-
 ROUNDING = 1e-9  # epochs; a fraction such as 0.28 of 100 epochs comes out a little above 28
 
 

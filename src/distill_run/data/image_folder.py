@@ -1,24 +1,20 @@
 """Your own images: ROOT/train/<class>/*, ROOT/test/<class>/* and, if there is one, ROOT/val/<class>/*."""
 
 import difflib
-import os
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from distill_run.accept import one_of, optional, whole
+from distill_run.data.decode import MOST_SHOWN, decode
 from distill_run.data.source import Source, Split
 from distill_run.errors import Mistake, UserError, user_error
+from distill_run.store import Store, fingerprint
 
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
-MODES = {1: "L", 3: "RGB"}
-MOST_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -30,19 +26,20 @@ class Listing:
     skipped: Counter[str]
 
 
-def load(*, root: str | None, image_size: int | None, channels: int) -> Source:
+def load(*, root: str | None, image_size: int | None, channels: int, prepared_dir: str) -> Source:
     """Decode all images under `root` as squares of `image_size` pixels, or as they are where all have one size.
 
     The classes are the folders of ROOT/train in alphabetical order. Raises UserError for what would silently
     lose data: a folder that is not there, a class that train lacks, a file that cannot be decoded, sizes that
-    differ. Files without an image's extension are counted in the notes.
+    differ. Files without an image's extension are counted in the notes. What was decoded is kept in
+    `prepared_dir` for the next time, under the names, sizes and times of all the files.
     """
     optional(whole(1)).check("image_size", image_size)
     one_of(1, 3).check("channels", channels)
     folders = _split_folders(root)
     classes = _class_names(folders["train"])
     listings = {name: _list(name, folder, classes) for name, folder in folders.items()}
-    splits = {name: _decode(listing, image_size, channels) for name, listing in listings.items()}
+    splits = {name: _prepared(listing, image_size, channels, Path(prepared_dir)) for name, listing in listings.items()}
     notes = [note for name, listing in listings.items() for note in _notes(name, listing)]
     return Source(splits["train"], splits.get("val"), splits["test"], tuple(classes), tuple(notes))
 
@@ -90,6 +87,8 @@ def _list(split: str, folder: Path, classes: Sequence[str]) -> Listing:
         listing.targets.extend([target] * len(images))
         if not images and split == "train":
             raise user_error(f"{folder / name} holds no image", "put images there, or remove the folder")
+    if not listing.paths:
+        raise user_error(f"{folder} holds no image", "put images into its class folders")
     return listing
 
 
@@ -99,53 +98,24 @@ def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
     return Mistake(f"{folder} is a class that train does not have", remedy)
 
 
+def _prepared(listing: Listing, image_size: int | None, channels: int, prepared_dir: Path) -> Split:
+    """The images of a listing, decoded now or read from what an earlier run over the same files has kept."""
+    stats = [path.stat() for path in listing.paths]
+    signatures = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(listing.paths, stats, strict=True)]
+    key = fingerprint({"files": signatures, "image_size": image_size, "channels": channels})
+
+    def make(directory: Path) -> None:
+        torch.save(decode(listing.paths, image_size, channels), directory / "images.pt")
+
+    directory, _ = Store(prepared_dir).obtain("image_folder", key, make)
+    return Split(torch.load(directory / "images.pt", weights_only=True), torch.tensor(listing.targets))
+
+
 def _notes(split: str, listing: Listing) -> list[str]:
     return [
         f"{split}: {count} file{'s' if count > 1 else ''} skipped, {suffix or 'no extension'} is no image"
         for suffix, count in listing.skipped.items()
     ]
-
-
-def _decode(listing: Listing, image_size: int | None, channels: int) -> Split:
-    """All images of a listing as one tensor; decoding in threads, since Pillow lets go of the interpreter."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = list(pool.map(lambda path: _decode_one(path, image_size, channels), listing.paths))
-    if damaged := [result for result in decoded if isinstance(result, Mistake)]:
-        rest = len(damaged) - MOST_SHOWN
-        more = [Mistake(f"and {rest} more files that cannot be read", "mend or remove them")] if rest > 0 else []
-        raise UserError([*damaged[:MOST_SHOWN], *more])
-    images = [result for result in decoded if not isinstance(result, Mistake)]
-    _check_one_size(images)
-    pixels = np.empty((len(images), *images[0].shape), np.uint8)
-    for index, image in enumerate(images):
-        pixels[index] = image
-    return Split(torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(), torch.tensor(listing.targets))
-
-
-def _decode_one(path: Path, image_size: int | None, channels: int) -> np.ndarray | Mistake:
-    """Pixels (H, W, C) of uint8, or why there are none."""
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert(MODES[channels])
-            if image_size is not None and image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
-            return np.asarray(image).reshape(image.height, image.width, channels)
-    except UnidentifiedImageError:
-        reason = "it is empty" if path.stat().st_size == 0 else "it is no image that Pillow knows"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0]
-    return Mistake(f"{path} cannot be read: {reason}", "mend or remove the file")
-
-
-def _check_one_size(images: Sequence[np.ndarray]) -> None:
-    sizes = Counter(image.shape[:2] for image in images)
-    if len(sizes) > 1:
-        common = ", ".join(f"{h}x{w} ({count})" for (h, w), count in sizes.most_common(3))
-        side = min(sizes.most_common(1)[0][0])
-        raise user_error(
-            f"the images have {len(sizes)} sizes (height x width): {common}",
-            f"write dataset.source.image_size={side} to bring them to one",
-        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor,
 
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 images (N, C, H, W), in units of 0..1, to 4 digits."""
-    counts = torch.stack([torch.bincount(channel.flatten().int(), minlength=256) for channel in images.unbind(1)])
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
     values = torch.arange(256, dtype=torch.float64) / 255
     shares = counts.double().cpu() / counts.sum(1, keepdim=True).double().cpu()
     mean = shares @ values

@@ -3,53 +3,84 @@
 import base64
 import io
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from distill_run.report import plots
-from distill_run.report.samples import Sample, disagreements
+from distill_run.report.samples import Decision, Sample, disagreements
 from distill_run.report.summary import Findings
 from distill_run.store import atomic_path
 
-DOTS_PER_INCH = 160
+SHEET_COLUMNS = 3
+CELL_SIZE = (560, 190)  # pixels, of a picture with its texts
+PICTURE_SIZE = (160, 160)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, its file's name, and what it says to those who cannot see it (`alt`) and to those who can."""
+    """A PNG, its file's name, and what it says to those who cannot see it (`alt`) and to those who can."""
 
     name: str
     title: str
     alt: str
     caption: str
-    figure: Figure
+    png: bytes
 
     @property
     def uri(self) -> str:
-        """The figure as SVG in a data URI."""
-        file = io.BytesIO()
-        # The same run gives the same bytes: no random names, and no date.
-        with matplotlib.rc_context({"svg.hashsalt": "distill-run"}), _tolerant_of_scripts():
-            self.figure.savefig(file, format="svg", metadata={"Date": None})
-        return "data:image/svg+xml;base64," + base64.b64encode(file.getvalue()).decode()
+        """The PNG in a data URI."""
+        return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
     def save(self, folder: Path) -> None:
-        """Write the figure as <name>.png, whole or not at all."""
+        """Write the PNG as <name>.png, whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / f"{self.name}.png") as temporary, _tolerant_of_scripts():
-            self.figure.savefig(temporary, format="png", dpi=DOTS_PER_INCH)
+        with atomic_path(folder / f"{self.name}.png") as temporary:
+            temporary.write_bytes(self.png)
 
 
-@contextmanager
-def _tolerant_of_scripts() -> Iterator[None]:
-    """Silence about class names in a script that the font lacks: the pages have them right."""
+def render(figure: Figure) -> bytes:
+    """The figure as a PNG; the same figure gives the same bytes, without a date or a version."""
+    canvas: Any = FigureCanvasAgg(figure)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        yield
+        canvas.draw()  # warns of class names in a script that the font lacks: the page's text has them right
+    return _png(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+
+
+def contact_sheet(samples: list[Sample]) -> Image.Image:
+    """The images with their targets and what each network said; a tick is right, a cross is wrong."""
+    width, height = CELL_SIZE
+    sheet = Image.new("RGB", (width * SHEET_COLUMNS, height * -(-len(samples) // SHEET_COLUMNS)), "white")
+    folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
+    bold, plain = (ImageFont.truetype(folder / f"DejaVuSans{style}.ttf", 19) for style in ("-Bold", ""))
+    draw = ImageDraw.Draw(sheet)
+    for index, sample in enumerate(samples):
+        row, column = divmod(index, SHEET_COLUMNS)
+        x, y = column * width + 15, row * height + 15
+        sheet.paste(ImageOps.contain(sample.picture, PICTURE_SIZE, Image.Resampling.NEAREST), (x, y))
+        x += PICTURE_SIZE[0] + 15
+        draw.text((x, y), f"target: {plots.shorten(sample.target)}", plots.INK, bold)
+        for line, decision in enumerate(sample.decisions, start=1):
+            draw.text((x, y + 37 * line), said(decision), plots.COLOURS[decision.stage], plain)
+    return sheet
+
+
+def said(decision: Decision) -> str:
+    """A network's decision in a line."""
+    mark = "✓" if decision.is_right else "✗"
+    return f"{mark} {decision.stage}: {plots.shorten(decision.answer)} ({decision.confidence:.0%})"
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format="PNG", compress_level=3)  # a third of the default's time, little larger
+    return file.getvalue()
 
 
 def draw(findings: Findings) -> list[Picture]:
@@ -71,7 +102,7 @@ def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
         f"On {count:,} of {total:,} test images the networks do not all decide the same. Shown are the first "
         "of these; where there are fewer than twelve, images follow that one of them got wrong, then any. "
         "With each image: a tick or a cross, the network, its decision, and its confidence.",
-        plots.contact_sheet(samples),
+        _png(contact_sheet(samples)),
     )
 
 
@@ -87,7 +118,7 @@ def _curves(findings: Findings) -> Picture:
         f"Validation accuracy and training loss by epoch. Selected: {', '.join(best)}.",
         "The selected epoch is the best on validation. Losses of different objectives have different scales: "
         "compare their shapes, not their heights.",
-        plots.learning_curves(findings.networks),
+        render(plots.learning_curves(findings.networks)),
     )
 
 
@@ -99,7 +130,7 @@ def _search(findings: Findings) -> Picture:
         f"Validation accuracy by learning rate. Chosen: {', '.join(rates)}.",
         "Short trainings, the best on validation wins. The student's rate is searched without the teacher, "
         "and serves the baseline too.",
-        plots.lr_search_curve(findings.networks),
+        render(plots.lr_search_curve(findings.networks)),
     )
 
 
@@ -111,7 +142,7 @@ def _confusion(findings: Findings) -> Picture:
         f"Confusion matrices of {', '.join(logits)} on the test split.",
         "Rows are targets, columns decisions; a shade is the share of its row, on a scale that brings out "
         "rare mistakes. Numbers, where there is room, count images.",
-        plots.confusion_matrices(logits, findings.dataset.test.targets.cpu(), findings.dataset.classes),
+        render(plots.confusion_matrices(logits, findings.dataset.test.targets.cpu(), findings.dataset.classes)),
     )
 
 
@@ -123,6 +154,6 @@ def _reliability(findings: Findings) -> Picture:
         "Can the confidence be believed?",
         f"Accuracy against confidence on the test split. Expected calibration error: {', '.join(errors)}.",
         "On the dashed line, confidence is as high as accuracy; below it, a network is surer than it is "
-        "right. The bars say how many of the images fall into each bin: a point over a low bar rests on few.",
-        plots.reliability_diagrams(logits, findings.dataset.test.targets.cpu()),
+        "right. The bars are the share of the images that falls into each bin: a point over a low bar rests on few.",
+        render(plots.reliability_diagrams(logits, findings.dataset.test.targets.cpu())),
     )

@@ -1,6 +1,8 @@
-"""A report's figures, drawn without pyplot: no window, no state between two of them."""
+"""A report's figures, drawn without pyplot: no window, no state between two of them.
 
-import itertools
+Every margin is set in inches: a layout engine would draw each figure twice, and take longer than a short training.
+"""
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,22 +14,23 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from distill_run.evaluate import NUM_BINS, confusion, measure, reliability
-from distill_run.report.samples import Decision, Sample
 from distill_run.stages.training import Trained
 
+DOTS_PER_INCH = 160
 COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}
 MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 INK, MUTED, FAINT = "#1f2733", "#98a1ae", "#d9dee6"
 MAX_NAMED_CLASSES = 20
 MAX_COUNTED_CLASSES = 12
 MAX_NAME_LENGTH = 14
-SHEET_COLUMNS = 6
+MATRIX_SIZE = 3.1  # inches
+MAX_RATE_GAPS = 8
+STEPS = [1, 2, 2.5, 5, 10]  # between the ticks of an axis
 
 
 def learning_curves(networks: Mapping[str, Trained]) -> Figure:
     """Validation accuracy and training loss against epochs; a network that came trained is a level line."""
-    figure = _figure(10, 4.2)
-    accuracy, loss = figure.subplots(1, 2)
+    figure, (accuracy, loss) = _panels(2, (4.2, 2.95), left=0.75, bottom=0.55, top=0.45, gap=0.75)
     for stage, trained in networks.items():
         if trained.history:
             _draw_history(accuracy, loss, stage, trained)
@@ -38,7 +41,7 @@ def learning_curves(networks: Mapping[str, Trained]) -> Figure:
     _dress(loss, "training loss", "epoch")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (accuracy, loss):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=STEPS, integer=True))
     _legend(figure, accuracy, [_ring("selected epoch", INK)])
     return figure
 
@@ -57,18 +60,29 @@ def _draw_history(accuracy: Axes, loss: Axes, stage: str, trained: Trained) -> N
 
 def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
     """Validation accuracy of each learning rate that was tried; crosses at the foot have diverged."""
-    figure = _figure(7, 3.8)
-    axes = figure.subplots()
+    figure, [axes] = _panels(1, (6, 2.75), left=0.75, bottom=0.55, top=0.45)
+    axes.set_xscale("log", subs=[])  # no minor ticks
     for stage, trained in networks.items():
         # The students share one search; it is drawn once.
         if trained.lr_search and not (stage == "baseline" and "student" in networks):
             _draw_search(axes, stage, trained)
-    axes.set_xscale("log")
+    rates = {point["lr"] for trained in networks.values() for point in trained.lr_search if point["lr"]}
+    axes.set_xticks(_apart(sorted(rates)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
     _dress(axes, "validation accuracy", "learning rate")
     _legend(figure, axes, [_ring("chosen", INK), _cross("diverged", INK)])
     return figure
+
+
+def _apart(rates: list[float]) -> list[float]:
+    """Those of the sorted rates whose labels have room beside each other on a logarithmic axis."""
+    step = (rates[-1] / rates[0]) ** (1 / MAX_RATE_GAPS)
+    kept = rates[:1]
+    for rate in rates:
+        if rate > kept[-1] * step:
+            kept.append(rate)
+    return kept
 
 
 def _draw_search(axes: Axes, stage: str, trained: Trained) -> None:
@@ -92,93 +106,69 @@ def confusion_matrices(logits: Mapping[str, Tensor], targets: Tensor, classes: t
 
     The shades follow the square root of the share of the row, so that rare mistakes can be seen.
     """
-    # Names stand upright below a matrix; it is to be as large with long ones as with short ones.
-    room = 0.09 * max(map(len, map(shorten, classes))) if len(classes) <= MAX_NAMED_CLASSES else 0.0
-    figure = _figure(4 * len(logits) + 0.4 + room, 4.4 + room)
-    panels = figure.subplots(1, len(logits), squeeze=False, sharey=True)[0]
+    # Names stand beside and, upright, below a matrix; it is to be as large with long ones as with short ones.
+    room = 0.08 + 0.068 * max(map(len, map(shorten, classes))) if len(classes) <= MAX_NAMED_CLASSES else 0.0
+    size = (MATRIX_SIZE, MATRIX_SIZE)
+    figure, panels = _panels(len(logits), size, left=0.4 + room, bottom=0.35 + room, top=0.35, right=1.05, gap=0.15)
     for axes, (stage, each) in zip(panels, logits.items(), strict=True):
         counts = confusion(each, targets)
         shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
         image = axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-        axes.set_title(stage, color=COLOURS[stage], fontweight="bold")
+        _title(axes, stage, stage)
+        _name_classes(axes, classes, with_rows=axes is panels[0])
         axes.set_xlabel("decision")
-        _name_classes(axes, classes)
         if len(classes) <= MAX_COUNTED_CLASSES:
             _write_counts(axes, counts, shares)
     panels[0].set_ylabel("target")
-    figure.colorbar(image, ax=list(panels), format=PercentFormatter(1, 0), shrink=0.75, ticks=[0, 0.05, 0.25, 0.5, 1])
+    beside = panels[-1].inset_axes((1.06, 0.1, 0.04, 0.8))
+    figure.colorbar(image, beside, format=PercentFormatter(1, 0), ticks=[0, 0.05, 0.25, 0.5, 1])
     return figure
 
 
-def _name_classes(axes: Axes, classes: tuple[str, ...]) -> None:
+def _name_classes(axes: Axes, classes: tuple[str, ...], *, with_rows: bool) -> None:
     axes.tick_params(length=0, labelsize=8)
-    if len(classes) > MAX_NAMED_CLASSES:
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return
-    names = [shorten(name) for name in classes]
-    rotation = 90 if max(map(len, names)) > 2 else 0
+    names = [shorten(name) for name in classes] if len(classes) <= MAX_NAMED_CLASSES else []
+    rotation = 90 if max(map(len, names), default=0) > 2 else 0
     axes.set_xticks(range(len(names)), names, rotation=rotation, parse_math=False)
-    axes.set_yticks(range(len(names)), names, parse_math=False)
+    rows = names if with_rows else []
+    axes.set_yticks(range(len(rows)), rows, parse_math=False)
 
 
 def _write_counts(axes: Axes, counts: Tensor, shares: Tensor) -> None:
+    cell, digits = 72 * MATRIX_SIZE / len(counts), len(str(int(counts.max())))
+    size = min(8.0, 1.4 * cell / digits)  # points: a digit is 0.64 of its height wide
+    style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "parse_math": False}
     for row, column in counts.nonzero().tolist():
         colour = "white" if shares[row, column] > 0.4 else INK
-        axes.text(column, row, f"{counts[row, column]}", ha="center", va="center", color=colour, fontsize=7)
+        axes.text(column, row, f"{counts[row, column]}", color=colour, **style)
 
 
 def reliability_diagrams(logits: Mapping[str, Tensor], targets: Tensor) -> Figure:
-    """Accuracy against mean confidence in 15 bins of logits (N, K); below, each bin's share of the images."""
-    figure = _figure(3.6 * len(logits), 4.6)
-    panels = figure.subplots(2, len(logits), squeeze=False, sharex=True, sharey="row", height_ratios=[4, 1])
-    for upper, lower, (stage, each) in zip(*panels, logits.items(), strict=True):
-        _draw_reliability(upper, lower, stage, each, targets)
-        _dress(upper, "", "")
-        _dress(lower, "", "confidence")
-        for axis in (upper.yaxis, lower.yaxis, lower.xaxis):
+    """Accuracy against mean confidence in 15 bins of logits (N, K); bars are each bin's share of the images."""
+    figure, panels = _panels(len(logits), (3.0, 3.0), left=0.75, bottom=0.55, top=0.35, gap=0.25)
+    for axes, (stage, each) in zip(panels, logits.items(), strict=True):
+        _draw_reliability(axes, stage, each, targets)
+        _dress(axes, "", "confidence")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
             axis.set_major_formatter(PercentFormatter(1, 0))
-    panels[0][0].set_ylabel("accuracy")
-    panels[1][0].set_ylabel("images")
+        axes.set(xlim=(-0.04, 1.04), ylim=(0, 1.05))
+        axes.tick_params(labelleft=axes is panels[0])
+    panels[0].set_ylabel("accuracy; bars: share of images")
     return figure
 
 
-def _draw_reliability(upper: Axes, lower: Axes, stage: str, logits: Tensor, targets: Tensor) -> None:
+def _draw_reliability(axes: Axes, stage: str, logits: Tensor, targets: Tensor) -> None:
     confidence, accuracy, share = reliability(logits, targets)
     filled = share > 0
     x, y = confidence[filled].tolist(), accuracy[filled].tolist()
-    upper.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
-    upper.plot(x, y, color=COLOURS[stage], linewidth=1, alpha=0.5)
-    sizes = (15 + 150 * share[filled]).tolist()  # a bin of many images weighs more
-    upper.scatter(x, y, sizes, color=COLOURS[stage], marker=MARKERS[stage])
     centres = [(i + 0.5) / NUM_BINS for i in range(NUM_BINS)]
-    lower.bar(centres, share.tolist(), width=0.9 / NUM_BINS, color=COLOURS[stage])
-    ece = measure(logits, targets)["ece"]
-    upper.set_title(f"{stage}: ECE {ece:.3f}", color=COLOURS[stage], fontweight="bold")
-
-
-def contact_sheet(samples: list[Sample]) -> Figure:
-    """The images with their targets and what each network said; a tick is right, a cross is wrong."""
-    num_rows = -(-len(samples) // SHEET_COLUMNS)
-    figure = _figure(11, 2.9 * num_rows)
-    panels = figure.subplots(num_rows, SHEET_COLUMNS, squeeze=False).flat
-    for axes, sample in itertools.zip_longest(panels, samples):
-        axes.set_axis_off()
-        if sample is None:
-            continue
-        axes.imshow(sample.picture, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_title(f"target: {shorten(sample.target)}", fontsize=10, fontweight="bold", parse_math=False)
-        for line, decision in enumerate(sample.decisions):
-            _write_decision(axes, line, decision)
-    return figure
-
-
-def _write_decision(axes: Axes, line: int, decision: Decision) -> None:
-    mark = "✓" if decision.is_right else "✗"
-    text = f"{mark} {decision.stage}: {shorten(decision.answer)} ({decision.confidence:.0%})"
-    height = -0.1 - 0.13 * line  # in heights of the image, from its foot
-    style: dict[str, Any] = {"color": COLOURS[decision.stage], "fontsize": 8, "parse_math": False}
-    axes.text(0, height, text, transform=axes.transAxes, **style)
+    axes.bar(centres, share.tolist(), width=0.9 / NUM_BINS, color=COLOURS[stage], alpha=0.25)
+    axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
+    axes.plot(x, y, color=COLOURS[stage], linewidth=1, alpha=0.5)
+    sizes = (15 + 150 * share[filled]).tolist()  # a bin of many images weighs more
+    axes.scatter(x, y, sizes, color=COLOURS[stage], marker=MARKERS[stage], clip_on=False, zorder=3)
+    _title(axes, stage, f"{stage}: ECE {measure(logits, targets)['ece']:.3f}")
 
 
 def shorten(name: str) -> str:
@@ -186,9 +176,21 @@ def shorten(name: str) -> str:
     return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
 
 
-def _figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches, whose parts make room for each other."""
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
+def _panels(
+    count: int,
+    size: tuple[float, float],
+    *,
+    left: float,
+    bottom: float,
+    top: float,
+    right: float = 0.25,
+    gap: float = 0.0,
+) -> tuple[Figure, list[Axes]]:
+    """A figure of axes of one size side by side; margins too are in inches."""
+    width, height = left + count * size[0] + (count - 1) * gap + right, bottom + size[1] + top
+    figure = Figure((width, height), DOTS_PER_INCH, facecolor="white")
+    place = (bottom / height, size[0] / width, size[1] / height)
+    return figure, [figure.add_axes(((left + i * (size[0] + gap)) / width, *place)) for i in range(count)]
 
 
 def _dress(axes: Axes, y_label: str, x_label: str) -> None:
@@ -198,12 +200,17 @@ def _dress(axes: Axes, y_label: str, x_label: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(color=MUTED, labelsize=9)
+    axes.tick_params(length=0, pad=5, labelsize=9)
+    axes.yaxis.set_major_locator(MaxNLocator(7, steps=STEPS))
+
+
+def _title(axes: Axes, stage: str, text: str) -> None:
+    axes.set_title(text, color=COLOURS[stage], fontweight="bold", y=1)  # with y, nothing is measured
 
 
 def _legend(figure: Figure, axes: Axes, more: list[Line2D]) -> None:
     handles = [*axes.get_legend_handles_labels()[0], *more]
-    figure.legend(handles=handles, loc="outside upper center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="upper center", ncols=len(handles), frameon=False)
 
 
 def _ring(label: str, colour: str) -> Line2D:

@@ -1,0 +1,62 @@
+"""From image files to one tensor."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from distill_run.errors import Mistake, UserError, user_error
+
+MODES = {1: "L", 3: "RGB"}  # Pillow's names by number of channels
+MOST_SHOWN = 5
+
+Pixels = NDArray[np.uint8]
+
+
+def decode(paths: Sequence[Path], image_size: int | None, channels: int) -> Tensor:
+    """All files as uint8 (N, C, H, W), as squares of `image_size` or as they are where all have one size.
+
+    Raises UserError that names the files that cannot be read, or the sizes that differ.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter while it decodes
+        decoded = list(pool.map(lambda path: _decode_one(path, image_size, channels), paths))
+    if damaged := [result for result in decoded if isinstance(result, Mistake)]:
+        rest = len(damaged) - MOST_SHOWN
+        more = [Mistake(f"and {rest} more files that cannot be read", "mend or remove them")] if rest > 0 else []
+        raise UserError([*damaged[:MOST_SHOWN], *more])
+    images = [result for result in decoded if not isinstance(result, Mistake)]
+    _check_one_size(images)
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
+
+
+def _decode_one(path: Path, image_size: int | None, channels: int) -> Pixels | Mistake:
+    """Pixels (H, W, C), or why there are none."""
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert(MODES[channels])
+            if image_size is not None and image.size != (image_size, image_size):
+                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
+            return np.asarray(image).reshape(image.height, image.width, channels)
+    except UnidentifiedImageError:
+        reason = "it is empty" if path.stat().st_size == 0 else "it is no image that Pillow knows"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        reason = str(error).splitlines()[0]
+    return Mistake(f"{path} cannot be read: {reason}", "mend or remove the file")
+
+
+def _check_one_size(images: Sequence[Pixels]) -> None:
+    sizes = Counter(image.shape[:2] for image in images)
+    if len(sizes) > 1:
+        common = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
+        side = min(sizes.most_common(1)[0][0])
+        raise user_error(
+            f"the images have {len(sizes)} sizes (height x width): {common}",
+            f"write dataset.source.image_size={side} to bring them to one",
+        )
