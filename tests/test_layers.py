@@ -19,11 +19,11 @@ WITHOUT_TORCH = ["cli", "config", "preflight", "explain", "help", "schema", "acc
 LAYERS = (
     {"__main__", "cli", "preflight", "explain", "help", "benchmark"},
     {"run"},
-    {"report"},
+    {"report", "prepare"},
     {"stages"},
     {"fit"},
     {"evaluate", "checkpoint", "environment", "config"},
-    {"objectives", "models", "data", "store", "console", "device", "build", "schedules", "interrupt"},
+    {"objectives", "models", "data", "store", "console", "device", "build", "schedules", "interrupt", "totals"},
     {"losses", "units", "schema"},
     {"accept"},
     {"errors"},

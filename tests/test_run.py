@@ -28,6 +28,7 @@ FILES = {
     "plots/curves.png",
     "plots/reliability.png",
     "plots/samples.png",
+    "plots/views.png",
     "report.html",
     "report.json",
     "report.md",

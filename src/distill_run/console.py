@@ -80,6 +80,10 @@ class Console:
         self.note(f"report   {run_dir}/report.html")
         self.note(f"student  {run_dir}/checkpoints/student.pt")
         self.note(f"repeat   {command}")
+        self.note(
+            "use it   from distill_run.checkpoint import load_network; "
+            f"network = load_network('{run_dir}/checkpoints/student.pt')"
+        )
 
 
 class TrainingDisplay:

@@ -19,6 +19,7 @@ from distill_run.models.network import Network
 from distill_run.objectives.base import Objective, Outputs
 from distill_run.schedules import Schedule
 from distill_run.schema import Recipe
+from distill_run.totals import Totals
 
 Guide = Callable[[Batch], Outputs]
 
@@ -205,47 +206,6 @@ class Trainer:
                 )
             ]
         )
-
-
-class Totals:
-    """Sums over the steps of an epoch, kept on the device so that no step waits for them."""
-
-    def __init__(
-        self,
-        sums: dict[str, Tensor] | None = None,
-        num_images: int = 0,
-        seconds: float = 0.0,
-        data_seconds: float = 0.0,
-    ) -> None:
-        self.sums = sums or {}
-        self.num_images = num_images
-        self.seconds = seconds
-        self.data_seconds = data_seconds
-
-    def add(self, targets: Tensor, logits: Tensor, losses: dict[str, Tensor]) -> None:
-        """Take a step's losses (means over its batch) and decisions into account."""
-        size = len(targets)
-        values = {name: loss.detach().double() * size for name, loss in losses.items()}
-        values["accuracy"] = (logits.detach().argmax(1) == targets).sum().double()
-        for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.num_images += size
-
-    def means(self) -> dict[str, float]:
-        """Means over the images so far."""
-        return {name: total.item() / self.num_images for name, total in self.sums.items()}
-
-    def timing(self) -> dict[str, float]:
-        """Seconds of training, images a second, and the share of the time that was spent waiting for data."""
-        return {
-            "seconds": self.seconds,
-            "images_per_second": self.num_images / self.seconds,
-            "data_share": self.data_seconds / self.seconds,
-        }
-
-    def state(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return dict(vars(self))
 
 
 def _is_better(val: dict[str, float], best: dict[str, float]) -> bool:

@@ -23,7 +23,7 @@ def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> N
     """Raise UserError with every mistake in a command line, before anything is written."""
     settings = read_command(overrides, extra_dir, multirun)
 
-    from distill_run.run import rehearse  # torch from here on, once nothing else is wrong
+    from distill_run.prepare import rehearse  # torch from here on, once nothing else is wrong
 
     gather(partial(rehearse, point) for point in settings)
 

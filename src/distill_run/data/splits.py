@@ -68,6 +68,11 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return [round(m, 4) for m in mean.tolist()], [round(max(s, 1e-4), 4) for s in std.tolist()]
 
 
+def class_counts(split: Split, num_classes: int) -> Tensor:
+    """How many images (K,) of each class a split has."""
+    return torch.bincount(split.targets.cpu(), minlength=num_classes)
+
+
 def _check_split(name: str, split: Split, train: Split, num_classes: int) -> None:
     if len(split) == 0:
         raise user_error(f"the {name} split is empty", "every split needs at least one image")
@@ -89,7 +94,7 @@ def _absent_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> list[
     """A sentence for each split that lacks classes which others have."""
     notes = []
     for name, split in splits.items():
-        counts = torch.bincount(split.targets.cpu(), minlength=len(classes))
+        counts = class_counts(split, len(classes))
         if absent := [classes[index] for index in (counts == 0).nonzero().flatten().tolist()]:
             shown = ", ".join(absent[:5]) + (f" and {len(absent) - 5} more" if len(absent) > 5 else "")
             notes.append(f"no {name} image of class {shown}")

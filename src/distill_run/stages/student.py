@@ -4,9 +4,10 @@ import dataclasses
 
 from distill_run.objectives.base import Objective
 from distill_run.objectives.none import CrossEntropy
+from distill_run.stages.entry import obtain, save_network
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, obtain, save_network, train
+from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, train
 from distill_run.store import fingerprint
 
 

@@ -13,8 +13,9 @@ from distill_run.evaluate import measure, predict
 from distill_run.models.network import Network
 from distill_run.objectives.base import Outputs
 from distill_run.objectives.none import CrossEntropy
+from distill_run.stages.entry import obtain
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.training import Bench, Plan, Trained, make_network, obtain
+from distill_run.stages.training import Bench, Plan, Trained, make_network
 from distill_run.store import file_hash
 
 

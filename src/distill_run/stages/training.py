@@ -1,14 +1,10 @@
 """What the stages share: the bench that they work at, and a training from its inputs to its artefacts."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import yaml
 from torch import Tensor
 
 from distill_run import checkpoint
@@ -25,7 +21,7 @@ from distill_run.interrupt import StopRequest
 from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.objectives.base import Objective
 from distill_run.schema import Recipe, Settings
-from distill_run.store import Store, fingerprint, write_json, write_json_lines, write_text
+from distill_run.store import Store, write_json_lines
 
 Curve = list[dict[str, float | None]]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
 
@@ -133,15 +129,6 @@ def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
         params=[*network.parameters(), *objective.parameters()],
     )
     schedule = bench.builder.build(plan.recipe.schedule, f"{plan.recipe_key}.schedule", epochs=plan.recipe.epochs)
-    train = bench.dataset.train
-    batches = Batches(
-        train,
-        Views(train.images, bench.settings.dataset.augment, plan.seed),
-        plan.recipe.batch_size,
-        plan.seed,
-        bench.settings.training.views,
-        bench.device.memory_format,
-    )
     return Trainer(
         stage=plan.stage,
         network=network,
@@ -149,11 +136,24 @@ def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
         guide=guide,
         optimizer=optimizer,
         schedule=schedule,
-        batches=batches,
+        batches=make_batches(plan, bench),
         val=bench.dataset.val,
         recipe=plan.recipe,
         seed=plan.seed,
         device=bench.device,
+    )
+
+
+def make_batches(plan: Plan, bench: Bench) -> Batches:
+    """The training split in the order and in the views of the plan's seed."""
+    train = bench.dataset.train
+    return Batches(
+        train,
+        Views(train.images, bench.settings.dataset.augment, plan.seed),
+        plan.recipe.batch_size,
+        plan.seed,
+        bench.settings.training.views,
+        bench.device.memory_format,
     )
 
 
@@ -213,65 +213,3 @@ def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Cu
         lr_search=curve,
         reused=False,
     )
-
-
-# What meta.json holds of a Trained; the rest has files of its own.
-META = (
-    "stage",
-    "fingerprint",
-    "selected",
-    "last",
-    "train_seconds",
-    "images_per_second",
-    "data_share",
-    "peak_memory_bytes",
-    "learning_rate",
-)
-
-
-def save_network(trained: Trained, node: dict[str, Any], bench: Bench, path: Path) -> None:
-    """Write the selected network, with all that is needed to build it again from the file alone."""
-    content = checkpoint.network_content(trained.network, node, trained.name, bench.shape, bench.dataset.classes)
-    checkpoint.save(path, content)
-
-
-def write_entry(trained: Trained, plan: Plan, bench: Bench, directory: Path) -> None:
-    """Write a store entry that `read_entry` reads."""
-    save_network(trained, plan.node, bench, directory / "weights.pt")
-    np.savez(
-        directory / "test_logits.npz",
-        selected=trained.selected_test_logits.numpy(),
-        last=trained.last_test_logits.numpy(),
-    )
-    write_json_lines(directory / "metrics.jsonl", trained.history)
-    write_text(directory / "config.yaml", yaml.safe_dump(inputs_of(plan, bench), sort_keys=False))
-    write_json(directory / "meta.json", {name: getattr(trained, name) for name in META})
-
-
-def read_entry(directory: Path, plan: Plan, bench: Bench, curve: Curve, reused: bool) -> Trained:
-    """What `write_entry` left, with the network on the bench's device; it goes by the plan's name."""
-    network = bench.device.place(checkpoint.rebuild(checkpoint.load(directory / "weights.pt"), bench.builder))
-    with np.load(directory / "test_logits.npz") as logits:
-        selected, last = (torch.from_numpy(logits[name]) for name in ("selected", "last"))
-    rows = (directory / "metrics.jsonl").read_text().splitlines()
-    return Trained(
-        **json.loads((directory / "meta.json").read_text()),
-        name=plan.name,
-        network=network.eval(),
-        selected_test_logits=selected,
-        last_test_logits=last,
-        history=[json.loads(row) for row in rows],
-        lr_search=curve,
-        reused=reused,
-    )
-
-
-def obtain(kind: str, plan: Plan, bench: Bench, curve: Curve) -> Trained:
-    """The store's entry for a training that needs no teacher; it is trained first where there is none."""
-    digest = fingerprint(inputs_of(plan, bench))
-
-    def make(directory: Path) -> None:
-        write_entry(train(plan, bench, digest, None, curve), plan, bench, directory)
-
-    directory, reused = bench.store.obtain(kind, digest, make)
-    return read_entry(directory, plan, bench, curve, reused)

@@ -1,0 +1,232 @@
+"""The training loop: what it does to the networks, and that it is what one would write by hand."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill_run.data.batches import Batch, Batches
+from distill_run.data.source import Split
+from distill_run.data.views import Views
+from distill_run.device import Device, choose_device
+from distill_run.errors import DivergedError
+from distill_run.fit import Trainer
+from distill_run.interrupt import StopRequest
+from distill_run.models.network import Network
+from distill_run.objectives.base import Objective, Outputs
+from distill_run.objectives.none import CrossEntropy
+from distill_run.objectives.soft import SoftTargets
+from distill_run.schedules import Constant, Cosine, Schedule
+from distill_run.schema import AugmentSettings, DeviceSettings, Recipe
+from distill_run.stages.teacher import LiveTeacher
+
+EPOCHS = 3
+
+
+def device() -> Device:
+    return choose_device(DeviceSettings("cpu", "fp32", channels_last=False, compile=False))
+
+
+def split(count: int, seed: int) -> Split:
+    generator = torch.Generator().manual_seed(seed)
+    targets = torch.arange(count) % 3
+    images = torch.randint(0, 80, (count, 1, 6, 6), generator=generator) + 60 * targets.view(-1, 1, 1, 1)
+    return Split(images.to(torch.uint8), targets)
+
+
+def network(seed: int = 0) -> Network:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
+    return Network(layers, [0.4], [0.2])
+
+
+def recipe(**changes: Any) -> Recipe:
+    fixed: dict[str, Any] = {
+        "epochs": EPOCHS,
+        "batch_size": 16,
+        "clip_norm": None,
+        "label_smoothing": 0.0,
+        "patience": None,
+        "lr_search": None,
+        "lr_search_epochs": 1,
+        "optimizer": {},
+        "schedule": {},
+    }
+    return Recipe(**{**fixed, **changes})
+
+
+def make(
+    objective: Objective | None = None,
+    guide: LiveTeacher | None = None,
+    schedule: Schedule | None = None,
+    lr: float = 0.05,
+    student: Network | None = None,
+    **changes: Any,
+) -> Trainer:
+    student = student or network()
+    objective = objective or CrossEntropy(label_smoothing=0.0)
+    train = split(50, seed=1)
+    parameters = [*student.parameters(), *objective.parameters()]
+    return Trainer(
+        stage="student",
+        network=student,
+        objective=objective,
+        guide=guide,
+        optimizer=torch.optim.SGD(parameters, lr=lr, momentum=0.9),
+        schedule=schedule or Constant(epochs=EPOCHS, warmup_epochs=0),
+        batches=Batches(train, Views(train.images, AugmentSettings(1, True, 0), 5), 16, seed=5, num_views=None),
+        val=split(20, seed=2),
+        recipe=recipe(**changes),
+        seed=5,
+        device=device(),
+    )
+
+
+class Watcher:
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.rows: list[dict[str, Any]] = []
+
+    def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
+        self.losses.append(loss.item())
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        self.rows.append(row)
+
+
+def fit(trainer: Trainer) -> Watcher:
+    watcher = Watcher()
+    with StopRequest() as stop:
+        trainer.fit(watcher, lambda _: None, stop)
+    return watcher
+
+
+def test_the_loop_is_the_one_that_one_would_write_by_hand() -> None:
+    """Parity with raw torch: distillation with a live teacher, clipping and a cosine schedule."""
+    guide = LiveTeacher(network(seed=9), device())
+    objective = SoftTargets(temperature=2.0, alpha=0.7, divergence="forward", label_smoothing=0.0)
+    cosine = Cosine(epochs=EPOCHS, final_fraction=0.0, warmup_epochs=0)
+    trainer = make(objective, guide, cosine, clip_norm=0.5)
+    fit(trainer)
+
+    student, teacher = network(), network(seed=9).eval()
+    optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=EPOCHS * trainer.batches.num_steps)
+    student.train()
+    for epoch in range(1, EPOCHS + 1):
+        for batch in trainer.batches.epoch(epoch):
+            logits = student(batch.images)
+            with torch.no_grad():
+                wanted = (teacher(batch.images) / 2).softmax(1)
+            kl = (wanted * (wanted.log() - (logits / 2).log_softmax(1))).sum(1).mean()
+            loss = 0.3 * F.cross_entropy(logits, batch.targets) + 0.7 * 4 * kl
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(student.parameters(), 0.5)
+            optimizer.step()
+            scheduler.step()
+    for name, value in student.state_dict().items():
+        torch.testing.assert_close(trainer.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+
+
+def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> None:
+    teacher = network(seed=9)
+    before = {name: value.clone() for name, value in teacher.state_dict().items()}
+    seen: list[Tensor] = []
+    teacher.architecture.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    guide = LiveTeacher(teacher, device())
+    trainer = make(SoftTargets(temperature=2.0, alpha=0.7, divergence="forward", label_smoothing=0.0), guide)
+    shown: list[Tensor] = []
+    trainer.network.architecture.register_forward_pre_hook(
+        lambda module, inputs: shown.append(inputs[0]) if module.training else None
+    )
+    fit(trainer)
+    assert not any(module.training for module in teacher.modules())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
+    assert all(torch.equal(teacher.state_dict()[name], value) for name, value in before.items())
+    assert len(seen) == len(shown) == EPOCHS * trainer.batches.num_steps
+    assert all(torch.equal(first, second) for first, second in zip(seen, shown, strict=True))
+
+
+def test_what_an_objective_learns_is_trained_and_saved() -> None:
+    class Scaled(Objective):
+        needs = "nothing"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def losses(
+            self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            return F.cross_entropy(student_outputs.logits * self.scale, batch.targets), {}
+
+    trainer = make(Scaled())
+    fit(trainer)
+    scale = trainer.state()["objective"]["scale"]
+    assert scale != 1.0
+    assert not any("scale" in name for name in trainer.state()["network"])
+
+
+def test_the_best_epoch_on_validation_is_selected_and_ties_go_to_the_lower_nll() -> None:
+    trainer = make()
+    watcher = fit(trainer)
+    best = max(watcher.rows, key=lambda row: (row["val"]["accuracy"], -row["val"]["nll"]))
+    assert trainer.selected["epoch"] == best["epoch"]
+    assert trainer.selected["val"] == best["val"]
+    trainer.network.architecture.load_state_dict(trainer.selected["weights"])
+    assert trainer.measure_val() == best["val"]
+
+
+def test_an_epoch_s_figures_are_means_over_its_images() -> None:
+    watcher = fit(make())
+    sizes = [16, 16, 16, 2]
+    losses = watcher.losses[:4]
+    expected = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+    assert watcher.rows[0]["train"]["loss"] == pytest.approx(expected, rel=1e-6)
+    assert watcher.rows[0]["train"]["cross_entropy"] == watcher.rows[0]["train"]["loss"]
+    assert 0 <= watcher.rows[0]["data_share"] <= 1
+
+
+def test_clipping_limits_the_step() -> None:
+    start = torch.cat([parameter.detach().flatten() for parameter in network().parameters()])
+    trainer = make(clip_norm=1e-3, epochs=1, schedule=Constant(epochs=1, warmup_epochs=0))
+    fit(trainer)
+    end = torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
+    # Four steps of at most lr * 1e-3, which momentum 0.9 stretches to 1 + 1.9 + 2.71 + 3.439 of them.
+    assert 0 < (end - start).norm() <= 0.05 * 1e-3 * 9.05
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
+    trainer = make(lr=0.05)
+    fit(trainer)
+    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
+    trainer.recipe = recipe(epochs=EPOCHS + 1)
+    trainer.batches.split.targets[:] = 0
+
+    class Broken(Objective):
+        needs = "nothing"
+
+        def losses(
+            self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
+        ) -> tuple[Tensor, dict[str, Tensor]]:
+            broken = student_outputs.logits.sum() * float("inf")
+            return broken, {"broken": broken}
+
+    trainer.objective = Broken()
+    saved: list[dict[str, Any]] = []
+    with StopRequest() as stop, pytest.raises(DivergedError) as caught:
+        trainer.fit(Watcher(), saved.append, stop)
+    assert str(caught.value).startswith("the student's loss is not finite at epoch 4, step 1: loss=")
+    assert "broken=" in str(caught.value)
+    assert (saved[-1]["epoch"], saved[-1]["step"]) == (4, 0)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.network.named_parameters())
+
+
+def test_patience_ends_a_training_that_does_not_improve() -> None:
+    trainer = make(lr=1e-12, epochs=30, patience=2)
+    watcher = fit(trainer)
+    assert len(watcher.rows) == trainer.selected["epoch"] + 2 < 30

@@ -1,0 +1,27 @@
+"""The picture of augmented training images."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from distill_run.data.batches import Batches
+from distill_run.data.source import Split
+from distill_run.data.views import Views
+from distill_run.report.preview import CAPTION, CELL, NUM_SAMPLES, NUM_VIEWS, draw_views
+from distill_run.schema import AugmentSettings
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_rows_are_the_image_as_it_is_and_its_views(channels: int, tmp_path: Path) -> None:
+    images = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, channels, 6, 6).contiguous() * 10 + 50
+    split = Split(images, torch.arange(16) % 2)
+    batches = Batches(split, Views(images, AugmentSettings(2, True, 0), seed=0), 4, seed=0, num_views=None)
+    draw_views(batches, ("a class with a long name", "b"), tmp_path / "plots" / "views.png")
+    sheet = np.asarray(Image.open(tmp_path / "plots" / "views.png"))
+    assert sheet.shape == (CAPTION + (NUM_VIEWS + 1) * CELL, NUM_SAMPLES * CELL, 3)
+    first_row = sheet[CAPTION + CELL // 2, CELL // 2 :: CELL]
+    assert first_row[:, 0].tolist() == [50 + 10 * index for index in (0, 2, 4, 6, 8, 10, 12, 15)]
+    assert (sheet[CAPTION + CELL :, : CELL - 2] == 0).any()  # a crop reaches into the padding
