@@ -18,10 +18,9 @@ def batches_of(
     batch_size: int,
     seed: int = 0,
     num_views: int | None = None,
-    memory_format: torch.memory_format = torch.contiguous_format,
 ) -> Batches:
     split = some_split(num, 3, (2, 3, 3))
-    return Batches(split, Views(split.images, AUGMENT, seed), batch_size, seed, num_views, memory_format)
+    return Batches(split, Views(split.images, AUGMENT, seed), batch_size, seed, num_views)
 
 
 def order_of(batches: list[Batch]) -> list[int]:
@@ -105,11 +104,3 @@ def test_targets_and_images_belong_to_the_indices() -> None:
         assert batch.targets.tolist() == [index % 3 for index in batch.indices.tolist()]
         assert batch.view == 3
         assert torch.equal(batch.images, views.render(batch.indices, 3))
-
-
-def test_images_lie_in_memory_as_asked() -> None:
-    (batch,) = batches_of(6, 6, memory_format=torch.channels_last).epoch(1)
-    (plain,) = batches_of(6, 6).epoch(1)
-    assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    assert plain.images.is_contiguous()
-    assert torch.equal(batch.images, plain.images)

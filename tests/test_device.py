@@ -95,9 +95,13 @@ def test_only_half_precision_scales_its_gradients() -> None:
     assert Device(wanted("cpu", "fp16"), ()).grad_scaler().is_enabled()
 
 
-def test_the_memory_format_follows_the_setting() -> None:
-    assert choose_device(wanted(channels_last=True)).memory_format is torch.channels_last
-    assert choose_device(wanted(channels_last=False)).memory_format is torch.contiguous_format
+@pytest.mark.parametrize(("channels", "setting", "expected"), [(8, True, True), (8, False, False), (4, True, False)])
+def test_weights_are_channels_last_where_asked_for_and_where_it_pays(
+    channels: int, setting: bool, expected: bool
+) -> None:
+    module = choose_device(wanted(channels_last=setting)).place(nn.Conv2d(3, channels, kernel_size=3))
+    assert module.weight.is_contiguous(memory_format=torch.channels_last) is expected
+    assert module(torch.rand(2, 3, 5, 5)).is_contiguous(memory_format=torch.channels_last) is expected
 
 
 def test_the_peak_memory_of_the_cpu_is_not_measured() -> None:

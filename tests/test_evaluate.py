@@ -11,7 +11,6 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-from distill_run.data.source import Split
 from distill_run.evaluate import CHUNK_SIZE, NUM_BINS, confusion, fidelity, measure, predict, reliability
 from helpers import TinyClassifier, examples, fill, numpy_cross_entropy, some_logits, some_split
 
@@ -138,7 +137,7 @@ def test_predicting_is_a_plain_forward_in_eval_mode(network: nn.Module) -> None:
     split = some_split(2 * CHUNK_SIZE + 3, 3)
     with torch.no_grad():
         expected = network.eval()(split.images.float() / 255)
-    logits = predict(network, split, torch.contiguous_format)
+    logits = predict(network, split)
     assert logits.dtype == torch.float32
     assert torch.allclose(logits, expected, atol=1e-6)
     assert not logits.requires_grad
@@ -147,29 +146,15 @@ def test_predicting_is_a_plain_forward_in_eval_mode(network: nn.Module) -> None:
 @pytest.mark.parametrize("is_training", [True, False])
 def test_predicting_does_not_depend_on_the_mode_and_restores_it(network: nn.Module, is_training: bool) -> None:
     split = some_split(20, 3)
-    expected = predict(network.eval(), split, torch.contiguous_format)
+    expected = predict(network.eval(), split)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     network.train(is_training)
-    assert torch.equal(predict(network, split, torch.contiguous_format), expected)
+    assert torch.equal(predict(network, split), expected)
     assert all(module.training is is_training for module in network.modules())
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_predicting_draws_nothing_from_the_global_generator(network: nn.Module) -> None:
     before = torch.get_rng_state()
-    predict(network.train(), some_split(20, 3), torch.contiguous_format)
+    predict(network.train(), some_split(20, 3))
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_memory_format_reaches_the_network_and_changes_no_decision() -> None:
-    seen: list[bool] = []
-
-    class Spy(nn.Module):
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
-            seen.append(images.is_contiguous(memory_format=torch.channels_last))
-            return images.mean((2, 3))
-
-    split: Split = some_split(10, 3, (3, 4, 4))
-    logits = [predict(Spy(), split, layout) for layout in (torch.channels_last, torch.contiguous_format)]
-    assert seen == [True, False]
-    assert torch.allclose(logits[0], logits[1])

@@ -144,8 +144,9 @@ def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> Non
         lambda module, inputs: shown.append(inputs[0]) if module.training else None
     )
     fit(trainer)
-    assert not any(module.training for module in teacher.modules())
-    assert all(parameter.grad is None and not parameter.requires_grad for parameter in teacher.parameters())
+    assert not any(module.training for module in guide.network.modules())
+    assert all(parameter.grad is None and not parameter.requires_grad for parameter in guide.network.parameters())
+    assert all(parameter.grad is None for parameter in teacher.parameters())
     assert all(torch.equal(teacher.state_dict()[name], value) for name, value in before.items())
     assert len(seen) == len(shown) == EPOCHS * trainer.batches.num_steps
     assert all(torch.equal(first, second) for first, second in zip(seen, shown, strict=True))

@@ -160,7 +160,7 @@ def test_without_a_baseline_there_is_no_gap(tmp_path: Path) -> None:
 def test_mode_none_trains_the_baseline_twice(tmp_path: Path) -> None:
     report = tiny_run(tmp_path, "mode=none")
     assert report.summary["student"]["last"] == report.summary["baseline"]["last"]
-    assert report.summary["conclusion"].startswith("Distillation changed nothing: the student reaches ")
+    assert report.summary["conclusion"].startswith("Distillation changed nothing: ")
 
 
 def test_alpha_zero_is_the_baseline(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_a_teacher_of_another_shape_is_refused_before_anything_is_written(
         weights = load_network(checkpoint).architecture.state_dict()
         checkpoint = tmp_path / "plain.pt"
         torch.save(weights, checkpoint)
-        expected = "the checkpoint lacks head.0.bias, head.0.weight, head.2.bias and 3 more of teacher=mlp"
+        expected = "the checkpoint lacks head.2.bias, head.2.weight, head.4.bias and 1 more of teacher=mlp"
     with pytest.raises(UserError) as caught:
         tiny_run(tmp_path, f"teacher_checkpoint={checkpoint}", *overrides)
     assert expected in str(caught.value)

@@ -29,14 +29,14 @@ class Device:
         """The device, as torch names it."""
         return torch.device(self.settings.kind)
 
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """How images lie in memory."""
-        return torch.channels_last if self.settings.channels_last else torch.contiguous_format
-
     def place(self, module: ModuleT) -> ModuleT:
-        """The module, moved to the device, with its weights in the memory format of the images."""
-        return module.to(self.torch_device).to(memory_format=self.memory_format)
+        """The module, moved to the device, its weights channels-last where that is asked for and pays.
+
+        Convolutions with such weights give channels-last outputs, whatever the format of the images.
+        """
+        wants_it = self.settings.channels_last and (self.settings.kind != "cpu" or _fills_vectors(module))
+        memory_format = torch.channels_last if wants_it else torch.contiguous_format
+        return module.to(self.torch_device).to(memory_format=memory_format)
 
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks compute in the chosen precision."""
@@ -55,6 +55,14 @@ class Device:
     def peak_memory_bytes(self) -> int | None:
         """The most memory that tensors took on the device since the reset; None where that is not measured."""
         return torch.cuda.max_memory_allocated() if self.settings.kind == "cuda" else None
+
+
+def _fills_vectors(module: nn.Module) -> bool:
+    """Whether a CPU's batch norm, which works on 8 channels at once in this format, is not held up by fewer.
+
+    With 4 channels it took ten times as long as in the contiguous format (AVX2, torch 2.15).
+    """
+    return all(conv.out_channels >= 8 for conv in module.modules() if isinstance(conv, nn.Conv2d))
 
 
 def choose_device(wanted: DeviceSettings) -> Device:

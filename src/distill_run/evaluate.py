@@ -12,14 +12,13 @@ NUM_BINS = 15
 
 
 @torch.no_grad()
-def predict(network: nn.Module, split: Split, memory_format: torch.memory_format) -> Tensor:
+def predict(network: nn.Module, split: Split) -> Tensor:
     """Logits (N, K) of a split's images as they are, without augmentation, in float32 on the CPU."""
     was_training = network.training
     network.eval()
     chunks = []
     for chunk in torch.split(split.images, CHUNK_SIZE):
-        images = (chunk.float() / 255).contiguous(memory_format=memory_format)
-        chunks.append(network(images).float())
+        chunks.append(network(chunk.float() / 255).float())
     network.train(was_training)
     return torch.cat(chunks).cpu()
 

@@ -136,7 +136,7 @@ class Trainer:
 
     def measure_val(self) -> dict[str, float]:
         """The network's figures on the validation split as it is now."""
-        return measure(predict(self.network, self.val, self.device.memory_format), self.val.targets.cpu())
+        return measure(predict(self.network, self.val), self.val.targets.cpu())
 
     def state(self) -> dict[str, Any]:
         """Everything that a resume needs, as plain containers and tensors."""

@@ -67,7 +67,7 @@ def resumed_config(composed: DictConfig, overrides: list[str]) -> DictConfig:
         raise user_error(f"resume={run_dir} has no checkpoint yet", "run its command again, without resume=")
     saved = OmegaConf.load(saved_path)
     assert isinstance(saved, DictConfig)
-    mistakes = []
+    mistakes: dict[Mistake, None] = {}  # several overrides may speak of one key
     for override in parse(overrides):
         key = override.key_or_group.replace("/", ".")
         if key in MAY_MOVE:
@@ -77,7 +77,7 @@ def resumed_config(composed: DictConfig, overrides: list[str]) -> DictConfig:
             if given in (None, "auto", before) or name in MAY_MOVE:
                 continue
             remedy = "leave that key out, or start a new run without resume="
-            mistakes.append(Mistake(f"{name} was {show(before)}, the command says {show(given)}", remedy))
+            mistakes[Mistake(f"{name} was {show(before)}, the command says {show(given)}", remedy)] = None
     if mistakes:
         raise UserError(mistakes)
     return saved

@@ -33,14 +33,12 @@ class Batches:
         batch_size: int,
         seed: int,
         num_views: int | None,
-        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         self.split = split
         self.views = views
         self.batch_size = batch_size
         self.seed = seed
         self.num_views = num_views
-        self.memory_format = memory_format
 
     @property
     def num_steps(self) -> int:
@@ -55,5 +53,4 @@ class Batches:
         view = epoch - 1 if self.num_views is None else (epoch - 1) % self.num_views
         for step in range(first_step, self.num_steps):
             indices = order[step * self.batch_size : (step + 1) * self.batch_size]
-            images = self.views.render(indices, view).contiguous(memory_format=self.memory_format)
-            yield Batch(indices, images, self.split.targets[indices], view)
+            yield Batch(indices, self.views.render(indices, view), self.split.targets[indices], view)

@@ -10,6 +10,7 @@ from distill_run.data.batches import Batch
 from distill_run.device import Device
 from distill_run.errors import user_error
 from distill_run.evaluate import measure, predict
+from distill_run.models.folding import fold_batch_norm
 from distill_run.models.network import Network
 from distill_run.objectives.base import Outputs
 from distill_run.objectives.none import CrossEntropy
@@ -23,11 +24,11 @@ class LiveTeacher:
     """The frozen teacher, asked for each batch.
 
     Frozen: its parameters take no gradient and batch norm uses its running statistics, so that what it says of
-    an image depends on that image alone.
+    an image depends on that image alone. It is a copy, with the batch norm folded into the convolutions.
     """
 
     def __init__(self, network: Network, device: Device) -> None:
-        self.network = network.requires_grad_(False).eval()
+        self.network = device.place(fold_batch_norm(network.eval())).requires_grad_(False)
         self.device = device
 
     @no_grad()
@@ -78,8 +79,8 @@ def obtain_teacher(bench: Bench) -> Trained:
 
 def _from_checkpoint(path: Path, bench: Bench) -> Trained:
     network, name = load_teacher(path, bench)
-    logits = predict(network, bench.dataset.test, bench.device.memory_format)
-    val_logits = predict(network, bench.dataset.val, bench.device.memory_format)
+    logits = predict(network, bench.dataset.test)
+    val_logits = predict(network, bench.dataset.val)
     figures = {"epoch": None, "val": measure(val_logits, bench.dataset.val.targets.cpu())}
     return Trained(
         stage="teacher",

@@ -153,7 +153,6 @@ def make_batches(plan: Plan, bench: Bench) -> Batches:
         plan.recipe.batch_size,
         plan.seed,
         bench.settings.training.views,
-        bench.device.memory_format,
     )
 
 
@@ -192,7 +191,7 @@ def train(plan: Plan, bench: Bench, digest: str, guide: Guide | None, curve: Cur
 def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Curve) -> Trained:
     """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
     network, history = trainer.network, trainer.history
-    last_test_logits = predict(network, bench.dataset.test, bench.device.memory_format)
+    last_test_logits = predict(network, bench.dataset.test)
     network.architecture.load_state_dict(trainer.selected["weights"])
     seconds = sum(row["seconds"] for row in history)
     return Trained(
@@ -202,7 +201,7 @@ def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Cu
         fingerprint=digest,
         selected={"epoch": trainer.selected["epoch"], "val": trainer.selected["val"]},
         last={"epoch": history[-1]["epoch"], "val": history[-1]["val"]},
-        selected_test_logits=predict(network, bench.dataset.test, bench.device.memory_format),
+        selected_test_logits=predict(network, bench.dataset.test),
         last_test_logits=last_test_logits,
         history=history,
         train_seconds=seconds,

@@ -1,0 +1,27 @@
+"""Batch norm folded into the convolutions before it: the same function of a frozen network for less work."""
+
+import copy
+from itertools import pairwise
+
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+
+def fold_batch_norm(network: nn.Module) -> nn.Module:
+    """A copy of a network in eval mode, in which a Conv2d that a BatchNorm2d follows in a Sequential has taken it in.
+
+    In eval mode batch norm is an affine map of each channel, so the outputs are equal but for rounding.
+    """
+    assert not network.training
+    folded = copy.deepcopy(network)
+    for module in folded.modules():
+        if isinstance(module, nn.Sequential):
+            _fold_neighbours(module)
+    return folded.eval()
+
+
+def _fold_neighbours(layers: nn.Sequential) -> None:
+    for (name, convolution), (next_name, norm) in pairwise(list(layers.named_children())):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(layers, name, fuse_conv_bn_eval(convolution, norm))
+            setattr(layers, next_name, nn.Identity())
