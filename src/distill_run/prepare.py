@@ -112,7 +112,8 @@ def _introduce(dataset: Dataset, name: str, console: Console) -> None:
     sizes = []
     for split_name, split in (("train", dataset.train), ("validation", dataset.val), ("test", dataset.test)):
         counts = class_counts(split, len(dataset.classes)).tolist()
-        sizes.append(f"{len(split):,} {split_name} ({min(counts):,} to {max(counts):,} a class)")
+        spread = f"{min(counts):,}" + (f" to {max(counts):,}" if max(counts) > min(counts) else "")
+        sizes.append(f"{len(split):,} {split_name} ({spread} a class)")
         log.info("%s images a class: %s", split_name, dict(zip(dataset.classes, counts, strict=True)))
     console.note(f"dataset: {name}, {len(dataset.classes)} classes, images of {height}x{width}: {', '.join(sizes)}")
     for note in dataset.notes:

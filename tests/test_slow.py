@@ -1,0 +1,41 @@
+"""What takes long: compiling networks, and the benchmark. Marked `slow`."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from conftest import TINY
+from distill_run import benchmark
+from distill_run.config import compose_config
+from distill_run.run import run
+
+pytestmark = pytest.mark.slow
+
+
+def test_a_compiled_network_learns_the_same(tmp_path: Path) -> None:
+    if shutil.which("c++") is None:
+        pytest.skip("torch.compile needs a C++ compiler on the CPU")
+    accuracies = []
+    for compiled in ("false", "true"):
+        overrides = [*TINY, f"device.compile={compiled}", f"store_dir={tmp_path / 'store'}"]
+        report = run(compose_config(overrides), tmp_path / compiled)
+        accuracies.append(report.summary["student"]["last"]["val"]["nll"])
+    assert accuracies[1] == pytest.approx(accuracies[0], rel=1e-3)
+
+
+def test_bf16_trains_on_any_cpu(tmp_path: Path) -> None:
+    overrides = [*TINY, "device.precision=bf16", f"store_dir={tmp_path / 'store'}"]
+    report = run(compose_config(overrides), tmp_path / "run")
+    assert report.summary["student"]["last"]["val"]["nll"] < 3
+
+
+def test_the_benchmark_prints_both_speeds_and_their_ratio(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(benchmark, "NUM_IMAGES", 640)
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    benchmark.main(["teacher=cnn_tiny", "student=cnn_tiny", "device=cpu", "device.precision=fp32"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-4] == "cnn_tiny -> cnn_tiny, batch 128, on cpu"
+    assert [line.split("  ")[0] for line in lines[-3:]] == ["DataLoader + PIL, fp32", "distill-run, fp32", "ratio"]
