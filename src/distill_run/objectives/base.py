@@ -31,10 +31,14 @@ class Objective(nn.Module, ABC):
         """The scalar to minimise and its named parts, unweighted, for the record."""
 
 
-def mix(cross_entropy: Tensor, distillation: Tensor, alpha: float) -> Tensor:
-    """(1 - alpha) * cross_entropy + alpha * distillation; at 0 and at 1 the other term is left out exactly."""
+def mix(cross_entropy: Tensor, distillation: Tensor, alpha: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """(1 - alpha) * cross_entropy + alpha * distillation, and the two parts; what `Objective.losses` returns.
+
+    At alpha 0 and 1 the other term is left out exactly, so that nothing of it reaches a gradient.
+    """
+    parts = {"cross_entropy": cross_entropy, "distillation": distillation}
     if alpha == 0:
-        return cross_entropy
+        return cross_entropy, parts
     if alpha == 1:
-        return distillation
-    return (1 - alpha) * cross_entropy + alpha * distillation
+        return distillation, parts
+    return (1 - alpha) * cross_entropy + alpha * distillation, parts

@@ -34,5 +34,4 @@ class HardTargets(Objective):
         assert teacher_outputs is not None
         task = cross_entropy(student_outputs.logits, batch.targets, self.label_smoothing)
         distillation = hard_target_loss(student_outputs.logits, teacher_outputs.logits, self.label_smoothing)
-        parts = {"cross_entropy": task, "distillation": distillation}
-        return mix(task, distillation, self.alpha), parts
+        return mix(task, distillation, self.alpha)

@@ -39,5 +39,4 @@ class SoftTargets(Objective):
         distillation = soft_target_loss(
             student_outputs.logits, teacher_outputs.logits, self.temperature, self.divergence
         )
-        parts = {"cross_entropy": task, "distillation": distillation}
-        return mix(task, distillation, self.alpha), parts
+        return mix(task, distillation, self.alpha)

@@ -3,29 +3,16 @@
 import dataclasses
 
 from distill_run.objectives.base import Objective
-from distill_run.objectives.none import CrossEntropy
 from distill_run.stages.entry import obtain, save_network
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, train
+from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, plan_alone, train
 from distill_run.store import fingerprint
 
 
 def baseline_plan(bench: Bench) -> Plan:
     """How the baseline is trained: exactly as the student is, but for the objective."""
-    settings = bench.settings
-    recipe = settings.training.student
-    return Plan(
-        stage="baseline",
-        key="student",
-        recipe_key="training.student",
-        name=settings.names.student,
-        node=settings.student,
-        recipe=recipe,
-        seed=settings.seed,
-        objective=CrossEntropy(label_smoothing=recipe.label_smoothing),
-        inputs={},
-    )
+    return plan_alone("baseline", "student", bench.settings.seed, bench)
 
 
 def find_student_rate(bench: Bench) -> tuple[Plan, Curve]:

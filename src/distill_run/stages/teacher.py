@@ -13,10 +13,9 @@ from distill_run.evaluate import measure, predict
 from distill_run.models.folding import fold_batch_norm
 from distill_run.models.network import Network
 from distill_run.objectives.base import Outputs
-from distill_run.objectives.none import CrossEntropy
 from distill_run.stages.entry import obtain
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.training import Bench, Plan, Trained, make_network
+from distill_run.stages.training import Bench, Trained, make_network, plan_alone
 from distill_run.store import file_hash
 
 
@@ -40,30 +39,13 @@ class LiveTeacher:
         return Outputs(logits)
 
 
-def teacher_plan(bench: Bench) -> Plan:
-    """How the teacher is trained: with cross-entropy, from a seed of its own."""
-    settings = bench.settings
-    recipe = settings.training.teacher
-    return Plan(
-        stage="teacher",
-        key="teacher",
-        recipe_key="training.teacher",
-        name=settings.names.teacher,
-        node=settings.teacher,
-        recipe=recipe,
-        seed=settings.teacher_seed,
-        objective=CrossEntropy(label_smoothing=recipe.label_smoothing),
-        inputs={},
-    )
-
-
 def obtain_teacher(bench: Bench) -> Trained:
     """The trained teacher; says where it comes from and how good it is on validation."""
     if bench.settings.teacher_checkpoint is not None:
         teacher = _from_checkpoint(Path(bench.settings.teacher_checkpoint), bench)
         origin = f"loaded from {bench.settings.teacher_checkpoint}"
     else:
-        plan, curve = find_learning_rate(teacher_plan(bench), bench)
+        plan, curve = find_learning_rate(plan_alone("teacher", "teacher", bench.settings.teacher_seed, bench), bench)
         teacher = obtain("teacher", plan, bench, curve)
         origin = "reused from the store" if teacher.reused else "trained"
     mean, std = (values.flatten().tolist() for values in (teacher.network.mean, teacher.network.std))

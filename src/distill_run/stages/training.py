@@ -3,7 +3,7 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -20,6 +20,7 @@ from distill_run.fit import Guide, Trainer
 from distill_run.interrupt import StopRequest
 from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.objectives.base import Objective
+from distill_run.objectives.none import CrossEntropy
 from distill_run.schema import Recipe, Settings
 from distill_run.store import Store, write_json_lines
 
@@ -95,6 +96,22 @@ class Trained:
     learning_rate: float | None
     lr_search: Curve
     reused: bool
+
+
+def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, bench: Bench) -> Plan:
+    """The training of the architecture at `key` by its recipe, with cross-entropy and no teacher."""
+    recipe: Recipe = getattr(bench.settings.training, key)
+    return Plan(
+        stage=stage,
+        key=key,
+        recipe_key=f"training.{key}",
+        name=getattr(bench.settings.names, key),
+        node=getattr(bench.settings, key),
+        recipe=recipe,
+        seed=seed,
+        objective=CrossEntropy(label_smoothing=recipe.label_smoothing),
+        inputs={},
+    )
 
 
 def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
