@@ -46,6 +46,18 @@ def test_the_node_is_not_changed() -> None:
     assert node == SOFT
 
 
+def test_the_code_hash_follows_the_user_s_own_files_and_only_where_they_are_used(tmp_path: Path) -> None:
+    (tmp_path / "hashed_net.py").write_text("def net():\n    return 1\n")
+    builder = Builder(code_dir=tmp_path)
+    own, packaged = {"_target_": "hashed_net.net"}, {"_target_": "torch.optim.SGD"}
+    before = builder.code_hash(own, packaged)
+    assert before is not None
+    assert builder.code_hash(packaged) is None
+    assert Builder().code_hash(own) is None
+    (tmp_path / "hashed_net.py").write_text("def net():\n    return 2\n")
+    assert builder.code_hash(own) not in (None, before)
+
+
 @pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "shutil.rmtree", "torchx.Evil", "distill_run2.X"])
 def test_a_target_outside_the_trusted_packages_is_refused(target: str) -> None:
     package = target.split(".")[0]

@@ -97,6 +97,31 @@ def test_all_mistakes_are_told_at_once(
     assert err.count("error: ") == len(mistakes)
 
 
+def test_what_was_in_the_run_directory_stays_when_the_run_fails_early(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = photos.parent
+    monkeypatch.chdir(folder)
+    (folder / "mine").mkdir()
+    (folder / "mine" / "keep.txt").write_text("precious")
+    next((photos / "train" / "day").iterdir()).write_bytes(b"")
+    for run_dir in ("mine", "."):
+        overrides = ["dataset=image_folder", "dataset.root=photos", f"hydra.run.dir={run_dir}"]
+        status, _, err = run_main(monkeypatch, capsys, *overrides)
+        assert status == 1
+        assert "cannot be read: it is empty" in err
+    assert (folder / "mine" / "keep.txt").read_text() == "precious"
+    assert {path.name for path in folder.iterdir()} <= {"mine", "photos", "outputs"}
+
+
+def test_a_sweep_cannot_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_main(monkeypatch, capsys, "-m", "resume=somewhere", "seed=0,1")
+    assert (status, err) == (1, "error: resume= goes on with a single run\n  leave -m out\n")
+
+
 def test_every_value_of_a_sweep_is_checked_before_the_first_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,7 +11,7 @@ from distill_run.data.batches import Batch, Batches
 from distill_run.data.source import Split
 from distill_run.data.views import Views
 from distill_run.device import Device, choose_device
-from distill_run.errors import DivergedError
+from distill_run.errors import DivergedError, Interrupted
 from distill_run.fit import Trainer
 from distill_run.interrupt import StopRequest
 from distill_run.models.network import Network
@@ -225,6 +225,28 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     assert "broken=" in str(caught.value)
     assert (saved[-1]["epoch"], saved[-1]["step"]) == (4, 0)
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.named_parameters())
+
+
+def test_a_validation_loss_that_is_not_finite_stops_too() -> None:
+    trainer = make(lr=1e38, epochs=1)
+    trainer.batches.batch_size = 50  # one step, whose own loss is still finite
+    with pytest.raises(DivergedError, match="the student's validation loss is not finite after epoch 1"):
+        fit(trainer)
+
+
+def test_a_training_cut_after_the_first_of_its_steps_has_spent_time() -> None:
+    trainer = make(epochs=1)
+    trainer.batches.batch_size = 50
+    saved: list[dict[str, Any]] = []
+    watcher = Watcher()
+    with StopRequest() as stop:
+        watcher.stepped = lambda *_: setattr(stop, "requested", True)  # type: ignore[method-assign]
+        with pytest.raises(Interrupted):
+            trainer.fit(watcher, saved.append, stop)
+    again = make(epochs=1)
+    again.batches.batch_size = 50
+    again.load_state(saved[-1])
+    assert fit(again).rows[0]["images_per_second"] > 0
 
 
 def test_patience_ends_a_training_that_does_not_improve() -> None:

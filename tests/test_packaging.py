@@ -30,11 +30,3 @@ def test_every_folder_of_conf_and_of_the_source_is_a_listed_package(
 def test_the_configuration_lies_beside_the_code() -> None:
     assert (config_dir() / "config.yaml").is_file()
     assert config_dir() in (CHECKOUT / "conf", Path(config_dir().parent / "conf"))
-
-
-def test_the_version_is_written_once_in_the_project_and_once_in_the_package(
-    project: dict[str, dict[str, object]],
-) -> None:
-    import distill_run
-
-    assert project["project"]["version"] == distill_run.__version__

@@ -100,10 +100,12 @@ def make_findings(networks: dict[str, Trained], dataset: Dataset, run_dir: Path)
         seed=7,
         names=SimpleNamespace(dataset="made_up", mode="soft"),
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
+        teacher_checkpoint="/models/<t>_big.pt",
+        code_dir=None,
     )
     summary = summarise(cast(Settings, settings), dataset, SHAPE, networks, ["watch <out> for a|b"])
     environment = {"command": COMMAND, "torch": "2.15", "git_dirty": False, "cuda": None}
-    return Findings(summary, networks, dataset, CONFIG, environment, run_dir)
+    return Findings(summary, networks, dataset, cast(Settings, settings), CONFIG, environment, run_dir)
 
 
 @pytest.fixture(scope="module")

@@ -129,6 +129,23 @@ def test_a_store_may_have_moved(uninterrupted: Path) -> None:
     assert OmegaConf.select(config, "training.views") == 2
 
 
+def test_a_null_contradicts_a_value(uninterrupted: Path) -> None:
+    overrides = [f"resume={uninterrupted}", "training.student.clip_norm=null"]
+    with pytest.raises(UserError, match=r"training.student.clip_norm was 0.5, the command says null"):
+        resumed_config(compose_config(overrides), overrides)
+
+
+def test_images_and_what_was_decoded_may_have_moved(tmp_path: Path, photos: Path) -> None:
+    overrides = [*TINY, "dataset=image_folder", f"dataset.root={photos}", f"store_dir={tmp_path / 'store'}"]
+    run(compose_config(overrides), tmp_path / "run")
+    photos.rename(tmp_path / "moved")
+    overrides = [f"resume={tmp_path / 'run'}", f"dataset.root={tmp_path / 'moved'}", f"store_dir={tmp_path / 'new'}"]
+    config = resumed_config(compose_config(overrides), overrides)
+    assert config.dataset.source.root == str(tmp_path / "moved")
+    assert config.dataset.source.prepared_dir == str(tmp_path / "new" / "prepared")
+    run(config, tmp_path / "run")
+
+
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     overrides = [f"resume={tmp_path}"]

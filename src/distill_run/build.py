@@ -4,11 +4,11 @@ A component is a mapping with a `_target_` and the constructor's arguments. Targ
 allow-list, because a configuration or a checkpoint may come from somebody else.
 """
 
+import hashlib
 import importlib
-import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
 class Builder:
     """Builds components whose targets lie in trusted packages or in the user's own folder of code."""
 
-    def __init__(self, trusted_packages: tuple[str, ...] = OWN_PACKAGES, code_dir: Path | None = None) -> None:
-        self.trusted_packages = trusted_packages
+    def __init__(self, trusted_packages: Sequence[str] = OWN_PACKAGES, code_dir: Path | None = None) -> None:
+        self.trusted_packages = tuple(trusted_packages)
         self.code_dir = code_dir
 
     def build(self, node: Mapping[str, Any], key: str, **injected: Any) -> Any:
@@ -57,6 +57,16 @@ class Builder:
             raise user_error(f"{key} lacks {', '.join(missing)}", f"add {key}.{missing[0]}=VALUE")
         return target
 
+    def code_hash(self, *nodes: Mapping[str, Any]) -> str | None:
+        """The sha256 of all Python files of the user's folder, where one of the nodes names a target in it."""
+        if not any(self._is_own_code(node["_target_"].rpartition(".")[0]) for node in nodes):
+            return None
+        assert self.code_dir is not None
+        digest = hashlib.sha256()
+        for path in sorted(self.code_dir.rglob("*.py")):
+            digest.update(str(path.relative_to(self.code_dir)).encode() + b"\0" + path.read_bytes() + b"\0")
+        return digest.hexdigest()
+
     def _locate(self, path: str, key: str) -> Callable[..., Any]:
         module_name, _, name = path.rpartition(".")
         if not self._is_trusted(module_name):
@@ -74,8 +84,10 @@ class Builder:
         return target  # type: ignore[no-any-return]
 
     def _is_trusted(self, module_name: str) -> bool:
-        if any(f"{module_name}.".startswith(f"{package}.") for package in self.trusted_packages):
-            return True
+        trusted = any(f"{module_name}.".startswith(f"{package}.") for package in self.trusted_packages)
+        return trusted or self._is_own_code(module_name)
+
+    def _is_own_code(self, module_name: str) -> bool:
         if self.code_dir is None or not module_name:
             return False
         folder = self.code_dir / module_name.split(".")[0]

@@ -3,13 +3,13 @@
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill_run.build import Builder
+from distill_run.build import OWN_PACKAGES, Builder
 from distill_run.errors import user_error
 from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.store import atomic_path
@@ -75,17 +75,20 @@ def is_network(content: Any) -> bool:
     return isinstance(content, dict) and content.keys() >= NETWORK_KEYS
 
 
-def load_network(path: str | Path, code_dir: str | Path | None = None) -> Network:
+def load_network(
+    path: str | Path, code_dir: str | Path | None = None, trusted_packages: Sequence[str] = OWN_PACKAGES
+) -> Network:
     """The network in a run's student.pt or a store entry's weights.pt, in eval mode on the CPU.
 
     It takes images (N, C, H, W) in 0..1 and gives logits (N, K). `code_dir` is the folder of Python files where
-    an architecture of your own is defined. Raises UserError for a file that is not such a network.
+    an architecture of your own is defined; `trusted_packages` are those that may define one otherwise. Raises
+    UserError for a file that is not such a network.
     """
     path = Path(path)
     content = load(path)
     if not is_network(content):
         raise user_error(f"{path} holds no network of distill-run", "give a run's checkpoints/student.pt")
-    network = rebuild(content, Builder(code_dir=Path(code_dir) if code_dir else None))
+    network = rebuild(content, Builder(trusted_packages, Path(code_dir) if code_dir else None))
     return network.eval()
 
 

@@ -4,7 +4,6 @@ No torch at module level: help, shell completion and mistakes in the configurati
 """
 
 import os
-import shutil
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -91,11 +90,11 @@ def _remove_unused(run_dir: Path) -> None:
     """A run that failed before it wrote anything but its log leaves no folder behind."""
     if (run_dir / "status.json").exists():
         return
-    shutil.rmtree(run_dir)
-    for parent in run_dir.parents:
-        if parent == Path.cwd() or any(parent.iterdir()):
+    (run_dir / "run.log").unlink(missing_ok=True)
+    for folder in (run_dir, *run_dir.parents):
+        if folder.resolve() == Path.cwd() or any(folder.iterdir()):
             return
-        parent.rmdir()
+        folder.rmdir()
 
 
 def _tell(error: UserError) -> None:

@@ -75,6 +75,7 @@ class Console:
         for warning in summary["warnings"]:
             if warning not in self.warnings:
                 self.warn(warning)
+        log.info(summary["conclusion"])
         self.rich.print(f"[bold]{escape(summary['conclusion'])}[/]")
         self.rich.print()
         self.note(f"report   {run_dir}/report.html")

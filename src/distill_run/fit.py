@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,8 @@ from distill_run.objectives.base import Objective, Outputs
 from distill_run.schedules import Schedule
 from distill_run.schema import Recipe
 from distill_run.totals import Totals
+
+CALMER = "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1"
 
 Guide = Callable[[Batch], Outputs]
 
@@ -84,10 +86,15 @@ class Trainer:
         """
         with stop.polled():
             while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
-                for batch in self._timed(self.batches.epoch(self.epoch, first_step=self.step)):
+                start = time.perf_counter()
+                for batch in self.batches.epoch(self.epoch, first_step=self.step):
+                    made = time.perf_counter()
                     loss = self._train_step(batch, save)
                     self.step += 1
                     watcher.stepped(self.epoch, self.step, len(batch.targets), loss)
+                    done = time.perf_counter()
+                    self.totals.add_time(done - start, made - start)
+                    start = done
                     if stop.requested:
                         save(self.state())
                         raise Interrupted
@@ -100,14 +107,14 @@ class Trainer:
         self.objective.train()
         self._set_learning_rate()
         with self.device.autocast():
-            outputs = Outputs(self.forward(batch.images))
+            outputs = Outputs(self.forward(batch.images).float())
         guidance = self.guide(batch) if self.guide else None
         loss, parts = self.objective.losses(batch, outputs, guidance)
-        if not torch.isfinite(loss):
-            save(self.state())
-            raise self._diverged(batch, loss, parts)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if not torch.isfinite(loss):  # waits for the device, which by now has the backward pass to work at
+            save(self.state())
+            raise self._diverged(batch, loss, parts)
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)
@@ -119,6 +126,9 @@ class Trainer:
     def _finish_epoch(self) -> dict[str, Any]:
         train, timing = self.totals.means(), self.totals.timing()
         val = self.measure_val()
+        if not math.isfinite(val["nll"]):
+            what = f"the {self.stage}'s validation loss is not finite after epoch {self.epoch}"
+            raise DivergedError([Mistake(what, CALMER)])
         self.schedule.observe(val["accuracy"])
         row = {
             "stage": self.stage,
@@ -165,18 +175,6 @@ class Trainer:
         self.selected = state["selected"]
         self.totals = Totals(**state["totals"])
 
-    def _timed(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The same batches, with the time that it takes to make them, and to use them, added up."""
-        while True:
-            start = time.perf_counter()
-            batch = next(batches, None)
-            made = time.perf_counter()
-            if batch is None:
-                return
-            yield batch
-            self.totals.data_seconds += made - start
-            self.totals.seconds += time.perf_counter() - start
-
     def _set_learning_rate(self) -> None:
         factor = self.schedule.factor(self.epoch - 1 + self.step / self.batches.num_steps)
         for group, base_rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
@@ -193,16 +191,16 @@ class Trainer:
         return {key: value.detach().cpu().clone() for key, value in self.network.architecture.state_dict().items()}
 
     def _diverged(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> DivergedError:
-        """The evidence: where, what, and how large the gradients of the step before were."""
+        """The evidence: where, what, and how large the gradients are."""
         gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients).item() if gradients else math.nan
+        norm = nn.utils.get_total_norm(gradients).item()
         shown = ", ".join(f"{name}={value.item():.4g}" for name, value in {"loss": loss, **parts}.items())
         return DivergedError(
             [
                 Mistake(
                     f"the {self.stage}'s loss is not finite at epoch {self.epoch}, step {self.step + 1}: {shown}; "
-                    f"gradient norm one step before {norm:.4g}; samples {batch.indices.tolist()[:8]}...",
-                    "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1",
+                    f"gradient norm {norm:.4g}; samples {batch.indices.tolist()[:8]}...",
+                    CALMER,
                 )
             ]
         )

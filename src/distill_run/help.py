@@ -47,6 +47,8 @@ GROUPS = (
     "training",
     "training/teacher/optimizer",
     "training/teacher/schedule",
+    "training/student/optimizer",
+    "training/student/schedule",
     "device",
     "experiment",
 )

@@ -16,7 +16,14 @@ from distill_run.explain import COMPOSITION_ERRORS, explain, keys_of, parse, tex
 from distill_run.schema import Settings
 
 # What a resumed run may find elsewhere than the interrupted one did.
-MAY_MOVE = ("dataset.root", "dataset.source.root", "store_dir", "code_dir", "resume")
+MAY_MOVE = {
+    "dataset.root": ("dataset.root", "dataset.source.root"),
+    "store_dir": ("store_dir", "dataset.source.prepared_dir"),
+    "code_dir": ("code_dir",),
+    "resume": ("resume",),
+}
+# Nulls that the data fill in: saved with what they became.
+FILLED_IN = ("dataset.num_classes", "dataset.mean", "dataset.std")
 
 
 def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> None:
@@ -36,19 +43,22 @@ def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -
     parsed = parse(overrides)
     if not multirun and (swept := [text_of(override) for override in parsed if override.is_sweep_override()]):
         raise user_error(f"{swept[0]} has several values", f"write distill-run -m {' '.join(swept)}")
-    return gather(partial(_read_point, point, extra_dir) for point in _points(parsed))
+    if multirun and any(override.key_or_group == "resume" for override in parsed):
+        raise user_error("resume= goes on with a single run", "leave -m out")
+    return gather(partial(_read_point, point, extra_dir, multirun) for point in _points(parsed))
 
 
-def _read_point(overrides: list[str], extra_dir: Path | None) -> Settings:
+def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) -> Settings:
     try:
         config = compose_config(overrides, extra_dir)
     except COMPOSITION_ERRORS as error:
         raise UserError(explain(overrides, extra_dir, error)) from error
     if config.resume:
         config = resumed_config(config, overrides)
-    places = {"hydra.run.dir": HydraConfig.get().run.dir, "store_dir": config.store_dir}
+    hydra = HydraConfig.get()
+    output = ("hydra.sweep.dir", hydra.sweep.dir) if multirun else ("hydra.run.dir", hydra.run.dir)
     attempts: list[Callable[[], object]] = [partial(check, config)]
-    attempts += [partial(_check_writable, key, place) for key, place in places.items()]
+    attempts += [partial(_check_writable, *place) for place in (output, ("store_dir", config.store_dir))]
     settings = gather(attempts)[0]
     assert isinstance(settings, Settings)
     return settings
@@ -71,16 +81,26 @@ def resumed_config(composed: DictConfig, overrides: list[str]) -> DictConfig:
     for override in parse(overrides):
         key = override.key_or_group.replace("/", ".")
         if key in MAY_MOVE:
-            OmegaConf.update(saved, key, OmegaConf.select(composed, key))
+            _move(saved, key, composed)
+            continue
         for name, given in _leaves(OmegaConf.select(composed, key), key):
             before = OmegaConf.select(saved, name)
-            if given in (None, "auto", before) or name in MAY_MOVE:
+            if given in ("auto", before) or (given is None and name in FILLED_IN):
                 continue
             remedy = "leave that key out, or start a new run without resume="
             mistakes[Mistake(f"{name} was {show(before)}, the command says {show(given)}", remedy)] = None
     if mistakes:
         raise UserError(mistakes)
     return saved
+
+
+def _move(saved: DictConfig, key: str, composed: DictConfig) -> None:
+    """Bring what follows from `key` (the saved configuration is resolved) to where the command says it is now."""
+    for name in MAY_MOVE[key]:
+        if key == name or OmegaConf.select(saved, name) is not None:
+            value = OmegaConf.select(composed, key)
+            is_inside = name.endswith("prepared_dir")
+            OmegaConf.update(saved, name, f"{value}/prepared" if is_inside else value)
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:

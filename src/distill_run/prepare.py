@@ -122,10 +122,12 @@ def _introduce(dataset: Dataset, name: str, console: Console) -> None:
 
 def _try_networks(bench: Bench) -> None:
     """Pass one black image through both architectures: they must give logits for every class."""
+    keys = ["teacher", "student"]
     if bench.settings.teacher_checkpoint is not None:
         load_teacher(Path(bench.settings.teacher_checkpoint), bench)
+        keys.remove("teacher")
     image = torch.zeros(1, bench.shape.in_channels, *bench.shape.image_size, device=bench.device.torch_device)
-    for key in ("teacher", "student"):
+    for key in keys:
         network = make_network(getattr(bench.settings, key), key, 0, bench).eval()
         try:
             with torch.no_grad():

@@ -70,7 +70,7 @@ def run(config: DictConfig, run_dir: Path) -> Report:
             write_json_lines(run_dir / "metrics.jsonl", bench.metrics)
             summary = summarise(bench.settings, bench.dataset, bench.shape, networks, console.warnings)
             write_json(run_dir / "report.json", summary)
-            write_pages(Findings(summary, networks, bench.dataset, saved_config, environment, run_dir))
+            write_pages(Findings(summary, networks, bench.dataset, bench.settings, saved_config, environment, run_dir))
             console.results(summary, shown_path(run_dir), environment["command"])
     return Report(summary, run_dir)
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Totals:
-    """Sums over the steps of an epoch, kept on the device so that no step waits for them."""
+    """Sums over the steps of an epoch, kept on the device until they are read."""
 
     def __init__(
         self,
@@ -23,11 +23,16 @@ class Totals:
     def add(self, targets: Tensor, logits: Tensor, losses: dict[str, Tensor]) -> None:
         """Take a step's losses (means over its batch) and decisions into account."""
         size = len(targets)
-        values = {name: loss.detach().double() * size for name, loss in losses.items()}
-        values["accuracy"] = (logits.detach().argmax(1) == targets).sum().double()
+        values = {name: loss.detach().float() * size for name, loss in losses.items()}
+        values["accuracy"] = (logits.detach().argmax(1) == targets).sum().float()
         for name, value in values.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
         self.num_images += size
+
+    def add_time(self, seconds: float, data_seconds: float) -> None:
+        """Take a step's time into account, and the part of it that went into making the batch."""
+        self.seconds += seconds
+        self.data_seconds += data_seconds
 
     def means(self) -> dict[str, float]:
         """Means over the images so far."""

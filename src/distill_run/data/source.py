@@ -1,6 +1,6 @@
 """What a source of images gives: uint8 tensors of its splits and the names of its classes."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -47,4 +47,4 @@ class Source:
     val: Split | None
     test: Split
     classes: tuple[str, ...]
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()

@@ -15,13 +15,15 @@ def fold_batch_norm(network: nn.Module) -> nn.Module:
     assert not network.training
     folded = copy.deepcopy(network)
     for module in folded.modules():
-        if isinstance(module, nn.Sequential):
+        if isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward:
             _fold_neighbours(module)
     return folded.eval()
 
 
 def _fold_neighbours(layers: nn.Sequential) -> None:
     for (name, convolution), (next_name, norm) in pairwise(list(layers.named_children())):
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+        if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
+            continue
+        if norm.running_mean is not None:  # else it measures each batch, and is no fixed map
             setattr(layers, name, fuse_conv_bn_eval(convolution, norm))
             setattr(layers, next_name, nn.Identity())

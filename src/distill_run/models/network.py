@@ -55,7 +55,7 @@ def build_network(
 
     Raises UserError where the constructor refuses its arguments, or the network gives logits of another shape.
     """
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         architecture = builder.build(
             node,

@@ -4,7 +4,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from torch import Tensor
 
 from distill_run.report.chance import Paired, compare, verdict, wilson_interval
@@ -58,10 +57,8 @@ def tiles(findings: Findings) -> list[Tile]:
             Tile("Gap recovered", NONE if gap is None else f"{gap:.0%}", note),
         ]
     agreement = summary["fidelity"]["agreement"]
-    ratio, sizes = (
-        teacher["params"] / student["params"],
-        (quantity(teacher["params"]), quantity(student["params"])),
-    )
+    ratio = teacher["params"] / student["params"]
+    sizes = (quantity(teacher["params"]), quantity(student["params"]))
     return [
         *shown,
         Tile("Compression", f"{ratio:.1f}{TIMES}", f"{sizes[0]} to {sizes[1]} parameters"),
@@ -107,7 +104,7 @@ def _teacher_origin(findings: Findings) -> str:
     teacher, trained = findings.summary["teacher"], findings.networks["teacher"]
     origin = "was reused from the store" if trained.reused else "was trained in this run"
     if not trained.history:
-        origin = f"was loaded from {yaml.safe_load(findings.config)['teacher_checkpoint']}"
+        origin = f"was loaded from {findings.settings.teacher_checkpoint}"
     test, val = teacher["selected"]["test"]["accuracy"], teacher["selected"]["val"]["accuracy"]
     return (
         f"{teacher['architecture']} {origin}; its fingerprint begins with "
@@ -186,7 +183,7 @@ def loading_code(findings: Findings) -> str:
     """A few lines of Python that load the student and use it."""
     channels, height, width = findings.dataset.test.images.shape[1:]
     path = _quoted(findings.run_dir / "checkpoints" / "student.pt")
-    code_dir = yaml.safe_load(findings.config).get("code_dir")
+    code_dir = findings.settings.code_dir
     arguments = path if code_dir is None else f"{path}, code_dir={_quoted(code_dir)}"
     return (
         "import torch\n"

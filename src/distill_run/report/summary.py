@@ -29,6 +29,7 @@ class Findings:
     summary: dict[str, Any]
     networks: dict[str, Trained]
     dataset: Dataset
+    settings: Settings
     config: str
     environment: dict[str, Any]
     run_dir: Path

@@ -35,7 +35,7 @@ class LiveTeacher:
         """The teacher's outputs for the same view that the student sees."""
         assert not self.network.training
         with self.device.autocast():
-            logits: Tensor = self.network(batch.images)
+            logits: Tensor = self.network(batch.images).float()
         return Outputs(logits)
 
 
@@ -54,13 +54,16 @@ def obtain_teacher(bench: Bench) -> Trained:
         f"validation accuracy {teacher.selected['val']['accuracy']:.2%}, "
         f"normalised with mean {_rounded(mean)} std {_rounded(std)}"
     )
-    if _rounded(mean) != _rounded(bench.settings.dataset.mean or []):
+    dataset = bench.settings.dataset
+    if (_rounded(mean), _rounded(std)) != (_rounded(dataset.mean or []), _rounded(dataset.std or [])):
         bench.console.warn("the teacher keeps its own normalisation, which differs from the dataset's")
     return teacher
 
 
 def _from_checkpoint(path: Path, bench: Bench) -> Trained:
-    network, name = load_teacher(path, bench)
+    network, name, classes = load_teacher(path, bench)
+    if classes not in (None, bench.dataset.classes):
+        bench.console.warn("the teacher's classes are named differently from the dataset's; is their order the same?")
     logits = predict(network, bench.dataset.test)
     val_logits = predict(network, bench.dataset.val)
     figures = {"epoch": None, "val": measure(val_logits, bench.dataset.val.targets.cpu())}
@@ -84,8 +87,8 @@ def _from_checkpoint(path: Path, bench: Bench) -> Trained:
     )
 
 
-def load_teacher(path: Path, bench: Bench) -> tuple[Network, str]:
-    """The network in `path`, on the bench's device, and its name.
+def load_teacher(path: Path, bench: Bench) -> tuple[Network, str, tuple[str, ...] | None]:
+    """The network in `path`, on the bench's device, its name, and the names of its classes where the file has them.
 
     A file of this program's brings its architecture; anything else must be a state dict of `teacher=`. Raises
     UserError that names what does not fit: classes, image shape, tensors.
@@ -94,11 +97,12 @@ def load_teacher(path: Path, bench: Bench) -> tuple[Network, str]:
     if checkpoint.is_network(content):
         _check_shape(content, path, bench)
         network, name = checkpoint.rebuild(content, bench.builder), content["name"]
+        classes = tuple(content["classes"])
     else:
-        name = bench.settings.names.teacher
+        name, classes = bench.settings.names.teacher, None
         network = make_network(bench.settings.teacher, "teacher", 0, bench)
         checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
-    return bench.device.place(network).eval(), name
+    return bench.device.place(network).eval(), name, classes
 
 
 def _check_shape(content: dict[str, Any], path: Path, bench: Bench) -> None:
@@ -114,8 +118,6 @@ def _check_shape(content: dict[str, Any], path: Path, bench: Bench) -> None:
                 f"teacher_checkpoint={path} was made for {what} {teachers}, the dataset has {datasets}",
                 "give a teacher of this dataset, or the teacher's dataset",
             )
-    if tuple(content["classes"]) != bench.dataset.classes:
-        bench.console.warn("the teacher's classes are named differently from the dataset's; is their order the same?")
 
 
 def _plain_state_dict(content: object, path: Path) -> dict[str, Tensor]:

@@ -76,7 +76,7 @@ class Plan:
 class Trained:
     """What a stage hands on: the selected network, and what was measured on the way.
 
-    `selected` and `last` hold {"epoch", "val": {...}}; both are None for a teacher that came trained.
+    `selected` and `last` hold {"epoch", "val": {...}}; the epoch is None for a teacher that came trained.
     `test_logits` (N, K) of both are in the order of the test split. `reused` says that nothing was trained.
     """
 
@@ -119,7 +119,7 @@ def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
     recipe = dataclasses.asdict(plan.recipe)
     for key in ("lr_search", "lr_search_epochs"):  # only the rate that was found matters
         del recipe[key]
-    dataset, device = bench.settings.dataset, bench.device.settings
+    dataset = bench.settings.dataset
     return {
         "architecture": plan.node,
         "recipe": recipe,
@@ -131,7 +131,9 @@ def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
             "std": dataset.std,
             "augment": dataclasses.asdict(dataset.augment),
         },
-        "device": {"kind": device.kind, "precision": device.precision, "compile": device.compile},
+        "num_classes": bench.shape.num_classes,
+        "device": dataclasses.asdict(bench.device.settings),
+        "code": bench.builder.code_hash(plan.node, plan.recipe.optimizer, plan.recipe.schedule, bench.settings.mode),
         **plan.inputs,
     }
 
@@ -225,7 +227,7 @@ def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Cu
         images_per_second=sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
         data_share=sum(row["data_share"] * row["seconds"] for row in history) / seconds,
         peak_memory_bytes=bench.device.peak_memory_bytes(),
-        learning_rate=plan.recipe.optimizer["lr"],
+        learning_rate=trainer.base_rates[0],
         lr_search=curve,
         reused=False,
     )
