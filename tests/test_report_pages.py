@@ -257,7 +257,8 @@ def test_the_code_in_the_report_loads_the_student(findings: Findings) -> None:
 
 
 def test_an_own_architecture_is_loaded_with_its_folder(findings: Findings) -> None:
-    own = dataclasses.replace(findings, config='code_dir: "C:\\\\my code"\n')
+    settings = SimpleNamespace(**{**vars(findings.settings), "code_dir": "C:\\my code"})
+    own = dataclasses.replace(findings, settings=cast(Settings, settings))
     assert r'student.pt", code_dir="C:\\my code")' in facts.loading_code(own)
 
 
