@@ -107,7 +107,9 @@ def test_a_single_class_and_an_empty_class_are_refused(photos: Path) -> None:
         for path in folder.iterdir():
             path.unlink()
         folder.rmdir()
-    assert message(photos).startswith(f"{photos / 'train'} has 1 class folders\n  make one folder for each class")
+    assert message(photos).startswith(
+        f"{photos / 'train'} has fewer than two class folders\n  make one folder for each class"
+    )
 
 
 def test_every_unreadable_file_is_named(photos: Path) -> None:
@@ -119,6 +121,13 @@ def test_every_unreadable_file_is_named(photos: Path) -> None:
     assert f"{photos / 'train' / 'day' / '00.png'} cannot be read: " in text
     assert f"{photos / 'train' / 'day' / '01.png'} cannot be read: it is empty\n  mend or remove the file" in text
     assert f"{photos / 'train' / 'night' / '02.png'} cannot be read: it is no image that Pillow knows" in text
+
+
+def test_a_failed_decoding_leaves_no_folder(photos: Path, tmp_path: Path) -> None:
+    (photos / "train" / "day" / "00.png").write_bytes(b"")
+    with pytest.raises(UserError):
+        load(root=str(photos), image_size=None, channels=3, prepared_dir=str(tmp_path / "outputs" / "store"))
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
 def test_many_unreadable_files_are_counted(photos: Path) -> None:

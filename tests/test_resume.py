@@ -204,4 +204,4 @@ def test_sigterm_ends_the_command_with_the_way_to_resume_it(tmp_path: Path) -> N
     assert err == ""
     assert out.splitlines()[-1] == "interrupted; to go on: distill-run resume=out"
     assert json.loads((tmp_path / "out" / "status.json").read_text()) == {"status": "interrupted"}
-    assert not list((tmp_path / "outputs" / "store" / "teacher").iterdir())
+    assert not (tmp_path / "outputs" / "store").exists()

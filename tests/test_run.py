@@ -200,6 +200,15 @@ def test_a_plain_state_dict_is_a_teacher_too(tmp_path: Path, tiny_report: Report
     assert report.summary["teacher"]["selected"]["test"] == tiny_report.summary["teacher"]["selected"]["test"]
 
 
+def test_a_teacher_with_weights_that_are_no_numbers_is_refused(tmp_path: Path, tiny_report: Report) -> None:
+    checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
+    content = torch.load(checkpoint, weights_only=True)
+    next(iter(content["weights"].values()))[0] = float("nan")
+    torch.save(content, tmp_path / "nan.pt")
+    with pytest.raises(UserError, match=r"nan.pt has weights that are not finite"):
+        tiny_run(tmp_path, f"teacher_checkpoint={tmp_path / 'nan.pt'}")
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

@@ -132,7 +132,7 @@ def test_an_entry_whose_making_fails_is_not_there(tmp_path: Path, error: type[Ba
 
     with pytest.raises(error, match="stopped"):
         store.obtain("teacher", "a", fail)
-    assert list((tmp_path / "teacher").iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     assert store.obtain("teacher", "a", leave_empty)[1] is False
 
 

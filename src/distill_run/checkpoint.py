@@ -2,6 +2,7 @@
 
 import pickle
 import struct
+import warnings
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,8 @@ def load(path: Path, device: torch.device | None = None) -> Any:
     if not path.is_file():
         raise user_error(f"there is no checkpoint {path}", "check the path")
     try:
-        return torch.load(path, map_location=device or "cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch's remarks on foreign pickles
+            return torch.load(path, map_location=device or "cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise user_error(
             f"{path} is damaged, or holds Python objects that could run code when loaded: refused",
@@ -128,4 +130,5 @@ def _some(keys: set[str]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    text = (str(error).splitlines() or [""])[0]
+    return text if " " in text else f"{type(error).__name__} {text}".strip()

@@ -9,8 +9,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,7 @@ class Store:
         path = self.path(kind, name)
         if path.is_dir():
             return path, True
+        absent = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         working = Path(tempfile.mkdtemp(prefix=f".{name[:12]}-", dir=path.parent))
         try:
@@ -68,9 +69,19 @@ class Store:
             except OSError:
                 if not path.is_dir():
                     raise
-        finally:
+        except BaseException:
             shutil.rmtree(working, ignore_errors=True)
+            remove_empty(absent)
+            raise
+        shutil.rmtree(working, ignore_errors=True)  # where another process was first
         return path, False
+
+
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove folders that were made in vain, innermost first, up to the first that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 @contextmanager

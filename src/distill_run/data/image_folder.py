@@ -63,7 +63,7 @@ def _class_names(train: Path) -> list[str]:
     classes = sorted(child.name for child in train.iterdir() if child.is_dir())
     if len(classes) < 2:
         raise user_error(
-            f"{train} has {len(classes)} class folders", f"make one folder for each class, as in {train}/cat"
+            f"{train} has fewer than two class folders", f"make one folder for each class, as in {train}/cat"
         )
     return classes
 

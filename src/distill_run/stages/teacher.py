@@ -102,6 +102,9 @@ def load_teacher(path: Path, bench: Bench) -> tuple[Network, str, tuple[str, ...
         name, classes = bench.settings.names.teacher, None
         network = make_network(bench.settings.teacher, "teacher", 0, bench)
         checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
+    tensors = network.state_dict().values()
+    if not all(tensor.isfinite().all() for tensor in tensors):
+        raise user_error(f"teacher_checkpoint={path} has weights that are not finite", "train that teacher again")
     return bench.device.place(network).eval(), name, classes
 
 
