@@ -16,6 +16,9 @@ from distill_run.run import Report
 
 MISTAKES = {
     "teacher=cnn_larg": "teacher=cnn_larg is not there\n  write one of cnn_large, cnn_medium, cnn_small, cnn_tiny, mlp",
+    "optimizer=adam": (
+        "optimizer=adam does not say whose\n  write training/teacher/optimizer=adam or training/student/optimizer=adam"
+    ),
     "mode.alfa=0.5": "mode.alfa is not a key of the configuration\n  did you mean mode.alpha",
     "+training.student.epoch=3": (
         "training.student.epoch is not a key of the configuration\n  did you mean training.student.epochs"
@@ -144,6 +147,16 @@ def test_a_place_that_cannot_be_written_is_refused(
         f"error: store_dir=file/store: cannot write in {tmp_path / 'file'} (Not a directory)\n"
         "  choose another folder, as in store_dir=/tmp/outputs\n"
     )
+
+
+def test_a_name_that_is_too_long_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, err = run_main(monkeypatch, capsys, f"hydra.run.dir=out/{'a' * 300}")
+    assert status == 1
+    assert "(File name too long)" in err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(

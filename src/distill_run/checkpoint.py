@@ -18,6 +18,8 @@ from distill_run.store import atomic_path
 NETWORK_FORMAT = 1
 NETWORK_KEYS = {"format", "name", "architecture", "in_channels", "image_size", "classes", "mean", "std", "weights"}
 
+REPLACE = "copy it anew; if it lies in the store, remove its folder, and it is made again"
+
 # What torch.load may raise for bytes that are no checkpoint.
 DAMAGE = (
     RuntimeError,
@@ -52,7 +54,7 @@ def load(path: Path, device: torch.device | None = None) -> Any:
             "save tensors alone, as in torch.save(network.state_dict(), path)",
         ) from error
     except DAMAGE as error:
-        raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", "copy it anew") from error
+        raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", REPLACE) from error
 
 
 def network_content(

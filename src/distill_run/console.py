@@ -120,6 +120,7 @@ class TrainingDisplay:
     def finished_epoch(self, row: dict[str, Any]) -> None:
         """See fit.Watcher."""
         val_accuracy = row["val"]["accuracy"]
+        self.progress.update(self.task, completed=row["epoch"] * self.num_steps, epoch=row["epoch"])
         self.val_accuracy = f"  val acc {val_accuracy:.2%}"
         line = (
             f"{self.stage:<9} epoch {row['epoch']:>3}/{self.epochs}  loss {row['train']['loss']:.3f}  "

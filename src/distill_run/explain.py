@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill_run.config import check, compose_config, config_dir
+from distill_run.config import ROLES, check, compose_config, config_dir
 from distill_run.errors import Mistake, UserError, gather, show, user_error
 from distill_run.schema import unknown_key
 
@@ -53,14 +53,15 @@ def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> l
     accepted: list[str] = []
     mistakes = []
     for override in parsed:
-        if names := options[override.key_or_group]:
+        names = options[override.key_or_group]
+        if names and override.key_or_group not in ROLES:
             if _composes([text_of(override)], extra_dir):
                 accepted.append(text_of(override))
             else:
                 mistakes.append(Mistake(f"{text_of(override)} is not there", f"write one of {', '.join(names)}"))
     base = compose_config(accepted, extra_dir)
     for override in parsed:
-        if not options[override.key_or_group]:
+        if not options[override.key_or_group] or override.key_or_group in ROLES:
             if _composes([*accepted, text_of(override)], extra_dir):
                 accepted.append(text_of(override))
             else:
@@ -80,6 +81,9 @@ def _group_options(parsed: list[Override]) -> dict[str, list[str]]:
 
 def _rejected_key(override: Override, base: DictConfig) -> Mistake:
     key, text = override.key_or_group, text_of(override)
+    if key in ROLES:
+        value = text.partition("=")[2]
+        return Mistake(f"{text} does not say whose", f"write {' or '.join(f'{role}={value}' for role in ROLES[key])}")
     known = list(_all_keys(base, ""))
     if key not in known:
         return unknown_key(key, known)

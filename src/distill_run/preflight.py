@@ -1,5 +1,7 @@
 """Everything that can be checked before Hydra makes a directory: a mistake leaves nothing behind."""
 
+import errno
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -129,9 +131,11 @@ def _points(parsed: list[Override]) -> Iterator[list[str]]:
 def _check_writable(key: str, place: str) -> None:
     """Find out whether files can be made where `place` will be, without leaving one."""
     parent = Path(place).absolute()
-    while not parent.exists():
-        parent = parent.parent
     try:
+        while not parent.exists():
+            parent = parent.parent
+        if max(map(len, map(os.fsencode, Path(place).parts))) > os.pathconf(parent, "PC_NAME_MAX"):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
         raise user_error(

@@ -1,6 +1,8 @@
 """Your own images: ROOT/train/<class>/*, ROOT/test/<class>/* and, if there is one, ROOT/val/<class>/*."""
 
 import difflib
+import pickle
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -107,8 +109,15 @@ def _prepared(listing: Listing, image_size: int | None, channels: int, prepared_
     def make(directory: Path) -> None:
         torch.save(decode(listing.paths, image_size, channels), directory / "images.pt")
 
-    directory, _ = Store(prepared_dir).obtain("image_folder", key, make)
-    return Split(torch.load(directory / "images.pt", weights_only=True), torch.tensor(listing.targets))
+    store = Store(prepared_dir)
+    directory, _ = store.obtain("image_folder", key, make)
+    try:
+        images = torch.load(directory / "images.pt", weights_only=True)
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):  # damaged: the files themselves are there
+        shutil.rmtree(directory)
+        directory, _ = store.obtain("image_folder", key, make)
+        images = torch.load(directory / "images.pt", weights_only=True)
+    return Split(images, torch.tensor(listing.targets))
 
 
 def _notes(split: str, listing: Listing) -> list[str]:
