@@ -134,7 +134,7 @@ def _check_writable(key: str, place: str) -> None:
     try:
         while not parent.exists():
             parent = parent.parent
-        if max(map(len, map(os.fsencode, Path(place).parts))) > os.pathconf(parent, "PC_NAME_MAX"):
+        if max(map(len, map(os.fsencode, Path(place).absolute().parts))) > os.pathconf(parent, "PC_NAME_MAX"):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         tempfile.TemporaryFile(dir=parent).close()
     except OSError as error:
