@@ -12,7 +12,6 @@ from conftest import TINY, Command
 from distill_run import cli
 from distill_run.config import compose_config
 from distill_run.help import GROUPS, KEYS, help_page
-from distill_run.run import Report
 
 MISTAKES = {
     "teacher=cnn_larg": "teacher=cnn_larg is not there\n  write one of cnn_large, cnn_medium, cnn_small, cnn_tiny, mlp",
@@ -248,7 +247,3 @@ def test_a_multirun_leaves_a_directory_for_each_point(command: Command, tmp_path
     assert len({report["teacher"]["fingerprint"] for report in reports}) == 1
     assert len({report["student"]["fingerprint"] for report in reports}) == 4
     assert [report["teacher"]["reused"] for report in reports] == [False, True, True, True]
-
-
-def test_the_job_returns_the_validation_accuracy(tiny_report: Report) -> None:
-    assert tiny_report.val_accuracy == tiny_report.summary["student"]["selected"]["val"]["accuracy"]

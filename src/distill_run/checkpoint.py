@@ -41,13 +41,13 @@ def save(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, temporary)
 
 
-def load(path: Path, device: torch.device | None = None) -> Any:
-    """Read what `save` wrote; raises UserError for a file that is not there, damaged, or would run code."""
+def load(path: Path) -> Any:
+    """Read what `save` wrote, onto the CPU; raises UserError for a file that is not there, damaged, or would run code."""
     if not path.is_file():
         raise user_error(f"there is no checkpoint {path}", "check the path")
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch's remarks on foreign pickles
-            return torch.load(path, map_location=device or "cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise user_error(
             f"{path} is damaged, or holds Python objects that could run code when loaded: refused",

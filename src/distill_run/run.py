@@ -107,7 +107,7 @@ def _status(run_dir: Path, console: Console) -> Iterator[None]:
     except BaseException as error:
         write_json(run_dir / "status.json", {"status": "failed", "error": str(error) or type(error).__name__})
         if isinstance(error, DivergedError):
-            console.note(f"the state before that step is kept; to replay it: {_way_on(run_dir)}")
+            console.note(f"what was saved before is kept; to replay it: {_way_on(run_dir)}")
         log.exception("the run failed")
         raise
     write_json(run_dir / "status.json", {"status": "completed"})

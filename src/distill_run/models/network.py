@@ -53,7 +53,7 @@ def build_network(
 ) -> Network:
     """The network that a model's YAML describes, with initial weights that are a function of `seed` alone.
 
-    Raises UserError where the constructor refuses its arguments, or the network gives logits of another shape.
+    Raises UserError where the constructor refuses its arguments.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -33,7 +33,8 @@ def obtain_baseline(plan: Plan, curve: Curve, bench: Bench) -> Trained:
 
 def train_student(plan: Plan, curve: Curve, objective: Objective, teacher: Trained, bench: Bench) -> Trained:
     """The student trained with `objective`, guided by the teacher; leaves checkpoints/student.pt in the run."""
-    inputs = {"mode": bench.settings.mode, "teacher": teacher.fingerprint}
+    mode = bench.settings.mode
+    inputs = {"mode": mode, "mode_code": bench.builder.code_hash(mode), "teacher": teacher.fingerprint}
     plan = dataclasses.replace(plan, stage="student", objective=objective, inputs=inputs)
     guide = None if objective.needs == "nothing" else LiveTeacher(teacher.network, bench.device)
     student = train(plan, bench, fingerprint(inputs_of(plan, bench)), guide, curve)

@@ -133,7 +133,7 @@ def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
         },
         "num_classes": bench.shape.num_classes,
         "device": dataclasses.asdict(bench.device.settings),
-        "code": bench.builder.code_hash(plan.node, plan.recipe.optimizer, plan.recipe.schedule, bench.settings.mode),
+        "code": bench.builder.code_hash(plan.node, plan.recipe.optimizer, plan.recipe.schedule),
         **plan.inputs,
     }
 
