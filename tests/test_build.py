@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from distill_run.build import Builder
+from distill_run.build import OWN_PACKAGES, Builder
+from distill_run.config import compose_config
 from distill_run.errors import RejectedValueError, UserError
 from distill_run.objectives.soft import SoftTargets
 from helpers import message_of
@@ -44,6 +45,10 @@ def test_the_node_is_not_changed() -> None:
     node = changed()
     Builder().build(node, "mode")
     assert node == SOFT
+
+
+def test_the_packages_that_a_checkpoint_may_name_are_those_of_the_yaml() -> None:
+    assert tuple(compose_config().trusted_packages) == OWN_PACKAGES
 
 
 def test_the_code_hash_follows_the_user_s_own_files_and_only_where_they_are_used(tmp_path: Path) -> None:

@@ -142,6 +142,22 @@ def test_teacher_and_baseline_are_reused_and_the_run_says_so(
     assert Counter(path.parent.name for path in (tmp_path / "store").glob("*/*")) == {"teacher": 1, "baseline": 1}
 
 
+def test_a_mode_of_one_s_own_changes_neither_teacher_nor_baseline(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "own_mode.py").write_text(
+        "from distill_run.objectives.soft import SoftTargets\n"
+        "def own(*, alpha):\n"
+        "    return SoftTargets(temperature=2.0, alpha=alpha, divergence='forward', label_smoothing=0.0)\n"
+    )
+    first = tiny_run(tmp_path)
+    config = compose_config([*TINY, f"store_dir={tmp_path / 'store'}"], tmp_path / "code")
+    config.mode = {"_target_": "own_mode.own", "alpha": 0.9}
+    second = run(config, tmp_path / "own")
+    for stage in ("teacher", "baseline"):
+        assert second.summary[stage]["fingerprint"] == first.summary[stage]["fingerprint"]
+    assert second.summary["student"]["fingerprint"] != first.summary["student"]["fingerprint"]
+
+
 def test_a_store_entry_has_exactly_these_files(tmp_path: Path) -> None:
     report = tiny_run(tmp_path)
     for kind in ("teacher", "baseline"):
