@@ -42,7 +42,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read what `save` wrote, onto the CPU; raises UserError for a file that is not there, damaged, or would run code."""
+    """Read what `save` wrote, onto the CPU; raises UserError for a file that is absent, damaged, or would run code."""
     if not path.is_file():
         raise user_error(f"there is no checkpoint {path}", "check the path")
     try:
