@@ -17,7 +17,7 @@ def read(root: Path | None, image_size: int | None = None, channels: int = 3) ->
     """What load gives, with nothing prepared before."""
     with TemporaryDirectory() as prepared:
         root_text = str(root) if root else None
-        return load(root=root_text, image_size=image_size, channels=channels, prepared_dir=prepared)
+        return load(root=root_text, image_size=image_size, channels=channels, store_dir=prepared)
 
 
 def message(root: Path | None) -> str:
@@ -126,7 +126,7 @@ def test_every_unreadable_file_is_named(photos: Path) -> None:
 def test_a_failed_decoding_leaves_no_folder(photos: Path, tmp_path: Path) -> None:
     (photos / "train" / "day" / "00.png").write_bytes(b"")
     with pytest.raises(UserError):
-        load(root=str(photos), image_size=None, channels=3, prepared_dir=str(tmp_path / "outputs" / "store"))
+        load(root=str(photos), image_size=None, channels=3, store_dir=str(tmp_path / "outputs" / "store"))
     assert [path.name for path in tmp_path.iterdir()] == ["photos"]
 
 
@@ -150,7 +150,7 @@ def test_what_was_decoded_is_read_again_until_a_file_changes(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def load_again() -> Source:
-        return load(root=str(photos), image_size=None, channels=3, prepared_dir=str(tmp_path / "prepared"))
+        return load(root=str(photos), image_size=None, channels=3, store_dir=str(tmp_path / "prepared"))
 
     first = load_again()
     with monkeypatch.context() as patch:

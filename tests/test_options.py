@@ -57,7 +57,7 @@ def test_an_option_trains_for_a_step(option: str, photos: Path, tmp_path: Path) 
         bench = prepare(check(config), tmp_path / "run", console, stop)
         objective = bench.builder.build(bench.settings.mode, "mode")
         teacher = LiveTeacher(make_network(bench.settings.teacher, "teacher", 0, bench), bench.device)
-        for plan in (plan_alone("teacher", "teacher", 0, bench), baseline_plan(bench)):
+        for plan in (plan_alone("teacher", "teacher", 0, 0, bench), baseline_plan(bench)):
             is_student = plan.stage == "baseline"
             trainer = make_trainer(plan, bench, teacher if is_student and objective.needs != "nothing" else None)
             trainer.objective = objective if is_student else trainer.objective

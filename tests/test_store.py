@@ -1,7 +1,12 @@
 """The store: fingerprints that mean the inputs, entries that are whole or absent."""
 
+import errno
 import json
-import threading
+import os
+import signal
+import subprocess
+import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -14,13 +19,15 @@ from distill_run.store import (
     Store,
     atomic_path,
     canonical,
+    damaged_parts,
     file_hash,
     fingerprint,
+    read_meta,
     write_json,
     write_json_lines,
     write_text,
 )
-from helpers import examples
+from helpers import examples, message_of
 
 leaves = st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-10, 10) | st.text(max_size=5)
 inputs_strategy = st.dictionaries(
@@ -46,8 +53,8 @@ def reordered(value: Any) -> Any:
 
 
 def test_the_fingerprint_is_the_sha256_of_sorted_json() -> None:
-    """From: printf '{"format": 1, "inputs": {"a": [1, 0.5, null], "b": {"c": "x", "d": true}}}' | sha256sum."""
-    expected = "2e1dca797403e363d3cf60712ad2b8cb0c9b3588c5b392821adeed4f34204fa1"
+    """From: printf '{"format": 2, "inputs": {"a": [1, 0.5, null], "b": {"c": "x", "d": true}}}' | sha256sum."""
+    expected = "0a3b0cce09d4f6549b73b71025c5093fc334859a2c2cf62ced8c9f982ac4edfa"
     assert fingerprint({"b": {"d": True, "c": "x"}, "a": (1.0, 0.5, None)}) == expected
 
 
@@ -95,38 +102,56 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert file_hash(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def leave_empty(folder: Path) -> None:
-    """Make an entry without a file."""
+def nobody(text: str) -> None:
+    """Is told something and does not listen."""
 
 
-def test_an_entry_is_made_once(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store")
+def make_store(folder: Path) -> Store:
+    return Store(folder, nobody)
+
+
+def leave_empty(folder: Path) -> dict[str, Any]:
+    """Make an entry without a file of its own."""
+    return {}
+
+
+def leave_weights(folder: Path) -> dict[str, Any]:
+    (folder / "weights").write_text("w", encoding="utf-8")
+    return {"about": "a letter"}
+
+
+def test_an_entry_is_made_once_and_knows_its_facts_and_its_files(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "store")
     made: list[Path] = []
 
-    def make(folder: Path) -> None:
+    def make(folder: Path) -> dict[str, Any]:
         made.append(folder)
-        (folder / "weights").write_text("w", encoding="utf-8")
+        return leave_weights(folder)
 
     first, was_there = store.obtain("teacher", "f" * 64, make)
     again, was_there_again = store.obtain("teacher", "f" * 64, make)
     assert (was_there, was_there_again) == (False, True)
     assert first == again == tmp_path / "store" / "teacher" / ("f" * 64)
     assert len(made) == 1
-    assert [path.name for path in first.iterdir()] == ["weights"]
+    assert sorted(path.name for path in first.iterdir()) == ["meta.json", "weights"]
     assert list(first.parent.iterdir()) == [first]
+    meta = read_meta(first)
+    assert meta["about"] == "a letter"
+    # echo -n w | sha256sum
+    assert meta["files"] == {"weights": "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326"}
 
 
 def test_kinds_are_kept_apart(tmp_path: Path) -> None:
-    store = Store(tmp_path)
+    store = make_store(tmp_path)
     store.obtain("teacher", "a", leave_empty)
     assert store.obtain("baseline", "a", leave_empty) == (tmp_path / "baseline" / "a", False)
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_an_entry_whose_making_fails_is_not_there(tmp_path: Path, error: type[BaseException]) -> None:
-    store = Store(tmp_path)
+    store = make_store(tmp_path / "outputs" / "store")
 
-    def fail(folder: Path) -> None:
+    def fail(folder: Path) -> dict[str, Any]:
         (folder / "half").write_text("half", encoding="utf-8")
         raise error("stopped")
 
@@ -136,48 +161,141 @@ def test_an_entry_whose_making_fails_is_not_there(tmp_path: Path, error: type[Ba
     assert store.obtain("teacher", "a", leave_empty)[1] is False
 
 
-def test_an_entry_that_another_process_published_first_is_used(tmp_path: Path) -> None:
-    store = Store(tmp_path)
-
-    def make_while_another_is_faster(folder: Path) -> None:
-        (folder / "who").write_text("me", encoding="utf-8")
-        theirs = store.path("teacher", "a")
-        theirs.mkdir()
-        (theirs / "who").write_text("the other", encoding="utf-8")
-
-    path, _ = store.obtain("teacher", "a", make_while_another_is_faster)
-    assert (path / "who").read_text(encoding="utf-8") == "the other"
+def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    orphan = tmp_path / "teacher" / f".{'a' * 64}-x7"
+    orphan.mkdir(parents=True)
+    (orphan / "weights").write_text("half", encoding="utf-8")
+    path, was_there = make_store(tmp_path).obtain("teacher", "a" * 64, leave_weights)
+    assert not was_there
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_of_many_that_make_the_same_entry_at_once_one_publishes(tmp_path: Path) -> None:
-    store, together = Store(tmp_path), threading.Barrier(8)
+def test_of_many_that_ask_for_an_entry_at_once_one_makes_it_and_the_others_say_that_they_wait(tmp_path: Path) -> None:
+    told: list[str] = []
+    store = Store(tmp_path, told.append)
+    made: list[Path] = []
 
-    def make(folder: Path) -> None:
-        together.wait(timeout=30)
-        for name in ("first", "second"):
-            (folder / name).write_text(folder.name, encoding="utf-8")
+    def make(folder: Path) -> dict[str, Any]:
+        made.append(folder)
+        while len(told) < 7:  # until all others wait
+            time.sleep(0.01)
+        return {}
 
     with ThreadPoolExecutor(8) as pool:
-        paths = {path for path, _ in pool.map(lambda _: store.obtain("teacher", "a", make), range(8))}
-    (path,) = paths
-    assert (path / "first").read_text(encoding="utf-8") == (path / "second").read_text(encoding="utf-8")
-    assert list(path.parent.iterdir()) == [path]
+        found = list(pool.map(lambda _: store.obtain("teacher", "a" * 64, make), range(8)))
+    assert len(made) == 1
+    assert {path for path, _ in found} == {tmp_path / "teacher" / ("a" * 64)}
+    assert sorted(was_there for _, was_there in found) == [False] + [True] * 7
+    assert told == ["teacher aaaaaaaaaaaa: another process is making it; waiting for that"] * 7
+
+
+def test_processes_make_an_entry_once_and_take_over_from_one_that_is_killed(tmp_path: Path) -> None:
+    """The first maker kills itself with the lock in hand; one of the others makes the entry, once."""
+    program = """
+import os, signal, sys, time
+from pathlib import Path
+from distill_run.store import Store
+
+root = Path(sys.argv[1])
+
+def make(folder):
+    (folder / "weights").write_text("half")
+    try:
+        (root / "first").touch(exist_ok=False)
+    except FileExistsError:
+        with (root / "makers").open("a") as file:
+            file.write(f"{os.getpid()} ")
+        time.sleep(0.2)
+        return {}
+    os.kill(os.getpid(), signal.SIGKILL)
+
+print(*Store(root, lambda text: None).obtain("teacher", "a", make))
+"""
+    processes = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    outputs = [process.communicate(timeout=60)[0].strip() for process in processes]
+    entry = tmp_path / "teacher" / "a"
+    assert sorted(process.returncode for process in processes) == [-signal.SIGKILL, 0, 0, 0]
+    assert sorted(outputs) == ["", f"{entry} False", f"{entry} True", f"{entry} True"]
+    assert len((tmp_path / "makers").read_text(encoding="utf-8").split()) == 1
+    assert list(entry.parent.iterdir()) == [entry]
+
+
+@pytest.mark.parametrize("what", ["changed", "cut short", "removed", "no meta", "half a meta", "foreign meta"])
+def test_a_damaged_entry_is_made_again_and_that_is_said(tmp_path: Path, what: str) -> None:
+    told: list[str] = []
+    store = Store(tmp_path, told.append)
+    path, _ = store.obtain("teacher", "a" * 64, leave_weights)
+    if what == "changed":
+        (path / "weights").write_text("v", encoding="utf-8")
+    elif what == "cut short":
+        (path / "weights").write_text("", encoding="utf-8")
+    elif what == "removed":
+        (path / "weights").unlink()
+    elif what == "no meta":
+        (path / "meta.json").unlink()
+    else:
+        (path / "meta.json").write_text('{"files": ' if what == "half a meta" else '{"stage": 1}', encoding="utf-8")
+    culprit = "meta.json" if "meta" in what else "weights"
+    assert store.obtain("teacher", "a" * 64, leave_weights) == (path, False)
+    assert told == [f"teacher aaaaaaaaaaaa in the store is damaged ({culprit}): it is made again"]
+    assert (path / "weights").read_text(encoding="utf-8") == "w"
+    assert store.obtain("teacher", "a" * 64, leave_weights) == (path, True)
+
+
+def test_an_entry_grows_by_parts_that_are_made_once_and_checked(tmp_path: Path) -> None:
+    told: list[str] = []
+    store = Store(tmp_path, told.append)
+    entry, _ = store.obtain("logits", "b" * 64, leave_weights)
+    made: list[str] = []
+
+    def make(path: Path) -> None:
+        made.append(path.name)
+        path.write_text("view", encoding="utf-8")
+
+    for _ in range(2):
+        assert store.obtain_part("logits", "b" * 64, "view_3.npy", make) == entry / "view_3.npy"
+    assert len(made) == 1
+    assert damaged_parts(entry) == []
+    (entry / "view_3.npy").write_text("vie", encoding="utf-8")
+    assert damaged_parts(entry) == ["view_3.npy"]
+    assert store.obtain("logits", "b" * 64, leave_weights)[1]  # the entry itself is sound
+    store.obtain_part("logits", "b" * 64, "view_3.npy", make)
+    assert len(made) == 2
+    assert told == ["logits bbbbbbbbbbbb in the store is damaged (view_3.npy): it is made again"]
+    assert sorted(path.name for path in entry.iterdir()) == ["meta.json", "view_3.npy", "weights"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
+def test_a_disk_without_room_is_told_in_two_lines(tmp_path: Path, number: int) -> None:
+    def fail(folder: Path) -> dict[str, Any]:
+        (folder / "half").write_text("half", encoding="utf-8")
+        raise OSError(number, os.strerror(number))
+
+    told = message_of(make_store(tmp_path / "store").obtain, "teacher", "a", fail)
+    assert told == (
+        f"store_dir={tmp_path / 'store'}: {os.strerror(number)}\n"
+        "  make room, as distill-store gc does, or choose another folder, as in store_dir=/tmp/store"
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_entry_can_be_read_by_those_who_may_read_its_neighbours(tmp_path: Path) -> None:
     """A store is shared: an entry gets the rights of any other folder, not those of a temporary one."""
     (tmp_path / "teacher").mkdir()
-    path, _ = Store(tmp_path).obtain("teacher", "a", leave_empty)
+    path, _ = make_store(tmp_path).obtain("teacher", "a", leave_empty)
     assert oct(path.stat().st_mode) == oct(path.parent.stat().st_mode)
 
 
 def test_an_entry_that_cannot_be_published_is_an_error(tmp_path: Path) -> None:
-    def make_while_a_file_stands_in_the_way(folder: Path) -> None:
+    def make_while_a_file_stands_in_the_way(folder: Path) -> dict[str, Any]:
         (tmp_path / "teacher" / "a").write_text("no folder", encoding="utf-8")
+        return {}
 
     with pytest.raises(OSError, match="a"):
-        Store(tmp_path).obtain("teacher", "a", make_while_a_file_stands_in_the_way)
+        make_store(tmp_path).obtain("teacher", "a", make_while_a_file_stands_in_the_way)
     assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["a"]
 
 

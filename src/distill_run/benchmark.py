@@ -70,7 +70,7 @@ def _bench(settings: Settings, folder: Path, console: Console, stop: StopRequest
         shape=ImageShape(3, (32, 32), 10),
         device=device,
         builder=Builder(tuple(settings.trusted_packages)),
-        store=Store(folder),
+        store=Store(folder, console.note),
         run_dir=folder,
         console=console,
         stop=stop,

@@ -20,7 +20,7 @@ from distill_run.schema import Settings
 # What a resumed run may find elsewhere than the interrupted one did.
 MAY_MOVE = {
     "dataset.root": ("dataset.root", "dataset.source.root"),
-    "store_dir": ("store_dir", "dataset.source.prepared_dir"),
+    "store_dir": ("store_dir", "dataset.source.store_dir"),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
 }
@@ -100,9 +100,7 @@ def _move(saved: DictConfig, key: str, composed: DictConfig) -> None:
     """Bring what follows from `key` (the saved configuration is resolved) to where the command says it is now."""
     for name in MAY_MOVE[key]:
         if key == name or OmegaConf.select(saved, name) is not None:
-            value = OmegaConf.select(composed, key)
-            is_inside = name.endswith("prepared_dir")
-            OmegaConf.update(saved, name, f"{value}/prepared" if is_inside else value)
+            OmegaConf.update(saved, name, OmegaConf.select(composed, key))
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:

@@ -44,7 +44,7 @@ def prepare(settings: Settings, run_dir: Path, console: Console, stop: StopReque
         shape=shape,
         device=device,
         builder=builder,
-        store=Store(Path(settings.store_dir)),
+        store=Store(Path(settings.store_dir), console.note),
         run_dir=run_dir,
         console=console,
         stop=stop,
@@ -52,6 +52,8 @@ def prepare(settings: Settings, run_dir: Path, console: Console, stop: StopReque
         metrics=[],
     )
     _try_networks(bench)
+    for kind, name in source.entries:
+        bench.store.record_use(run_dir, kind, name)
     return bench
 
 

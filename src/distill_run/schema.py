@@ -70,6 +70,7 @@ class TrainingSettings:
     """The recipes of both networks, and what they share."""
 
     views: Annotated[int | None, optional(whole(1))]
+    view_seed: Annotated[int, accept.SEED]
     teacher: Recipe
     student: Recipe
 
@@ -94,6 +95,7 @@ class Settings:
     teacher_checkpoint: Annotated[str | None, optional(accept.TEXT)]
     resume: Annotated[str | None, optional(accept.TEXT)]
     store_dir: Annotated[str, accept.TEXT]
+    logit_bank_gigabytes: Annotated[float, accept.NOT_NEGATIVE]
     trusted_packages: Annotated[list[str], accept.list_of(accept.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(accept.TEXT)]
     names: Names

@@ -1,20 +1,34 @@
 """The content-addressed store: what was computed once from the same inputs is not computed again.
 
-An entry's name is the sha256 of everything that it depends on. It is written under a temporary name and renamed,
-so that it is there whole or not at all.
+An entry's name is the sha256 of everything that it depends on. It is made by one process, under a lock, in a
+temporary folder, and renamed, so that it is there whole or not at all. The lock is the operating system's: it is free
+again the moment its owner dies, and the next process takes over.
+
+    ROOT/<kind>/<fingerprint>/   its files, and meta.json: facts about it and the sha256 of each file
+    ROOT/.locks/                 an empty file for each entry that was ever made
+    ROOT/.runs/                  a file for each run: the entries that it uses
 """
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1  # raised when the content of an entry for the same inputs changes
+from filelock import FileLock, Timeout
+
+from distill_run.errors import user_error
+
+FORMAT = 2  # raised when the content of an entry for the same inputs changes
+META = "meta.json"
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
+SHOWN_NAME = 12
 
 
 def canonical(value: Any) -> Any:
@@ -41,47 +55,154 @@ def file_hash(path: Path) -> str:
 
 
 class Store:
-    """Entries ROOT/<kind>/<fingerprint>, each a directory."""
+    """Entries ROOT/<kind>/<fingerprint>, each a directory; see the module.
 
-    def __init__(self, root: Path) -> None:
+    `tell` is given a sentence when the user would wonder: another process is waited for, an entry was damaged.
+    """
+
+    def __init__(self, root: Path, tell: Callable[[str], None]) -> None:
         self.root = root
+        self.tell = tell
 
     def path(self, kind: str, name: str) -> Path:
         """Where the entry of that kind and fingerprint lies, or would lie."""
         return self.root / kind / name
 
-    def obtain(self, kind: str, name: str, make: Callable[[Path], None]) -> tuple[Path, bool]:
+    def obtain(self, kind: str, name: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
         """The entry's directory, and whether it was there already; if not, `make` fills a new one.
 
-        Where two processes make the same entry at once, the first to finish publishes it.
+        `make` returns facts for meta.json. However many processes ask at once, one makes the entry and the others
+        wait. An entry whose bytes have changed is made again. Raises UserError where the disk has no room.
         """
         path = self.path(kind, name)
-        if path.is_dir():
+        if path.is_dir() and not damage(path):
             return path, True
-        absent = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        working = Path(tempfile.mkdtemp(prefix=f".{name[:12]}-", dir=path.parent))
-        try:
-            make(working)
-            working.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
-            try:
+        with self._leaving_nothing_on_failure(path.parent), self.locked(kind, name):
+            if path.is_dir():
+                if not (found := damage(path)):
+                    return path, True
+                self.tell(f"{kind} {name[:SHOWN_NAME]} in the store is damaged ({found}): it is made again")
+                shutil.rmtree(path)
+            with self._working_folder(path) as working:
+                facts = make(working)
+                _write_meta(working, facts, {file.name: file_hash(file) for file in sorted(working.iterdir())})
                 working.rename(path)
-            except OSError:
-                if not path.is_dir():
-                    raise
-        except BaseException:
-            shutil.rmtree(working, ignore_errors=True)
-            remove_empty(absent)
-            raise
-        shutil.rmtree(working, ignore_errors=True)  # where another process was first
         return path, False
 
+    def obtain_part(self, kind: str, name: str, file_name: str, make: Callable[[Path], None]) -> Path:
+        """A file of an entry that grows; `make` writes it on first use, under the entry's lock."""
+        path = self.path(kind, name) / file_name
+        if _is_sound_part(path):
+            return path
+        with self.locked(kind, name):
+            if _is_sound_part(path):
+                return path
+            if path.exists():
+                self.tell(f"{kind} {name[:SHOWN_NAME]} in the store is damaged ({file_name}): it is made again")
+            with self._told_of_no_room(), atomic_path(path) as temporary:
+                make(temporary)
+                digest = file_hash(temporary)
+            meta = read_meta(path.parent)
+            write_json(path.parent / META, {**meta, "parts": {**meta["parts"], file_name: digest}})
+        return path
 
-def remove_empty(folders: Sequence[Path]) -> None:
-    """Remove folders that were made in vain, innermost first, up to the first that is not empty."""
-    with suppress(OSError):
-        for folder in folders:
-            folder.rmdir()
+    def record_use(self, run_dir: Path, kind: str, name: str) -> None:
+        """Note that a run refers to an entry: `distill-store gc` leaves it alone while the run's folder is there."""
+        place = os.path.relpath(run_dir.resolve(), self.root.resolve())  # right also where both are moved together
+        path = self.root / ".runs" / f"{fingerprint({'run': place})}.json"
+        entries = set(json.loads(path.read_text(encoding="utf-8"))["entries"]) if path.is_file() else set()
+        if f"{kind}/{name}" not in entries:
+            with self._told_of_no_room():
+                write_json(path, {"run": place, "entries": sorted({*entries, f"{kind}/{name}"})})
+
+    @contextmanager
+    def locked(self, kind: str, name: str) -> Iterator[None]:
+        """Hold the entry's lock, which one process at a time can."""
+        with self._told_of_no_room():
+            path = self.root / ".locks" / f"{kind}-{name}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(path)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                self.tell(f"{kind} {name[:SHOWN_NAME]}: another process is making it; waiting for that")
+                lock.acquire()
+        try:
+            yield
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            lock.release()
+
+    @contextmanager
+    def _leaving_nothing_on_failure(self, folder: Path) -> Iterator[None]:
+        """Remove again what was made in vain: `folder`, the store itself and its parents, where they are empty."""
+        folders = (folder, self.root / ".locks", self.root, *self.root.parents)
+        absent = [folder for folder in folders if not folder.exists()]
+        try:
+            yield
+        except BaseException:
+            with suppress(OSError):
+                for folder in absent:
+                    folder.rmdir()
+            raise
+
+    @contextmanager
+    def _working_folder(self, path: Path) -> Iterator[Path]:
+        """A folder to fill, which is gone after the block unless it was renamed; needs the entry's lock."""
+        prefix = f".{path.name}-"
+        with self._told_of_no_room():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for orphan in path.parent.glob(f"{prefix}*"):  # of a process that was killed: the lock was free
+                shutil.rmtree(orphan)
+            working = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+            try:
+                working.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
+                yield working
+            finally:
+                shutil.rmtree(working, ignore_errors=True)
+
+    @contextmanager
+    def _told_of_no_room(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            raise user_error(
+                f"store_dir={self.root}: {error.strerror}",
+                "make room, as distill-store gc does, or choose another folder, as in store_dir=/tmp/store",
+            ) from error
+
+
+def read_meta(directory: Path) -> dict[str, Any]:
+    """The content of an entry's meta.json."""
+    meta: dict[str, Any] = json.loads((directory / META).read_text(encoding="utf-8"))
+    return meta
+
+
+def damage(directory: Path) -> str | None:
+    """Which file of an entry is not what was written, or None; the parts of an entry that grows are left out."""
+    try:
+        files = read_meta(directory)["files"]
+        return next((name for name, digest in files.items() if file_hash(directory / name) != digest), None)
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        return Path(error.filename).name if isinstance(error, OSError) and error.filename else META
+
+
+def damaged_parts(directory: Path) -> list[str]:
+    """Which files of an entry that grows are not what was written."""
+    return [name for name in read_meta(directory)["parts"] if not _is_sound_part(directory / name)]
+
+
+def _is_sound_part(path: Path) -> bool:
+    return path.is_file() and read_meta(path.parent)["parts"].get(path.name) == file_hash(path)
+
+
+def _write_meta(directory: Path, facts: dict[str, Any], files: dict[str, str]) -> None:
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    write_json(directory / META, {**facts, "created": created, "files": files, "parts": {}})
 
 
 @contextmanager

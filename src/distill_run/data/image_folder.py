@@ -1,12 +1,12 @@
 """Your own images: ROOT/train/<class>/*, ROOT/test/<class>/* and, if there is one, ROOT/val/<class>/*."""
 
 import difflib
-import pickle
-import shutil
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,6 +16,7 @@ from distill_run.data.source import Source, Split
 from distill_run.errors import Mistake, UserError, user_error
 from distill_run.store import Store, fingerprint
 
+KIND = "images"
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 
 
@@ -28,22 +29,26 @@ class Listing:
     skipped: Counter[str]
 
 
-def load(*, root: str | None, image_size: int | None, channels: int, prepared_dir: str) -> Source:
+def load(*, root: str | None, image_size: int | None, channels: int, store_dir: str) -> Source:
     """Decode all images under `root` as squares of `image_size` pixels, or as they are where all have one size.
 
     The classes are the folders of ROOT/train in alphabetical order. Raises UserError for what would silently
     lose data: a folder that is not there, a class that train lacks, a file that cannot be decoded, sizes that
     differ. Files without an image's extension are counted in the notes. What was decoded is kept in
-    `prepared_dir` for the next time, under the names, sizes and times of all the files.
+    the store for the next time, under the names, sizes and times of all the files.
     """
     optional(whole(1)).check("image_size", image_size)
     one_of(1, 3).check("channels", channels)
     folders = _split_folders(root)
     classes = _class_names(folders["train"])
     listings = {name: _list(name, folder, classes) for name, folder in folders.items()}
-    splits = {name: _prepared(listing, image_size, channels, Path(prepared_dir)) for name, listing in listings.items()}
-    notes = [note for name, listing in listings.items() for note in _notes(name, listing)]
-    return Source(splits["train"], splits.get("val"), splits["test"], tuple(classes), tuple(notes))
+    told: list[str] = []
+    store = Store(Path(store_dir), told.append)
+    prepared = {name: _prepared(listing, image_size, channels, store) for name, listing in listings.items()}
+    splits = {name: split for name, (split, _) in prepared.items()}
+    notes = [*told, *(note for name, listing in listings.items() for note in _notes(name, listing))]
+    entries = tuple((KIND, name) for _, name in prepared.values())
+    return Source(splits["train"], splits.get("val"), splits["test"], tuple(classes), tuple(notes), entries)
 
 
 def _split_folders(root: str | None) -> dict[str, Path]:
@@ -100,24 +105,19 @@ def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
     return Mistake(f"{folder} is a class that train does not have", remedy)
 
 
-def _prepared(listing: Listing, image_size: int | None, channels: int, prepared_dir: Path) -> Split:
-    """The images of a listing, decoded now or read from what an earlier run over the same files has kept."""
+def _prepared(listing: Listing, image_size: int | None, channels: int, store: Store) -> tuple[Split, str]:
+    """The images of a listing, decoded now or read from what an earlier run over the same files has kept; its name."""
     stats = [path.stat() for path in listing.paths]
     signatures = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(listing.paths, stats, strict=True)]
-    key = fingerprint({"files": signatures, "image_size": image_size, "channels": channels})
+    name = fingerprint({"files": signatures, "image_size": image_size, "channels": channels})
 
-    def make(directory: Path) -> None:
+    def make(directory: Path) -> dict[str, Any]:
         torch.save(decode(listing.paths, image_size, channels), directory / "images.pt")
+        return {"about": f"{len(listing.paths):,} images of {os.path.commonpath(listing.paths)}"}
 
-    store = Store(prepared_dir)
-    directory, _ = store.obtain("image_folder", key, make)
-    try:
-        images = torch.load(directory / "images.pt", weights_only=True)
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError):  # damaged: the files themselves are there
-        shutil.rmtree(directory)
-        directory, _ = store.obtain("image_folder", key, make)
-        images = torch.load(directory / "images.pt", weights_only=True)
-    return Split(images, torch.tensor(listing.targets))
+    directory, _ = store.obtain(KIND, name, make)
+    images = torch.load(directory / "images.pt", weights_only=True)
+    return Split(images, torch.tensor(listing.targets)), name
 
 
 def _notes(split: str, listing: Listing) -> list[str]:

@@ -40,7 +40,8 @@ class Split:
 class Source:
     """A dataset as it comes: a validation split only where it brings one.
 
-    `notes` are sentences for the user, such as how many files were skipped and why.
+    `notes` are sentences for the user, such as how many files were skipped and why; `entries` the kinds and names of
+    what it keeps in the store.
     """
 
     train: Split
@@ -48,3 +49,4 @@ class Source:
     test: Split
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    entries: tuple[tuple[str, str], ...] = ()

@@ -10,10 +10,10 @@ import yaml
 
 from distill_run import checkpoint
 from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, train
-from distill_run.store import fingerprint, write_json, write_json_lines, write_text
+from distill_run.store import fingerprint, read_meta, write_json_lines, write_text
 
-# What meta.json holds of a Trained; the rest has files of its own.
-META = (
+# What meta.json says of a Trained; the rest has files of its own.
+FACTS = (
     "stage",
     "fingerprint",
     "selected",
@@ -32,8 +32,8 @@ def save_network(trained: Trained, node: dict[str, Any], bench: Bench, path: Pat
     checkpoint.save(path, content)
 
 
-def write_entry(trained: Trained, plan: Plan, bench: Bench, directory: Path) -> None:
-    """Write a store entry that `read_entry` reads."""
+def write_entry(trained: Trained, plan: Plan, bench: Bench, directory: Path) -> dict[str, Any]:
+    """Write the files of a store entry that `read_entry` reads; returns the facts for its meta.json."""
     save_network(trained, plan.node, bench, directory / "weights.pt")
     np.savez(
         directory / "test_logits.npz",
@@ -42,7 +42,8 @@ def write_entry(trained: Trained, plan: Plan, bench: Bench, directory: Path) -> 
     )
     write_json_lines(directory / "metrics.jsonl", trained.history)
     write_text(directory / "config.yaml", yaml.safe_dump(inputs_of(plan, bench), sort_keys=False))
-    write_json(directory / "meta.json", {name: getattr(trained, name) for name in META})
+    about = f"{trained.name}, seed {plan.seed}, {trained.selected['val']['accuracy']:.2%} on validation"
+    return {"about": about, **{name: getattr(trained, name) for name in FACTS}}
 
 
 def read_entry(directory: Path, plan: Plan, bench: Bench, curve: Curve, reused: bool) -> Trained:
@@ -51,8 +52,9 @@ def read_entry(directory: Path, plan: Plan, bench: Bench, curve: Curve, reused: 
     with np.load(directory / "test_logits.npz") as logits:
         selected, last = (torch.from_numpy(logits[name]) for name in ("selected", "last"))
     rows = (directory / "metrics.jsonl").read_text().splitlines()
+    meta = read_meta(directory)
     return Trained(
-        **json.loads((directory / "meta.json").read_text()),
+        **{name: meta[name] for name in FACTS},
         name=plan.name,
         network=network.eval(),
         selected_test_logits=selected,
@@ -67,8 +69,8 @@ def obtain(kind: str, plan: Plan, bench: Bench, curve: Curve) -> Trained:
     """The store's entry for a training that needs no teacher; it is trained first where there is none."""
     digest = fingerprint(inputs_of(plan, bench))
 
-    def make(directory: Path) -> None:
-        write_entry(train(plan, bench, digest, None, curve), plan, bench, directory)
+    def make(directory: Path) -> dict[str, Any]:
+        return write_entry(train(plan, bench, digest, None, curve), plan, bench, directory)
 
-    directory, reused = bench.store.obtain(kind, digest, make)
+    directory, reused = bench.obtain(kind, digest, make)
     return read_entry(directory, plan, bench, curve, reused)

@@ -22,10 +22,11 @@ def find_learning_rate(plan: Plan, bench: Bench) -> tuple[Plan, Curve]:
     trials = [_trial(plan, rate) for rate in rates]
     name = fingerprint({"trials": [inputs_of(trial, bench) for trial in trials]})
 
-    def make(directory: Path) -> None:
+    def make(directory: Path) -> dict[str, Any]:
         write_json(directory / "curve.json", [_try(trial, bench) for trial in trials])
+        return {"about": f"{plan.name}, {len(rates)} rates"}
 
-    directory, reused = bench.store.obtain("lr_search", name, make)
+    directory, reused = bench.obtain("lr_search", name, make)
     curve: Curve = json.loads((directory / "curve.json").read_text())
     finite = [point for point in curve if point["val_accuracy"] is not None]
     if not finite:

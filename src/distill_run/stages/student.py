@@ -2,17 +2,20 @@
 
 import dataclasses
 
+from distill_run.fit import Guide
 from distill_run.objectives.base import Objective
 from distill_run.stages.entry import obtain, save_network
+from distill_run.stages.logit_bank import BankedTeacher, fits
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, plan_alone, train
+from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, make_batches, plan_alone, train
 from distill_run.store import fingerprint
 
 
 def baseline_plan(bench: Bench) -> Plan:
     """How the baseline is trained: exactly as the student is, but for the objective."""
-    return plan_alone("baseline", "student", bench.settings.seed, bench)
+    settings = bench.settings
+    return plan_alone("baseline", "student", settings.seed, settings.training.view_seed, bench)
 
 
 def find_student_rate(bench: Bench) -> tuple[Plan, Curve]:
@@ -31,12 +34,20 @@ def obtain_baseline(plan: Plan, curve: Curve, bench: Bench) -> Trained:
     return baseline
 
 
+def make_guide(plan: Plan, teacher: Trained, bench: Bench) -> Guide | None:
+    """What gives the teacher's outputs: the logit bank where there is room for it, else the teacher live."""
+    if plan.objective.needs == "nothing":
+        return None
+    if fits(plan, bench):
+        return BankedTeacher(teacher, make_batches(plan, bench).views, bench)
+    return LiveTeacher(teacher.network, bench.device)
+
+
 def train_student(plan: Plan, curve: Curve, objective: Objective, teacher: Trained, bench: Bench) -> Trained:
     """The student trained with `objective`, guided by the teacher; leaves checkpoints/student.pt in the run."""
     mode = bench.settings.mode
     inputs = {"mode": mode, "mode_code": bench.builder.code_hash(mode), "teacher": teacher.fingerprint}
     plan = dataclasses.replace(plan, stage="student", objective=objective, inputs=inputs)
-    guide = None if objective.needs == "nothing" else LiveTeacher(teacher.network, bench.device)
-    student = train(plan, bench, fingerprint(inputs_of(plan, bench)), guide, curve)
+    student = train(plan, bench, fingerprint(inputs_of(plan, bench)), make_guide(plan, teacher, bench), curve)
     save_network(student, plan.node, bench, bench.run_dir / "checkpoints" / "student.pt")
     return student

@@ -45,7 +45,8 @@ def obtain_teacher(bench: Bench) -> Trained:
         teacher = _from_checkpoint(Path(bench.settings.teacher_checkpoint), bench)
         origin = f"loaded from {bench.settings.teacher_checkpoint}"
     else:
-        plan, curve = find_learning_rate(plan_alone("teacher", "teacher", bench.settings.teacher_seed, bench), bench)
+        seed = bench.settings.teacher_seed
+        plan, curve = find_learning_rate(plan_alone("teacher", "teacher", seed, seed, bench), bench)
         teacher = obtain("teacher", plan, bench, curve)
         origin = "reused from the store" if teacher.reused else "trained"
     mean, std = (values.flatten().tolist() for values in (teacher.network.mean, teacher.network.std))

@@ -1,6 +1,7 @@
 """What the stages share: the bench that they work at, and a training from its inputs to its artefacts."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -47,6 +48,11 @@ class Bench:
     resumed: dict[str, Any] | None
     metrics: list[dict[str, Any]]
 
+    def obtain(self, kind: str, name: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
+        """See Store.obtain; the store also learns that this run uses the entry."""
+        self.store.record_use(self.run_dir, kind, name)
+        return self.store.obtain(kind, name, make)
+
     @property
     def last_path(self) -> Path:
         """The resume point of the training in progress."""
@@ -55,7 +61,7 @@ class Bench:
 
 @dataclass(frozen=True)
 class Plan:
-    """One training: who is trained, how, and from which seed.
+    """One training: who is trained, how, and from which seeds: of weights, order and dropout, and of the views.
 
     `key` is where the architecture stands in the configuration, `recipe_key` where the recipe does. `inputs`
     are what the objective depends on beyond what every training does.
@@ -68,6 +74,7 @@ class Plan:
     node: dict[str, Any]
     recipe: Recipe
     seed: int
+    view_seed: int
     objective: Objective
     inputs: dict[str, Any]
 
@@ -98,7 +105,7 @@ class Trained:
     reused: bool
 
 
-def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, bench: Bench) -> Plan:
+def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, view_seed: int, bench: Bench) -> Plan:
     """The training of the architecture at `key` by its recipe, with cross-entropy and no teacher."""
     recipe: Recipe = getattr(bench.settings.training, key)
     return Plan(
@@ -109,6 +116,7 @@ def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, bench:
         node=getattr(bench.settings, key),
         recipe=recipe,
         seed=seed,
+        view_seed=view_seed,
         objective=CrossEntropy(label_smoothing=recipe.label_smoothing),
         inputs={},
     )
@@ -124,6 +132,7 @@ def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
         "architecture": plan.node,
         "recipe": recipe,
         "seed": plan.seed,
+        "view_seed": plan.view_seed,
         "views": bench.settings.training.views,
         "dataset": {
             "content": bench.dataset.content,
@@ -164,11 +173,11 @@ def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
 
 
 def make_batches(plan: Plan, bench: Bench) -> Batches:
-    """The training split in the order and in the views of the plan's seed."""
+    """The training split in the order and in the views of the plan's seeds."""
     train = bench.dataset.train
     return Batches(
         train,
-        Views(train.images, bench.settings.dataset.augment, plan.seed),
+        Views(train.images, bench.settings.dataset.augment, plan.view_seed),
         plan.recipe.batch_size,
         plan.seed,
         bench.settings.training.views,

@@ -1,0 +1,125 @@
+"""The logit bank: the teacher's logits for (view, sample), computed once and read by every student of that teacher.
+
+A view is a pure function of (seed, view, sample), and so is what the frozen teacher says of it. The bank therefore
+does not depend on the student, the mode, the order of the samples or the batch size: a sweep over those pays for the
+teacher's forward passes once. Objectives that ask for features cannot use it.
+"""
+
+import dataclasses
+import shutil
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from distill_run.data.batches import Batch
+from distill_run.data.views import Views
+from distill_run.errors import user_error
+from distill_run.objectives.base import Outputs
+from distill_run.stages.teacher import LiveTeacher
+from distill_run.stages.training import Bench, Plan, Trained
+from distill_run.store import fingerprint, write_text
+from distill_run.units import quantity
+
+KIND = "logits"
+CHUNK_SIZE = 256  # images at a time; fixed, so that no setting of a student changes what is stored
+FREE_SHARE = 0.9  # of the disk's free space that a bank may take
+
+
+class BankedTeacher:
+    """A fit.Guide that reads the teacher's logits from the store, a file for each view, filled on first use.
+
+    A file holds (N, K) logits in the order of the training split, and is memory-mapped. Where the teacher computes in
+    float32 they are stored so, and losses differ from the live teacher's by the rounding of another batch alone; where
+    it computes in bf16 or fp16 they are stored as float16, which holds such numbers exactly between 6e-5 and 65504.
+    """
+
+    def __init__(self, teacher: Trained, views: Views, bench: Bench) -> None:
+        self.teacher = teacher
+        self.views = views
+        self.bench = bench
+        inputs = bank_inputs(teacher, views, bench)
+        self.name = fingerprint(inputs)
+        self.view: int | None = None  # the one that `logits` (N, K) are of
+        self.logits = torch.empty(0)
+
+        def make(directory: Path) -> dict[str, Any]:
+            write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
+            return {"about": f"of {teacher.name} {teacher.fingerprint[:12]}, view seed {views.seed}"}
+
+        bench.obtain(KIND, self.name, make)
+
+    def __call__(self, batch: Batch) -> Outputs:
+        """The teacher's logits for the samples of a batch in its view, in float32."""
+        if batch.view != self.view:
+            self.view, self.logits = batch.view, self._load(batch.view)
+        return Outputs(self.logits[batch.indices].float())
+
+    def _load(self, view: int) -> Tensor:
+        def make(path: Path) -> None:
+            logits = self._ask_teacher(view).to(bank_dtype(self.bench)).cpu().numpy()
+            if not np.isfinite(logits).all():
+                raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")
+            with path.open("wb") as file:
+                np.save(file, logits)
+
+        path = self.bench.store.obtain_part(KIND, self.name, f"view_{view}.npy", make)
+        mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
+        return torch.from_numpy(mapped).to(self.bench.device.torch_device)
+
+    @cached_property
+    def _live(self) -> LiveTeacher:
+        return LiveTeacher(self.teacher.network, self.bench.device)
+
+    def _ask_teacher(self, view: int) -> Tensor:
+        """The logits (N, K) of all samples in a view."""
+        targets = self.bench.dataset.train.targets
+        everything = torch.arange(len(targets), device=targets.device)
+        batches = (
+            Batch(indices, self.views.render(indices, view), targets[indices], view)
+            for indices in everything.split(CHUNK_SIZE)
+        )
+        return torch.cat([self._live(batch).logits for batch in batches])
+
+
+def bank_inputs(teacher: Trained, views: Views, bench: Bench) -> dict[str, Any]:
+    """Everything that the teacher's logits depend on."""
+    return {
+        "teacher": teacher.fingerprint,
+        "dataset": bench.dataset.content,
+        "augment": dataclasses.asdict(views.augment),
+        "view_seed": views.seed,
+        "device": {**dataclasses.asdict(bench.device.settings), "compile": None},  # the teacher is not compiled
+    }
+
+
+def bank_dtype(bench: Bench) -> torch.dtype:
+    """How logits are stored: in no less than the precision that they were computed in."""
+    return torch.float32 if bench.device.settings.precision == "fp32" else torch.float16
+
+
+def bank_bytes(plan: Plan, bench: Bench) -> int:
+    """How much disk the views of a whole training take."""
+    num_views = min(plan.recipe.epochs, bench.settings.training.views or plan.recipe.epochs)
+    return num_views * len(bench.dataset.train) * bench.shape.num_classes * bank_dtype(bench).itemsize
+
+
+def fits(plan: Plan, bench: Bench) -> bool:
+    """Whether the limit and the disk have room for the bank; says so where they have not and a bank was wanted."""
+    needed = bank_bytes(plan, bench)
+    limit = bench.settings.logit_bank_gigabytes * 1e9
+    free = FREE_SHARE * shutil.disk_usage(bench.store.root).free
+    if needed <= min(limit, free):
+        return True
+    if limit == 0:
+        return False
+    allowed, room = f"logit_bank_gigabytes allows {quantity(limit)}B", f"the disk has {quantity(free)}B free"
+    bench.console.note(
+        f"logit bank: needs {quantity(needed)}B, {allowed if limit < needed else room}: "
+        "the teacher runs live in every step; training.views=8 makes the bank smaller"
+    )
+    return False

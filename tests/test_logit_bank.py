@@ -1,0 +1,226 @@
+"""The logit bank: every image gets the teacher's logits of its own view, whatever asks for them and in what order."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from conftest import TINY
+from distill_run import checkpoint
+from distill_run.config import check, compose_config
+from distill_run.console import Console
+from distill_run.data.batches import Batch, Batches
+from distill_run.errors import Interrupted
+from distill_run.fit import Trainer
+from distill_run.interrupt import StopRequest
+from distill_run.losses import soft_target_loss
+from distill_run.prepare import prepare
+from distill_run.run import Report, run
+from distill_run.stages.logit_bank import BankedTeacher
+from distill_run.stages.student import baseline_plan
+from distill_run.stages.teacher import LiveTeacher, obtain_teacher
+from distill_run.stages.training import Bench, make_batches
+from helpers import message_of
+
+# Views that differ, a student that listens to the teacher alone.
+AUGMENTED = (*TINY, "dataset.augment.crop_padding=2", "dataset.augment.flip=true", "mode.alpha=1", "mode.temperature=2")
+LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative; README states them
+
+
+def make_bench(folder: Path, *overrides: str) -> Bench:
+    settings = check(compose_config([*AUGMENTED, f"store_dir={folder / 'store'}", *overrides]))
+    return prepare(settings, folder / "run", Console(), StopRequest())
+
+
+def banked_and_live(bench: Bench) -> tuple[BankedTeacher, LiveTeacher, Batches]:
+    teacher = obtain_teacher(bench)
+    batches = make_batches(baseline_plan(bench), bench)
+    return BankedTeacher(teacher, batches.views, bench), LiveTeacher(teacher.network, bench.device), batches
+
+
+def epochs_of(batches: Batches, num_epochs: int) -> Iterator[Batch]:
+    for epoch in range(1, num_epochs + 1):
+        yield from batches.epoch(epoch)
+
+
+def tiny_run(folder: Path, *overrides: str, name: str = "run", store: str = "store") -> Report:
+    return run(compose_config([*AUGMENTED, f"store_dir={folder / store}", *overrides]), folder / name)
+
+
+def weights_of(report: Report) -> dict[str, Tensor]:
+    content: dict[str, Any] = checkpoint.load(report.run_dir / "checkpoints" / "student.pt")
+    weights: dict[str, Tensor] = content["weights"]
+    return weights
+
+
+@pytest.mark.parametrize("batch_size", [2, 33, 5000])
+def test_each_image_gets_its_own_logits_in_every_view_and_batch_size(tmp_path: Path, batch_size: int) -> None:
+    bench = make_bench(tmp_path, f"training.student.batch_size={batch_size}")
+    banked, live, batches = banked_and_live(bench)
+    seen = []
+    for batch in epochs_of(batches, 3):
+        logits = live(batch).logits
+        torch.testing.assert_close(banked(batch).logits, logits, rtol=1e-5, atol=1e-5)
+        seen.append(logits)
+    assert batch_size == 5000 or len(seen) > 30
+    # The test would not notice logits of a wrong image or view, were they alike. Of 50 windows, some come twice.
+    rows = torch.cat(seen)
+    assert (torch.cdist(rows, rows) < 1e-3).sum() < 1.05 * len(rows)
+
+
+def test_a_second_reader_with_batches_of_another_size_and_order_reads_the_same_files(tmp_path: Path) -> None:
+    first, live, batches = banked_and_live(make_bench(tmp_path))
+    for batch in epochs_of(batches, 2):
+        first(batch)
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "logits").rglob("view_*.npy")}
+    assert sorted(path.name for path in files) == ["view_0.npy", "view_1.npy"]
+    bench = make_bench(tmp_path, "training.student.batch_size=17", "seed=5", "training.view_seed=0")
+    second, _, others = banked_and_live(bench)
+    assert second.name == first.name
+    for batch in epochs_of(others, 2):
+        torch.testing.assert_close(second(batch).logits, live(batch).logits, rtol=1e-5, atol=1e-5)
+    assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_epochs_that_cycle_through_views_share_their_files(tmp_path: Path) -> None:
+    tiny_run(tmp_path, "training.views=2", "training.student.epochs=5")
+    assert sorted(path.name for path in tmp_path.rglob("view_*.npy")) == ["view_0.npy", "view_1.npy"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["teacher_seed=1", "dataset.augment.flip=false", "training.view_seed=3", "seed=1", "dataset.split_seed=1"],
+)
+def test_a_bank_belongs_to_teacher_data_and_views(tmp_path: Path, override: str) -> None:
+    first, second = (banked_and_live(make_bench(tmp_path, *more))[0].name for more in ((), (override,)))
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["mode.temperature=8", "student.hidden=[4]", "training.student.epochs=7", "training.student.batch_size=32"],
+)
+def test_a_bank_does_not_depend_on_the_student(tmp_path: Path, override: str) -> None:
+    first, second = (banked_and_live(make_bench(tmp_path, *more))[0].name for more in ((), (override,)))
+    assert first == second
+
+
+@pytest.mark.parametrize("precision", LOSS_TOLERANCE)
+def test_losses_stay_within_the_stated_tolerance_of_the_live_teacher(tmp_path: Path, precision: str) -> None:
+    bench = make_bench(tmp_path, f"device.precision={precision}", "teacher.widths=[8,16]", "training.teacher.epochs=1")
+    banked, live, batches = banked_and_live(bench)
+    student = torch.Generator().manual_seed(0)
+    for batch in epochs_of(batches, 1):
+        logits = torch.randn(len(batch.targets), 10, generator=student)
+        for temperature in (1.0, 4.0):
+            expected = soft_target_loss(logits, live(batch).logits, temperature)
+            loss = soft_target_loss(logits, banked(batch).logits, temperature)
+            torch.testing.assert_close(loss, expected, rtol=LOSS_TOLERANCE[precision], atol=1e-6)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", np.float32), ("bf16", np.float16)])
+def test_logits_are_stored_in_no_less_than_the_precision_of_the_teacher(
+    tmp_path: Path, precision: str, dtype: type
+) -> None:
+    bench = make_bench(tmp_path, f"device.precision={precision}", "training.teacher.epochs=1")
+    banked, _, batches = banked_and_live(bench)
+    banked(next(batches.epoch(1)))
+    (path,) = tmp_path.rglob("view_0.npy")
+    stored = np.load(path)
+    assert stored.dtype == dtype
+    assert stored.shape == (len(bench.dataset.train), 10)
+
+
+def test_logits_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> None:
+    bench = make_bench(tmp_path, "device.precision=bf16", "training.teacher.epochs=1")
+    banked, _, batches = banked_and_live(bench)
+    with torch.no_grad():
+        list(banked.teacher.network.architecture.parameters())[-1].fill_(1e5)  # the last layer's bias
+    assert message_of(banked, next(batches.epoch(1))) == (
+        "the teacher's logits do not fit into half precision\n  write device.precision=fp32"
+    )
+
+
+def test_the_student_of_the_bank_is_the_student_of_the_live_teacher(tmp_path: Path) -> None:
+    banked = tiny_run(tmp_path, "training.student.epochs=4")
+    live = tiny_run(tmp_path, "training.student.epochs=4", "logit_bank_gigabytes=0", name="live", store="other")
+    assert len(list((tmp_path / "store").rglob("view_*.npy"))) == 4
+    assert list((tmp_path / "other").rglob("view_*.npy")) == []
+    torch.testing.assert_close(weights_of(banked), weights_of(live), rtol=1e-3, atol=1e-4)
+    for split in ("val", "test"):
+        figures, others = (report.summary["student"]["last"][split] for report in (banked, live))
+        assert figures == pytest.approx(others, abs=1e-3)
+
+
+def test_a_run_that_goes_on_gets_the_same_logits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = tiny_run(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    original = Trainer._train_step
+
+    def stop_in_the_second_epoch(self: Trainer, batch: Batch, save: Any) -> Tensor:
+        if self.stage == "student" and (self.epoch, self.step) == (2, 3):
+            save(self.state())
+            raise Interrupted
+        return original(self, batch, save)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", stop_in_the_second_epoch)
+        with pytest.raises(Interrupted):
+            tiny_run(tmp_path, name="cut")
+    resumed = tiny_run(tmp_path, f"resume={tmp_path / 'cut'}", name="cut")
+    torch.testing.assert_close(weights_of(resumed), weights_of(whole), rtol=0, atol=0)
+
+
+def test_a_bank_beyond_the_limit_is_told_and_the_teacher_runs_live(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny_run(tmp_path, "logit_bank_gigabytes=5e-5")
+    # 2 views of 1,146 training images, 10 classes, 4 bytes.
+    assert (
+        "logit bank: needs 91.7kB, logit_bank_gigabytes allows 50kB: the teacher runs live in every step; "
+        "training.views=8 makes the bank smaller\n"
+    ) in capsys.readouterr().out
+    assert not (tmp_path / "store" / "logits").exists()
+
+
+def test_a_damaged_view_is_made_again_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = tiny_run(tmp_path)
+    path = next(path for path in tmp_path.rglob("view_1.npy"))
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    second = tiny_run(tmp_path, name="second")
+    assert f"logits {path.parent.name[:12]} in the store is damaged (view_1.npy): it is made again" in (
+        capsys.readouterr().out
+    )
+    torch.testing.assert_close(weights_of(second), weights_of(first), rtol=0, atol=0)
+
+
+def test_several_processes_share_one_teacher_and_one_bank(tmp_path: Path) -> None:
+    alone = tiny_run(tmp_path, name="alone", store="own")
+    program = (
+        "import sys; from pathlib import Path; from test_logit_bank import tiny_run\n"
+        "tiny_run(Path(sys.argv[1]), name=sys.argv[2])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path), f"process_{number}"],
+            cwd=Path(__file__).parent,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    assert sum(" trained, validation accuracy " in output for output in outputs) == 1
+    assert len(list((tmp_path / "store").rglob("view_*.npy"))) == 2
+    for number in range(3):
+        content = checkpoint.load(tmp_path / f"process_{number}" / "checkpoints" / "student.pt")
+        torch.testing.assert_close(content["weights"], weights_of(alone), rtol=0, atol=0)
