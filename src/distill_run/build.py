@@ -62,10 +62,7 @@ class Builder:
         if not any(self._is_own_code(node["_target_"].rpartition(".")[0]) for node in nodes):
             return None
         assert self.code_dir is not None
-        digest = hashlib.sha256()
-        for path in sorted(self.code_dir.rglob("*.py")):
-            digest.update(str(path.relative_to(self.code_dir)).encode() + b"\0" + path.read_bytes() + b"\0")
-        return digest.hexdigest()
+        return folder_hash(self.code_dir)
 
     def _locate(self, path: str, key: str) -> Callable[..., Any]:
         module_name, _, name = path.rpartition(".")
@@ -92,6 +89,14 @@ class Builder:
             return False
         folder = self.code_dir / module_name.split(".")[0]
         return folder.is_dir() or folder.with_suffix(".py").is_file()
+
+
+def folder_hash(folder: Path) -> str:
+    """The sha256 of the names and the content of all Python files below a folder."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,21 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill_run.config import config_dir, offer_roles, own_folder_overrides, register
+from distill_run.config import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.errors import Mistake, UserError
 from distill_run.help import help_page
 from distill_run.preflight import preflight, read_command, resumed_config
+from distill_run.sweep_request import (
+    Request,
+    completed_accuracy,
+    count_points,
+    expand_presets,
+    sweep_directory,
+    swept_keys,
+)
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
 
@@ -39,24 +48,60 @@ def main() -> NoReturn:
 def _run_command() -> None:
     parser = get_args_parser()
     args, unknown = parser.parse_known_intermixed_args()
-    # Hydra's own parser wants the overrides in one piece: after the options.
-    sys.argv[1:] = [*(word for word in sys.argv[1:] if word not in args.overrides), *args.overrides]
+    options = [word for word in sys.argv[1:] if word not in args.overrides]
     if unknown:
         raise UserError(_not_an_option(option, args.overrides) for option in unknown if option.startswith("-"))
     extra_dir = Path(args.config_dir) if args.config_dir else None
+    own_overrides = []
     if extra_dir is not None:
         if not extra_dir.is_dir():
             raise UserError([Mistake(f"--config-dir {extra_dir} is not a folder", "give the folder of your own files")])
         offer_roles(extra_dir)
-        sys.argv += own_folder_overrides(extra_dir)
+        own_overrides = own_folder_overrides(extra_dir)
     if args.help:
         sys.stdout.write(help_page())
         return
+    overrides, has_preset = expand_presets(args.overrides, extra_dir)
+    multirun = args.multirun or has_preset
+    if has_preset and not args.multirun:
+        options.append("--multirun")
+    # Hydra's own parser wants the overrides in one piece: after the options.
+    sys.argv[1:] = [*options, *overrides, *own_overrides]
     if args.cfg:
-        read_command(args.overrides, extra_dir, args.multirun)
-    elif not (args.info or args.hydra_help or args.shell_completion):
-        preflight(args.overrides, extra_dir, args.multirun)
-    job()
+        read_command(overrides, extra_dir, multirun)
+        job()
+    elif args.info or args.hydra_help or args.shell_completion:
+        job()
+    elif multirun:
+        settings = preflight(overrides, extra_dir, multirun)
+        _run_sweep(Request.of(command_line(overrides, args.config_dir), settings, extra_dir), overrides)
+    else:
+        preflight(overrides, extra_dir, multirun)
+        job()
+
+
+def _run_sweep(request: Request, overrides: list[str]) -> None:
+    """Run all points that are not completed yet, tell how they go, and write the sweep's report, however it ends."""
+    from distill_run.console import Console  # here, so that help and mistakes are told without rich
+
+    # from distill_run.report.sweep_pages import write_sweep_report
+    from distill_run.sweep_progress import SweepProgress
+
+    console = Console()
+    with sweep_directory(request, overrides) as folder:
+        sys.argv.append(f"hydra.sweep.dir='{folder}'")
+        progress = SweepProgress(folder, count_points(overrides), swept_keys(overrides), console)
+        try:
+            with progress.told():
+                job()
+        except KeyboardInterrupt:
+            console.note(f"interrupted; the same command goes on with it: {request.command}")
+            raise
+        finally:
+            if progress.ended:
+                pass  # console.settings(write_sweep_report([folder], folder), shown_path(folder))
+    if "failed" in progress.ended.values():
+        sys.exit(1)
 
 
 def _not_an_option(option: str, values: list[str]) -> Mistake:
@@ -69,6 +114,8 @@ def _not_an_option(option: str, values: list[str]) -> Mistake:
 @hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")
 def job(config: DictConfig) -> float | None:
     """One run; returns the student's validation accuracy, so that sweepers can optimise it."""
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        return _run_point(config)
     from distill_run.run import run
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
@@ -84,6 +131,31 @@ def job(config: DictConfig) -> float | None:
         return None
     finally:
         _remove_unused(run_dir)
+
+
+def _run_point(config: DictConfig) -> float | None:
+    """A sweep's point: what it finds and how it fails stands in its files, and the sweep's display reads them.
+
+    One that is completed is not run again, one that was cut short goes on.
+    """
+    from distill_run.console import Console
+    from distill_run.run import run
+    from distill_run.store import write_json
+
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    overrides = list(HydraConfig.get().overrides.task)
+    try:
+        if (accuracy := completed_accuracy(run_dir)) is not None:
+            return accuracy
+        if (run_dir / "checkpoints" / "last.pt").is_file():
+            config.resume = str(run_dir)
+            config = resumed_config(config, [*overrides, f"resume='{run_dir}'"])
+        return run(config, run_dir, Console(quiet=True)).val_accuracy
+    except UserError as error:
+        if not (run_dir / "environment.json").is_file():  # it failed before the run wrote anything
+            write_json(run_dir / "environment.json", {"command": command_line(overrides, config.code_dir)})
+        write_json(run_dir / "status.json", {"status": "failed", "error": str(error)})
+        return None
 
 
 def _remove_unused(run_dir: Path) -> None:

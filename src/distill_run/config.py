@@ -1,5 +1,6 @@
 """From command-line overrides to a configuration: where the YAML lies, how groups are offered, what is saved."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,13 @@ def compose_config(overrides: Sequence[str] = (), extra_dir: Path | None = None)
 def own_folder_overrides(extra_dir: Path) -> list[str]:
     """What `--config-dir` adds to the command line: targets may name Python files of that folder."""
     return [f"code_dir='{extra_dir.resolve()}'"]
+
+
+def command_line(overrides: Sequence[str], code_dir: str | None) -> str:
+    """The command that a person types to repeat a run with these overrides."""
+    folder = ["--config-dir", code_dir] if code_dir else []
+    own = [override for override in overrides if not override.startswith("code_dir=")]
+    return shlex.join(["distill-run", *folder, *own])
 
 
 def plain_config(config: DictConfig) -> dict[str, Any]:

@@ -27,13 +27,21 @@ PLAIN_WIDTH = 120  # columns in a file or a pipe: wide enough for the table
 
 
 class Console:
-    """Lines, the live display and the final table, on stdout; all but the display also go to the log."""
+    """Lines, the live display and the final table, on stdout; all but the display also go to the log.
 
-    def __init__(self) -> None:
-        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True)
+    A quiet one writes to the log alone: the points of a sweep have one, and the sweep's display speaks for them.
+    """
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
         self.warnings: list[str] = []
+
+    @property
+    def is_live(self) -> bool:
+        """Whether a line can be written over."""
+        return self.rich.is_terminal and not self.rich.quiet
 
     def note(self, text: str) -> None:
         """A line for the record."""
@@ -56,9 +64,20 @@ class Console:
             TextColumn("{task.fields[figures]}"),
         ]
         with Progress(
-            *columns, console=self.rich, transient=True, disable=not self.rich.is_terminal, refresh_per_second=5
+            *columns, console=self.rich, transient=True, disable=not self.is_live, refresh_per_second=5
         ) as progress:
             yield TrainingDisplay(self, progress, stage, epochs, num_steps)
+
+    @contextmanager
+    def sweep(self) -> Iterator["SweepDisplay"]:
+        """The display of a sweep."""
+        columns = [
+            BarColumn(bar_width=24),
+            TextColumn("{task.completed}/{task.total} points"),
+            TextColumn("{task.fields[state]}"),
+        ]
+        with Progress(*columns, console=self.rich, transient=True, disable=not self.is_live) as progress:
+            yield SweepDisplay(self, progress)
 
     def results(self, summary: dict[str, Any], run_dir: str, command: str) -> None:
         """The final table, the conclusion, and what to do next."""
@@ -85,6 +104,23 @@ class Console:
             "use it   from distill_run.checkpoint import load_network; "
             f"network = load_network('{run_dir}/checkpoints/student.pt')"
         )
+
+
+class SweepDisplay:
+    """A sweep's live line: a bar over its points, and what those that run are doing."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        self.console = console
+        self.progress = progress
+        self.task = progress.add_task("", total=None, state="")
+
+    def line(self, text: str) -> None:
+        """A line that stays. It is not logged: the log is that of whichever point is running in this process."""
+        self.console.rich.print(escape(text))
+
+    def update(self, num_ended: int, num_points: int | None, state: str) -> None:
+        """Show how many points have ended, and what the others do."""
+        self.progress.update(self.task, completed=num_ended, total=num_points, state=state)
 
 
 class TrainingDisplay:

@@ -2,9 +2,7 @@
 
 import os
 import platform
-import shlex
 import subprocess
-from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -34,13 +32,6 @@ def describe_environment(device: Device, command: str) -> dict[str, Any]:
         "git_commit": commit,
         "git_dirty": is_dirty,
     }
-
-
-def command_line(overrides: Sequence[str], code_dir: str | None) -> str:
-    """The command that a person types to repeat a run with these overrides."""
-    folder = ["--config-dir", code_dir] if code_dir else []
-    own = [override for override in overrides if not override.startswith("code_dir=")]
-    return shlex.join(["distill-run", *folder, *own])
 
 
 def _device_name(kind: str) -> str:

@@ -28,13 +28,14 @@ MAY_MOVE = {
 FILLED_IN = ("dataset.num_classes", "dataset.mean", "dataset.std")
 
 
-def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> None:
-    """Raise UserError with every mistake in a command line, before anything is written."""
+def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> list[Settings]:
+    """The settings of a command line; raises UserError with every mistake in it, before anything is written."""
     settings = read_command(overrides, extra_dir, multirun)
 
     from distill_run.prepare import rehearse  # torch from here on, once nothing else is wrong
 
     gather(partial(rehearse, point) for point in settings)
+    return settings
 
 
 def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -> list[Settings]:

@@ -13,9 +13,9 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill_run.config import check
+from distill_run.config import check, command_line
 from distill_run.console import Console
-from distill_run.environment import command_line, describe_environment
+from distill_run.environment import describe_environment
 from distill_run.errors import DivergedError, Interrupted
 from distill_run.interrupt import StopRequest
 from distill_run.prepare import prepare
@@ -26,6 +26,7 @@ from distill_run.stages.student import baseline_plan, find_student_rate, obtain_
 from distill_run.stages.teacher import obtain_teacher
 from distill_run.stages.training import Bench, make_batches
 from distill_run.store import write_json, write_json_lines, write_text
+from distill_run.units import shown_path
 
 log = logging.getLogger(__name__)
 
@@ -44,15 +45,16 @@ class Report:
         return accuracy
 
 
-def run(config: DictConfig, run_dir: Path) -> Report:
+def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Report:
     """Train or load the teacher, train the student alone, distil it, test all three and write the report.
 
     `config` is a composed configuration (see config.compose_config); where its `resume` is set, it is the one
-    that was saved in `run_dir`, and the run goes on there. Raises UserError for what the user can mend, before
-    anything is written where that is possible; Interrupted when asked to stop, with all saved for a resume.
+    that was saved in `run_dir`, and the run goes on there. `console` is where it is told, if not on stdout. Raises
+    UserError for what the user can mend, before anything is written where that is possible; Interrupted when asked
+    to stop, with all saved for a resume.
     """
     settings = check(config)
-    console = Console()
+    console = console or Console()
     with StopRequest() as stop:
         bench = prepare(settings, run_dir, console, stop)
         objective = bench.builder.build(settings.mode, "mode")
@@ -119,10 +121,3 @@ def _way_on(run_dir: Path) -> str:
         return f"distill-run resume={shown_path(run_dir)}"
     command: str = json.loads((run_dir / "environment.json").read_text())["command"]
     return command
-
-
-def shown_path(path: Path) -> str:
-    """A path as one would type it: relative where it lies below the working directory."""
-    absolute = path.resolve()
-    here = Path.cwd()
-    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

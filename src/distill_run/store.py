@@ -27,6 +27,7 @@ from distill_run.errors import user_error
 
 FORMAT = 2  # raised when the content of an entry for the same inputs changes
 META = "meta.json"
+LOCKS, RUNS = ".locks", ".runs"
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 SHOWN_NAME = 12
 
@@ -109,7 +110,7 @@ class Store:
     def record_use(self, run_dir: Path, kind: str, name: str) -> None:
         """Note that a run refers to an entry: `distill-store gc` leaves it alone while the run's folder is there."""
         place = os.path.relpath(run_dir.resolve(), self.root.resolve())  # right also where both are moved together
-        path = self.root / ".runs" / f"{fingerprint({'run': place})}.json"
+        path = self.root / RUNS / f"{fingerprint({'run': place})}.json"
         entries = set(json.loads(path.read_text(encoding="utf-8"))["entries"]) if path.is_file() else set()
         if f"{kind}/{name}" not in entries:
             with self._told_of_no_room():
@@ -119,7 +120,7 @@ class Store:
     def locked(self, kind: str, name: str) -> Iterator[None]:
         """Hold the entry's lock, which one process at a time can."""
         with self._told_of_no_room():
-            path = self.root / ".locks" / f"{kind}-{name}"
+            path = self.root / LOCKS / f"{kind}-{name}"
             path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
             try:
@@ -138,7 +139,7 @@ class Store:
     @contextmanager
     def _leaving_nothing_on_failure(self, folder: Path) -> Iterator[None]:
         """Remove again what was made in vain: `folder`, the store itself and its parents, where they are empty."""
-        folders = (folder, self.root / ".locks", self.root, *self.root.parents)
+        folders = (folder, self.root / LOCKS, self.root, *self.root.parents)
         absent = [folder for folder in folders if not folder.exists()]
         try:
             yield

@@ -1,4 +1,6 @@
-"""Numbers as people read them, on the console and in reports."""
+"""Numbers and paths as people read them, on the console and in reports."""
+
+from pathlib import Path
 
 
 def quantity(number: float) -> str:
@@ -17,3 +19,18 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def age(seconds: float) -> str:
+    """How long ago something was, in its largest unit: 5 min, 3 h, 12 days."""
+    for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def shown_path(path: Path) -> str:
+    """A path as one would type it: relative where it lies below the working directory."""
+    absolute = path.resolve()
+    here = Path.cwd()
+    return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)

@@ -81,7 +81,7 @@ class BankedTeacher:
         everything = torch.arange(len(targets), device=targets.device)
         batches = (
             Batch(indices, self.views.render(indices, view), targets[indices], view)
-            for indices in everything.split(CHUNK_SIZE)
+            for indices in torch.split(everything, CHUNK_SIZE)
         )
         return torch.cat([self._live(batch).logits for batch in batches])
 

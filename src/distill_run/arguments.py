@@ -1,0 +1,14 @@
+"""Arguments of the smaller commands, whose mistakes are told as everything else's."""
+
+import argparse
+from typing import NoReturn
+
+from distill_run.errors import user_error
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises UserError instead of ending the program."""
+
+    def error(self, message: str) -> NoReturn:
+        """Tell a mistake in the program's two lines."""
+        raise user_error(message, f"write {self.format_usage().removeprefix('usage: ').strip()}")

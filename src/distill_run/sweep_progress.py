@@ -1,0 +1,118 @@
+"""How a sweep goes, told from the files that its points write: one voice, however many processes work at it."""
+
+import json
+import shlex
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from distill_run.console import Console, SweepDisplay
+from distill_run.units import duration
+
+POLL_SECONDS = 0.3
+HEARTBEAT_SECONDS = 30.0  # between two lines about running points where a line cannot be written over
+ENDED = ("completed", "failed")
+
+
+@dataclass
+class SweepProgress:
+    """What was told of a sweep so far. `num_points` is None where a pattern says which there are."""
+
+    directory: Path
+    num_points: int | None
+    swept_keys: Sequence[str]
+    console: Console
+    ended: dict[str, str] = field(default_factory=dict)  # the status of each point, by its folder's name
+    warned: set[str] = field(default_factory=set)
+    heartbeat: float = field(default_factory=time.monotonic)
+    state: str = ""
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell what happens in the directory during the block, in a thread of its own."""
+        finished = threading.Event()
+        with self.console.sweep() as display:
+            thread = threading.Thread(target=self._watch, args=(display, finished), daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                finished.set()
+                thread.join()
+
+    def _watch(self, display: SweepDisplay, finished: threading.Event) -> None:
+        while not finished.wait(POLL_SECONDS):
+            self.look(display)
+        self.look(display)
+
+    def look(self, display: SweepDisplay) -> None:
+        """Tell of the points that have ended since the last look, and show what the others do."""
+        running = []
+        for folder in sorted(self.directory.iterdir(), key=_by_number):
+            if folder.name in self.ended or not folder.is_dir():
+                continue
+            status = _read(folder / "status.json")
+            if status.get("status") in ENDED:
+                self.ended[folder.name] = status["status"]
+                self._tell_end(folder, status, display)
+            elif status.get("status") == "running":
+                running.append(f"{folder.name}: {_stage_of(folder)}")
+        state = "   ".join(running)
+        display.update(len(self.ended), self.num_points, state)
+        self._tell_state(state, display)
+
+    def _tell_end(self, folder: Path, status: dict[str, Any], display: SweepDisplay) -> None:
+        head = f"{folder.name:>4} {self.values_of(folder)}"
+        if status["status"] == "failed":
+            display.line(f"{head}   failed: {status['error'].splitlines()[0]}")
+            return
+        summary = _read(folder / "report.json")
+        display.line(f"{head}   {_figures(summary)}")
+        for warning in summary.get("warnings", []):
+            if warning not in self.warned:
+                self.warned.add(warning)
+                display.line(f"     warning: {warning}")
+
+    def _tell_state(self, state: str, display: SweepDisplay) -> None:
+        now = time.monotonic()
+        if not self.console.is_live and state != self.state and now - self.heartbeat > HEARTBEAT_SECONDS:
+            display.line(f"     {state}")
+            self.heartbeat, self.state = now, state
+
+    def values_of(self, folder: Path) -> str:
+        """The swept values of a point, as one types them."""
+        words = shlex.split(_read(folder / "environment.json").get("command", ""))
+        return " ".join(word for word in words if word.partition("=")[0] in self.swept_keys)
+
+
+def _figures(summary: dict[str, Any]) -> str:
+    student, baseline = summary["student"], summary["baseline"]
+    test = student["selected"]["test"]["accuracy"]
+    text = f"val {student['selected']['val']['accuracy']:.2%}  test {test:.2%}"
+    if baseline is not None:
+        text += f" ({100 * (test - baseline['selected']['test']['accuracy']):+.2f})"
+    return f"{text}  {duration(student['train_seconds'])}"
+
+
+def _stage_of(folder: Path) -> str:
+    """What a running point did last."""
+    path = folder / "metrics.jsonl"
+    rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    if not rows:
+        return "preparing"
+    row = json.loads(rows[-1])
+    return f"{row['stage']}, epoch {row['epoch']} done, val acc {row['val']['accuracy']:.2%}"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a JSON file; nothing of one that is not there."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return content
+
+
+def _by_number(path: Path) -> tuple[int, str]:
+    return (int(path.name) if path.name.isdigit() else -1, path.name)
