@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from distill_run.config import config_dir, offer_roles, own_folder_overrides, register
-from distill_run.errors import Mistake, UserError
+from distill_run.errors import Mistake, UserError, tell
 from distill_run.help import help_page
 from distill_run.preflight import preflight, read_command, resumed_config
 
@@ -29,7 +29,7 @@ def main() -> NoReturn:
     try:
         _run_command()
     except UserError as error:
-        _tell(error)
+        tell(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -80,7 +80,7 @@ def job(config: DictConfig) -> float | None:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         failures.append(error)
-        _tell(error)
+        tell(error)
         return None
     finally:
         _remove_unused(run_dir)
@@ -95,8 +95,3 @@ def _remove_unused(run_dir: Path) -> None:
         if folder.resolve() == Path.cwd() or any(folder.iterdir()):
             return
         folder.rmdir()
-
-
-def _tell(error: UserError) -> None:
-    for what, remedy in error.mistakes:
-        sys.stderr.write(f"error: {what}\n  {remedy}\n")

@@ -1,5 +1,7 @@
 """Numbers as people read them, on the console and in reports."""
 
+NONE = "\N{EN DASH}"  # stands where there is no number
+
 
 def quantity(number: float) -> str:
     """A number in thousands, millions or billions, to three digits: 1.23M."""
