@@ -18,9 +18,10 @@ from distill_run.models.mlp import MLP
 from distill_run.models.network import ImageShape, Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, two_sided, verdict, wilson_interval
-from distill_run.report.pages import markdown_code, markdown_text, write_pages
+from distill_run.report.pages import write_pages
 from distill_run.report.samples import choose, disagreements, pick_samples
 from distill_run.report.summary import Findings, summarise
+from distill_run.report.typesetting import markdown_code, markdown_text
 from distill_run.schema import Settings
 from distill_run.stages.training import Trained
 from distill_run.units import duration, quantity

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import distill_run
 from distill_run.evaluate import confusion, measure, reliability
 from distill_run.models.network import Network
-from distill_run.report import pictures, plots
+from distill_run.report import drawing, pictures, plots
 from distill_run.report.samples import Decision, Sample
 from distill_run.stages.training import Trained
 
@@ -89,7 +89,7 @@ def test_a_stage_has_one_colour_in_both_panels(networks: dict[str, Trained]) -> 
     figure = plots.learning_curves(networks)
     for axes in figure.axes:
         colours = {line.get_label(): line.get_color() for line in axes.lines}
-        assert {stage: colours[stage] for stage in plots.COLOURS} == plots.COLOURS
+        assert {stage: colours[stage] for stage in drawing.COLOURS} == drawing.COLOURS
 
 
 def test_a_teacher_that_came_trained_is_a_level_line(networks: dict[str, Trained]) -> None:
@@ -176,7 +176,7 @@ def test_contact_sheet_has_the_images_in_rows() -> None:
 
 def test_a_picture_is_the_figure_without_date_or_version() -> None:
     searched = {"student": made_up("student", [0.9], CURVE)}
-    first, second = (pictures.render(plots.lr_search_curve(searched)) for _ in range(2))
+    first, second = (drawing.render(plots.lr_search_curve(searched)) for _ in range(2))
     assert first == second
     image = Image.open(io.BytesIO(first))
     assert (image.format, image.mode, image.info) == ("PNG", "RGB", {})
@@ -185,18 +185,18 @@ def test_a_picture_is_the_figure_without_date_or_version() -> None:
 def test_class_names_are_never_read_as_formulas() -> None:
     name = r"$\frac$"
     figure = plots.confusion_matrices({"student": torch.eye(2)}, torch.arange(2), (name, "b"))
-    pictures.render(figure)
+    drawing.render(figure)
     assert name in texts(figure)
 
 
 def test_long_names_are_cut() -> None:
-    assert plots.shorten("automobile") == "automobile"
-    assert plots.shorten("a" * 30) == "a" * 13 + "…"
+    assert drawing.shorten("automobile") == "automobile"
+    assert drawing.shorten("a" * 30) == "a" * 13 + "…"
 
 
 def test_only_the_figures_import_matplotlib_and_only_when_they_are_drawn() -> None:
     """Read off the sources: to ask a new process takes as long as importing torch."""
-    at_once = re.compile(r"^(?:import|from) .*\b(?:matplotlib|pictures|plots)\b", re.MULTILINE)
+    at_once = re.compile(r"^(?:import|from) .*\b(?:matplotlib|drawing|pictures|plots)\b", re.MULTILINE)
     sources = {path.stem: path.read_text(encoding="utf-8") for path in Path(distill_run.__file__).parent.rglob("*.py")}
-    assert {name for name, text in sources.items() if at_once.search(text)} == {"pictures", "plots"}
+    assert {name for name, text in sources.items() if at_once.search(text)} == {"drawing", "pictures", "plots"}
     assert not any("matplotlib.pyplot" in text or "import pyplot" in text for text in sources.values())

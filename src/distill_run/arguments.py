@@ -11,4 +11,5 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Tell a mistake in the program's two lines."""
-        raise user_error(message, f"write {self.format_usage().removeprefix('usage: ').strip()}")
+        usage = " ".join(self.format_usage().split())
+        raise user_error(message, f"write {usage.removeprefix('usage: ')}")

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distill_run.config import command_line, config_dir, offer_roles, own_folder_overrides, register
-from distill_run.errors import Mistake, UserError
+from distill_run.errors import Mistake, UserError, tell
 from distill_run.help import help_page
 from distill_run.preflight import preflight, read_command, resumed_config
 from distill_run.sweep_request import (
@@ -38,7 +38,7 @@ def main() -> NoReturn:
     try:
         _run_command()
     except UserError as error:
-        _tell(error)
+        tell(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -74,7 +74,7 @@ def _run_command() -> None:
         job()
     elif multirun:
         settings = preflight(overrides, extra_dir, multirun)
-        _run_sweep(Request.of(command_line(overrides, args.config_dir), settings, extra_dir), overrides)
+        _run_sweep(Request.of(command_line(["-m", *overrides], args.config_dir), settings, extra_dir), overrides)
     else:
         preflight(overrides, extra_dir, multirun)
         job()
@@ -127,7 +127,7 @@ def job(config: DictConfig) -> float | None:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         failures.append(error)
-        _tell(error)
+        tell(error)
         return None
     finally:
         _remove_unused(run_dir)
@@ -167,8 +167,3 @@ def _remove_unused(run_dir: Path) -> None:
         if folder.resolve() == Path.cwd() or any(folder.iterdir()):
             return
         folder.rmdir()
-
-
-def _tell(error: UserError) -> None:
-    for what, remedy in error.mistakes:
-        sys.stderr.write(f"error: {what}\n  {remedy}\n")

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from distill_run.units import duration, quantity
+from distill_run.units import NONE, change, duration, percent, quantity, with_spread
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
-PLAIN_WIDTH = 120  # columns in a file or a pipe: wide enough for the table
+PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
+SHOWN_SETTINGS = 10
 
 
 class Console:
@@ -104,6 +105,30 @@ class Console:
             "use it   from distill_run.checkpoint import load_network; "
             f"network = load_network('{run_dir}/checkpoints/student.pt')"
         )
+
+    def settings(self, content: dict[str, Any], folder: str) -> None:
+        """The table of a sweep's settings, the conclusion, and what to do next; `content` is that of sweep.json."""
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for heading in content["keys"]:
+            table.add_column(escape(heading))
+        for heading in ("runs", "val acc", "test acc", "change"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for setting in content["settings"][:SHOWN_SETTINGS]:
+            table.add_row(*(escape(str(setting["values"][key])) for key in content["keys"]), *_means(setting))
+        self.rich.print()
+        self.rich.print(table)
+        if (hidden := len(content["settings"]) - SHOWN_SETTINGS) > 0:
+            self.rich.print(f"and {hidden} more")
+        self.rich.print()
+        unfinished = {status: count for status, count in content["counts"].items() if status != "completed" and count}
+        if unfinished:
+            self.note("without a result: " + ", ".join(f"{count} {status}" for status, count in unfinished.items()))
+        log.info(content["conclusion"])
+        self.rich.print(f"[bold]{escape(content['conclusion'])}[/]")
+        self.rich.print()
+        self.note(f"report   {folder}/sweep.html")
+        if content["recommendation"] is not None:
+            self.note("repeat   " + content["recommendation"]["command"].replace("\n", "\n         "))
 
 
 class SweepDisplay:
@@ -186,3 +211,10 @@ def _cells(network: dict[str, Any]) -> list[str]:
         quantity(network["bytes"]) + "B",
         seconds + (" (reused)" if network["reused"] and seconds else "") or "elsewhere",
     ]
+
+
+def _means(setting: dict[str, Any]) -> list[str]:
+    val, test, difference = (setting[name] for name in ("val_accuracy", "test_accuracy", "difference"))
+    shown = [NONE if found is None else with_spread(percent(found["mean"]), found["sd"]) for found in (val, test)]
+    gained = NONE if difference is None else with_spread(change(difference["mean"]), difference["sd"])
+    return [f"{setting['replicates']} of {setting['asked']}", *shown, gained]

@@ -1,5 +1,6 @@
 """What can stop a run: a mistake that the user can mend, a diverged training, an interruption."""
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, TypeVar
 
@@ -65,3 +66,9 @@ def show(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
+
+
+def tell(error: UserError) -> None:
+    """Print each mistake in two lines on stderr."""
+    for what, remedy in error.mistakes:
+        sys.stderr.write(f"error: {what}\n  {remedy}\n")

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+NONE = "\N{EN DASH}"  # stands where there is no number
+
 
 def quantity(number: float) -> str:
     """A number in thousands, millions or billions, to three digits: 1.23M."""
@@ -34,3 +36,18 @@ def shown_path(path: Path) -> str:
     absolute = path.resolve()
     here = Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+
+
+def percent(share: float | None) -> str:
+    """A fraction as 97.20%."""
+    return NONE if share is None else f"{share:.2%}"
+
+
+def change(difference: float | None) -> str:
+    """A difference of fractions in points: +1.20."""
+    return NONE if difference is None else f"{100 * difference:+.2f}"
+
+
+def with_spread(shown: str, sd: float | None) -> str:
+    """A mean of fractions, as it is shown, with its standard deviation in points: 97.20% ± 0.45."""
+    return shown if sd is None else f"{shown} ± {100 * sd:.2f}"

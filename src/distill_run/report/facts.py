@@ -1,26 +1,17 @@
 """The words and figures of a report's pages: what is said, but not how it is set."""
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 
 from distill_run.report.chance import Paired, compare, verdict, wilson_interval
 from distill_run.report.summary import STAGES, Findings
-from distill_run.units import duration, quantity
+from distill_run.report.typesetting import Tile
+from distill_run.units import NONE, duration, quantity
 
-NONE, TIMES = "\N{EN DASH}", "\N{MULTIPLICATION SIGN}"
+TIMES = "\N{MULTIPLICATION SIGN}"
 SHOWN_HASH = 12
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One key figure: what it is, its value, and what it is measured against."""
-
-    label: str
-    value: str
-    note: str
 
 
 def title(findings: Findings) -> str:

@@ -1,16 +1,12 @@
 """The report for people: report.html, one file that needs nothing else, and report.md with its plots."""
 
-import re
 from typing import Any
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from distill_run.report import facts
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
+from distill_run.report.typesetting import templates
 from distill_run.store import write_text
-
-MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]<>|~$&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # a_b needs no escape
 
 
 def write_pages(findings: Findings) -> None:
@@ -22,9 +18,9 @@ def write_pages(findings: Findings) -> None:
     for picture in (*figures, sheet):
         picture.save(findings.run_dir / "plots")
     content = {**_content(findings), "figures": figures, "sheet": sheet, "samples": samples}
-    templates = _templates()
+    environment = templates()
     for name in ("report.md", "report.html"):
-        write_text(findings.run_dir / name, templates.get_template(name).render(content))
+        write_text(findings.run_dir / name, environment.get_template(name).render(content))
 
 
 def _content(findings: Findings) -> dict[str, Any]:
@@ -43,30 +39,3 @@ def _content(findings: Findings) -> dict[str, Any]:
         "environment": findings.environment,
         "config": findings.config,
     }
-
-
-def _templates() -> Environment:
-    """HTML escapes by itself whatever it is given; Markdown asks with the filters `text` and `code`."""
-    environment = Environment(
-        loader=PackageLoader("distill_run.report"),
-        autoescape=lambda name: name is not None and name.endswith(".html"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters.update(text=markdown_text, code=markdown_code)
-    return environment
-
-
-def markdown_text(value: object) -> str:
-    """A text that Markdown shows as it is, on one line, in a table too."""
-    return MARKDOWN_SIGNS.sub(r"\\\1", " ".join(str(value).split()))
-
-
-def markdown_code(value: object, language: str = "") -> str:
-    """A fenced block; the fence is longer than any row of backticks in it."""
-    text = str(value).rstrip("\n")
-    longest = max(map(len, re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}{language}\n{text}\n{fence}"

@@ -1,56 +1,18 @@
 """The figures of a report, each with what it shows in words. Importing this module imports matplotlib."""
 
-import base64
-import io
-import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import matplotlib
-import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from distill_run.report import plots
+from distill_run.report.drawing import COLOURS, INK, Picture, png, render, shorten
 from distill_run.report.samples import Decision, Sample, disagreements
 from distill_run.report.summary import Findings
-from distill_run.store import atomic_path
 
 SHEET_COLUMNS = 3
 CELL_SIZE = (560, 190)  # pixels, of a picture with its texts
 PICTURE_SIZE = (160, 160)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG, its file's name, and what it says to those who cannot see it (`alt`) and to those who can."""
-
-    name: str
-    title: str
-    alt: str
-    caption: str
-    png: bytes
-
-    @property
-    def uri(self) -> str:
-        """The PNG in a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
-
-    def save(self, folder: Path) -> None:
-        """Write the PNG as <name>.png, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / f"{self.name}.png") as temporary:
-            temporary.write_bytes(self.png)
-
-
-def render(figure: Figure) -> bytes:
-    """The figure as a PNG; the same figure gives the same bytes, without a date or a version."""
-    canvas: Any = FigureCanvasAgg(figure)
-    with warnings.catch_warnings(action="ignore", category=UserWarning):
-        canvas.draw()  # warns of class names in a script that the font lacks: the page's text has them right
-    return _png(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
 
 
 def contact_sheet(samples: list[Sample]) -> Image.Image:
@@ -65,22 +27,16 @@ def contact_sheet(samples: list[Sample]) -> Image.Image:
         x, y = column * width + 15, row * height + 15
         sheet.paste(ImageOps.contain(sample.picture, PICTURE_SIZE, Image.Resampling.NEAREST), (x, y))
         x += PICTURE_SIZE[0] + 15
-        draw.text((x, y), f"target: {plots.shorten(sample.target)}", plots.INK, bold)
+        draw.text((x, y), f"target: {shorten(sample.target)}", INK, bold)
         for line, decision in enumerate(sample.decisions, start=1):
-            draw.text((x, y + 37 * line), said(decision), plots.COLOURS[decision.stage], plain)
+            draw.text((x, y + 37 * line), said(decision), COLOURS[decision.stage], plain)
     return sheet
 
 
 def said(decision: Decision) -> str:
     """A network's decision in a line."""
     mark = "✓" if decision.is_right else "✗"
-    return f"{mark} {decision.stage}: {plots.shorten(decision.answer)} ({decision.confidence:.0%})"
-
-
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, format="PNG", compress_level=3)  # a third of the default's time, little larger
-    return file.getvalue()
+    return f"{mark} {decision.stage}: {shorten(decision.answer)} ({decision.confidence:.0%})"
 
 
 def draw(findings: Findings) -> list[Picture]:
@@ -102,7 +58,7 @@ def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
         f"On {count:,} of {total:,} test images the networks do not all decide the same. Shown are the first "
         "of these; where there are fewer than twelve, images follow that one of them got wrong, then any. "
         "With each image: a tick or a cross, the network, its decision, and its confidence.",
-        _png(contact_sheet(samples)),
+        png(contact_sheet(samples)),
     )
 
 

@@ -1,7 +1,4 @@
-"""A report's figures, drawn without pyplot: no window, no state between two of them.
-
-Every margin is set in inches: a layout engine would draw each figure twice, and take longer than a short training.
-"""
+"""The figures of a run's report; see drawing.py for what they share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,35 +11,30 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from distill_run.evaluate import NUM_BINS, confusion, measure, reliability
+from distill_run.report.drawing import COLOURS, INK, MARKERS, MUTED, STEPS, add_legend, dress, lay_out, ring, shorten
 from distill_run.stages.training import Trained
 
-DOTS_PER_INCH = 160
-COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}
-MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
-INK, MUTED, FAINT = "#1f2733", "#98a1ae", "#d9dee6"
 MAX_NAMED_CLASSES = 20
 MAX_COUNTED_CLASSES = 12
-MAX_NAME_LENGTH = 14
 MATRIX_SIZE = 3.1  # inches
 MAX_RATE_GAPS = 8
-STEPS = [1, 2, 2.5, 5, 10]  # between the ticks of an axis
 
 
 def learning_curves(networks: Mapping[str, Trained]) -> Figure:
     """Validation accuracy and training loss against epochs; a network that came trained is a level line."""
-    figure, (accuracy, loss) = _panels(2, (4.2, 2.95), left=0.75, bottom=0.55, top=0.45, gap=0.75)
+    figure, (accuracy, loss) = lay_out(2, (4.2, 2.95), left=0.75, bottom=0.55, top=0.45, gap=0.75)
     for stage, trained in networks.items():
         if trained.history:
             _draw_history(accuracy, loss, stage, trained)
         else:
             level = trained.selected["val"]["accuracy"]
             accuracy.axhline(level, color=COLOURS[stage], linestyle="--", label=f"{stage} (came trained)")
-    _dress(accuracy, "validation accuracy", "epoch")
-    _dress(loss, "training loss", "epoch")
+    dress(accuracy, "validation accuracy", "epoch")
+    dress(loss, "training loss", "epoch")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
     for axes in (accuracy, loss):
         axes.xaxis.set_major_locator(MaxNLocator(7, steps=STEPS, integer=True))
-    _legend(figure, accuracy, [_ring("selected epoch", INK)])
+    add_legend(figure, accuracy, [ring("selected epoch", INK)])
     return figure
 
 
@@ -53,14 +45,14 @@ def _draw_history(accuracy: Axes, loss: Axes, stage: str, trained: Trained) -> N
     accuracy.plot(epochs, [row["val"]["accuracy"] for row in trained.history], label=stage, **style)
     loss.plot(epochs, [row["train"]["loss"] for row in trained.history], label=stage, **style)
     selected = trained.selected
-    ring = _ring("_selected", COLOURS[stage])  # a leading underscore keeps it out of the legend
-    ring.set_data([selected["epoch"]], [selected["val"]["accuracy"]])
-    accuracy.add_line(ring)
+    mark = ring("_selected", COLOURS[stage])  # a leading underscore keeps it out of the legend
+    mark.set_data([selected["epoch"]], [selected["val"]["accuracy"]])
+    accuracy.add_line(mark)
 
 
 def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
     """Validation accuracy of each learning rate that was tried; crosses at the foot have diverged."""
-    figure, [axes] = _panels(1, (6, 2.75), left=0.75, bottom=0.55, top=0.45)
+    figure, [axes] = lay_out(1, (6, 2.75), left=0.75, bottom=0.55, top=0.45)
     axes.set_xscale("log", subs=[])  # no minor ticks
     for stage, trained in networks.items():
         # The students share one search; it is drawn once.
@@ -70,8 +62,8 @@ def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
     axes.set_xticks(_apart(sorted(rates)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _dress(axes, "validation accuracy", "learning rate")
-    _legend(figure, axes, [_ring("chosen", INK), _cross("diverged", INK)])
+    dress(axes, "validation accuracy", "learning rate")
+    add_legend(figure, axes, [ring("chosen", INK), _cross("diverged", INK)])
     return figure
 
 
@@ -91,7 +83,7 @@ def _draw_search(axes: Axes, stage: str, trained: Trained) -> None:
     diverged = [point["lr"] for point in points if point["val_accuracy"] is None]
     style: dict[str, Any] = {"color": COLOURS[stage], "marker": MARKERS[stage], "markersize": 4}
     axes.plot(list(tried), list(tried.values()), label=stage, **style)
-    chosen = _ring("_chosen", COLOURS[stage])
+    chosen = ring("_chosen", COLOURS[stage])
     rate: Any = trained.learning_rate
     chosen.set_data([rate], [tried[rate]])
     axes.add_line(chosen)
@@ -109,7 +101,7 @@ def confusion_matrices(logits: Mapping[str, Tensor], targets: Tensor, classes: t
     # Names stand beside and, upright, below a matrix; it is to be as large with long ones as with short ones.
     room = 0.08 + 0.068 * max(map(len, map(shorten, classes))) if len(classes) <= MAX_NAMED_CLASSES else 0.0
     size = (MATRIX_SIZE, MATRIX_SIZE)
-    figure, panels = _panels(len(logits), size, left=0.4 + room, bottom=0.35 + room, top=0.35, right=1.05, gap=0.15)
+    figure, panels = lay_out(len(logits), size, left=0.4 + room, bottom=0.35 + room, top=0.35, right=1.05, gap=0.15)
     for axes, (stage, each) in zip(panels, logits.items(), strict=True):
         counts = confusion(each, targets)
         shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
@@ -145,10 +137,10 @@ def _write_counts(axes: Axes, counts: Tensor, shares: Tensor) -> None:
 
 def reliability_diagrams(logits: Mapping[str, Tensor], targets: Tensor) -> Figure:
     """Accuracy against mean confidence in 15 bins of logits (N, K); bars are each bin's share of the images."""
-    figure, panels = _panels(len(logits), (3.0, 3.0), left=0.75, bottom=0.55, top=0.35, gap=0.25)
+    figure, panels = lay_out(len(logits), (3.0, 3.0), left=0.75, bottom=0.55, top=0.35, gap=0.25)
     for axes, (stage, each) in zip(panels, logits.items(), strict=True):
         _draw_reliability(axes, stage, each, targets)
-        _dress(axes, "", "confidence")
+        dress(axes, "", "confidence")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_ticks([0, 0.25, 0.5, 0.75, 1])
             axis.set_major_formatter(PercentFormatter(1, 0))
@@ -171,54 +163,10 @@ def _draw_reliability(axes: Axes, stage: str, logits: Tensor, targets: Tensor) -
     _title(axes, stage, f"{stage}: ECE {measure(logits, targets)['ece']:.3f}")
 
 
-def shorten(name: str) -> str:
-    """A class name that fits beside others."""
-    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"
-
-
-def _panels(
-    count: int,
-    size: tuple[float, float],
-    *,
-    left: float,
-    bottom: float,
-    top: float,
-    right: float = 0.25,
-    gap: float = 0.0,
-) -> tuple[Figure, list[Axes]]:
-    """A figure of axes of one size side by side; margins too are in inches."""
-    width, height = left + count * size[0] + (count - 1) * gap + right, bottom + size[1] + top
-    figure = Figure((width, height), DOTS_PER_INCH, facecolor="white")
-    place = (bottom / height, size[0] / width, size[1] / height)
-    return figure, [figure.add_axes(((left + i * (size[0] + gap)) / width, *place)) for i in range(count)]
-
-
-def _dress(axes: Axes, y_label: str, x_label: str) -> None:
-    axes.set_ylabel(y_label)
-    axes.set_xlabel(x_label)
-    axes.grid(color=FAINT, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(MUTED)
-    axes.tick_params(length=0, pad=5, labelsize=9)
-    axes.yaxis.set_major_locator(MaxNLocator(7, steps=STEPS))
+def _cross(label: str, colour: str) -> Line2D:
+    """A mark for what went wrong."""
+    return Line2D([], [], linestyle="", marker="x", markersize=8, markeredgewidth=2, color=colour, label=label)
 
 
 def _title(axes: Axes, stage: str, text: str) -> None:
     axes.set_title(text, color=COLOURS[stage], fontweight="bold", y=1)  # with y, nothing is measured
-
-
-def _legend(figure: Figure, axes: Axes, more: list[Line2D]) -> None:
-    handles = [*axes.get_legend_handles_labels()[0], *more]
-    figure.legend(handles=handles, loc="upper center", ncols=len(handles), frameon=False)
-
-
-def _ring(label: str, colour: str) -> Line2D:
-    """A mark around a point that was chosen."""
-    style: dict[str, Any] = {"marker": "o", "markersize": 11, "markeredgewidth": 1.8}
-    return Line2D([], [], linestyle="", markerfacecolor="none", markeredgecolor=colour, label=label, **style)
-
-
-def _cross(label: str, colour: str) -> Line2D:
-    """A mark for what went wrong."""
-    return Line2D([], [], linestyle="", marker="x", markersize=8, markeredgewidth=2, color=colour, label=label)
