@@ -26,6 +26,7 @@ from distill_run.sweep_request import (
     sweep_directory,
     swept_keys,
 )
+from distill_run.units import shown_path
 
 INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
 
@@ -83,8 +84,7 @@ def _run_command() -> None:
 def _run_sweep(request: Request, overrides: list[str]) -> None:
     """Run all points that are not completed yet, tell how they go, and write the sweep's report, however it ends."""
     from distill_run.console import Console  # here, so that help and mistakes are told without rich
-
-    # from distill_run.report.sweep_pages import write_sweep_report
+    from distill_run.report.sweep_pages import write_sweep_report
     from distill_run.sweep_progress import SweepProgress
 
     console = Console()
@@ -99,7 +99,7 @@ def _run_sweep(request: Request, overrides: list[str]) -> None:
             raise
         finally:
             if progress.ended:
-                pass  # console.settings(write_sweep_report([folder], folder), shown_path(folder))
+                console.settings(write_sweep_report([folder], folder), shown_path(folder))
     if "failed" in progress.ended.values():
         sys.exit(1)
 

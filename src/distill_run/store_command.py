@@ -8,6 +8,7 @@ import shutil
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,6 +161,9 @@ def _sweep_up(root: Path) -> None:
                     path.unlink()
         except Timeout:
             continue
+    for folder in root.glob("*"):
+        with suppress(OSError):  # it is not empty
+            folder.rmdir()
 
 
 def _counted(entries: list[Entry]) -> str:

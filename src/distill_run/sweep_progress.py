@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.console import Console, SweepDisplay
-from distill_run.units import duration
+from distill_run.units import duration, shown_path
 
 POLL_SECONDS = 0.3
 HEARTBEAT_SECONDS = 30.0  # between two lines about running points where a line cannot be written over
@@ -36,6 +36,7 @@ class SweepProgress:
         """Tell what happens in the directory during the block, in a thread of its own."""
         finished = threading.Event()
         with self.console.sweep() as display:
+            display.line(self._beginning())
             thread = threading.Thread(target=self._watch, args=(display, finished), daemon=True)
             thread.start()
             try:
@@ -43,6 +44,13 @@ class SweepProgress:
             finally:
                 finished.set()
                 thread.join()
+
+    def _beginning(self) -> str:
+        paths = self.directory.glob("*/status.json")
+        self.ended = {path.parent.name: "completed" for path in paths if _read(path)["status"] == "completed"}
+        earlier = f", {len(self.ended)} of them completed earlier" if self.ended else ""
+        count = "" if self.num_points is None else f"{self.num_points} points "
+        return f"sweep: {count}in {shown_path(self.directory)}{earlier}"
 
     def _watch(self, display: SweepDisplay, finished: threading.Event) -> None:
         while not finished.wait(POLL_SECONDS):
@@ -79,7 +87,7 @@ class SweepProgress:
 
     def _tell_state(self, state: str, display: SweepDisplay) -> None:
         now = time.monotonic()
-        if not self.console.is_live and state != self.state and now - self.heartbeat > HEARTBEAT_SECONDS:
+        if state and not self.console.is_live and state != self.state and now - self.heartbeat > HEARTBEAT_SECONDS:
             display.line(f"     {state}")
             self.heartbeat, self.state = now, state
 
