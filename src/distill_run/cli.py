@@ -22,8 +22,10 @@ from distill_run.sweep_request import (
     Request,
     completed_accuracy,
     count_points,
+    dated_directory,
     expand_presets,
-    sweep_directory,
+    named_directory,
+    record_failure,
     swept_keys,
 )
 from distill_run.units import shown_path
@@ -88,7 +90,9 @@ def _run_sweep(request: Request, overrides: list[str]) -> None:
     from distill_run.sweep_progress import SweepProgress
 
     console = Console()
-    with sweep_directory(request, overrides) as folder:
+    new = Path(HydraConfig.get().sweep.dir)
+    is_named = any(override.startswith("hydra.sweep.dir=") for override in overrides)
+    with (named_directory if is_named else dated_directory)(new, request) as folder:
         sys.argv.append(f"hydra.sweep.dir='{folder}'")
         progress = SweepProgress(folder, count_points(overrides), swept_keys(overrides), console)
         try:
@@ -140,7 +144,6 @@ def _run_point(config: DictConfig) -> float | None:
     """
     from distill_run.console import Console
     from distill_run.run import run
-    from distill_run.store import write_json
 
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     overrides = list(HydraConfig.get().overrides.task)
@@ -152,9 +155,7 @@ def _run_point(config: DictConfig) -> float | None:
             config = resumed_config(config, [*overrides, f"resume='{run_dir}'"])
         return run(config, run_dir, Console(quiet=True)).val_accuracy
     except UserError as error:
-        if not (run_dir / "environment.json").is_file():  # it failed before the run wrote anything
-            write_json(run_dir / "environment.json", {"command": command_line(overrides, config.code_dir)})
-        write_json(run_dir / "status.json", {"status": "failed", "error": str(error)})
+        record_failure(run_dir, error, overrides, config.code_dir)
         return None
 
 

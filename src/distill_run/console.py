@@ -6,7 +6,7 @@ A terminal gets one live line for the training in progress; anything else gets p
 import logging
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ class Console:
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
         self.warnings: list[str] = []
+        self.observers: list[Callable[[dict[str, Any]], None]] = []  # called with each epoch's line of metrics.jsonl
 
     @property
     def is_live(self) -> bool:
@@ -190,6 +191,8 @@ class TrainingDisplay:
         )
         log.info("%s  lr %.3g  data %.0f%%", line, row["learning_rate"], 100 * row["data_share"])
         self.console.rich.print(line)
+        for observer in self.console.observers:
+            observer(row)
 
     def _left(self, done: int) -> str:
         """The time that the rest of this training will take at the rate so far."""

@@ -57,6 +57,10 @@ class DivergedError(UserError):
     """A loss that is not a finite number; raised before the optimizer's step."""
 
 
+class PrunedError(Exception):
+    """A search gives up a run that is not promising."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The user (or the system) asked the run to stop, and everything that a resume needs is saved."""
 

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from distill_run.config import check, command_line
 from distill_run.console import Console
 from distill_run.environment import describe_environment
-from distill_run.errors import DivergedError, Interrupted
+from distill_run.errors import DivergedError, Interrupted, PrunedError
 from distill_run.interrupt import StopRequest
 from distill_run.prepare import prepare
 from distill_run.report.pages import write_pages
@@ -106,6 +106,9 @@ def _status(run_dir: Path, console: Console) -> Iterator[None]:
         write_json(run_dir / "status.json", {"status": "interrupted"})
         console.note(f"interrupted; to go on: {_way_on(run_dir)}")
         raise Interrupted(*stop.args) from stop
+    except PrunedError:
+        write_json(run_dir / "status.json", {"status": "pruned"})
+        raise
     except BaseException as error:
         write_json(run_dir / "status.json", {"status": "failed", "error": str(error) or type(error).__name__})
         if isinstance(error, DivergedError):

@@ -15,7 +15,7 @@ from distill_run.units import duration, shown_path
 
 POLL_SECONDS = 0.3
 HEARTBEAT_SECONDS = 30.0  # between two lines about running points where a line cannot be written over
-ENDED = ("completed", "failed")
+ENDED = ("completed", "failed", "pruned")
 
 
 @dataclass
@@ -77,6 +77,9 @@ class SweepProgress:
         head = f"{folder.name:>4} {self.values_of(folder)}"
         if status["status"] == "failed":
             display.line(f"{head}   failed: {status['error'].splitlines()[0]}")
+            return
+        if status["status"] == "pruned":
+            display.line(f"{head}   given up: {_stage_of(folder)}")
             return
         summary = _read(folder / "report.json")
         display.line(f"{head}   {_figures(summary)}")

@@ -18,7 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import ValueType
 
 from distill_run.build import folder_hash
-from distill_run.config import compose_config
+from distill_run.config import command_line, compose_config
 from distill_run.errors import UserError, user_error
 from distill_run.explain import COMPOSITION_ERRORS, explain, parse, text_of
 from distill_run.schema import Settings
@@ -70,6 +70,13 @@ def completed_accuracy(run_dir: Path) -> float | None:
     return accuracy
 
 
+def record_failure(run_dir: Path, error: UserError, overrides: Sequence[str], code_dir: str | None) -> None:
+    """Leave the error of a point, and its command, in its files, where the sweep's report looks for them."""
+    if not (run_dir / "environment.json").is_file():  # it failed before the run wrote anything
+        write_json(run_dir / "environment.json", {"command": command_line(overrides, code_dir)})
+    write_json(run_dir / "status.json", {"status": "failed", "error": str(error)})
+
+
 @dataclass(frozen=True)
 class Request:
     """What a sweep was asked for: the command, and a fingerprint of all that it means (settings, own code)."""
@@ -86,27 +93,30 @@ class Request:
 
 
 @contextmanager
-def sweep_directory(request: Request, overrides: list[str]) -> Iterator[Path]:
-    """The directory of a sweep, locked for the time of the block: that of the same request, if it was cut short.
+def named_directory(folder: Path, request: Request) -> Iterator[Path]:
+    """The directory that the user names for a sweep, locked for the time of the block.
 
-    `hydra.sweep.dir` of the composed configuration says where a new one goes. Raises UserError where the user names
-    a directory that belongs to another sweep, or to one that is running.
+    Raises UserError where it belongs to something else, or to a process that is running.
     """
-    new = Path(HydraConfig.get().sweep.dir)
-    is_named = any(override.key_or_group == "hydra.sweep.dir" for override in parse(overrides))
-    candidates = [new] if is_named else sorted(new.parent.parent.glob(f"*/*/{RECORD}"), reverse=True)
-    for candidate in candidates:
-        folder = candidate if is_named else candidate.parent
-        if is_named:
-            _check_own(folder, request)
-        elif not _is_unfinished(folder, request):
-            continue
-        with _locked(folder) as is_free:
-            if is_free:
-                yield from _recorded(folder, request)
-                return
-        if is_named:
-            raise user_error(f"hydra.sweep.dir={folder}: another process runs this sweep", "wait for it, or stop it")
+    _check_own(folder, request)
+    with _locked(folder) as is_free:
+        if not is_free:
+            raise user_error(f"another process is at work in {folder}", "wait for it, or stop it")
+        yield from _recorded(folder, request)
+
+
+@contextmanager
+def dated_directory(new: Path, request: Request) -> Iterator[Path]:
+    """The directory of the same request, if it was cut short, otherwise `new`; locked for the time of the block.
+
+    `new` is ROOT/<date>/<time>; the others of ROOT are looked at, from the latest on.
+    """
+    for record in sorted(new.parent.parent.glob(f"*/*/{RECORD}"), reverse=True):
+        if _is_unfinished(record.parent, request):
+            with _locked(record.parent) as is_free:
+                if is_free:
+                    yield from _recorded(record.parent, request)
+                    return
     with _locked(new):
         yield from _recorded(new, request)
 
@@ -147,7 +157,7 @@ def _check_own(folder: Path, request: Request) -> None:
     if not folder.exists() or not any(path.name != LOCK for path in folder.iterdir()):
         return
     if _read(folder / RECORD).get("inputs") != request.inputs:
-        raise user_error(f"hydra.sweep.dir={folder} holds something else", "name a folder that is empty or new")
+        raise user_error(f"{folder} holds something else", "name a folder that is empty or new")
 
 
 def _read(path: Path) -> dict[str, Any]:
