@@ -20,6 +20,10 @@ NUM_TICKS = 5
 MAX_WIDTH = 11.0  # inches, of the panel
 FAINTEST = 0.25  # of the colour map: a line must be seen on white
 SPREAD = 0.05  # how far lines through the same value stand apart, as a share of the axis
+BEST: dict[str, Any] = {
+    "color": INK, "linewidth": 2.4, "zorder": 4, "clip_on": False,
+    "marker": "o", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 2,
+}  # fmt: skip
 
 
 def parallel_coordinates(content: Mapping[str, Any]) -> Figure:
@@ -33,25 +37,15 @@ def parallel_coordinates(content: Mapping[str, Any]) -> Figure:
     figure, [axes] = lay_out(1, size, left=0.75, bottom=0.35, top=0.35, right=0.95)
     heights = []
     for x, key in enumerate(keys):
-        values = [setting["values"][key] for setting in settings]
-        places, names = _place_values(values)
+        places, names = _place_values([setting["values"][key] for setting in settings])
         _draw_axis(axes, x, names, short_keys(keys)[key])
-        apart = np.linspace(-SPREAD / 2, SPREAD / 2, len(settings)) if len(names) <= MAX_NAMED_VALUES else 0.0
-        heights.append(np.array(places) + apart)
-    heights.append(np.array(shares))
+        heights.append(places)
     _draw_axis(axes, len(keys), ticks, "validation accuracy")
-    for i, line in enumerate(np.array(heights).T):
-        colour = BLUES(FAINTEST + (1 - FAINTEST) * shares[i])
-        axes.plot(range(len(keys) + 1), line, color=colour, linewidth=1.1, alpha=0.8)
-    best = np.array(heights).T[settings.index(content["settings"][0])]
-    style: dict[str, Any] = {
-        "marker": "o",
-        "markersize": 7,
-        "markerfacecolor": "white",
-        "markeredgewidth": 2,
-        "clip_on": False,
-    }
-    axes.plot(range(len(keys) + 1), best, color=INK, linewidth=2.4, zorder=4, **style)
+    lines = np.array([*heights, shares]).T
+    for line in lines:
+        colour = BLUES(FAINTEST + (1 - FAINTEST) * line[-1])
+        axes.plot(line, color=colour, linewidth=1.1, alpha=0.8)
+    axes.plot(lines[settings.index(content["settings"][0])], **BEST)
     axes.set(xlim=(-0.02, len(keys) + 0.02), ylim=(-0.06, 1.06))
     axes.axis("off")
     return figure
@@ -64,7 +58,9 @@ def _place_values(values: list[Any]) -> tuple[list[float], dict[str, float]]:
         step = 1 / max(len(distinct) - 1, 1)
         places = {shown(value): step * i for i, value in enumerate(distinct)}
         every = -(-len(distinct) // MAX_NAMED_VALUES)
-        return [places[shown(value)] for value in values], dict(list(places.items())[::every])
+        apart = np.linspace(-SPREAD / 2, SPREAD / 2, len(values))
+        heights = apart + [places[shown(value)] for value in values]
+        return heights.tolist(), dict(list(places.items())[::every])
     numbers = np.array(values, dtype=float)
     if scale_of(distinct) == "log":
         ticks = LogLocator(subs=(1, 2, 5)).tick_values(distinct[0], distinct[-1])

@@ -50,8 +50,8 @@ def heat_maps(content: Mapping[str, Any]) -> Figure:
         _draw_map(axes, content, name, (rows, columns))
         axes.set_title(title, fontsize=10, fontweight="bold", color=INK, y=1)  # with y, nothing is measured
         axes.set_xticks(range(len(columns)), map(shorten, columns), rotation=90 if upright else 0, parse_math=False)
-        axes.set_yticks(range(len(rows)), map(shorten, rows) if axes is panels[0] else [""] * len(rows))
-        axes.tick_params(length=0, labelsize=8)
+        axes.set_yticks(range(len(rows)), map(shorten, rows), parse_math=False)
+        axes.tick_params(length=0, labelsize=8, labelleft=axes is panels[0])
         axes.set_xlabel(column_key, parse_math=False)
     panels[0].set_ylabel(row_key, parse_math=False)
     return figure

@@ -96,7 +96,7 @@ def _draw_runs(axes: Axes, places: Places, content: Mapping[str, Any], name: str
 def _ring_best(axes: Axes, places: Places, content: Mapping[str, Any], name: str) -> None:
     best = content["settings"][0]
     mark = ring("_recommended", INK)  # a leading underscore keeps it out of the legend
-    mark.set_data([[place for place, setting in places.items() if setting is best]], [best[name]["mean"]])
+    mark.set_data([place for place, setting in places.items() if setting is best], [best[name]["mean"]])
     axes.add_line(mark)
 
 

@@ -25,6 +25,13 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str], bool]] = {
     "teacher_test_accuracy": ("teacher's test", percent, False),
     "train_seconds": ("trained in", duration, False),
 }
+RUN_COLUMNS = {
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+    "baseline_test_accuracy": "baseline's test",
+    "difference": "change",
+    "agreement": "agreement",
+}
 
 Content = Mapping[str, Any]
 
@@ -228,17 +235,8 @@ def _estimate(found: Mapping[str, Any] | None, show: Callable[[float], str], is_
 def runs_table(content: Content) -> Table:
     """A row for each run."""
     keys = [*content["keys"], *content["replicate_keys"]]
-    headings = [
-        "run",
-        "status",
-        *short_keys(keys).values(),
-        "validation",
-        "test",
-        "baseline's test",
-        "change",
-        "agreement",
-    ]
-    figures = ("val_accuracy", "test_accuracy", "baseline_test_accuracy", "difference", "agreement")
+    figures = [name for name in RUN_COLUMNS if any(run[name] is not None for run in content["runs"])]
+    headings = ["run", "status", *short_keys(keys).values(), *(RUN_COLUMNS[name] for name in figures)]
     rows = []
     for run in content["runs"]:
         name, is_completed = run["directory"], run["status"] == "completed"
