@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import distill_run
+from sweeps import write_run
 
 ROOT = Path(distill_run.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
@@ -17,7 +18,7 @@ WITHOUT_TORCH = ["cli", "config", "preflight", "explain", "help", "schema", "acc
 
 # From the top down; a module imports its own layer or those below. A folder stands for its modules.
 LAYERS = (
-    {"__main__", "cli", "preflight", "explain", "help", "benchmark"},
+    {"__main__", "cli", "preflight", "explain", "help", "benchmark", "report_command"},
     {"run"},
     {"report", "prepare"},
     {"stages"},
@@ -119,6 +120,21 @@ def test_the_command_is_imported_without_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_sweep_is_reported_without_torch(tmp_path: Path) -> None:
+    """A report is built from files, also where nothing could be trained."""
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"])
+    program = (
+        "import sys, pathlib, distill_run.report_command\n"
+        "from distill_run.report.sweep_pages import write_sweep_report\n"
+        "write_sweep_report([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[1]))\n"
+        "print([name for name in ('torch', 'torchvision', 'sklearn', 'hydra') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+    assert (tmp_path / "plots" / "sweep.png").is_file()
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

@@ -97,13 +97,14 @@ def shown(value: Any) -> str:
     return json.dumps(value, sort_keys=True) if isinstance(value, dict) else show(value)
 
 
-def natural(text: str) -> list[tuple[int, str]]:
-    """A sorting key in which numbers within a text count as numbers: 2 before 10."""
-    parts = [(part.isdecimal(), part) for part in re.split(r"(\d+)", text) if part]
-    return [(1 + len(part.lstrip("0")), part.lstrip("0")) if is_number else (0, part) for is_number, part in parts]
+def natural(text: str) -> list[tuple[bool, int, str]]:
+    """A sorting key in which numbers within a text count as numbers, 2 before 10, and come before letters."""
+    parts = [part for part in re.split(r"(\d+)", text) if part]
+    digits = [part.lstrip("0") if part.isdecimal() else "" for part in parts]
+    return [(not part.isdecimal(), len(kept), kept or part) for part, kept in zip(parts, digits, strict=True)]
 
 
-def order(value: Any) -> tuple[bool, float, list[tuple[int, str]]]:
+def order(value: Any) -> tuple[bool, float, list[tuple[bool, int, str]]]:
     """A sorting key of any values: numbers first, then all else as texts."""
     is_text = isinstance(value, bool) or not isinstance(value, int | float)
     return is_text, 0.0 if is_text else value, natural(shown(value))

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator
+from numpy.typing import NDArray
 
 from distill_run.report.commands import order, shown
-from distill_run.report.drawing import INK, MUTED, lay_out, shorten
+from distill_run.report.drawing import INK, MUTED, STEPS, lay_out, shorten
 from distill_run.report.heat_map import BLUES
-from distill_run.report.sweep_curves import axis_places
+from distill_run.report.sweep_curves import scale_of
 from distill_run.report.sweep_summary import short_keys
 
 MAX_NAMED_VALUES = 12
@@ -18,6 +20,10 @@ NUM_TICKS = 5
 MAX_WIDTH = 11.0  # inches, of the panel
 FAINTEST = 0.25  # of the colour map: a line must be seen on white
 SPREAD = 0.05  # how far lines through the same value stand apart, as a share of the axis
+BEST: dict[str, Any] = {
+    "color": INK, "linewidth": 2.4, "zorder": 4, "clip_on": False,
+    "marker": "o", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 2,
+}  # fmt: skip
 
 
 def parallel_coordinates(content: Mapping[str, Any]) -> Figure:
@@ -25,25 +31,21 @@ def parallel_coordinates(content: Mapping[str, Any]) -> Figure:
     keys = content["keys"]
     settings = [setting for setting in content["settings"] if setting["replicates"]]
     settings.sort(key=lambda setting: setting["val_accuracy"]["mean"])
-    accuracies = [setting["val_accuracy"]["mean"] for setting in settings]
-    shares, ticks = _scale(accuracies)
+    accuracies = np.array([setting["val_accuracy"]["mean"] for setting in settings])
+    shares, ticks = _scale(accuracies, {f"{tick:.1%}": tick for tick in _even_ticks(accuracies)})
     size = (min(1.9 * len(keys), MAX_WIDTH), 3.3)
     figure, [axes] = lay_out(1, size, left=0.75, bottom=0.35, top=0.35, right=0.95)
     heights = []
     for x, key in enumerate(keys):
-        values = [setting["values"][key] for setting in settings]
-        places, names = _place_values(values)
+        places, names = _place_values([setting["values"][key] for setting in settings])
         _draw_axis(axes, x, names, short_keys(keys)[key])
-        apart = np.linspace(-SPREAD / 2, SPREAD / 2, len(settings)) if len(names) <= MAX_NAMED_VALUES else 0.0
-        heights.append(np.array(places) + apart)
-    heights.append(np.array(shares))
-    _draw_axis(axes, len(keys), {f"{accuracy:.1%}": share for accuracy, share in ticks}, "validation accuracy")
-    for i, line in enumerate(np.array(heights).T):
-        colour = BLUES(FAINTEST + (1 - FAINTEST) * shares[i])
-        axes.plot(range(len(keys) + 1), line, color=colour, linewidth=1.1, alpha=0.8)
-    best = np.array(heights).T[settings.index(content["settings"][0])]
-    style: dict[str, Any] = {"marker": "o", "markersize": 7, "markerfacecolor": "white", "markeredgewidth": 2}
-    axes.plot(range(len(keys) + 1), best, color=INK, linewidth=2.4, zorder=4, **style)
+        heights.append(places)
+    _draw_axis(axes, len(keys), ticks, "validation accuracy")
+    lines = np.array([*heights, shares]).T
+    for line in lines:
+        colour = BLUES(FAINTEST + (1 - FAINTEST) * line[-1])
+        axes.plot(line, color=colour, linewidth=1.1, alpha=0.8)
+    axes.plot(lines[settings.index(content["settings"][0])], **BEST)
     axes.set(xlim=(-0.02, len(keys) + 0.02), ylim=(-0.06, 1.06))
     axes.axis("off")
     return figure
@@ -52,23 +54,29 @@ def parallel_coordinates(content: Mapping[str, Any]) -> Figure:
 def _place_values(values: list[Any]) -> tuple[list[float], dict[str, float]]:
     """Heights of values on an axis in 0..1, and the ticks of that axis by their names."""
     distinct = sorted({shown(value): value for value in values}.values(), key=order)
-    if len(distinct) <= MAX_NAMED_VALUES or not all(isinstance(value, int | float) for value in distinct):
+    if len(distinct) <= MAX_NAMED_VALUES or scale_of(distinct) == "categories":
         step = 1 / max(len(distinct) - 1, 1)
         places = {shown(value): step * i for i, value in enumerate(distinct)}
         every = -(-len(distinct) // MAX_NAMED_VALUES)
-        return [places[shown(value)] for value in values], dict(list(places.items())[::every])
-    is_log = axis_places(distinct)[1]
-    heights = np.log(np.array(values, dtype=float)) if is_log else np.array(values, dtype=float)
-    shares, ticks = _scale(heights.tolist())
-    return shares, {f"{np.exp(value) if is_log else value:.3g}": share for value, share in ticks}
+        apart = np.linspace(-SPREAD / 2, SPREAD / 2, len(values))
+        heights = apart + [places[shown(value)] for value in values]
+        return heights.tolist(), dict(list(places.items())[::every])
+    numbers = np.array(values, dtype=float)
+    if scale_of(distinct) == "log":
+        ticks = LogLocator(subs=(1, 2, 5)).tick_values(distinct[0], distinct[-1])
+        return _scale(np.log(numbers), dict(zip(map("{:g}".format, ticks), np.log(ticks), strict=True)))
+    return _scale(numbers, {f"{tick:g}": tick for tick in _even_ticks(numbers)})
 
 
-def _scale(values: list[float]) -> tuple[list[float], list[tuple[float, float]]]:
-    """Values as shares of their span, and a few values over it, each with its share."""
-    low, high = min(values), max(values)
-    span = high - low or 1.0
-    ticks = [low + span * i / (NUM_TICKS - 1) for i in range(NUM_TICKS)] if high > low else [low]
-    return [(value - low) / span for value in values], [(tick, (tick - low) / span) for tick in ticks]
+def _even_ticks(values: NDArray[np.float64]) -> list[float]:
+    return list(MaxNLocator(NUM_TICKS, steps=STEPS).tick_values(values.min(), values.max()))
+
+
+def _scale(values: NDArray[np.float64], ticks: Mapping[str, float]) -> tuple[list[float], dict[str, float]]:
+    """Values as shares of their span, and those of the ticks that lie in it."""
+    low, span = values.min(), values.max() - values.min() or 1.0
+    shares = {name: float((tick - low) / span) for name, tick in ticks.items()}
+    return ((values - low) / span).tolist(), {name: share for name, share in shares.items() if 0 <= share <= 1}
 
 
 def _draw_axis(axes: Axes, x: int, ticks: Mapping[str, float], title: str) -> None:

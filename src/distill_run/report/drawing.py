@@ -86,7 +86,7 @@ def lay_out(
 def dress(axes: Axes, y_label: str, x_label: str) -> None:
     """Give axes their labels, a faint grid and no frame."""
     axes.set_ylabel(y_label)
-    axes.set_xlabel(x_label)
+    axes.set_xlabel(x_label, parse_math=False)
     axes.grid(color=FAINT, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

@@ -22,7 +22,7 @@ DARK = 0.55  # where white is read more easily than ink
 TITLES = {"val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
 CELL = (0.78, 0.55)  # inches, where there is room
 MAX_SIZE = (4.4, 4.4)
-MIN_WIDTH = 2.2
+MIN_SIZE = (2.2, 1.6)
 MIN_FONT_SIZE = 4.5
 LEAST_SPAN = 1e-4  # of a colour scale
 MAX_CELLS_A_SETTING = 3  # a grid with more holes is no grid
@@ -39,8 +39,8 @@ def heat_maps(content: Mapping[str, Any]) -> Figure:
     row_key, column_key = side_keys(content)
     rows, columns = _sides(content)
     size = (
-        min(max(CELL[0] * len(columns), MIN_WIDTH), MAX_SIZE[0]),
-        min(CELL[1] * len(rows), MAX_SIZE[1]),
+        min(max(CELL[0] * len(columns), MIN_SIZE[0]), MAX_SIZE[0]),
+        min(max(CELL[1] * len(rows), MIN_SIZE[1]), MAX_SIZE[1]),
     )
     beside, below = (0.09 * max(map(len, map(shorten, names))) for names in (rows, columns))
     upright = below > size[0] / len(columns)
@@ -50,8 +50,8 @@ def heat_maps(content: Mapping[str, Any]) -> Figure:
         _draw_map(axes, content, name, (rows, columns))
         axes.set_title(title, fontsize=10, fontweight="bold", color=INK, y=1)  # with y, nothing is measured
         axes.set_xticks(range(len(columns)), map(shorten, columns), rotation=90 if upright else 0, parse_math=False)
-        axes.set_yticks(range(len(rows)), map(shorten, rows) if axes is panels[0] else [""] * len(rows))
-        axes.tick_params(length=0, labelsize=8)
+        axes.set_yticks(range(len(rows)), map(shorten, rows), parse_math=False)
+        axes.tick_params(length=0, labelsize=8, labelleft=axes is panels[0])
         axes.set_xlabel(column_key, parse_math=False)
     panels[0].set_ylabel(row_key, parse_math=False)
     return figure

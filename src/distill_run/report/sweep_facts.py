@@ -1,17 +1,37 @@
 """The words and figures of a sweep's pages, drawn from the content of sweep.json: what is said, not how it is set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distill_run.report.commands import shown
-from distill_run.report.sweep_summary import runs
+from distill_run.report.sweep_summary import runs, short_keys
 from distill_run.report.typesetting import Tile
 from distill_run.units import NONE, change, duration, percent, with_spread
 
 MAX_OPEN_ROWS = 30
 MAX_ERROR_LENGTH = 400
 MAX_NAMES = 3
+BACKGROUNDS = ("datasets", "teachers", "students")
+ALIKE = "\N{ALMOST EQUAL TO}"  # marks what cannot be told from the recommended setting
+
+# The columns of figures: heading, how a mean is shown, whether with its spread. One that no setting has is left out.
+COLUMNS: dict[str, tuple[str, Callable[[float], str], bool]] = {
+    "val_accuracy": ("validation", percent, True),
+    "test_accuracy": ("test", percent, True),
+    "difference": ("change", change, True),
+    "gap_recovered": ("gap recovered", "{:.0%}".format, False),
+    "agreement": ("agreement", percent, False),
+    "teacher_test_accuracy": ("teacher's test", percent, False),
+    "train_seconds": ("trained in", duration, False),
+}
+RUN_COLUMNS = {
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+    "baseline_test_accuracy": "baseline's test",
+    "difference": "change",
+    "agreement": "agreement",
+}
 
 Content = Mapping[str, Any]
 
@@ -55,13 +75,11 @@ def labels(content: Content) -> list[str]:
     return [
         *([f"{num_settings} settings"] if num_settings > 1 else []),
         *(f"{count} {status}" for status, count in counts.items()),
-        *(f"{kind.removesuffix('s')} {_few(content[kind])}" for kind in ("datasets", "teachers", "students")),
+        *(f"{kind.removesuffix('s')} {_few(names)}" for kind in BACKGROUNDS if (names := content[kind])),
     ]
 
 
 def _few(names: Sequence[str]) -> str:
-    if not names:
-        return NONE
     return ", ".join(names) if len(names) <= MAX_NAMES else f"{len(names)} different ones"
 
 
@@ -83,7 +101,7 @@ def tiles(content: Content) -> list[Tile]:
     return [*shown_tiles, Tile("Teacher agreement", percent(agreement["mean"]), "of test images decided alike")]
 
 
-def _span(found: Mapping[str, Any], show: Any) -> str:
+def _span(found: Mapping[str, Any], show: Callable[[float], str]) -> str:
     """An estimate's interval in words, or that there is none."""
     if found["low"] is None:
         return f"one run; 95% interval {NONE}"
@@ -118,10 +136,11 @@ def _certainty(content: Content) -> str:
     if not best["compared"]:
         return "That cannot be said: no other setting shares two completed runs with it."
     alike, compared = len(best["alternatives"]), best["compared"]
+    share = {0: "None", compared: "All"}.get(alike, str(alike))
     return (
-        f"{alike if alike else 'None'} of the {compared} other settings that could be compared "
-        f"cannot be told from it on validation: paired by seed, the 95% interval of the difference contains zero. "
-        f"That does not make {'it' if alike == 1 else 'them'} equal; more seeds tell more apart."
+        f"{share} of {compared} other settings cannot be told from it on validation: paired by seed, the 95% interval "
+        f"of their difference contains zero ({ALIKE} in the table). That does not prove them equal: more seeds tell "
+        "more apart."
     )
 
 
@@ -175,21 +194,28 @@ def _left_out(content: Content) -> str:
 
 def settings_table(content: Content) -> Table:
     """A row for each setting, the recommended one first, then the others by validation."""
-    has_baseline = any(setting["difference"] is not None for setting in content["settings"])
     keys = content["keys"]
-    headings = ["", *keys, "runs", "validation", "test"]
-    headings += ["change", "gap recovered"] if has_baseline else []
-    headings += ["agreement", "teacher's test", "trained in"]
+    shown_figures = [
+        figure for figure in COLUMNS if any(setting[figure] is not None for setting in content["settings"])
+    ]
+    headings = ["", *short_keys(keys).values(), "runs", *(COLUMNS[figure][0] for figure in shown_figures)]
     rows = [
         [
-            Cell(str(rank) if setting["replicates"] else NONE),
+            Cell(_rank(place, content)),
             *(Cell(shown(setting["values"][key])) for key in keys),
             Cell(_replicates(setting)),
-            *_estimates(setting, has_baseline=has_baseline),
+            *(_estimate(setting[figure], *COLUMNS[figure][1:]) for figure in shown_figures),
         ]
-        for rank, setting in enumerate(content["settings"], start=1)
+        for place, setting in enumerate(content["settings"])
     ]
     return Table("Settings, ranked by validation", headings, rows, 1 + len(keys))
+
+
+def _rank(place: int, content: Content) -> str:
+    if not content["settings"][place]["replicates"]:
+        return NONE
+    is_alike = place in content["recommendation"]["alternatives"]
+    return f"{place + 1} {ALIKE}" if is_alike else str(place + 1)
 
 
 def _replicates(setting: Content) -> str:
@@ -197,22 +223,11 @@ def _replicates(setting: Content) -> str:
     return str(done) if done == asked else f"{done} of {asked}"
 
 
-def _estimates(setting: Content, *, has_baseline: bool) -> list[Cell]:
-    cells = [_estimate(setting["val_accuracy"], percent), _estimate(setting["test_accuracy"], percent)]
-    if has_baseline:
-        gap = setting["gap_recovered"]
-        cells += [_estimate(setting["difference"], change), Cell(NONE if gap is None else f"{gap['mean']:.0%}")]
-    seconds = setting["train_seconds"]
-    return [
-        *cells,
-        *(Cell(percent(found and found["mean"])) for found in (setting["agreement"], setting["teacher_test_accuracy"])),
-        Cell(NONE if seconds is None else duration(seconds["mean"])),
-    ]
-
-
-def _estimate(found: Mapping[str, Any] | None, show: Any) -> Cell:
+def _estimate(found: Mapping[str, Any] | None, show: Callable[[float], str], is_spread: bool) -> Cell:
     if found is None:
         return Cell(NONE)
+    if not is_spread:
+        return Cell(show(found["mean"]))
     span = "" if found["low"] is None else f"{show(found['low'])} to {show(found['high'])}"
     return Cell(with_spread(show(found["mean"]), found["sd"]), span)
 
@@ -220,8 +235,8 @@ def _estimate(found: Mapping[str, Any] | None, show: Any) -> Cell:
 def runs_table(content: Content) -> Table:
     """A row for each run."""
     keys = [*content["keys"], *content["replicate_keys"]]
-    headings = ["run", "status", *keys, "validation", "test", "baseline's test", "change", "agreement"]
-    figures = ("val_accuracy", "test_accuracy", "baseline_test_accuracy", "difference", "agreement")
+    figures = [name for name in RUN_COLUMNS if any(run[name] is not None for run in content["runs"])]
+    headings = ["run", "status", *short_keys(keys).values(), *(RUN_COLUMNS[name] for name in figures)]
     rows = []
     for run in content["runs"]:
         name, is_completed = run["directory"], run["status"] == "completed"
@@ -246,7 +261,11 @@ def troubles_table(content: Content) -> Table | None:
         for run in content["runs"]
         if run["status"] != "completed"
     ]
-    return Table("Runs without a result", ["run", "status", *keys, "reason"], rows, len(keys) + 3) if rows else None
+    return (
+        Table("Runs without a result", ["run", "status", *short_keys(keys).values(), "reason"], rows, len(keys) + 3)
+        if rows
+        else None
+    )
 
 
 def _cut(error: str) -> str:

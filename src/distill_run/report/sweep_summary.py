@@ -5,8 +5,9 @@ import dataclasses
 import io
 import json
 import os
+import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from distill_run.report.points import STATUSES, Point
 from distill_run.report.sweep import FIGURES, Recommendation, Setting, Sweep
 
 FORMAT = 1
+NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def summarise_sweep(sweep: Sweep, folder: Path) -> dict[str, Any]:
@@ -99,20 +101,19 @@ def _recommendation(best: Recommendation | None, settings: tuple[Setting, ...]) 
 
 
 def conclude(content: Mapping[str, Any]) -> str:
-    """One sentence or two: which setting validation picks, and what its student reaches on test."""
+    """One sentence: which setting validation picks, and what its student reaches on test."""
     best = content["recommendation"]
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
-    val, test = best["val_accuracy"], best["test_accuracy"]
-    count = val["count"]
-    means = "" if count == 1 else f" (means of {count} runs)"
-    reached = f"{val['mean']:.2%} on validation and {test['mean']:.2%} on test{means}{_against_baseline(best)}."
+    count, test = best["test_accuracy"]["count"], best["test_accuracy"]["mean"]
+    mean = "" if count == 1 else f", the mean of {runs(count)}"
+    reached = f"{test:.2%} on test{mean}{_against_baseline(best)}."
     if not content["keys"]:
         return f"The student reaches {reached}"
-    considered = sum(setting["replicates"] == count for setting in content["settings"])
+    name, considered = setting_name(best["values"]), sum(each["replicates"] == count for each in content["settings"])
     if considered == 1:
-        return f"Only {setting_name(best['values'])} has {runs(count)} completed: it reaches {reached}"
-    return f"Of {considered} settings the best on validation is {setting_name(best['values'])}: it reaches {reached}"
+        return f"Only {name} has {runs(count)} completed: it reaches {reached}"
+    return f"The best of {considered} settings on validation is {name}: it reaches {reached}"
 
 
 def _against_baseline(best: Mapping[str, Any]) -> str:
@@ -120,7 +121,7 @@ def _against_baseline(best: Mapping[str, Any]) -> str:
     if difference is None:
         return ""
     points = 100 * difference["mean"]
-    return f", {abs(points):.2f} points {'more' if points >= 0 else 'less'} than the student alone"
+    return f", {abs(points):.2f} points {'above' if points >= 0 else 'below'} the student alone"
 
 
 def runs(count: int) -> str:
@@ -142,9 +143,20 @@ def short_keys(keys: list[str]) -> dict[str, str]:
 
 def _warnings(sweep: Sweep, content: Mapping[str, Any]) -> list[str]:
     found = [point.findings for point in sweep.points if point.findings is not None]
-    counts = Counter(warning for each in found for warning in dict.fromkeys(each.warnings))
-    told = [f"{text} ({count} of {runs(len(found))})" for text, count in counts.most_common()]
+    told = _told([each.warnings for each in found])
     return [*_different_data(sweep), *_different_folders(sweep), *_repeated(sweep), *_unlucky(content), *told]
+
+
+def _told(warnings: Sequence[Sequence[str]]) -> list[str]:
+    """What the runs warn of, each with the number of runs; of those that differ in numbers only, the first."""
+    kinds: dict[str, list[str]] = {}
+    for texts in warnings:
+        for kind, text in {NUMBER.sub("0", text): text for text in texts}.items():
+            kinds.setdefault(kind, []).append(text)
+    return [
+        f"{texts[0]} ({len(texts)} of {runs(len(warnings))}{', with other numbers in some' * (len(set(texts)) > 1)})"
+        for texts in sorted(kinds.values(), key=len, reverse=True)
+    ]
 
 
 def _different_data(sweep: Sweep) -> list[str]:

@@ -1,0 +1,64 @@
+"""Run directories as a sweep leaves them, written by hand: no training, figures that a test can work out."""
+
+import json
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def made_up_report(
+    *,
+    val: float = 0.5,
+    test: float = 0.5,
+    baseline: float | None = 0.4,
+    nll: float = 1.0,
+    seed: int = 0,
+    warnings: Sequence[str] = (),
+    content: str = "c0",
+) -> dict[str, Any]:
+    """A report.json with all that a sweep's report reads; the teacher reaches 0.9."""
+
+    def network(val_accuracy: float, test_accuracy: float) -> dict[str, Any]:
+        selected = {"epoch": 1, "val": {"accuracy": val_accuracy, "nll": nll}, "test": {"accuracy": test_accuracy}}
+        return {"architecture": "net", "fingerprint": "f", "selected": selected, "train_seconds": 2.0}
+
+    return {
+        "format": 1,
+        "status": "completed",
+        "seed": seed,
+        "dataset": {
+            "name": "digits", "num_classes": 10, "train_size": 8, "val_size": 8, "test_size": 8, "content": content,
+        },
+        "teacher": network(0.9, 0.9),
+        "baseline": None if baseline is None else network(baseline, baseline),
+        "student": network(val, test),
+        "fidelity": {"agreement": 0.75},
+        "gap_recovered": None if baseline is None else (test - baseline) / (0.9 - baseline),
+        "warnings": list(warnings),
+    }  # fmt: skip
+
+
+def write_run(
+    run_dir: Path,
+    overrides: Sequence[str] = (),
+    *,
+    status: str = "completed",
+    error: str | None = None,
+    options: Sequence[str] = (),
+    config: dict[str, Any] | None = None,
+    **figures: Any,
+) -> Path:
+    """A run directory; the figures of a completed one are those of `made_up_report`."""
+    run_dir.mkdir(parents=True)
+    content = {"status": status} if error is None else {"status": status, "error": error}
+    (run_dir / "status.json").write_text(json.dumps(content))
+    command = shlex.join(["distill-run", *options, *overrides])
+    (run_dir / "environment.json").write_text(json.dumps({"command": command, "directory": "/"}))
+    if config is not None:
+        (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
+    if status == "completed":
+        (run_dir / "report.json").write_text(json.dumps(made_up_report(**figures)))
+    return run_dir

@@ -1,0 +1,406 @@
+"""A sweep's files for people, the plot that suits its keys, and the command `distill-report`."""
+
+import base64
+import csv
+import itertools
+import json
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from distill_run import report_command
+from distill_run.report import sweep_facts
+from distill_run.report.coordinates import parallel_coordinates
+from distill_run.report.heat_map import BLUES, heat_maps, is_grid
+from distill_run.report.sweep_curves import key_curve, scale_of, seed_strip
+from distill_run.report.sweep_pages import write_sweep_report
+from sweeps import write_run
+
+HOSTILE = "<script>alert(1)</script>|$x$`"
+VOID = {"meta", "img"}
+
+
+def write_grid(folder: Path, seeds: Sequence[int] = (0, 1), **keys: Sequence[Any]) -> dict[str, Any]:
+    """A sweep over a grid, with a validation accuracy that grows from setting to setting; returns its report."""
+    points = itertools.product(*keys.values(), seeds)
+    total = math.prod(map(len, keys.values()))
+    for number, (*values, seed) in enumerate(points):
+        overrides = [f"{key.replace('__', '.')}={value}" for key, value in zip(keys, values, strict=True)]
+        val = 0.5 + 0.4 * (number // len(seeds)) / total
+        write_run(folder / str(number), [*overrides, f"seed={seed}"], val=val, test=val - 0.1, seed=seed)
+    return write_sweep_report([folder], folder)
+
+
+class Page(HTMLParser):
+    """Checks that tags are closed in order, and gathers what a test asks for."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed((folder / "sweep.html").read_text(encoding="utf-8"))
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def markdown(folder: Path) -> str:
+    return (folder / "sweep.md").read_text(encoding="utf-8")
+
+
+def texts(figure: Figure) -> list[str]:
+    return [artist.get_text() for artist in figure.findobj(Text) if isinstance(artist, Text)]
+
+
+# the pages
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over two keys and two seeds, one run of which failed in a hostile way."""
+    folder = tmp_path_factory.mktemp("sweep")
+    write_run(folder / "12", ["mode.temperature=1", "mode.alpha=0.1", "seed=2"], status="failed", error=f"no {HOSTILE}")
+    write_grid(folder, mode__temperature=(1, 2, 4), mode__alpha=(0.1, 0.9))
+    return folder
+
+
+def test_the_directory_gets_exactly_these_files(folder: Path) -> None:
+    assert sorted(path.name for path in folder.iterdir() if not path.name.isdecimal()) == [
+        "plots", "sweep.csv", "sweep.html", "sweep.json", "sweep.md",
+    ]  # fmt: skip
+    assert [path.name for path in (folder / "plots").iterdir()] == ["sweep.png"]
+
+
+def test_the_json_is_what_was_returned_and_finite(folder: Path) -> None:
+    text = (folder / "sweep.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail) == write_sweep_report([folder], folder)
+    assert len(list(csv.reader((folder / "sweep.csv").read_text().splitlines()))) == 1 + 13
+
+
+def test_the_page_needs_nothing_from_outside(folder: Path) -> None:
+    page = Page(folder)
+    assert not page.all("script")
+    assert not page.all("link")
+    assert [str(image["src"]).partition(",")[0] for image in page.all("img")] == ["data:image/png;base64"]
+    links = [str(link["href"]) for link in page.all("a")]
+    assert links == [f"{number}/report.html" for number in range(12)]
+    assert "url(" not in (folder / "sweep.html").read_text(encoding="utf-8")
+
+
+def test_the_page_embeds_the_very_plot_of_the_folder(folder: Path) -> None:
+    [image] = Page(folder).all("img")
+    assert base64.b64decode(str(image["src"]).partition(",")[2]) == (folder / "plots" / "sweep.png").read_bytes()
+    assert image["alt"]
+    assert "![" in markdown(folder)
+    assert "](plots/sweep.png)" in markdown(folder)
+
+
+def test_both_pages_say_the_figures(folder: Path) -> None:
+    content = json.loads((folder / "sweep.json").read_text())
+    best = content["recommendation"]
+    for text in (Page(folder).text, markdown(folder)):
+        assert content["conclusion"] in text
+        assert best["command"] in text
+        assert f"{best['val_accuracy']['mean']:.2%}" in text
+        assert "took no part in" in text
+        assert "Another choice of test images they do not cover." in text
+        assert "What another seed would change" in text
+
+
+def test_hostile_errors_and_values_are_shown_as_they_are(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"mode.name={HOSTILE}{number}"], warnings=[HOSTILE])
+    write_run(tmp_path / "2", [f"mode.name={HOSTILE}2"], status="failed", error=HOSTILE)
+    write_sweep_report([tmp_path], tmp_path)
+    page = Page(tmp_path)
+    assert not page.all("script")
+    assert f"{HOSTILE}1" in page.text
+    assert f"{HOSTILE} (2 of 2 runs)" in page.text
+    outside_code = re.sub(r"`{3,}.*?`{3,}", "", markdown(tmp_path), flags=re.DOTALL)
+    assert "<script" not in outside_code.replace("\\<", "")
+    blocks = re.findall(r"(?:^\|.*\n)+", outside_code, re.MULTILINE)
+    widths = [{len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()} for block in blocks]
+    assert [len(width) for width in widths] == [1] * len(blocks)
+
+
+def test_two_hundred_points_stay_readable(tmp_path: Path) -> None:
+    write_grid(tmp_path, seeds=[0], mode__temperature=range(1, 21), mode__alpha=[i / 10 for i in range(10)])
+    page = Page(tmp_path)
+    assert [details for details in page.all("details") if "open" in details] == []
+    assert "The other 170" in page.text
+    assert "All 200 runs" in page.text
+    assert markdown(tmp_path).count("<details>") == markdown(tmp_path).count("</details>") == 2
+
+
+def test_one_point_has_no_plot_and_all_else(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", ["mode.alpha=0.5"])
+    content = write_sweep_report([tmp_path], tmp_path)
+    assert not (tmp_path / "plots").exists()
+    page = Page(tmp_path)
+    assert content["recommendation"]["command"] == "distill-run mode.alpha=0.5"
+    assert "one run; 95% interval –" in page.text  # noqa: RUF001 - the dash is meant
+    assert "seed=0,1,2" in page.text
+    assert "± " not in page.text.replace("±\ntheir", "").replace("± their", "")
+    assert not page.all("img")
+    assert "None" not in page.text.replace("None of", "")
+
+
+def test_without_a_completed_point_the_page_lists_the_failures(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"], status="failed", error=f"reason {number}")
+    content = write_sweep_report([tmp_path], tmp_path)
+    assert content["recommendation"] is None
+    for text in (Page(tmp_path).text, markdown(tmp_path)):
+        assert "No run is completed" in text
+        assert "reason 0" in text
+        assert "How to repeat" not in text
+        assert "Settings" not in text
+
+
+def test_a_folder_without_runs_gives_an_empty_report(tmp_path: Path) -> None:
+    content = write_sweep_report([tmp_path], tmp_path)
+    assert (content["runs"], content["settings"], content["recommendation"]) == ([], [], None)
+    assert "No runs" in Page(tmp_path).text
+
+
+def test_without_a_baseline_its_columns_are_left_out(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"], baseline=None)
+    content = write_sweep_report([tmp_path], tmp_path)
+    assert sweep_facts.settings_table(content).headings == [
+        "", "alpha", "runs", "validation", "test", "agreement", "teacher's test", "trained in",
+    ]  # fmt: skip
+    assert "Was distillation worth it?" not in dict(sweep_facts.answers(content))
+    assert "baseline" not in markdown(tmp_path)
+
+
+def test_a_report_across_sweeps_leads_to_their_runs(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "0", [f"mode={name}"])
+    content = write_sweep_report([tmp_path / "a", tmp_path / "b"], tmp_path / "c" / "d")
+    assert [run["directory"] for run in content["runs"]] == ["../../a/0", "../../b/0"]
+    assert [link["href"] for link in Page(tmp_path / "c" / "d").all("a")] == [
+        "../../a/0/report.html", "../../b/0/report.html",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("span", "words"),
+    [
+        ((0.01, 0.05), "it lies above zero: distillation helped"),
+        ((-0.05, -0.01), "it lies below zero: distillation did harm"),
+        ((-0.01, 0.05), "these runs do not show that distillation helps or harms"),
+    ],
+)
+def test_what_distillation_was_worth_follows_the_interval(
+    tmp_path: Path, span: tuple[float, float], words: str
+) -> None:
+    write_grid(tmp_path, mode__alpha=(0.1, 0.9))
+    content = write_sweep_report([tmp_path], tmp_path)
+    content["recommendation"]["difference"].update(low=span[0], high=span[1])
+    assert words in dict(sweep_facts.answers(content))["Was distillation worth it?"]
+
+
+def test_replicates_that_share_a_seed_are_said_to_depend(tmp_path: Path) -> None:
+    content = write_grid(tmp_path, seeds=[0, 1], teacher_seed=(0, 1))
+    assert "are not independent" in dict(sweep_facts.answers(content))["What do the intervals cover?"]
+    assert content["recommendation"]["command"] == "distill-run -m seed=0,1 teacher_seed=0,1"
+
+
+# the plots
+
+
+def test_one_key_gives_a_curve_on_the_axis_that_suits_it() -> None:
+    assert scale_of([1, 2.5, 20]) == "linear"
+    assert scale_of([0.001, 0.03]) == "log"
+    assert scale_of([0, 1, 1000]) == "linear"
+    assert scale_of([1, "auto"]) == scale_of([True, 1]) == "categories"
+
+
+def test_the_curve_shows_means_intervals_baseline_and_runs(tmp_path: Path) -> None:
+    content = write_grid(tmp_path, mode__temperature=(1, 2, 10))
+    figure = key_curve(content, "mode.temperature")
+    lines = {str(line.get_label()): line for line in figure.axes[0].lines}
+    assert list(lines["student, mean"].get_xdata()) == [1, 2, 10]  # type: ignore[arg-type]
+    assert list(lines["student, mean"].get_ydata()) == pytest.approx([0.5, 0.5 + 0.4 / 3, 0.5 + 0.8 / 3])  # type: ignore[arg-type]
+    assert list(lines["baseline, mean"].get_ydata()) == pytest.approx([0.4] * 3)  # type: ignore[arg-type]
+    assert list(lines["_recommended"].get_xdata()) == [10]  # type: ignore[arg-type]
+    assert len(figure.axes[0].collections) == 1
+    assert [axes.get_ylabel() for axes in figure.axes] == ["validation accuracy", "test accuracy"]
+
+
+def test_categories_are_not_joined(tmp_path: Path) -> None:
+    content = write_grid(tmp_path, mode=("soft", "hard"))
+    axes = key_curve(content, "mode").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["hard", "soft"]
+    assert {line.get_linestyle() for line in axes.lines} == {"None"}
+
+
+def test_the_heat_map_has_a_cell_a_setting(folder: Path) -> None:
+    content = json.loads((folder / "sweep.json").read_text())
+    assert is_grid(content)
+    figure = heat_maps(content)
+    shown = np.asarray(figure.axes[0].images[0].get_array())
+    means = {tuple(each["values"].values()): each["val_accuracy"]["mean"] for each in content["settings"]}
+    assert shown.tolist() == [[means[t, a] for t in (1, 2, 4)] for a in (0.1, 0.9)]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0.1", "0.9"]
+    best = content["recommendation"]["val_accuracy"]["mean"]
+    assert f"{100 * best:.2f}\n± 0.00" in texts(figure)
+    assert [axes.get_title() for axes in figure.axes[:2]] == ["validation accuracy, %", "test accuracy, %"]
+    [outer, inner] = figure.axes[0].patches
+    assert (inner.get_x(), inner.get_y()) == (outer.get_x(), outer.get_y()) == (1.5, 0.5)  # type: ignore[attr-defined]
+
+
+def test_a_missing_cell_stays_empty(tmp_path: Path) -> None:
+    for number, overrides in enumerate((["a=1", "b=1"], ["a=2", "b=1"], ["a=1", "b=2"])):
+        write_run(tmp_path / str(number), overrides, val=0.5 + number / 10)
+    write_run(tmp_path / "3", ["a=2", "b=2"], status="failed")
+    figure = heat_maps(write_sweep_report([tmp_path], tmp_path))
+    shown = np.asarray(figure.axes[0].images[0].get_array(), dtype=float)
+    assert np.isnan(shown).tolist() == [[False, False], [False, True]]
+    assert sum(re.fullmatch(r"\d\d\.\d\d", text) is not None for text in texts(figure)) >= 3
+
+
+def test_scattered_points_are_no_grid(tmp_path: Path) -> None:
+    for number in range(10):
+        write_run(tmp_path / str(number), [f"a={number}", f"b={number**2}"])
+    content = write_sweep_report([tmp_path], tmp_path)
+    assert not is_grid(content)
+    assert "Parallel coordinates" in str(Page(tmp_path).all("img")[0]["alt"])
+
+
+def test_the_shades_fall_evenly() -> None:
+    """Lightness (CIE L*) of the colour map is a straight line."""
+    colours = BLUES(np.linspace(0, 1, 33))[:, :3]
+    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    lightness = 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
+    assert np.abs(lightness - np.linspace(94, 22, 33)).max() < 1.5
+
+
+def test_many_keys_give_parallel_coordinates(tmp_path: Path) -> None:
+    content = write_grid(tmp_path, mode__temperature=(1, 2), student=("a", "b"), lr=[i / 10 for i in range(1, 15)])
+    figure = parallel_coordinates(content)
+    lines = figure.axes[0].lines
+    assert len(lines) == 4 + 2 * 2 * 14 + 1
+    assert {"temperature", "student", "lr", "validation accuracy"} <= set(texts(figure))
+    best = lines[-1]
+    assert list(best.get_ydata()) == pytest.approx([1.025, 1.025, 1.0, 1.0])  # type: ignore[arg-type]
+    assert "Parallel coordinates" in str(Page(tmp_path).all("img")[0]["alt"])
+
+
+def test_seeds_alone_give_a_strip(tmp_path: Path) -> None:
+    content = write_grid(tmp_path, seeds=[0, 10, 2])
+    figure = seed_strip(content)
+    assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0", "2", "10"]
+    assert "Run by run" in Page(tmp_path).text
+
+
+def test_key_names_are_never_read_as_formulas(tmp_path: Path) -> None:
+    keys = (r"$\frac$", r"$\b$", r"$\c$")
+    for num_keys in range(1, 4):
+        folder = tmp_path / str(num_keys)
+        for number in range(3):
+            write_run(folder / str(number), [rf"{key}=$\frac{number}$" for key in keys[:num_keys]], val=number / 4)
+        write_sweep_report([folder], folder)
+        assert (folder / "plots" / "sweep.png").is_file()
+
+
+# the command
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    monkeypatch.setattr(sys, "argv", ["distill-report", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        report_command.main()
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def test_one_directory_is_written_into(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_grid(tmp_path / "s", mode__temperature=range(1, 13))
+    write_run(tmp_path / "s" / "99", ["mode.temperature=9", "seed=3"], status="failed", error="x")
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "s") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^12 +2 of 2 +86\.67% ± 0\.00 +76\.67% ± 0\.00 +\+36\.67 ± 0\.00$", told, re.MULTILINE)
+    assert "and 2 more" in told
+    assert "without a result: 1 failed" in told
+    assert "The best of 11 settings" in told or "The best of 12 settings" in told
+    assert "report   s/sweep.html\n" in told
+    assert "repeat   distill-run -m mode.temperature=12 seed=0,1\n" in told
+
+
+def test_several_directories_need_an_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "0", [f"mode={name}"])
+    assert call(monkeypatch, tmp_path / "a", tmp_path / "b") == 1
+    assert capsys.readouterr().err == (
+        f"error: 2 directories give one report\n  add --output DIR to {tmp_path / 'a'} {tmp_path / 'b'}\n"
+    )
+    assert call(monkeypatch, tmp_path / "a", tmp_path / "b", "--output", tmp_path / "c") == 0
+    assert (tmp_path / "c" / "sweep.html").is_file()
+
+
+def test_all_mistakes_are_told_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert call(monkeypatch, "absent", "file", "empty", "--output", "file") == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert [line for line in told.err.splitlines() if line.startswith("error: ")] == [
+        "error: absent does not exist",
+        "error: file is not a folder",
+        "error: empty holds no run",
+        "error: --output file is not a folder",
+    ]
+    assert len(told.err.splitlines()) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["--outptu", "x", "a"], ["a", "--out", "b"]])
+def test_a_mistaken_command_line_is_told_in_two_lines(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, *arguments) == 1
+    assert re.fullmatch(r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\]\n", capsys.readouterr().err)
+
+
+def test_the_command_runs_on_its_own(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", ["mode.alpha=0.5"])
+    program = [sys.executable, "-m", "distill_run.report_command", str(tmp_path)]
+    done = subprocess.run(program, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "repeat   distill-run mode.alpha=0.5"
+    assert done.stderr == ""
+    assert (tmp_path / "sweep.html").is_file()

@@ -1,0 +1,470 @@
+"""From run directories to the content of sweep.json: what is read, grouped, estimated and recommended."""
+
+import csv
+import dataclasses
+import io
+import json
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from distill_run.report.commands import natural, read_command, read_value, repeat, shown
+from distill_run.report.estimates import Estimate, contains, estimate
+from distill_run.report.points import find_runs, read_point
+from distill_run.report.sweep import gather_sweep
+from distill_run.report.sweep_summary import setting_name, short_keys, summarise_sweep, to_csv
+from helpers import examples
+from sweeps import write_run
+
+T_2, T_1 = 4.3027, 12.7062  # Student's t at 97.5%, of 2 and of 1 degrees of freedom, from a printed table
+
+
+def content_of(*directories: Path) -> dict[str, Any]:
+    points = [read_point(run_dir) for run_dir in find_runs(directories)]
+    return summarise_sweep(gather_sweep(directories, points), directories[0])
+
+
+def sweep(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The content of a sweep whose runs are given by their overrides, with their figures."""
+    for number, (overrides, options) in enumerate(runs.items()):
+        write_run(folder / str(number), shlex.split(overrides), **options)
+    return content_of(folder)
+
+
+def names(content: Mapping[str, Any]) -> list[str]:
+    return [setting_name(setting["values"]) for setting in content["settings"]]
+
+
+# values and commands
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("4", "4.0"), ("1e-3", "0.001"), ("[8, 16]", "[8,16.0]"), ("'a b'", '"a b"'), ("null", "NULL"), ("True", "true")],
+)
+def test_values_that_mean_the_same_are_equal(one: str, other: str) -> None:
+    assert read_value(one) == read_value(other)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("4", 4), ("-1", -1), ("4.5", 4.5), ("soft", "soft"), ("nan", "nan"), ("inf", "inf"), ("", ""), ("on", "on"),
+        ("2024-01-01", "2024-01-01"), ("1:30", "1:30"), ("[8,[a,null]]", [8, ["a", None]]), ("[8", "[8"),
+        ("{a: 1}", {"a": 1}), ("#x", "#x"), ("true", True),
+    ],
+)  # fmt: skip
+def test_values_are_read_as_hydra_reads_them(text: str, value: object) -> None:
+    assert read_value(text) == value
+    assert type(read_value(text)) is type(value)
+
+
+def test_commands_are_read_word_by_word() -> None:
+    text = "distill-run --config-dir 'my conf' mode=soft +mode.x=1 ++seed=2 '~training.clip' hydra.verbose=true sweep=a"
+    command = read_command(text)
+    assert command.options == ("--config-dir", "my conf")
+    assert command.values == {"mode": "soft", "mode.x": 1, "seed": 2, "training.clip": "removed"}
+
+
+def test_what_changes_no_figure_is_no_key() -> None:
+    text = "distill-run code_dir=a resume=b +sweep=c store_dir=d hydra.sweep.dir=e hydra=f hydration=1"
+    assert read_command(text).values == {"hydration": 1}
+
+
+def test_numbers_within_texts_sort_as_numbers() -> None:
+    texts = ["run10", "run2", "10", "9", "a", "010", "", "0", "1"]
+    assert sorted(texts, key=natural) == ["", "0", "1", "9", "10", "010", "a", "run2", "run10"]
+
+
+def test_several_seeds_repeat_in_one_command() -> None:
+    texts = [f"distill-run --config-dir 'my conf' 'student.hidden=[8,4]' seed={seed} mode.alpha=0.5" for seed in (1, 0)]
+    text = repeat([read_command(text) for text in texts], [{"seed": 1}, {"seed": 0}])
+    words = ["distill-run", "--config-dir", "my conf", "-m", "student.hidden=[8,4]", "mode.alpha=0.5", "seed=0,1"]
+    assert shlex.split(text) == words
+
+
+def test_one_run_repeats_by_its_own_command() -> None:
+    text = "distill-run 'dataset.root=a b' seed=1"
+    assert repeat([read_command(text)], [{"seed": 1}]) == text
+
+
+def test_replicates_that_are_no_grid_repeat_line_by_line() -> None:
+    pairs = [(0, 0), (1, 1)]
+    texts = [f"distill-run seed={one} teacher_seed={other}" for one, other in pairs]
+    values = [{"seed": one, "teacher_seed": other} for one, other in pairs]
+    assert repeat([read_command(text) for text in texts], values) == "\n".join(texts)
+
+
+def test_a_seed_that_is_not_known_is_not_typed() -> None:
+    texts = ["distill-run seed=1", "distill-run"]
+    assert repeat([read_command(text) for text in texts], [{"seed": 1}, {"seed": "default"}]) == "\n".join(texts)
+
+
+@examples
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1), max_size=4))
+def test_commands_come_through_the_shell_unharmed(values: list[str]) -> None:
+    words = [f"dataset.k{number}={value}" for number, value in enumerate(values)]
+    texts = [shlex.join(["distill-run", *words, f"seed={seed}"]) for seed in (0, 1)]
+    commands = [read_command(text) for text in texts]
+    assert commands[0].words == (*words, "seed=0")
+    repeated = repeat(commands, [{"seed": 0}, {"seed": 1}])
+    assert shlex.split(repeated) == ["distill-run", "-m", *words, "seed=0,1"]
+
+
+# estimates
+
+
+def test_the_interval_of_three_values_is_the_tables() -> None:
+    found = estimate([0.90, 0.92, 0.97])
+    sd = math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2)  # the mean is 0.93
+    half = T_2 * sd / math.sqrt(3)
+    assert found is not None
+    assert dataclasses.astuple(found) == pytest.approx((3, 0.93, sd, 0.93 - half, 0.93 + half), abs=1e-5)
+
+
+def test_one_value_has_a_mean_and_no_interval() -> None:
+    assert estimate([0.5]) == Estimate(1, 0.5, None, None, None)
+    assert estimate([]) is None
+    assert not contains(Estimate(1, 0.5, None, None, None), 0.5)
+
+
+def test_the_interval_of_a_share_stays_a_share() -> None:
+    found = estimate([0.98, 1.0], (0.0, 1.0))
+    assert found is not None
+    assert found.low == pytest.approx(0.99 - T_1 * 0.01, abs=1e-5)
+    assert found.high == 1.0
+
+
+# grouping
+
+
+def test_seeds_are_replicates_and_all_else_makes_settings(tmp_path: Path) -> None:
+    runs = {
+        f"mode.temperature={temperature} mode.alpha=0.5 seed={seed}": {"val": 0.5 + seed / 10}
+        for temperature in ("4", "4.0", "10", "2")
+        for seed in ((0, 1) if temperature != "4.0" else (2,))
+    }
+    content = sweep(tmp_path, runs)
+    assert (content["keys"], content["replicate_keys"]) == (["mode.temperature"], ["seed"])
+    four = content["settings"][0]
+    assert (four["values"], four["runs"], four["replicates"]) == ({"mode.temperature": 4}, ["0", "1", "2"], 3)
+    assert four["val_accuracy"]["mean"] == pytest.approx(0.6)
+    assert names(content)[1:] == ["temperature 2", "temperature 10"]
+
+
+def test_a_key_that_a_run_lacks_is_taken_from_its_configuration(tmp_path: Path) -> None:
+    config = {"mode": {"alpha": 0.9}, "names": {"teacher": "cnn_large"}, "seed": 0, "device": {"kind": "cpu"}}
+    write_run(tmp_path / "0", ["mode.alpha=0.9", "teacher=cnn_large", "device=cpu"], config=config)
+    write_run(tmp_path / "1", ["seed=3"], config=config)
+    content = content_of(tmp_path)
+    assert (content["keys"], content["replicate_keys"]) == (["device"], ["seed"])
+    assert content["runs"][0]["values"] == {"device": "cpu", "seed": 0}
+    assert content["runs"][1]["values"] == {"device": "default", "seed": 3}
+
+
+def test_runs_are_found_anywhere_below_and_sorted_by_number(tmp_path: Path) -> None:
+    for name in ("10", "2", "deep/er/0", "2/nested"):
+        write_run(tmp_path / name)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "config.yaml").write_text("")
+    assert find_runs([tmp_path, tmp_path / "2"]) == [tmp_path / name for name in ("2", "10", "deep/er/0")]
+
+
+def test_the_paired_difference_is_worked_out_run_by_run(tmp_path: Path) -> None:
+    tests, alone = (0.90, 0.80, 0.70), (0.88, 0.79, 0.64)  # differences 0.02, 0.01, 0.06: mean 0.03
+    runs = {f"seed={i}": {"test": tests[i], "baseline": alone[i], "seed": i} for i in range(3)}
+    content = sweep(tmp_path, runs)
+    sd = math.sqrt((0.01**2 + 0.02**2 + 0.03**2) / 2)
+    difference = content["recommendation"]["difference"]
+    assert difference["mean"] == pytest.approx(0.03)
+    assert difference["sd"] == pytest.approx(sd)
+    assert difference["low"] == pytest.approx(0.03 - T_2 * sd / math.sqrt(3), abs=1e-5)
+    assert [run["difference"] for run in content["runs"]] == pytest.approx([0.02, 0.01, 0.06])
+    assert (content["keys"], content["replicate_keys"], len(content["settings"])) == ([], ["seed"], 1)
+    assert content["conclusion"] == (
+        "The student reaches 80.00% on test, the mean of 3 runs, 3.00 points above the student alone."
+    )
+
+
+def test_the_gap_is_the_mean_over_the_runs_that_have_one(tmp_path: Path) -> None:
+    for seed, test in enumerate((0.5, 0.65)):
+        write_run(tmp_path / str(seed), [f"seed={seed}"], test=test)  # (test - 0.4) / 0.5
+    report = json.loads((tmp_path / "0" / "report.json").read_text())
+    (tmp_path / "0" / "report.json").write_text(json.dumps({**report, "gap_recovered": None}))
+    gap = content_of(tmp_path)["settings"][0]["gap_recovered"]
+    assert (gap["count"], gap["mean"], gap["sd"]) == (1, pytest.approx(0.5), None)
+
+
+def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
+    content = sweep(tmp_path, {"seed=0": {"baseline": None}})
+    assert content["settings"][0]["difference"] is None
+    assert content["runs"][0]["baseline_test_accuracy"] is None
+    assert content["conclusion"] == "The student reaches 50.00% on test."
+
+
+def test_what_another_had_run_counts_once(tmp_path: Path) -> None:
+    content = sweep(tmp_path, {"mode.alpha=0.5 seed=0": {"val": 0.5}, "mode.alpha=0.50 seed=0": {"val": 0.9}})
+    assert content["settings"][0]["val_accuracy"] == {"count": 1, "mean": 0.5, "sd": None, "low": None, "high": None}
+    assert content["settings"][0]["asked"] == 1
+    assert content["warnings"] == [
+        "1 run repeated what another had run, seed and all: the first of each counts, the others do not"
+    ]
+
+
+# recommending
+
+
+def test_validation_recommends_and_test_does_not(tmp_path: Path) -> None:
+    content = sweep(
+        tmp_path, {"mode.alpha=0.1": {"val": 0.6, "test": 0.9}, "mode.alpha=0.9": {"val": 0.7, "test": 0.5}}
+    )
+    best = content["recommendation"]
+    assert (best["setting"], best["values"]) == (0, {"mode.alpha": 0.9})
+    assert (best["test_accuracy"]["mean"], best["command"]) == (0.5, "distill-run mode.alpha=0.9")
+    assert (best["alternatives"], best["compared"], best["incomplete"]) == ([], 0, [])
+    assert content["conclusion"] == (
+        "The best of 2 settings on validation is alpha 0.9: it reaches 50.00% on test, 10.00 points above the student "
+        "alone."
+    )
+
+
+def test_a_setting_with_a_failed_seed_does_not_win_by_luck(tmp_path: Path) -> None:
+    content = sweep(
+        tmp_path,
+        {
+            "mode.alpha=0.1 seed=0": {"val": 0.6},
+            "mode.alpha=0.1 seed=1": {"val": 0.6},
+            "mode.alpha=0.9 seed=0": {"val": 0.8},
+            "mode.alpha=0.9 seed=1": {"status": "failed", "error": "out of memory"},
+        },
+    )
+    best = content["recommendation"]
+    assert (best["values"], best["incomplete"]) == ({"mode.alpha": 0.1}, [1])
+    assert content["settings"][1]["asked"] == 2
+    assert content["warnings"] == [
+        "alpha 0.9 has 80.00% on validation, more than what is recommended, but only 1 of 2 runs: it was not considered"
+    ]
+    assert content["conclusion"].startswith("Only alpha 0.1 has 2 runs completed: ")
+
+
+def test_ties_go_to_the_lower_nll_then_to_the_order_of_values(tmp_path: Path) -> None:
+    first = sweep(tmp_path / "a", {"mode.alpha=0.5": {"nll": 0.9}, "mode.alpha=0.1": {"nll": 1.0}})
+    second = sweep(tmp_path / "b", {"mode.temperature=10": {}, "mode.temperature=2": {}})
+    assert first["recommendation"]["values"] == {"mode.alpha": 0.5}
+    assert second["recommendation"]["values"] == {"mode.temperature": 2}
+
+
+def test_means_that_differ_by_rounding_are_a_tie(tmp_path: Path) -> None:
+    accuracies = {0.1: (0.1, 0.2, 0.3), 0.2: (0.2, 0.2, 0.2)}  # the first mean is 0.19999999999999998
+    runs = {
+        f"mode.alpha={alpha} seed={seed}": {"val": values[seed], "nll": 1.0 + alpha}
+        for alpha, values in accuracies.items()
+        for seed in range(3)
+    }
+    assert sweep(tmp_path, runs)["recommendation"]["values"] == {"mode.alpha": 0.1}
+
+
+def test_what_cannot_be_told_apart_is_paired_by_seed(tmp_path: Path) -> None:
+    accuracies = {
+        0.9: (0.70, 0.80, 0.90),
+        0.5: (0.69, 0.79, 0.89),  # always one point less: told apart, though its own interval overlaps
+        0.1: (0.90, 0.75, 0.65),  # differences -0.20, 0.05, 0.25: mean 0.03, the interval contains zero
+    }
+    runs = {
+        f"mode.alpha={alpha} seed={seed}": {"val": values[seed], "seed": seed}
+        for alpha, values in accuracies.items()
+        for seed in range(3)
+    }
+    content = sweep(tmp_path, runs)
+    best = content["recommendation"]
+    assert names(content) == ["alpha 0.9", "alpha 0.5", "alpha 0.1"]
+    assert (best["alternatives"], best["compared"]) == ([2], 2)
+    assert best["command"] == "distill-run -m mode.alpha=0.9 seed=0,1,2"
+
+
+@examples
+@given(st.permutations(range(4)), st.lists(st.sampled_from([0.25, 0.5, 0.75]), min_size=8, max_size=8))
+def test_the_recommendation_does_not_depend_on_the_order_of_directories(
+    tmp_path_factory: pytest.TempPathFactory, order: Sequence[int], accuracies: list[float]
+) -> None:
+    folder = tmp_path_factory.mktemp("sweeps")
+    for number, accuracy in enumerate(accuracies):
+        overrides = [f"mode.alpha=0.{number // 2}", f"seed={number % 2}"]
+        write_run(folder / str(number // 2) / str(number), overrides, val=accuracy, nll=1 - accuracy)
+    sorted_content = content_of(*(folder / str(number) for number in range(4)))
+    content = content_of(*(folder / str(number) for number in order))
+    for key in ("values", "command", "alternatives", "val_accuracy"):
+        assert content["recommendation"][key] == sorted_content["recommendation"][key]
+
+
+# what went wrong
+
+
+def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
+    content = sweep(
+        tmp_path,
+        {
+            "mode.alpha=0.1": {"status": "failed", "error": "the loss is nan\n  lower the rate"},
+            "mode.alpha=0.2": {"status": "running"},
+            "mode.alpha=0.3": {"status": "interrupted"},
+            "mode.alpha=0.4": {"status": "pruned"},
+            "mode.alpha=0.5": {"status": "failed"},
+        },
+    )
+    assert content["counts"] == {"completed": 0, "failed": 2, "unfinished": 3, "unreadable": 0}
+    assert [run["error"] for run in content["runs"]] == [
+        "the loss is nan\n  lower the rate",
+        "still running, or killed without a word",
+        "interrupted; resume= takes it up again",
+        "pruned: the sweep gave it up",
+        "it does not say why",
+    ]
+    assert content["recommendation"] is None
+    assert content["conclusion"] == "No run is completed: there is nothing to recommend yet."
+    assert all(setting["val_accuracy"] is None for setting in content["settings"])
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("report.json", None, "report.json cannot be read (No such file or directory)"),
+        ("report.json", '{"format": 1, "stud', "report.json is damaged (Unterminated string"),
+        ("report.json", "[]", "report.json is damaged (it holds no object)"),
+        ("report.json", '{"format": 2}', "report.json has format 2; format 1 can be read"),
+        ("report.json", '{"format": 1}', "report.json is damaged (wrong or absent: 'student')"),
+        ("report.json", "\ufeff\x00", "report.json is damaged ("),
+        ("report.json", "[" * 100_000, "report.json is damaged ("),
+        ("status.json", '{"status": "done"}', "status.json has the status 'done', which is not known"),
+        ("status.json", '{"status": ["running"]}', "status.json has the status ['running'], which is not known"),
+        ("status.json", "", "status.json is damaged ("),
+        ("environment.json", None, "environment.json is missing, and with it the command"),
+        ("environment.json", "{}", "environment.json has no command"),
+        ("environment.json", '{"command": "a \'b"}', "environment.json has a damaged command (No closing quotation)"),
+    ],
+)
+def test_a_damaged_run_is_unreadable_and_says_why(tmp_path: Path, name: str, text: str | None, reason: str) -> None:
+    run_dir = write_run(tmp_path / "0", ["seed=0"])
+    (run_dir / name).unlink()
+    if text is not None:
+        (run_dir / name).write_text(text)
+    write_run(tmp_path / "1", ["seed=1"])
+    content = content_of(tmp_path)
+    assert content["counts"]["unreadable"] == 1
+    assert content["runs"][0]["error"].startswith(reason)
+    assert content["recommendation"]["command"] == "distill-run seed=1"
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "true", '"0.5"', "null", "1" + "0" * 400])
+def test_a_figure_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+    path = write_run(tmp_path / "0", val=0.123) / "report.json"
+    path.write_text(path.read_text().replace("0.123", value))
+    assert read_point(tmp_path / "0").status == "unreadable"
+
+
+def test_a_run_without_any_status_ended_early(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "0", ["seed=0"], config={"seed": 0})
+    (run_dir / "status.json").unlink()
+    [run] = content_of(tmp_path)["runs"]
+    assert (run["status"], run["error"]) == ("unfinished", "it has no status.json: it ended before its first training")
+
+
+def test_a_run_with_a_status_alone_belongs_to_no_setting(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", ["mode.alpha=0.5"])
+    lost = write_run(tmp_path / "1", status="failed", error="no space left")
+    (lost / "environment.json").unlink()
+    content = content_of(tmp_path)
+    assert (content["keys"], len(content["settings"]), content["settings"][0]["runs"]) == ([], 1, ["0"])
+    assert (content["runs"][1]["error"], content["runs"][1]["command"]) == ("no space left", None)
+
+
+@pytest.mark.parametrize("config", ["a: [", "- 1", "seed: 2024-01-01", "seed: .nan", "seed: [{1: a, b: c}]", "\x00"])
+def test_a_damaged_configuration_tells_nothing(tmp_path: Path, config: str) -> None:
+    write_run(tmp_path / "0", ["seed=0"])
+    write_run(tmp_path / "1")
+    (tmp_path / "1" / "config.yaml").write_text(config)
+    content = content_of(tmp_path)
+    json.dumps(content, allow_nan=False)
+    assert isinstance(content["runs"][1]["values"]["seed"], str)
+
+
+# warnings
+
+
+def test_different_data_are_warned_of(tmp_path: Path) -> None:
+    content = sweep(tmp_path, {"mode.alpha=0.1": {}, "mode.alpha=0.2": {"content": "c1"}})
+    assert content["warnings"] == ["the runs used 2 different sets of data: their accuracies cannot be compared"]
+
+
+def test_another_cut_is_no_other_data(tmp_path: Path) -> None:
+    content = sweep(tmp_path, {"dataset.split_seed=0": {}, "dataset.split_seed=1": {"content": "c1"}})
+    assert (content["warnings"], content["replicate_keys"]) == ([], ["dataset.split_seed"])
+
+
+def test_different_folders_of_own_files_are_warned_of(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", ["mode.alpha=0.1"], options=["--config-dir", "mine"])
+    write_run(tmp_path / "1", ["mode.alpha=0.2"])
+    [warning] = content_of(tmp_path)["warnings"]
+    assert warning.startswith("the runs were started with different options (none, --config-dir mine)")
+
+
+def test_warnings_are_told_once_with_their_number(tmp_path: Path) -> None:
+    content = sweep(
+        tmp_path,
+        {
+            "seed=0": {"warnings": ["odd sizes"]},
+            "seed=1": {"warnings": ["the teacher (13.5%) is worse", "odd sizes"]},
+            "seed=2": {"warnings": ["the teacher (14%) is worse", "odd sizes"]},
+        },
+    )
+    assert content["warnings"] == [
+        "odd sizes (3 of 3 runs)",
+        "the teacher (13.5%) is worse (2 of 3 runs, with other numbers in some)",
+    ]
+
+
+# what is written
+
+
+def test_keys_are_as_short_as_can_be_told_apart() -> None:
+    keys = ["mode.alpha", "training.teacher.epochs", "training.student.epochs", "seed"]
+    assert list(short_keys(keys).values()) == ["alpha", "training.teacher.epochs", "training.student.epochs", "seed"]
+    assert setting_name({"student.hidden": [8, 4], "baseline": True}) == "hidden [8,4], baseline true"
+
+
+def test_the_csv_has_a_row_a_run(tmp_path: Path) -> None:
+    content = sweep(
+        tmp_path,
+        {
+            'mode.alpha=0.5 seed=0 "x=a,\\"b"': {"val": 0.25},
+            "mode.alpha=0.9 seed=1 x=c": {"status": "failed", "error": "first\nsecond, third"},
+        },
+    )
+    first, second = csv.DictReader(io.StringIO(to_csv(content)))
+    assert list(first) == [
+        "directory", "status", "error", "mode.alpha", "x", "seed", "val_accuracy", "val_nll", "test_accuracy",
+        "teacher_test_accuracy", "baseline_val_accuracy", "baseline_test_accuracy", "difference", "gap_recovered",
+        "agreement", "train_seconds", "command",
+    ]  # fmt: skip
+    assert (first["status"], first["mode.alpha"], first["x"], first["seed"]) == ("completed", "0.5", 'a,"b', "0")
+    assert float(first["val_accuracy"]) == 0.25
+    assert (second["status"], second["error"], second["test_accuracy"]) == ("failed", "first\nsecond, third", "")
+
+
+def test_the_content_says_what_its_docstring_says(tmp_path: Path) -> None:
+    content = sweep(tmp_path, {"mode.alpha=0.5 seed=0": {}, "mode.alpha=0.9 seed=0": {}})
+    doc = summarise_sweep.__doc__ or ""
+    keys = [*content, *content["counts"], *content["recommendation"], *content["settings"][0]["val_accuracy"]]
+    assert [key for key in keys if f'"{key}"' not in doc] == []
+
+
+def test_values_are_shown_as_typed() -> None:
+    assert [shown(value) for value in (4, 0.5, None, True, [1, [None]], {"b": 1}, "x")] == [
+        "4", "0.5", "null", "true", "[1,[null]]", '{"b": 1}', "x",
+    ]  # fmt: skip
