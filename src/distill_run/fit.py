@@ -98,8 +98,9 @@ class Trainer:
                     if stop.requested:
                         save(self.state())
                         raise Interrupted
-                watcher.finished_epoch(self._finish_epoch())
+                row = self._finish_epoch()
                 save(self.state())
+                watcher.finished_epoch(row)
 
     def _train_step(self, batch: Batch, save: Callable[[dict[str, Any]], None]) -> Tensor:
         torch.manual_seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step

@@ -154,7 +154,7 @@ class Search:
 
 
 def _reporting_to(trial: "Trial") -> Console:
-    """A quiet console that reports the student's validation accuracy to a trial; it raises PrunedError on its advice."""
+    """A quiet console that reports the student's validation accuracy to a trial, and gives up on its advice."""
 
     def observe(row: dict[str, Any]) -> None:
         if row["stage"] == "student":

@@ -79,7 +79,7 @@ class SweepProgress:
             display.line(f"{head}   failed: {status['error'].splitlines()[0]}")
             return
         if status["status"] == "pruned":
-            display.line(f"{head}   given up: {_stage_of(folder)}")
+            display.line(f"{head}   given up after {_stage_of(folder)}")
             return
         summary = _read(folder / "report.json")
         display.line(f"{head}   {_figures(summary)}")
@@ -116,7 +116,7 @@ def _stage_of(folder: Path) -> str:
     if not rows:
         return "preparing"
     row = json.loads(rows[-1])
-    return f"{row['stage']}, epoch {row['epoch']} done, val acc {row['val']['accuracy']:.2%}"
+    return f"{row['stage']} epoch {row['epoch']}, val {row['val']['accuracy']:.2%}"
 
 
 def _read(path: Path) -> dict[str, Any]:
