@@ -14,7 +14,6 @@ from distill_run.report.points import find_runs
 from distill_run.report.sweep_pages import write_sweep_report
 
 USAGE = "distill-report DIR... [--output DIR]"
-PURPOSE = "Write one report of all runs below some directories: of a sweep, finished or not, or of several."
 
 
 class _Parser(argparse.ArgumentParser):
@@ -40,7 +39,7 @@ def main() -> NoReturn:
 
 def _read_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
     """The directories to read and the one to write into; raises UserError with every mistake."""
-    parser = _Parser(prog="distill-report", usage=USAGE, description=PURPOSE, allow_abbrev=False)
+    parser = _Parser(prog="distill-report", usage=USAGE, description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="run or sweep directories")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where the report goes; by default, the only DIR")
     options = parser.parse_args(arguments)
