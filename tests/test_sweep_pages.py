@@ -22,6 +22,7 @@ from distill_run import report_command
 from distill_run.report import sweep_facts
 from distill_run.report.coordinates import parallel_coordinates
 from distill_run.report.heat_map import BLUES, heat_maps, is_grid
+from distill_run.report.sweep_answers import answers
 from distill_run.report.sweep_curves import key_curve, scale_of, seed_strip
 from distill_run.report.sweep_pages import write_sweep_report
 from sweeps import write_run
@@ -195,7 +196,7 @@ def test_without_a_baseline_its_columns_are_left_out(tmp_path: Path) -> None:
     assert sweep_facts.settings_table(content).headings == [
         "", "alpha", "runs", "validation", "test", "agreement", "teacher's test", "trained in",
     ]  # fmt: skip
-    assert "Was distillation worth it?" not in dict(sweep_facts.answers(content))
+    assert "Was distillation worth it?" not in dict(answers(content))
     assert "baseline" not in markdown(tmp_path)
 
 
@@ -223,12 +224,12 @@ def test_what_distillation_was_worth_follows_the_interval(
     write_grid(tmp_path, mode__alpha=(0.1, 0.9))
     content = write_sweep_report([tmp_path], tmp_path)
     content["recommendation"]["difference"].update(low=span[0], high=span[1])
-    assert words in dict(sweep_facts.answers(content))["Was distillation worth it?"]
+    assert words in dict(answers(content))["Was distillation worth it?"]
 
 
 def test_replicates_that_share_a_seed_are_said_to_depend(tmp_path: Path) -> None:
     content = write_grid(tmp_path, seeds=[0, 1], teacher_seed=(0, 1))
-    assert "are not independent" in dict(sweep_facts.answers(content))["What do the intervals cover?"]
+    assert "are not independent" in dict(answers(content))["What do the intervals cover?"]
     assert content["recommendation"]["command"] == "distill-run -m seed=0,1 teacher_seed=0,1"
 
 

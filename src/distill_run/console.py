@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
+from distill_run.errors import show
 from distill_run.units import NONE, change, duration, percent, quantity, with_spread
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class Console:
         for heading in ("runs", "val acc", "test acc", "change"):
             table.add_column(heading, justify="right", no_wrap=True)
         for setting in content["settings"][:SHOWN_SETTINGS]:
-            table.add_row(*(escape(str(setting["values"][key])) for key in content["keys"]), *_means(setting))
+            table.add_row(*(escape(show(setting["values"][key])) for key in content["keys"]), *_means(setting))
         self.rich.print()
         self.rich.print(table)
         if (hidden := len(content["settings"]) - SHOWN_SETTINGS) > 0:

@@ -7,6 +7,7 @@ from typing import Any
 from distill_run.report import sweep_facts
 from distill_run.report.points import find_runs, read_point
 from distill_run.report.sweep import gather_sweep
+from distill_run.report.sweep_answers import answers
 from distill_run.report.sweep_summary import summarise_sweep, to_csv
 from distill_run.report.typesetting import templates
 from distill_run.store import write_json, write_text
@@ -37,7 +38,7 @@ def _write_pages(content: Mapping[str, Any], output: Path) -> None:
         "title": sweep_facts.title(content),
         "labels": sweep_facts.labels(content),
         "tiles": sweep_facts.tiles(content),
-        "answers": sweep_facts.answers(content),
+        "answers": answers(content),
         "settings": sweep_facts.settings_table(content),
         "troubles": sweep_facts.troubles_table(content),
         "runs": sweep_facts.runs_table(content),
