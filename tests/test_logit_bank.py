@@ -41,7 +41,11 @@ def make_bench(folder: Path, *overrides: str) -> Bench:
 def banked_and_live(bench: Bench) -> tuple[BankedTeacher, LiveTeacher, Batches]:
     teacher = obtain_teacher(bench)
     batches = make_batches(baseline_plan(bench), bench)
-    return BankedTeacher(teacher, batches.views, bench), LiveTeacher(teacher.network, bench.device), batches
+    return (
+        BankedTeacher(teacher.network, teacher.fingerprint, batches.views, bench),
+        LiveTeacher(teacher.network, bench.device),
+        batches,
+    )
 
 
 def epochs_of(batches: Batches, num_epochs: int) -> Iterator[Batch]:
@@ -141,7 +145,7 @@ def test_logits_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> N
     bench = make_bench(tmp_path, "device.precision=bf16", "training.teacher.epochs=1")
     banked, _, batches = banked_and_live(bench)
     with torch.no_grad():
-        list(banked.teacher.network.architecture.parameters())[-1].fill_(1e5)  # the last layer's bias
+        list(banked.teacher.architecture.parameters())[-1].fill_(1e5)  # the last layer's bias
     assert message_of(banked, next(batches.epoch(1))) == (
         "the teacher's logits do not fit into half precision\n  write device.precision=fp32"
     )

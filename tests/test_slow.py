@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY
-from distill_run import benchmark
+from distill_run.benchmarks import loop
 from distill_run.config import compose_config
 from distill_run.run import run
 
@@ -33,9 +33,16 @@ def test_bf16_trains_on_any_cpu(tmp_path: Path) -> None:
 def test_the_benchmark_prints_both_speeds_and_their_ratio(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(benchmark, "NUM_IMAGES", 640)
-    monkeypatch.setattr(benchmark, "ROUNDS", 1)
-    benchmark.main(["teacher=cnn_tiny", "student=cnn_tiny", "device=cpu", "device.precision=fp32"])
+    monkeypatch.setattr(loop, "NUM_IMAGES", 640)
+    monkeypatch.setattr(loop, "ROUNDS", 1)
+    loop.main(["teacher=cnn_tiny", "student=cnn_tiny", "device=cpu", "device.precision=fp32"])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-4] == "cnn_tiny -> cnn_tiny, batch 128, on cpu"
-    assert [line.split("  ")[0] for line in lines[-3:]] == ["DataLoader + PIL, fp32", "distill-run, fp32", "ratio"]
+    assert lines[-7] == "cnn_tiny -> cnn_tiny, batch 128, cpu, fp32, images/s"
+    assert [line.split("  ")[0] for line in lines[-6:]] == [
+        "DataLoader + PIL, fp32",
+        "distill-run, teacher live",
+        "distill-run, logit bank",
+        "forward, backward, step",
+        "live / DataLoader",
+        "logit bank / bare loop",
+    ]

@@ -38,6 +38,14 @@ class Device:
         memory_format = torch.channels_last if wants_it else torch.contiguous_format
         return module.to(self.torch_device).to(memory_format=memory_format)
 
+    def seed(self, seed: int) -> None:
+        """Seed what layers such as dropout draw from; torch.manual_seed asks for all devices at each call."""
+        torch.default_generator.manual_seed(seed)
+        if self.settings.kind == "cuda":
+            torch.cuda.manual_seed(seed)
+        elif self.settings.kind == "mps":
+            torch.mps.manual_seed(seed)
+
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks compute in the chosen precision."""
         dtype = _DTYPES[self.settings.precision]

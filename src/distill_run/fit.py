@@ -86,6 +86,8 @@ class Trainer:
         """
         with stop.polled():
             while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
+                self.network.train()
+                self.objective.train()
                 start = time.perf_counter()
                 for batch in self.batches.epoch(self.epoch, first_step=self.step):
                     made = time.perf_counter()
@@ -103,9 +105,7 @@ class Trainer:
                 watcher.finished_epoch(row)
 
     def _train_step(self, batch: Batch, save: Callable[[dict[str, Any]], None]) -> Tensor:
-        torch.manual_seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step
-        self.network.train()
-        self.objective.train()
+        self.device.seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step
         self._set_learning_rate()
         with self.device.autocast():
             outputs = Outputs(self.forward(batch.images).float())

@@ -23,30 +23,27 @@ class Views:
     def __init__(self, images: Tensor, augment: AugmentSettings, seed: int) -> None:
         self.augment = augment
         self.seed = seed
-        self.height, self.width = images.shape[2:]
+        self.num_channels, self.height, self.width = images.shape[1:]
         padding = augment.crop_padding
-        padded = F.pad(images, (padding, padding, padding, padding)) if padding else images
-        # (M, C, 2p+1, 2p+1, H, W): every window as a view of the same memory, so that a crop is one gather.
+        padded = pack(F.pad(images, (padding, padding, padding, padding)) if padding else images)
+        # (M, words, 2p+1, 2p+1, H, W): every window as a view of the same memory, so that a crop is one gather.
         self.windows = padded.unfold(2, self.height, 1).unfold(3, self.width, 1)
 
     def render(self, indices: Tensor, view: int) -> Tensor:
         """View number `view` of the samples at `indices` (N,): float32 (N, C, H, W) in 0..1."""
         offsets = 2 * self.augment.crop_padding + 1
-        top = self._draw(indices, view, "top", offsets)
-        left = self._draw(indices, view, "left", offsets)
-        images = self.windows[indices, :, top, left]
+        draw = Draws(indices, fold(self.seed, view))
+        images = self.windows[indices, :, draw(offsets), draw(offsets)]
         if self.augment.flip:
-            is_flipped = self._draw(indices, view, "flip", 2).bool()
-            images = torch.where(is_flipped.view(-1, 1, 1, 1), images.flip(3), images)
+            images = torch.where(draw(2).bool().view(-1, 1, 1, 1), images.flip(3), images)
         if self.augment.cutout:
-            images = images.masked_fill(self._cutout_mask(indices, view), 0)
-        return images.float() / 255
+            images = images.masked_fill(self._cutout_mask(draw(self.height), draw(self.width)), 0)
+        return unpack(images, self.num_channels).div_(255)
 
-    def _cutout_mask(self, indices: Tensor, view: int) -> Tensor:
-        """True (N, 1, H, W) inside each sample's square."""
-        rows = self._inside(self._draw(indices, view, "cutout_row", self.height), self.height)
-        columns = self._inside(self._draw(indices, view, "cutout_column", self.width), self.width)
-        return (rows.unsqueeze(2) & columns.unsqueeze(1)).unsqueeze(1)
+    def _cutout_mask(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """True (N, 1, H, W) inside the square around each sample's centre, which lies at `rows`, `columns` (N,)."""
+        row_mask, column_mask = self._inside(rows, self.height), self._inside(columns, self.width)
+        return (row_mask.unsqueeze(2) & column_mask.unsqueeze(1)).unsqueeze(1)
 
     def _inside(self, centres: Tensor, side: int) -> Tensor:
         """True (N, side) at the positions of a cutout around each centre (N,)."""
@@ -54,15 +51,46 @@ class Views:
         positions = torch.arange(side, device=centres.device)
         return (positions >= first) & (positions < first + self.augment.cutout)
 
-    def _draw(self, indices: Tensor, view: int, what: str, choices: int) -> Tensor:
-        """A number of 0..choices-1 for each sample (N,), uniform and independent between different `what`."""
-        if choices == 1:
-            return torch.zeros_like(indices)
-        stream = fold(self.seed, view, DRAWS.index(what))
-        return random_bits(indices, stream) % choices
+
+def pack(images: Tensor) -> Tensor:
+    """The channels of a pixel as one integer, or as several: uint8 (M, C, H, W) to integers (M, words, H, W).
+
+    A gather then moves a colour pixel at once, which takes half the time.
+    """
+    num_channels = images.shape[1]
+    word = next((word for word in WORDS if word.itemsize >= num_channels), WORDS[-1])
+    num_words = -(-num_channels // word.itemsize)
+    whole = F.pad(images, (0, 0, 0, 0, 0, num_words * word.itemsize - num_channels))
+    pixels = whole.reshape(-1, num_words, word.itemsize, *images.shape[2:]).permute(0, 1, 3, 4, 2).contiguous()
+    return pixels.view(word).squeeze(4)
 
 
-DRAWS = ("top", "left", "flip", "cutout_row", "cutout_column")
+def unpack(words: Tensor, num_channels: int) -> Tensor:
+    """Packed images (N, words, H, W) as contiguous float32 (N, C, H, W) in 0..255."""
+    pixels = words.unsqueeze(4).view(torch.uint8)
+    channels = pixels.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, :num_channels]
+    return channels.to(torch.float32, memory_format=torch.contiguous_format)
+
+
+WORDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
+
+
+class Draws:
+    """Independent uniform draws for each sample: the digits of its random bits, taken as a mixed-radix number.
+
+    `indices` (N,) are the samples, `stream` a number of 64 bits. The 62 bits leave a bias below 1e-9 as long as the
+    product of all choices is below 2^32; those of a view of 1000 x 1000 pixels are.
+    """
+
+    def __init__(self, indices: Tensor, stream: int) -> None:
+        self.bits = random_bits(indices, stream)
+
+    def __call__(self, choices: int) -> Tensor:
+        """A number of 0..choices-1 for each sample (N,)."""
+        drawn = self.bits % choices
+        self.bits = self.bits // choices
+        return drawn
+
 
 # SplitMix64 (Steele, Lea and Flood, 2014): a counter-based generator whose output function is a strong hash.
 _GOLDEN = 0x9E3779B97F4A7C15

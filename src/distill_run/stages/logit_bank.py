@@ -19,9 +19,10 @@ from torch import Tensor
 from distill_run.data.batches import Batch
 from distill_run.data.views import Views
 from distill_run.errors import user_error
+from distill_run.models.network import Network
 from distill_run.objectives.base import Outputs
 from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, Plan, Trained
+from distill_run.stages.training import Bench, Plan
 from distill_run.store import fingerprint, write_text
 from distill_run.units import quantity
 
@@ -36,20 +37,21 @@ class BankedTeacher:
     A file holds (N, K) logits in the order of the training split, and is memory-mapped. Where the teacher computes in
     float32 they are stored so, and losses differ from the live teacher's by the rounding of another batch alone; where
     it computes in bf16 or fp16 they are stored as float16, which holds such numbers exactly between 6e-5 and 65504.
+    `digest` is the teacher's fingerprint.
     """
 
-    def __init__(self, teacher: Trained, views: Views, bench: Bench) -> None:
+    def __init__(self, teacher: Network, digest: str, views: Views, bench: Bench) -> None:
         self.teacher = teacher
         self.views = views
         self.bench = bench
-        inputs = bank_inputs(teacher, views, bench)
+        inputs = bank_inputs(digest, views, bench)
         self.name = fingerprint(inputs)
         self.view: int | None = None  # the one that `logits` (N, K) are of
         self.logits = torch.empty(0)
 
         def make(directory: Path) -> dict[str, Any]:
             write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
-            return {"about": f"of {teacher.name} {teacher.fingerprint[:12]}, view seed {views.seed}"}
+            return {"about": f"of teacher {digest[:12]}, view seed {views.seed}"}
 
         bench.obtain(KIND, self.name, make)
 
@@ -73,7 +75,7 @@ class BankedTeacher:
 
     @cached_property
     def _live(self) -> LiveTeacher:
-        return LiveTeacher(self.teacher.network, self.bench.device)
+        return LiveTeacher(self.teacher, self.bench.device)
 
     def _ask_teacher(self, view: int) -> Tensor:
         """The logits (N, K) of all samples in a view."""
@@ -86,10 +88,10 @@ class BankedTeacher:
         return torch.cat([self._live(batch).logits for batch in batches])
 
 
-def bank_inputs(teacher: Trained, views: Views, bench: Bench) -> dict[str, Any]:
+def bank_inputs(digest: str, views: Views, bench: Bench) -> dict[str, Any]:
     """Everything that the teacher's logits depend on."""
     return {
-        "teacher": teacher.fingerprint,
+        "teacher": digest,
         "dataset": bench.dataset.content,
         "augment": dataclasses.asdict(views.augment),
         "view_seed": views.seed,

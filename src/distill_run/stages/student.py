@@ -39,7 +39,7 @@ def make_guide(plan: Plan, teacher: Trained, bench: Bench) -> Guide | None:
     if plan.objective.needs == "nothing":
         return None
     if fits(plan, bench):
-        return BankedTeacher(teacher, make_batches(plan, bench).views, bench)
+        return BankedTeacher(teacher.network, teacher.fingerprint, make_batches(plan, bench).views, bench)
     return LiveTeacher(teacher.network, bench.device)
 
 

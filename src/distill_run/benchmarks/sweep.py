@@ -1,0 +1,110 @@
+"""How long a sweep of twelve points takes: the usual way, and with distill-run, in turn, over the same images.
+
+    python -m distill_run.benchmarks.sweep IMAGES [--train-images 5000] [--epochs 4] [override ...]
+
+IMAGES is an image folder, such as CIFAR-10's. The usual way: the teacher is trained once, then each of the twelve
+points is a fresh process that trains the student with PIL images in a DataLoader and the teacher live, in fp32. Ours
+is `distill-run -m` in an empty store: teacher, baseline, logit bank, twelve students and all reports. Both evaluate on
+the validation split after each epoch and on the test split at the end.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_run.config import check, compose_config
+from distill_run.console import Console
+from distill_run.data.image_folder import load
+from distill_run.data.splits import make_dataset
+from distill_run.units import duration
+
+TEMPERATURES, ALPHAS = (1, 2, 4, 8), (0.1, 0.5, 0.9)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Time both ways and print the seconds of each and their ratio."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--train-images", type=int, default=5000)
+    parser.add_argument("--test-images", type=int, default=1000)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_intermixed_args(arguments)
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_subset(options.images.resolve(), folder / "images", options.train_images, options.test_images)
+        overrides = [f"training.{key}.epochs={options.epochs}" for key in ("teacher", "student")]
+        overrides += ["dataset=image_folder", f"dataset.root={folder / 'images'}", *options.overrides]
+        usual, ours = time_usual(folder, overrides), time_ours(folder, overrides)
+    for label, parts in (("the usual way", usual), ("distill-run", ours)):
+        spent = ", ".join(f"{part} {duration(seconds)}" for part, seconds in parts.items())
+        console.note(f"{label:<14} {duration(sum(parts.values())):>8}   {spent}")
+    console.note(f"ratio          {sum(usual.values()) / sum(ours.values()):>8.2f}")
+
+
+def make_subset(source: Path, target: Path, num_train: int, num_test: int) -> None:
+    """An image folder of links to the first images of each class."""
+    for split, count in (("train", num_train), ("test", num_test)):
+        classes = sorted(folder for folder in (source / split).iterdir() if folder.is_dir())
+        for each in classes:
+            folder = target / split / each.name
+            folder.mkdir(parents=True)
+            for path in sorted(each.iterdir())[: count // len(classes)]:
+                (folder / path.name).symlink_to(path)
+
+
+def time_usual(folder: Path, overrides: list[str]) -> dict[str, float]:
+    """Seconds of the teacher and of all students, a process each."""
+    settings = check(compose_config(overrides))
+    images, teacher = folder / "images.npz", folder / "teacher.pt"
+    _write_arrays(settings, folder, images)
+    names, recipes = settings.names, settings.training
+
+    def train(*words: Any, recipe: Any) -> float:
+        command = [sys.executable, "-m", "distill_run.benchmarks.usual", images, *words]
+        command += ["--epochs", recipe.epochs, "--batch-size", recipe.batch_size, "--lr", recipe.optimizer["lr"]]
+        start = time.perf_counter()
+        subprocess.run([str(word) for word in command], check=True)
+        return time.perf_counter() - start
+
+    teacher_seconds = train(teacher, "--architecture", names.teacher, recipe=recipes.teacher)
+    guide = ("--teacher", teacher, "--teacher-architecture", names.teacher, "--architecture", names.student)
+    students = [
+        train(folder / "student.pt", *guide, "--temperature", temperature, "--alpha", alpha, recipe=recipes.student)
+        for temperature, alpha in product(TEMPERATURES, ALPHAS)
+    ]
+    return {"teacher": teacher_seconds, f"{len(students)} students": sum(students)}
+
+
+def _write_arrays(settings: Any, folder: Path, path: Path) -> None:
+    """The splits of the experiment as the usual way reads them."""
+    source = load(root=str(folder / "images"), image_size=None, channels=3, store_dir=str(folder / "arrays"))
+    dataset = make_dataset(source, settings.dataset.val_fraction, settings.dataset.split_seed)
+    arrays: dict[str, Any] = {}
+    for name in ("train", "val", "test"):
+        split = getattr(dataset, name)
+        arrays |= {f"{name}_images": split.images.permute(0, 2, 3, 1).numpy(), f"{name}_targets": split.targets.numpy()}
+    np.savez(path, **arrays)
+
+
+def time_ours(folder: Path, overrides: list[str]) -> dict[str, float]:
+    """Seconds of the whole command."""
+    swept = [f"mode.temperature={','.join(map(str, TEMPERATURES))}", f"mode.alpha={','.join(map(str, ALPHAS))}"]
+    places = [f"store_dir={folder / 'store'}", f"hydra.sweep.dir={folder / 'sweep'}"]
+    program = "from distill_run.cli import main; main()"
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", program, "-m", *overrides, *swept, *places], check=True)
+    return {"the whole sweep": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
