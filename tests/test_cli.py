@@ -237,13 +237,3 @@ def test_the_command_runs_and_says_what_to_do_next(command: Command, tmp_path: P
     log = (tmp_path / "out" / "run.log").read_text()
     assert "torch: " in log
     assert "INFO" in log
-
-
-def test_a_multirun_leaves_a_directory_for_each_point(command: Command, tmp_path: Path) -> None:
-    done = command(*TINY, "-m", "mode.temperature=1,4", "mode.alpha=0.5,0.9", "hydra.sweep.dir=sweep")
-    assert done.returncode == 0, done.stderr
-    reports = [json.loads((tmp_path / "sweep" / str(job) / "report.json").read_text()) for job in range(4)]
-    assert [(r["mode"]["temperature"], r["mode"]["alpha"]) for r in reports] == [(1, 0.5), (1, 0.9), (4, 0.5), (4, 0.9)]
-    assert len({report["teacher"]["fingerprint"] for report in reports}) == 1
-    assert len({report["student"]["fingerprint"] for report in reports}) == 4
-    assert [report["teacher"]["reused"] for report in reports] == [False, True, True, True]

@@ -13,19 +13,25 @@ from sweeps import write_run
 
 ROOT = Path(distill_run.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-ENTRY = {"cli", "config", "run", "preflight", "explain", "help"}
-WITHOUT_TORCH = ["cli", "config", "preflight", "explain", "help", "schema", "accept", "errors"]
+ENTRY = {"cli", "config", "run", "preflight", "explain", "help", "sweep_request", "search_space"}
+WITHOUT_TORCH = [
+    *("cli", "config", "preflight", "explain", "help", "schema", "accept", "errors", "store", "console"),
+    *("sweep_request", "sweep_progress", "report_command", "search_command", "search_space", "store_command"),
+]
 
 # From the top down; a module imports its own layer or those below. A folder stands for its modules.
 LAYERS = (
-    {"__main__", "cli", "preflight", "explain", "help", "benchmark", "report_command"},
+    {
+        *("cli", "preflight", "explain", "help", "benchmarks"),
+        *("sweep_request", "sweep_progress", "report_command", "search_command", "search_space", "store_command"),
+    },
     {"run"},
     {"report", "prepare"},
     {"stages"},
     {"fit"},
     {"evaluate", "checkpoint", "environment", "config"},
     {"objectives", "models", "data", "store", "console", "device", "build", "schedules", "interrupt", "totals"},
-    {"losses", "units", "schema"},
+    {"losses", "units", "schema", "arguments"},
     {"accept"},
     {"errors"},
 )

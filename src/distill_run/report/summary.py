@@ -54,6 +54,7 @@ def summarise(
             "train_size": len(dataset.train),
             "val_size": len(dataset.val),
             "test_size": len(dataset.test),
+            "content": dataset.content,
         },
         "mode": {"name": settings.names.mode, **settings.mode},
         **figures,

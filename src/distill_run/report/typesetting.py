@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
@@ -17,6 +18,7 @@ class Tile:
     note: str
 
 
+@cache  # a sweep's points compile them once
 def templates() -> Environment:
     """HTML escapes by itself whatever it is given; Markdown asks with the filters `text` and `code`."""
     environment = Environment(

@@ -1,0 +1,286 @@
+"""Sweeps from the command line: presets, one directory a command, failures, interruptions, several at once."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from conftest import TINY, Command
+from distill_run import cli
+from distill_run.config import config_dir, option_names
+from distill_run.console import Console
+from distill_run.errors import Interrupted
+from distill_run.fit import Trainer
+from distill_run.preflight import read_command
+from distill_run.sweep_progress import SweepProgress
+from distill_run.sweep_request import count_points, expand_presets, swept_keys
+from helpers import message_of
+from sweeps import write_run
+
+COMMAND = str(Path(sys.executable).with_name("distill-run"))
+Output = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_pages() -> Iterator[None]:
+    """A point's pages take longer than its trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill_run.run.write_pages", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> Any:
+    """Runs a sweep of the tiny pair in this process and an empty directory: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["distill-run", "-m", *TINY, *arguments])
+        monkeypatch.setattr(cli, "failures", [])
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    paths = sorted(folder.glob("*/status.json"))
+    return {path.parent.name: json.loads(path.read_text())["status"] for path in paths}
+
+
+def only_sweep(folder: Path) -> Path:
+    (directory,) = folder.glob("outputs/sweeps/*/*")
+    return directory
+
+
+def test_a_preset_stands_for_its_values_and_the_command_line_wins() -> None:
+    expected = ["mode.temperature=1,2,4,8", "mode.alpha=0.1,0.5,0.9"]
+    assert expand_presets(["+sweep=temperature_alpha"], None) == (expected, True)
+    assert expand_presets(["sweep=temperature_alpha"], None) == (expected, True)
+    assert expand_presets(["mode.alpha=0.3", "+sweep=temperature_alpha", "seed=1,2"], None) == (
+        ["mode.temperature=1,2,4,8", "mode.alpha=0.3", "seed=1,2"],
+        True,
+    )
+    both, _ = expand_presets(["+sweep=[temperature_alpha,seeds]"], None)
+    assert both == [*expected, "seed=0,1,2,3,4"]
+    assert expand_presets(["seed=1"], None) == (["seed=1"], False)
+
+
+def test_a_preset_of_one_s_own_stands_beside_the_others(tmp_path: Path) -> None:
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "rates.yaml").write_text("# @package hydra.sweeper.params\ntraining.student.epochs: 1,2\n")
+    assert expand_presets(["+sweep=rates"], tmp_path) == (["training.student.epochs=1,2"], True)
+
+
+def test_an_unknown_preset_is_told_with_those_that_there_are() -> None:
+    assert message_of(expand_presets, ["+sweep=temperatures"], None) == (
+        "+sweep=temperatures is not there\n  write one of modes, seeds, students, temperature_alpha"
+    )
+
+
+@pytest.mark.parametrize("preset", option_names(config_dir() / "sweep"))
+def test_every_value_of_a_preset_is_accepted(preset: str) -> None:
+    overrides, _ = expand_presets([f"+sweep={preset}"], None)
+    assert len(read_command(overrides, None, multirun=True)) >= 5
+    assert count_points(overrides) == {"modes": 9, "seeds": 5, "students": 9, "temperature_alpha": 12}[preset]
+
+
+def test_the_swept_keys_are_those_with_several_values() -> None:
+    overrides = ["mode.alpha=0.1,0.5", "seed=range(0,3)", "mode=soft", "student=choice(mlp,cnn_tiny)"]
+    assert swept_keys(overrides) == ["mode.alpha", "seed", "student"]
+    assert count_points(overrides) == 12
+    assert count_points(["mode=glob(*)", "seed=1,2"]) is None
+
+
+def test_a_sweep_leaves_its_points_and_its_answer(sweep: Any, tmp_path: Path) -> None:
+    status, out, err = sweep("mode.temperature=1,4", "mode.alpha=0.5,0.9")
+    assert (status, err) == (0, "")
+    folder = only_sweep(tmp_path)
+    assert statuses(folder) == dict.fromkeys("0123", "completed")
+    assert {path.name for path in folder.iterdir()} == {
+        *"0123", "multirun.yaml", "plots", "sweep.csv", "sweep.html", "sweep.json", "sweep.md", "sweep_command.json",
+    }  # fmt: skip
+    lines = out.splitlines()
+    assert lines[0] == f"sweep: 4 points in {folder.relative_to(tmp_path)}"
+    assert lines[1].startswith("   0 mode.temperature=1 mode.alpha=0.5   val ")
+    assert not any(line.startswith(("teacher", "baseline", "student")) for line in lines)  # the points are quiet
+    content = json.loads((folder / "sweep.json").read_text())
+    assert content["keys"] == ["mode.temperature", "mode.alpha"]
+    assert content["counts"]["completed"] == 4
+    reports = [json.loads((folder / str(job) / "report.json").read_text()) for job in range(4)]
+    assert len({report["teacher"]["fingerprint"] for report in reports}) == 1
+    assert [report["teacher"]["reused"] for report in reports] == [False, True, True, True]
+
+
+def test_a_sweep_of_one_point_is_a_sweep(sweep: Any, tmp_path: Path) -> None:
+    status, out, _ = sweep("mode.temperature=2")
+    assert status == 0
+    assert statuses(only_sweep(tmp_path)) == {"0": "completed"}
+    assert "sweep: 1 points in " in out
+
+
+def test_seeds_vary_the_students_and_share_the_teacher(sweep: Any, tmp_path: Path) -> None:
+    sweep("seed=0,1")
+    reports = [json.loads(path.read_text()) for path in sorted(only_sweep(tmp_path).glob("*/report.json"))]
+    assert len({report["teacher"]["fingerprint"] for report in reports}) == 1
+    assert len({report["baseline"]["fingerprint"] for report in reports}) == 2
+    kinds = [path.parent.name for path in tmp_path.glob("outputs/store/[!.]*/*")]
+    assert sorted(kinds) == ["baseline", "baseline", "logits", "logits", "teacher"]
+
+
+def test_a_fixed_view_seed_shares_one_bank_among_all_seeds(sweep: Any, tmp_path: Path) -> None:
+    sweep("seed=0,1", "training.view_seed=7")
+    assert len(list(tmp_path.glob("outputs/store/logits/*"))) == 1
+
+
+def test_a_point_that_diverges_is_listed_and_the_others_run(sweep: Any, tmp_path: Path) -> None:
+    status, out, err = sweep("training.student.optimizer.lr=0.05,1e30", "baseline=false")
+    assert status == 1
+    assert err == ""
+    folder = only_sweep(tmp_path)
+    assert statuses(folder) == {"0": "completed", "1": "failed"}
+    assert "   1 training.student.optimizer.lr=1e30   failed: the student's loss is not finite at epoch 1, step " in out
+    (failed,) = [run for run in json.loads((folder / "sweep.json").read_text())["runs"] if run["status"] == "failed"]
+    assert failed["error"].startswith("the student's loss is not finite at epoch 1, step ")
+
+
+def test_a_point_that_fails_before_it_begins_is_listed_too(sweep: Any, tmp_path: Path) -> None:
+    """Each value is fine alone; images of 4x4 have no room for three poolings of the student."""
+    status, out, _ = sweep("student=mlp,cnn_tiny", "~student.hidden", "teacher=mlp", "dataset.source.image_size=8,4")
+    assert status == 1, out
+    folder = only_sweep(tmp_path)
+    assert list(statuses(folder).values()).count("failed") == 1
+    (point,) = [path for path in folder.glob("*/status.json") if "failed" in path.read_text()]
+    assert json.loads((point.parent / "environment.json").read_text())["command"].startswith("distill-run ")
+
+
+def test_the_same_command_goes_on_with_a_sweep_that_was_cut_short(
+    sweep: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer._train_step
+
+    def stop_at_the_second_student(self: Trainer, batch: Any, save: Any) -> Any:
+        if self.stage == "student" and self.epoch == 2 and (only_sweep(tmp_path) / "0" / "report.json").exists():
+            save(self.state())
+            raise Interrupted
+        return original(self, batch, save)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_train_step", stop_at_the_second_student)
+        status, out, _ = sweep("mode.temperature=1,2,4")
+    folder = only_sweep(tmp_path)
+    assert status == 130
+    assert statuses(folder) == {"0": "completed", "1": "interrupted"}
+    said = [line for line in out.splitlines() if line.startswith("interrupted")]
+    assert said[0].startswith("interrupted; the same command goes on with it: distill-run -m teacher=cnn_tiny ")
+    assert said[0].endswith(" mode.temperature=1,2,4")
+    before = (folder / "0" / "report.json").stat().st_mtime_ns
+    status, out, _ = sweep("mode.temperature=1,2,4")
+    assert status == 0
+    assert only_sweep(tmp_path) == folder
+    assert out.splitlines()[0].endswith(", 1 of them completed earlier")
+    assert statuses(folder) == dict.fromkeys("012", "completed")
+    assert (folder / "0" / "report.json").stat().st_mtime_ns == before
+    # The second point went on where it was: its first epoch is that of the cut training.
+    sweep("mode.temperature=2", f"hydra.sweep.dir={tmp_path / 'whole'}")
+    resumed, whole = (
+        json.loads((path / "report.json").read_text()) for path in (folder / "1", tmp_path / "whole" / "0")
+    )
+    assert resumed["student"]["selected"] == whole["student"]["selected"]
+
+
+def test_a_finished_sweep_is_not_taken_up_nor_one_of_another_command(sweep: Any, tmp_path: Path) -> None:
+    sweep("mode.temperature=1")
+    sweep("mode.temperature=1")
+    sweep("mode.temperature=2")
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*"))) == 3
+
+
+def test_a_directory_that_the_user_names_is_gone_on_with_or_refused(sweep: Any, tmp_path: Path) -> None:
+    assert sweep("mode.temperature=1", "hydra.sweep.dir=mine")[0] == 0
+    before = (tmp_path / "mine" / "0" / "report.json").stat().st_mtime_ns
+    assert sweep("mode.temperature=1", "hydra.sweep.dir=mine")[0] == 0
+    assert (tmp_path / "mine" / "0" / "report.json").stat().st_mtime_ns == before
+    status, _, err = sweep("mode.temperature=2", "hydra.sweep.dir=mine")
+    assert (status, err) == (1, "error: mine holds something else\n  name a folder that is empty or new\n")
+    with FileLock(tmp_path / "mine" / ".lock"):
+        status, _, err = sweep("mode.temperature=1", "hydra.sweep.dir=mine")
+    assert (status, err) == (1, "error: another process is at work in mine\n  wait for it, or stop it\n")
+
+
+def test_a_sweep_that_runs_is_left_alone_by_the_same_command(sweep: Any, tmp_path: Path) -> None:
+    sweep("mode.temperature=1")
+    first = only_sweep(tmp_path)
+    record = json.loads((first / "sweep_command.json").read_text())
+    (first / "sweep_command.json").write_text(json.dumps({**record, "completed": False}))
+    with FileLock(first / ".lock"):
+        sweep("mode.temperature=1")
+    assert len(list(tmp_path.glob("outputs/sweeps/*/*"))) == 2
+
+
+def test_progress_is_told_from_files(tmp_path: Path, capsys: Output) -> None:
+    progress = SweepProgress(tmp_path, 4, ["mode.alpha"], Console())
+    write_run(tmp_path / "0", ["mode.alpha=0.1", "seed=0"], val=0.5, test=0.625, baseline=0.5, warnings=["careful"])
+    write_run(tmp_path / "2", ["mode.alpha=0.3"], status="failed", error="it broke\n  mend it")
+    write_run(tmp_path / "3", ["mode.alpha=0.4"], status="running")
+    row = {"stage": "teacher", "epoch": 3, "val": {"accuracy": 0.25}}
+    (tmp_path / "3" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    progress.heartbeat -= 60
+    with progress.console.sweep() as display:
+        progress.look(display)
+        write_run(tmp_path / "10", ["mode.alpha=0.2"], warnings=["careful"], baseline=None)
+        write_run(tmp_path / "1", ["mode.alpha=0.2"], status="pruned")
+        (tmp_path / "1" / "metrics.jsonl").write_text(json.dumps({**row, "stage": "student"}) + "\n")
+        progress.look(display)
+        progress.look(display)
+    assert capsys.readouterr().out.splitlines() == [
+        "   0 mode.alpha=0.1   val 50.00%  test 62.50% (+12.50)  2.0s",
+        "     warning: careful",
+        "   2 mode.alpha=0.3   failed: it broke",
+        "     3: teacher epoch 3, val 25.00%",
+        "   1 mode.alpha=0.2   given up after student epoch 3, val 25.00%",
+        "  10 mode.alpha=0.2   val 50.00%  test 50.00%  2.0s",
+    ]
+    assert progress.ended == {"0": "completed", "2": "failed", "1": "pruned", "10": "completed"}
+
+
+def test_several_points_at_once_share_threads_teacher_and_display(command: Command, tmp_path: Path) -> None:
+    swept = ["mode.temperature=1,2,4,8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
+    done = command("-m", *TINY, *swept)
+    assert done.returncode == 0, done.stderr
+    assert statuses(tmp_path / "sweep") == dict.fromkeys("0123", "completed")
+    reports = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/report.json")]
+    assert [report["teacher"]["reused"] for report in reports].count(False) == 1
+    lines = [line for line in done.stdout.splitlines() if " mode.temperature=" in line and " val " in line]
+    assert len(lines) == 4
+    assert (tmp_path / "sweep" / "sweep.html").is_file()
+
+
+def test_two_sweeps_at_once_share_a_store_and_one_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
+    arguments = [COMMAND, "-m", *TINY, "training.student.epochs=3", "mode.temperature=1,2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    first, second = (
+        subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)
+    )
+    assert first.stdout is not None
+    for line in first.stdout:
+        if line.startswith("   0 "):
+            first.send_signal(signal.SIGKILL)
+            break
+    first.communicate()
+    second.communicate(timeout=120)
+    assert (first.returncode, second.returncode) == (-signal.SIGKILL, 0)
+    third = subprocess.run(arguments, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert third.returncode == 0, third.stderr
+    assert " of them completed earlier" in third.stdout
+    folders = list(tmp_path.glob("outputs/sweeps/*/*"))
+    assert [statuses(folder) for folder in folders] == [{"0": "completed", "1": "completed"}] * 2
+    assert len(list(tmp_path.glob("outputs/store/teacher/*"))) == 1
