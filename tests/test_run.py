@@ -56,6 +56,7 @@ def test_a_run_leaves_exactly_these_files(tiny_report: Report) -> None:
 def test_report_json_keeps_the_contract(tiny_report: Report) -> None:
     report = read_json(tiny_report.run_dir / "report.json")
     assert report == tiny_report.summary
+    assert len(report["dataset"].pop("content")) == 64  # a sha256; test_splits.py has its value
     assert (report["format"], report["status"], report["seed"]) == (1, "completed", 0)
     assert report["dataset"] == {
         "name": "digits",

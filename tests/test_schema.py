@@ -29,7 +29,7 @@ def group_options() -> dict[str, list[str]]:
     options: dict[str, list[str]] = {}
     for path in sorted(config_dir().glob("*/[!_]*.yaml")):
         folder = path.parent.name
-        if folder != "hydra":
+        if folder not in ("hydra", "sweep"):
             for group in ROLES.get(folder, (folder,)):
                 options.setdefault(group, []).append(f"{group}={path.stem}")
     return options

@@ -147,19 +147,22 @@ def test_a_point_that_diverges_is_listed_and_the_others_run(sweep: Any, tmp_path
     assert err == ""
     folder = only_sweep(tmp_path)
     assert statuses(folder) == {"0": "completed", "1": "failed"}
-    assert "   1 training.student.optimizer.lr=1e30   failed: the student's loss is not finite at epoch 1, step " in out
+    assert (
+        "   1 training.student.optimizer.lr=1e+30   failed: the student's loss is not finite at epoch 1, step " in out
+    )
     (failed,) = [run for run in json.loads((folder / "sweep.json").read_text())["runs"] if run["status"] == "failed"]
     assert failed["error"].startswith("the student's loss is not finite at epoch 1, step ")
 
 
 def test_a_point_that_fails_before_it_begins_is_listed_too(sweep: Any, tmp_path: Path) -> None:
-    """Each value is fine alone; images of 4x4 have no room for three poolings of the student."""
-    status, out, _ = sweep("student=mlp,cnn_tiny", "~student.hidden", "teacher=mlp", "dataset.source.image_size=8,4")
-    assert status == 1, out
+    """Only the data tell how many channels there are."""
+    status, out, _ = sweep("dataset.mean=[0.5],[0.5,0.5]", "dataset.std=[0.5]")
+    assert status == 1
     folder = only_sweep(tmp_path)
-    assert list(statuses(folder).values()).count("failed") == 1
-    (point,) = [path for path in folder.glob("*/status.json") if "failed" in path.read_text()]
-    assert json.loads((point.parent / "environment.json").read_text())["command"].startswith("distill-run ")
+    assert statuses(folder) == {"0": "completed", "1": "failed"}
+    assert "   1 dataset.mean=[0.5,0.5]   failed: dataset.mean has 2 numbers, the images have 1 channels" in out
+    command = json.loads((folder / "1" / "environment.json").read_text())["command"]
+    assert command.endswith("'dataset.mean=[0.5,0.5]' 'dataset.std=[0.5]'")
 
 
 def test_the_same_command_goes_on_with_a_sweep_that_was_cut_short(
@@ -253,14 +256,14 @@ def test_progress_is_told_from_files(tmp_path: Path, capsys: Output) -> None:
 
 
 def test_several_points_at_once_share_threads_teacher_and_display(command: Command, tmp_path: Path) -> None:
-    swept = ["mode.temperature=1,2,4,8", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
+    swept = ["mode.temperature=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
     done = command("-m", *TINY, *swept)
     assert done.returncode == 0, done.stderr
-    assert statuses(tmp_path / "sweep") == dict.fromkeys("0123", "completed")
+    assert statuses(tmp_path / "sweep") == dict.fromkeys("01", "completed")
     reports = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/report.json")]
     assert [report["teacher"]["reused"] for report in reports].count(False) == 1
     lines = [line for line in done.stdout.splitlines() if " mode.temperature=" in line and " val " in line]
-    assert len(lines) == 4
+    assert len(lines) == 2
     assert (tmp_path / "sweep" / "sweep.html").is_file()
 
 

@@ -11,5 +11,6 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Tell a mistake in the program's two lines."""
+        self.color = False  # which Python 3.14 gives the usage on a terminal
         usage = " ".join(self.format_usage().split())
         raise user_error(message, f"write {usage.removeprefix('usage: ')}")

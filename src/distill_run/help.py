@@ -13,13 +13,20 @@ teacher, tests all three and says in a report what distillation bought.
 Usage
   distill-run [group=option ...] [key=value ...]         one run
   distill-run -m key=value,value ... [key=value ...]     a sweep: one run for each combination
+  distill-run +sweep=NAME [key=value ...]                a sweep of a preset
   distill-run resume=outputs/runs/DATE/TIME              go on with an interrupted run
 
 Groups (the default comes first)
 {groups}
+  +sweep                      {sweeps}
 
 Keys that are often set
 {keys}
+
+Other commands
+  distill-report DIR...   one report of all runs below some directories
+  distill-search          values between grid points, with Optuna
+  distill-store           what is kept for reuse: ls, verify, gc
 
 Options
   -m, --multirun          sweep over every key that is given several values
@@ -36,7 +43,8 @@ Examples
   distill-run training/student/optimizer=adamw training.student.optimizer.lr=0.002
   distill-run training.teacher.lr_search=[0.003,0.01,0.03,0.1]
   distill-run experiment=founding_cifar10
-  distill-run -m mode.temperature=1,2,4,8 mode.alpha=0.1,0.5,0.9
+  distill-run -m mode.temperature=1,2,4,8 mode.alpha=0.1,0.5,0.9 seed=0,1,2
+  distill-run +sweep=temperature_alpha hydra/launcher=joblib hydra.launcher.n_jobs=2
 """
 
 GROUPS = (
@@ -58,13 +66,15 @@ KEYS = {
     "teacher_seed": "the same of the teacher",
     "baseline": "false: do not train the student alone",
     "teacher_checkpoint": "a teacher that is trained already",
-    "store_dir": "where teachers and baselines are kept for reuse",
+    "store_dir": "where teachers, baselines and logits are kept",
+    "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
     "dataset.root": "the folder of the images",
     "dataset.augment.crop_padding": "pixels; also augment.flip, augment.cutout",
     "mode.temperature": "softens both distributions; above 0",
     "mode.alpha": "weight of the teacher, 0 to 1",
     "mode.divergence": "forward, reverse or jensen_shannon",
     "training.views": "augmented views to cycle through; null: new ones",
+    "training.view_seed": "of the student's views; ${seed} by default",
     "training.student.epochs": "and training.teacher.epochs; so with all below",
     "training.student.batch_size": "images a step",
     "training.student.optimizer.lr": "learning rate",
@@ -84,7 +94,8 @@ def help_page() -> str:
     choices = HydraConfig.get().runtime.choices
     groups = [f"  {group:<28}{_options(group, choices[group])}" for group in GROUPS]
     keys = [f"  {f'{key}={show(OmegaConf.select(config, key))}':<46}{meaning}" for key, meaning in KEYS.items()]
-    return PAGE.format(groups="\n".join(groups), keys="\n".join(keys))
+    sweeps = "  ".join(option_names(config_dir() / "sweep"))
+    return PAGE.format(groups="\n".join(groups), keys="\n".join(keys), sweeps=sweeps)
 
 
 def _options(group: str, default: str | None) -> str:
