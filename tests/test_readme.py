@@ -2,14 +2,18 @@
 
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 
 from conftest import TINY
 from distill_run.config import compose_config
+from distill_run.explain import parse
 from distill_run.preflight import preflight
 from distill_run.run import run
+from distill_run.search_space import read_space
+from distill_run.sweep_request import expand_presets
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""
@@ -28,8 +32,21 @@ def test_the_page_has_commands() -> None:
 def test_a_command_of_the_page_is_accepted(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     words = shlex.split(arguments)
-    preflight([word for word in words if word != "-m"], None, multirun="-m" in words)
+    overrides, has_preset = expand_presets([word for word in words if word != "-m"], None)
+    preflight(overrides, None, multirun="-m" in words or has_preset)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", re.findall(r"^    distill-search (.*)$", TEXT, flags=re.MULTILINE))
+def test_a_search_of_the_page_is_accepted(arguments: str) -> None:
+    spaces = [read_space(override) for override in parse(shlex.split(arguments)[:2])]
+    assert [space.ends for space in spaces] == [("1", "20"), ("0", "1")]
+
+
+def test_the_other_commands_of_the_page_are_installed() -> None:
+    names = set(re.findall(r"^    (distill-\w+)", TEXT, flags=re.MULTILINE))
+    assert names == {"distill-run", "distill-report", "distill-store", "distill-search"}
+    assert all(Path(sys.executable).with_name(name).is_file() for name in names)
 
 
 def test_the_page_s_own_model_objective_and_dataset_work_together(

@@ -58,7 +58,9 @@ def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> l
             if _composes([text_of(override)], extra_dir):
                 accepted.append(text_of(override))
             else:
-                mistakes.append(Mistake(f"{text_of(override)} is not there", f"write one of {', '.join(names)}"))
+                plugin = ", or install its plugin" if override.key_or_group.startswith("hydra/") else ""
+                remedy = f"write one of {', '.join(names)}{plugin}"
+                mistakes.append(Mistake(f"{text_of(override)} is not there", remedy))
     base = compose_config(accepted, extra_dir)
     for override in parsed:
         if not options[override.key_or_group] or override.key_or_group in ROLES:
