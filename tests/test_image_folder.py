@@ -156,7 +156,7 @@ def test_what_was_decoded_is_read_again_until_a_file_changes(
     with monkeypatch.context() as patch:
         patch.setattr("distill_run.data.image_folder.decode", lambda *_: pytest.fail("decoded again"))
         assert torch.equal(load_again().train.images, first.train.images)
-    for kept in (tmp_path / "prepared").rglob("images.pt"):
+    for kept in (tmp_path / "prepared").rglob("images.npy"):
         kept.write_bytes(kept.read_bytes()[:100])
     assert torch.equal(load_again().train.images, first.train.images)
     Image.new("RGB", (8, 8), (1, 2, 3)).save(photos / "train" / "day" / "00.png")

@@ -1,6 +1,8 @@
 """The story: what a run leaves, says and returns."""
 
+import errno
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -304,3 +306,15 @@ def test_image_folders_run_from_end_to_end(tmp_path: Path, photos: Path) -> None
 def test_the_console_escapes_what_looks_like_markup(capsys: pytest.CaptureFixture[str]) -> None:
     Console().note("class [bold]x[/] of [0, 1]")
     assert capsys.readouterr().out == "class [bold]x[/] of [0, 1]\n"
+
+
+def test_a_full_disk_is_told_in_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(path: Path, content: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("distill_run.checkpoint.save", fail)
+    assert message_of(tiny_run, tmp_path) == (
+        f"hydra.run.dir={tmp_path / 'run'}: No space left on device\n"
+        "  make room, as distill-store gc does, or choose another folder, as in hydra.run.dir=/tmp/elsewhere"
+    )
+    assert read_json(tmp_path / "run" / "status.json")["status"] == "failed"

@@ -277,7 +277,7 @@ def test_a_disk_without_room_is_told_in_two_lines(tmp_path: Path, number: int) -
     told = message_of(make_store(tmp_path / "store").obtain, "teacher", "a", fail)
     assert told == (
         f"store_dir={tmp_path / 'store'}: {os.strerror(number)}\n"
-        "  make room, as distill-store gc does, or choose another folder, as in store_dir=/tmp/store"
+        "  make room, as distill-store gc does, or choose another folder, as in store_dir=/tmp/elsewhere"
     )
     assert list(tmp_path.iterdir()) == []
 

@@ -1,5 +1,6 @@
 """Files of weights: plain containers, written atomically, read without running code that they might carry."""
 
+import io
 import pickle
 import struct
 import warnings
@@ -37,8 +38,10 @@ DAMAGE = (
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain containers, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    buffer = io.BytesIO()  # torch.save into a file hides why it could not be written
+    torch.save(content, buffer)
     with atomic_path(path) as temporary:
-        torch.save(content, temporary)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load(path: Path) -> Any:

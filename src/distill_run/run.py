@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from distill_run.report.summary import Findings, summarise
 from distill_run.stages.student import baseline_plan, find_student_rate, obtain_baseline, train_student
 from distill_run.stages.teacher import obtain_teacher
 from distill_run.stages.training import Bench, make_batches
-from distill_run.store import write_json, write_json_lines, write_text
+from distill_run.store import told_of_no_room, write_json, write_json_lines, write_text
 from distill_run.units import shown_path
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
     """
     settings = check(config)
     console = console or Console()
-    with StopRequest() as stop:
+    with StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
         bench = prepare(settings, run_dir, console, stop)
         objective = bench.builder.build(settings.mode, "mode")
         environment, saved_config = _write_record(bench)
@@ -110,7 +110,8 @@ def _status(run_dir: Path, console: Console) -> Iterator[None]:
         write_json(run_dir / "status.json", {"status": "pruned"})
         raise
     except BaseException as error:
-        write_json(run_dir / "status.json", {"status": "failed", "error": str(error) or type(error).__name__})
+        with suppress(OSError):  # the disk may be what has failed
+            write_json(run_dir / "status.json", {"status": "failed", "error": str(error) or type(error).__name__})
         if isinstance(error, DivergedError):
             console.note(f"what was saved before is kept; to replay it: {_way_on(run_dir)}")
         log.exception("the run failed")

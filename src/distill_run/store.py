@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -164,17 +164,22 @@ class Store:
             finally:
                 shutil.rmtree(working, ignore_errors=True)
 
-    @contextmanager
-    def _told_of_no_room(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in NO_ROOM:
-                raise
-            raise user_error(
-                f"store_dir={self.root}: {error.strerror}",
-                "make room, as distill-store gc does, or choose another folder, as in store_dir=/tmp/store",
-            ) from error
+    def _told_of_no_room(self) -> AbstractContextManager[None]:
+        return told_of_no_room("store_dir", self.root)
+
+
+@contextmanager
+def told_of_no_room(key: str, place: Path) -> Iterator[None]:
+    """Turn the errors of a full or a read-only disk into a UserError that names the key that says where to write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise user_error(
+            f"{key}={place}: {error.strerror}",
+            f"make room, as distill-store gc does, or choose another folder, as in {key}=/tmp/elsewhere",
+        ) from error
 
 
 def read_meta(directory: Path) -> dict[str, Any]:

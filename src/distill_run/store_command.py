@@ -5,6 +5,7 @@ is looked at or removed, so that other files are safe in a store, and in a folde
 """
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -94,11 +95,26 @@ def list_entries(root: Path) -> list[Entry]:
     """All entries, of each kind the oldest first."""
     runs = _runs_of(root)
     entries = []
-    for path in root.glob("[!.]*/*"):
+    for path in _in_kinds(root):
         if NAME.fullmatch(path.name) and path.is_dir():
             with suppress(FileNotFoundError):  # another process has just removed it
                 entries.append(_read_entry(path, runs))
     return sorted(entries, key=lambda entry: (entry.kind, entry.created, entry.name))
+
+
+def _in_kinds(root: Path) -> Iterator[Path]:
+    """What lies in the folders of the kinds."""
+    for kind in _children(root):
+        if not kind.name.startswith("."):
+            yield from _children(kind)
+
+
+def _children(folder: Path) -> list[Path]:
+    """What a folder holds: nothing, if it is none, or none any more."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def _read_entry(path: Path, runs: dict[str, list[Path]]) -> Entry:
@@ -114,12 +130,12 @@ def _read_entry(path: Path, runs: dict[str, list[Path]]) -> Entry:
 def _list_leftovers(root: Path) -> list[Entry]:
     """What is half made: by a process at work, which holds the entry's lock, or by one that was killed."""
     found = []
-    for path in sorted(root.glob("[!.]*/.*-*")):
+    for path in _in_kinds(root):
         if (match := WORKING.fullmatch(path.name)) and path.is_dir():
             found.append((path, path.parent.name, match[1]))
-    for path in sorted(root.glob("[!.]*/*/.*.tmp")):
-        if NAME.fullmatch(path.parent.name) and path.is_file():
-            found.append((path, path.parent.parent.name, path.parent.name))
+        elif NAME.fullmatch(path.name):
+            halves = [file for file in _children(path) if file.name.startswith(".") and file.suffix == ".tmp"]
+            found += [(half, path.parent.name, path.name) for half in halves]
     entries = []
     for path, kind, name in found:
         with suppress(FileNotFoundError):  # its maker has just finished it
@@ -133,7 +149,7 @@ def _changed(path: Path) -> datetime:
 
 def _num_bytes(path: Path) -> int:
     total = 0
-    for file in path.rglob("*") if path.is_dir() else (path,):
+    for file in (path, *(Path(folder, name) for folder, _, names in os.walk(path) for name in names)):
         with suppress(FileNotFoundError):  # a temporary name, while the entry grows
             total += file.stat().st_size if file.is_file() else 0
     return total
@@ -151,7 +167,9 @@ def _runs_of(root: Path) -> dict[str, list[Path]]:
 def _records(root: Path) -> dict[Path, tuple[Path, list[str]]]:
     """What each run has noted: its folder, and the entries that it uses."""
     records = {}
-    for path in (root / RUNS).glob("[!.]*.json"):
+    for path in _children(root / RUNS):
+        if path.name.startswith(".") or path.suffix != ".json":
+            continue
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             records[path] = ((root / content["run"]).resolve(), list(content["entries"]))
@@ -230,21 +248,21 @@ def _why_kept(entry: Entry, root: Path, is_dry: bool) -> str | None:
 
 
 def _sweep_up(root: Path) -> None:
-    """Remove the records of runs that are gone, the locks of entries that are, and folders that are empty then."""
+    """Remove the records of runs that are gone, the locks of entries that are, and the folders of empty kinds."""
     for path, (run_dir, _) in _records(root).items():
         if not run_dir.is_dir():
             path.unlink(missing_ok=True)
-    folders = {root / LOCKS, root / RUNS}
-    for path in (root / LOCKS).glob("*-*"):
+    kinds = set()
+    for path in _children(root / LOCKS):
         kind, _, name = path.name.partition("-")
         if NAME.fullmatch(name):
-            folders.add(root / kind)
-            with suppress(OSError), FileLock(path, timeout=0):
+            kinds.add(kind)
+            with suppress(OSError), FileLock(path, timeout=0):  # held: somebody is about to make it
                 if not (root / kind / name).exists():
                     path.unlink()
-    for folder in folders:
+    for kind in kinds - {path.name.partition("-")[0] for path in _children(root / LOCKS)}:
         with suppress(OSError):  # it is not empty
-            folder.rmdir()
+            (root / kind).rmdir()
 
 
 def _counted(entries: list[Entry]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from distill_run.accept import one_of, optional, whole
@@ -16,7 +17,7 @@ from distill_run.data.source import Source, Split
 from distill_run.errors import Mistake, UserError, user_error
 from distill_run.store import Store, fingerprint
 
-KIND = "images"
+KIND, FILE = "images", "images.npy"
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 
 
@@ -112,11 +113,11 @@ def _prepared(listing: Listing, image_size: int | None, channels: int, store: St
     name = fingerprint({"files": signatures, "image_size": image_size, "channels": channels})
 
     def make(directory: Path) -> dict[str, Any]:
-        torch.save(decode(listing.paths, image_size, channels), directory / "images.pt")
+        np.save(directory / FILE, decode(listing.paths, image_size, channels).numpy())
         return {"about": f"{len(listing.paths):,} images of {os.path.commonpath(listing.paths)}"}
 
     directory, _ = store.obtain(KIND, name, make)
-    images = torch.load(directory / "images.pt", weights_only=True)
+    images = torch.from_numpy(np.load(directory / FILE))
     return Split(images, torch.tensor(listing.targets)), name
 
 

@@ -23,7 +23,7 @@ from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.objectives.base import Objective
 from distill_run.objectives.none import CrossEntropy
 from distill_run.schema import Recipe, Settings
-from distill_run.store import Store, write_json_lines
+from distill_run.store import Store, told_of_no_room, write_json_lines
 
 Curve = list[dict[str, float | None]]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
 
@@ -207,8 +207,9 @@ def train(plan: Plan, bench: Bench, digest: str, guide: Guide | None, curve: Cur
         trainer.load_state(bench.resumed["trainer"])
 
     def save(state: dict[str, Any]) -> None:
-        checkpoint.save(bench.last_path, {"stage": plan.stage, "fingerprint": digest, "trainer": state})
-        write_json_lines(bench.run_dir / "metrics.jsonl", [*bench.metrics, *state["history"]])
+        with told_of_no_room("hydra.run.dir", bench.run_dir):
+            checkpoint.save(bench.last_path, {"stage": plan.stage, "fingerprint": digest, "trainer": state})
+            write_json_lines(bench.run_dir / "metrics.jsonl", [*bench.metrics, *state["history"]])
 
     bench.device.reset_peak_memory()
     with bench.console.training(plan.stage, plan.recipe.epochs, trainer.batches.num_steps) as watcher:
