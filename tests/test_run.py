@@ -19,6 +19,7 @@ from distill_run.console import Console
 from distill_run.data.digits import load as load_digits
 from distill_run.errors import DivergedError, UserError
 from distill_run.run import Report, run
+from helpers import message_of
 
 FILES = {
     "checkpoints/last.pt",
