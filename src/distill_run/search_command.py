@@ -126,8 +126,11 @@ def _check_spaces(spaces: dict[str, Space], fixed: list[str], extra_dir: Path | 
     """The settings at the ends of the spaces; raises UserError where a value will not be accepted."""
     ends = [f"{key}={','.join(space.ends)}" for key, space in spaces.items()]
     settings = preflight([*fixed, *ends], extra_dir, multirun=True)
+    usual = [f"{key}={space.usual}" for key, space in spaces.items()]
+    has_more = any(space.usual not in space.ends for space in spaces.values())
     try:
-        preflight([*fixed, *(f"{key}={space.usual}" for key, space in spaces.items())], extra_dir, multirun=True)
+        if has_more:
+            preflight([*fixed, *usual], extra_dir, multirun=True)
     except UserError as error:
         hint = "as int(interval(...)) gives them"
         raise UserError(Mistake(what, f"{remedy}, {hint}") for what, remedy in error.mistakes) from error

@@ -1,0 +1,502 @@
+"""distill-search: spaces that mean what Hydra means by them, trials that are told how they ended, and no loose ends."""
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from conftest import TINY
+from distill_run import search_command
+from distill_run.errors import DivergedError, Interrupted, Mistake, PrunedError
+from distill_run.explain import parse
+from distill_run.search_space import Choices, Interval, Space, read_space
+from distill_run.stages.student import train_student
+from helpers import examples, few_examples, message_of
+
+ALPHA = "mode.alpha=interval(0,1)"
+SHORT = (*TINY, "training.teacher.epochs=1", "training.student.epochs=1", "baseline=false")
+
+Search = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_pages() -> Iterator[None]:
+    """The pages take longer than the trainings; of a search's report, the numbers are what is tested."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill_run.run.write_pages", lambda _: None)
+        patch.setattr("distill_run.run.draw_views", lambda *_: None)
+        patch.setattr("distill_run.report.sweep_pages._write_pages", lambda *_: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """A run of half a second, whose teacher is trained once for all tests."""
+    return (*SHORT, f"store_dir={tmp_path_factory.mktemp('search') / 'store'}")
+
+
+@pytest.fixture
+def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Search:
+    """Runs the command in this process, in an empty directory: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["distill-search", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            search_command.main()
+        out, err = capsys.readouterr()
+        return int(caught.value.code or 0), out, err
+
+    return call
+
+
+# Spaces.
+
+
+def space_of(text: str) -> Space:
+    (override,) = parse([f"key={text}"])
+    return read_space(override)
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("a,b,c", ("a", "b", "c")),
+        ("choice(a,b)", ("a", "b")),
+        ("choice(a)", ("a",)),
+        ("0.5,1,null,true", ("0.5", "1", "null", "True")),
+        ("[8],[16,32],[]", ("[8]", "[16,32]", "[]")),
+        ("'a b','c,d'", ("'a b'", "'c,d'")),
+        ("sort(3,1,2)", ("1", "2", "3")),
+        ("a,b,a", ("a", "b")),
+        ("range(0,1,0.25)", ("0.0", "0.25", "0.5", "0.75")),
+        ("range(0.5,3)", ("0.5", "1.5", "2.5")),
+        ("float(range(1,4))", ("1.0", "2.0", "3.0")),
+    ],
+)
+def test_choices_are_tried_and_checked_as_they_are_typed(text: str, values: tuple[str, ...]) -> None:
+    space = space_of(text)
+    assert space == Choices(values)
+    assert space.ends == values
+    assert space.distribution() == CategoricalDistribution(values)
+    assert tuple(map(space.shown, values)) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "space", "distribution"),
+    [
+        ("range(1,9)", Interval(1, 8, 1, False), IntDistribution(1, 8)),
+        ("range(1,9,3)", Interval(1, 7, 3, False), IntDistribution(1, 7, step=3)),
+        ("range(5)", Interval(0, 4, 1, False), IntDistribution(0, 4)),
+        ("range(3,4)", Interval(3, 3, 1, False), IntDistribution(3, 3)),
+        ("range(9,1,-2)", Interval(3, 9, 2, False), IntDistribution(3, 9, step=2)),
+        ("sort(range(1,5),reverse=true)", Interval(1, 4, 1, False), IntDistribution(1, 4)),
+        ("shuffle(range(1,5))", Interval(1, 4, 1, False), IntDistribution(1, 4)),
+        ("tag(log,range(1,101))", Interval(1, 100, 1, True), IntDistribution(1, 100, log=True)),
+        ("interval(0,1)", Interval(0, 1, None, False), FloatDistribution(0, 1)),
+        ("interval(-0.5,2e3)", Interval(-0.5, 2000, None, False), FloatDistribution(-0.5, 2000)),
+        ("int(interval(1,9))", Interval(1, 9, 1, False), IntDistribution(1, 9)),
+        ("tag(log,interval(0.001,0.1))", Interval(0.001, 0.1, None, True), FloatDistribution(0.001, 0.1, log=True)),
+        ("tag(log,int(interval(1,64)))", Interval(1, 64, 1, True), IntDistribution(1, 64, log=True)),
+        ("int(tag(log,interval(1,64)))", Interval(1, 64, 1, True), IntDistribution(1, 64, log=True)),
+        ("tag(mine,interval(0,1))", Interval(0, 1, None, False), FloatDistribution(0, 1)),
+    ],
+)
+def test_numbers_stay_numbers_for_optuna(text: str, space: Interval, distribution: BaseDistribution) -> None:
+    assert space_of(text) == space
+    assert space_of(text).distribution() == distribution
+
+
+RISING = "its ends must rise, as in tag(log,interval(0.001,0.1))"
+ABOVE_ZERO = "its ends must rise, from above 0, as in tag(log,interval(0.001,0.1))"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("glob(*)", "cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small"),
+        ("interval(2,1)", f"is empty\n  {RISING}"),
+        ("interval(1,1)", f"is empty\n  {RISING}"),
+        ("interval(nan,1)", f"is empty\n  {RISING}"),
+        ("int(interval(0.5,0.7))", f"is empty\n  {RISING}"),
+        ("tag(log,interval(0,1))", f"is empty\n  {ABOVE_ZERO}"),
+        ("tag(log,interval(-1,1))", f"is empty\n  {ABOVE_ZERO}"),
+        ("tag(log,int(interval(0.5,9)))", f"is empty\n  {ABOVE_ZERO}"),
+        ("interval(0,inf)", "has no end\n  write two numbers, as in interval(0,1)"),
+        ("interval(-1e308,1e308)", "has no end\n  write two numbers, as in interval(0,1)"),
+        ("range(0,inf)", "has no end\n  write two numbers, as in range(1,9)"),
+        ("range(3,3)", "is empty\n  its ends must differ, as in range(1,9)"),
+        ("range(5,1)", "is empty\n  its ends must differ, as in range(1,9)"),
+        ("range(1,5,0)", "is empty\n  its ends must differ, as in range(1,9)"),
+        ("range(0,1,0.0)", "is empty\n  its ends must differ, as in range(1,9)"),
+        (
+            "tag(log,range(1,100,3))",
+            "cannot be searched\n  write whole numbers from above 0, each of them, as in tag(log,range(1,100))",
+        ),
+        (
+            "tag(log,range(0,100))",
+            "cannot be searched\n  write whole numbers from above 0, each of them, as in tag(log,range(1,100))",
+        ),
+    ],
+)
+def test_a_space_that_holds_nothing_to_draw_from_is_refused(text: str, told: str) -> None:
+    assert message_of(space_of, text) == f"key={text} {told}"
+
+
+def test_a_number_is_typed_with_four_digits() -> None:
+    """Rounded by hand."""
+    space = Interval(1e-6, 1e6, None, False)
+    values = [0.123456, 7.0, 12345.6, 0.00001234567, 999999.9, 20.004]
+    assert [space.shown(value) for value in values] == ["0.1235", "7", "1.235e+04", "1.235e-05", "1e+06", "20"]
+
+
+def test_four_digits_do_not_leave_the_interval() -> None:
+    """0.99996 to four digits is 1, and 0.12344 is 0.1234: both outside."""
+    space = Interval(0.12344, 0.99996, None, False)
+    assert (space.shown(0.99996), space.shown(0.12344)) == ("0.99996", "0.12344")
+    assert space.shown(0.123449) == "0.12345"
+    assert space.shown(0.999951) == "0.99995"
+    assert space.shown(0.5) == "0.5"
+
+
+finite = st.floats(-1e300, 1e300, allow_subnormal=False)
+ends_of_an_interval = st.tuples(finite, finite).filter(lambda ends: ends[0] != ends[1]).map(sorted)
+
+
+@examples
+@given(ends=ends_of_an_interval, share=st.floats(0, 1))
+def test_what_is_typed_lies_in_the_interval_near_what_was_drawn(ends: list[float], share: float) -> None:
+    low, high = ends
+    value = min(max(low + share * (high - low), low), high)
+    shown = Interval(low, high, None, False).shown(value)
+    assert low <= float(shown) <= high
+    assert math.isclose(float(shown), value, rel_tol=5.1e-4)
+
+
+@examples
+@given(low=st.integers(-1000, 1000), length=st.integers(1, 1000), step=st.integers(1, 40))
+def test_a_range_holds_what_pythons_does(low: int, length: int, step: int) -> None:
+    values = range(low, low + length, step)
+    space = space_of(f"range({low},{low + length},{step})")
+    assert isinstance(space, Interval)
+    assert space == Interval(values[0], values[-1], step, False)
+    assert space.ends == (str(values[0]), str(values[-1]))
+    assert int(space.usual) in values
+
+
+@few_examples
+@given(ends=ends_of_an_interval, seed=st.integers(0, 2**31))
+def test_what_optuna_draws_is_read_again_by_hydra_as_a_value_of_the_interval(ends: list[float], seed: int) -> None:
+    low, high = ends
+    space = Interval(low, high, None, False)
+    if not math.isfinite(high - low):
+        return
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed))
+    shown = space.shown(study.ask({"key": space.distribution()}).params["key"])
+    for text in (shown, *space.ends, space.usual):
+        (override,) = parse([f"key={text}"])
+        value = override.value()
+        assert isinstance(value, int | float)
+        assert low <= value <= high
+
+
+@pytest.mark.parametrize("text", ["interval(1,9)", "interval(0,100)", "tag(log,interval(1,1000))"])
+def test_the_usual_value_of_an_interval_is_broken(text: str) -> None:
+    space = space_of(text)
+    assert not float(space.usual).is_integer()
+    assert float(space.ends[0]) < float(space.usual) < float(space.ends[1])
+
+
+# Mistakes.
+
+USAGE = "write distill-search [-h] [--trials N] [--search-seed N] [--search-dir DIR] [--config-dir DIR] [KEY=SPACE ...]"
+MISTAKES = {
+    ("--trials=3",): "there is nothing to search\n  give a space, as in 'mode.temperature=interval(1,20)'",
+    ("mode.alpha=0.5",): "there is nothing to search\n  give a space, as in 'mode.temperature=interval(1,20)'",
+    ("mode.alpha=interval(0,2)",): "mode.alpha=2 is not accepted\n  write a number from 0 to 1",
+    ("mode.alpha=0.5,2",): "mode.alpha=2 is not accepted\n  write a number from 0 to 1",
+    ("training.student.epochs=interval(1,9)",): (
+        "training.student.epochs=5.944 is not accepted\n"
+        "  write a whole number of at least 1, as int(interval(...)) gives them"
+    ),
+    ("mode.alfa=interval(0,1)",): "mode.alfa is not a key of the configuration\n  did you mean mode.alpha or mode?",
+    ("student=mlp,cnn_tny",): (
+        "student=cnn_tny is not there\n  write one of cnn_large, cnn_medium, cnn_small, cnn_tiny, mlp"
+    ),
+    (ALPHA, "mode.temperature=0"): "mode.temperature=0 is not accepted\n  write a number above 0",
+    (ALPHA, "seed"): "seed cannot be read\n  write key=value, and quote special characters",
+    ("student=glob(*)",): ("student=glob(*) cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small"),
+    (ALPHA, "+sweep=seeds"): "+sweep=seeds is a grid\n  write its keys with spaces of your own",
+    (ALPHA, "--trials=0"): "--trials=0 is not accepted\n  write a whole number of at least 1",
+    (ALPHA, "--trials=-3"): "--trials=-3 is not accepted\n  write a whole number of at least 1",
+    (ALPHA, "--trials=many"): f"argument --trials: invalid int value: 'many'\n  {USAGE}",
+    (ALPHA, "--search-seed=-1"): "--search-seed=-1 is not accepted\n  write a whole number from 0 to 2^63 - 1",
+    (ALPHA, "--trails=3"): f"unrecognized arguments: --trails=3\n  {USAGE}",
+    (ALPHA, "--config-dir=nowhere"): "--config-dir nowhere is not a folder\n  give the folder of your own files",
+}
+
+
+@pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
+def test_a_mistake_is_told_in_two_lines_and_leaves_nothing_behind(
+    arguments: tuple[str, ...], search: Search, tmp_path: Path
+) -> None:
+    assert search(*arguments) == (1, "", f"error: {MISTAKES[arguments]}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_optuna_it_says_what_to_install(
+    search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else found(name))
+    told = "error: distill-search needs Optuna\n  write pip install 'distill-run[search]'\n"
+    assert search(ALPHA) == (1, "", told)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_with_something_else_in_it_is_refused_and_left_alone(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "keep.txt").write_text("precious")
+    told = "error: mine holds something else\n  name a folder that is empty or new\n"
+    assert search(*TINY, ALPHA, "--search-dir=mine") == (1, "", told)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "keep.txt"]
+
+
+def test_a_file_is_no_directory_for_a_search(search: Search, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    for place in ("file", "file/below"):
+        told = f"error: --search-dir {place}: Not a directory\n  name a folder that is empty or new\n"
+        assert search(*TINY, ALPHA, f"--search-dir={place}") == (1, "", told)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_help_is_given_without_torch_and_without_optuna() -> None:
+    program = """
+import sys
+from distill_run import search_command
+sys.argv = ["distill-search", "--help"]
+try:
+    search_command.main()
+except SystemExit as stop:
+    assert stop.code == 0
+assert not {"torch", "optuna"} & set(sys.modules)
+"""
+    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
+    assert shown.stdout.startswith("usage: distill-search ")
+    assert "as in mode.alpha=interval(0,1)" in shown.stdout
+
+
+# Trials.
+
+
+def outcomes(folder: Path) -> dict[str, str]:
+    """The status of each trial that has a folder."""
+    return {path.parent.name: json.loads(path.read_text())["status"] for path in folder.glob("*/status.json")}
+
+
+def trials(folder: Path) -> list[optuna.trial.FrozenTrial]:
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{folder / 'study.db'}")
+    found = study.get_trials()
+    study._storage.remove_session()
+    return found
+
+
+def searches(tmp_path: Path) -> list[Path]:
+    return sorted(path.parent for path in tmp_path.glob("outputs/searches/*/*/study.db"))
+
+
+@pytest.fixture
+def at_trial(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], None]:
+    """Arrange for the training of the so-manieth student, from 0 on, to end with an error."""
+
+    def arrange(number: int, error: BaseException) -> None:
+        numbers = count()
+
+        def train(*arguments: Any) -> Any:
+            if next(numbers) == number:
+                raise error
+            return train_student(*arguments)
+
+        monkeypatch.setattr("distill_run.run.train_student", train)
+
+    return arrange
+
+
+AtTrial = Callable[[int, BaseException], None]
+
+
+def test_each_trial_is_a_run_and_the_study_knows_what_it_found(
+    tiny: tuple[str, ...], search: Search, tmp_path: Path
+) -> None:
+    status, out, err = search(*tiny, ALPHA, "mode.temperature=1,4", "--trials=3")
+    assert (status, err) == (0, "")
+    (folder,) = searches(tmp_path)
+    assert outcomes(folder) == dict.fromkeys("012", "completed")
+    wanted = {"study.db", "sweep.json", "sweep.csv", "sweep_command.json", "0", "1", "2"}
+    assert {path.name for path in folder.iterdir()} == wanted
+    assert "report   " in out
+    for trial in trials(folder):
+        run_dir = folder / str(trial.number)
+        report = json.loads((run_dir / "report.json").read_text())
+        assert trial.state == TrialState.COMPLETE
+        assert trial.value == report["student"]["selected"]["val"]["accuracy"]
+        assert report["mode"]["alpha"] == float(f"{trial.params['mode.alpha']:.4g}")
+        assert str(report["mode"]["temperature"]) == trial.params["mode.temperature"]
+        assert trial.intermediate_values == {1: trial.value}
+        command = json.loads((run_dir / "environment.json").read_text())["command"]
+        assert f"mode.alpha={report['mode']['alpha']:g} " in command + " "
+        assert " INFO " in (run_dir / "run.log").read_text()
+    content = json.loads((folder / "sweep.json").read_text())
+    assert content["counts"]["completed"] == 3
+    assert set(content["keys"]) <= {"mode.alpha", "mode.temperature"}
+
+
+def test_the_same_command_goes_on_after_an_interruption(
+    tiny: tuple[str, ...], search: Search, at_trial: AtTrial, tmp_path: Path
+) -> None:
+    command = (*tiny, ALPHA, "--trials=3", "--search-seed=5")
+    at_trial(1, Interrupted("SIGINT"))
+    status, out, err = search(*command)
+    assert (status, err) == (130, "")
+    told = "interrupted; the same command goes on with it: distill-search teacher=cnn_tiny "
+    assert told in out
+    (folder,) = searches(tmp_path)
+    assert outcomes(folder) == {"0": "completed", "1": "interrupted"}
+    first = (folder / "0" / "report.json").stat().st_mtime_ns
+    cut_short = trials(folder)[1].params
+    at_trial(-1, KeyError())
+    assert search(*command)[0] == 0
+    assert searches(tmp_path) == [folder]
+    assert outcomes(folder) == {"0": "completed", "2": "completed", "3": "completed"}
+    assert (folder / "0" / "report.json").stat().st_mtime_ns == first
+    assert trials(folder)[2].params == cut_short  # what was cut short is tried again
+    assert len({str(trial.params) for trial in trials(folder)}) == 3
+
+
+def test_a_search_that_dies_is_taken_up_in_the_directory_that_it_named(
+    tiny: tuple[str, ...], search: Search, at_trial: AtTrial, tmp_path: Path
+) -> None:
+    at_trial(0, MemoryError())
+    with pytest.raises(MemoryError):
+        search(*tiny, ALPHA, "--trials=1", "--search-dir=mine")
+    at_trial(-1, KeyError())
+    # More trials than before are the same search; another scale with the same ends is not.
+    assert search(*tiny, ALPHA, "--trials=2", "--search-dir=mine")[0] == 0
+    assert outcomes(tmp_path / "mine") == {"1": "completed", "2": "completed"}
+    assert search(*tiny, "mode.alpha=0,1", "--search-dir=mine")[2].startswith("error: mine holds something else\n")
+
+
+def test_an_interruption_names_the_directory_that_was_named(
+    tiny: tuple[str, ...], search: Search, at_trial: AtTrial
+) -> None:
+    at_trial(0, Interrupted("SIGINT"))
+    _, out, _ = search(*tiny, ALPHA, "--trials=1", "--search-dir=mine")
+    assert out.splitlines()[-1].endswith(" 'mode.alpha=interval(0,1)' --trials 1 --search-seed 0 --search-dir mine")
+
+
+def values_of_seed(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """What a search with that seed tries first, in a study of its own."""
+    folder.mkdir()
+    study = search_command.Search(folder, 9, seed, {}, [], None).open_study()
+    return [study.ask({"mode.alpha": FloatDistribution(0, 1)}).params for _ in range(3)]
+
+
+def test_equal_seeds_try_equal_values_and_others_others(tiny: tuple[str, ...], search: Search, tmp_path: Path) -> None:
+    assert search(*tiny, ALPHA, "--trials=2", "--search-seed=3", "--search-dir=mine")[0] == 0
+    tried = [trial.params for trial in trials(tmp_path / "mine")]
+    assert tried == values_of_seed(tmp_path / "again", 3)[:2]
+    assert tried[0] != tried[1]
+    assert not any(params in tried for params in values_of_seed(tmp_path / "other", 4))
+    assert len(values_of_seed(tmp_path / "largest", 2**63 - 1)) == 3
+
+
+def test_a_trial_that_is_not_promising_is_given_up(
+    tiny: tuple[str, ...], search: Search, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optuna.Trial, "should_prune", lambda trial: trial.number == 0)
+    status, out, _ = search(*tiny, "training.student.epochs=2", ALPHA, "--trials=2", "--search-dir=mine")
+    assert status == 0
+    assert outcomes(tmp_path / "mine") == {"0": "pruned", "1": "completed"}
+    assert [trial.state for trial in trials(tmp_path / "mine")] == [TrialState.PRUNED, TrialState.COMPLETE]
+    assert list(trials(tmp_path / "mine")[0].intermediate_values) == [1]
+    assert "given up after" in out
+
+
+def observing(advice: bool, reported: list[tuple[float, int]]) -> Callable[[str, int], None]:
+    """A trial that always advises the same, and the observer of a training of three epochs that reports to it."""
+
+    class Trial:
+        def report(self, value: float, step: int) -> None:
+            reported.append((value, step))
+
+        def should_prune(self) -> bool:
+            return advice
+
+    (observe,) = search_command._reporting_to(Trial(), 3).observers  # type: ignore[arg-type]
+    return lambda stage, epoch: observe({"stage": stage, "epoch": epoch, "val": {"accuracy": epoch / 10}})
+
+
+def test_only_the_student_is_reported_and_nothing_is_given_up_after_the_last_epoch() -> None:
+    reported: list[tuple[float, int]] = []
+    observe = observing(True, reported)
+    observe("teacher", 1)
+    observe("baseline", 1)
+    observe("student", 3)
+    assert reported == [(0.3, 3)]
+    with pytest.raises(PrunedError):
+        observe("student", 2)
+
+
+def test_no_trial_is_given_up_before_the_second_epoch(tmp_path: Path) -> None:
+    """Five good trials, then a bad one: its first epoch is let pass, its second is not."""
+    study = search_command.Search(tmp_path, 9, 0, {}, [], None).open_study()
+    for _ in range(search_command.STARTUP_TRIALS):
+        trial = study.ask()
+        trial.report(0.9, 1)
+        trial.report(0.9, 2)
+        study.tell(trial, 0.9)
+    trial = study.ask()
+    trial.report(0.1, 1)
+    assert not trial.should_prune()
+    trial.report(0.1, 2)
+    assert trial.should_prune()
+
+
+def test_a_trial_that_diverges_has_failed_and_the_search_goes_on(
+    tiny: tuple[str, ...], search: Search, at_trial: AtTrial, tmp_path: Path
+) -> None:
+    at_trial(0, DivergedError([Mistake("the loss is not finite at step 3", "lower the learning rate")]))
+    status, out, err = search(*tiny, ALPHA, "--trials=2", "--search-dir=mine")
+    assert (status, err) == (1, "")
+    assert "failed: the loss is not finite at step 3" in out
+    assert outcomes(tmp_path / "mine") == {"0": "failed", "1": "completed"}
+    assert [trial.state for trial in trials(tmp_path / "mine")] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert json.loads((tmp_path / "mine" / "0" / "status.json").read_text())["error"] == (
+        "the loss is not finite at step 3\n  lower the learning rate"
+    )
+    assert "DivergedError" in (tmp_path / "mine" / "0" / "run.log").read_text()
+
+
+def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path: Path) -> None:
+    """What was checked is each value beside the first of the others, not each beside each."""
+    spaces: dict[str, Space] = {"mode": Choices(("none",)), "mode.temperature": Choices(("2",))}
+    searching = search_command.Search(tmp_path, 1, 0, spaces, [], None)
+    study = searching.open_study()
+    searching.run_trial(study)
+    assert outcomes(tmp_path) == {"0": "failed"}
+    assert study.trials[0].state == TrialState.FAIL
+    error = json.loads((tmp_path / "0" / "status.json").read_text())["error"]
+    assert error.startswith("mode.temperature is not a key of the configuration\n")
+    assert searching.num_ended(study) == 1
