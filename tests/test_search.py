@@ -261,7 +261,7 @@ def test_without_optuna_it_says_what_to_install(
 ) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "optuna" else found(name))
-    told = "error: distill-search needs Optuna\n  write pip install 'distill-run[search]'\n"
+    told = "error: distill-search needs Optuna\n  write pip install optuna\n"
     assert search(ALPHA) == (1, "", told)
     assert list(tmp_path.iterdir()) == []
 

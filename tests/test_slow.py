@@ -7,6 +7,7 @@ import pytest
 
 from conftest import TINY
 from distill_run.benchmarks import loop
+from distill_run.benchmarks import sweep as sweep_benchmark
 from distill_run.config import compose_config
 from distill_run.run import run
 
@@ -46,3 +47,16 @@ def test_the_benchmark_prints_both_speeds_and_their_ratio(
         "live / DataLoader",
         "logit bank / bare loop",
     ]
+
+
+def test_the_sweep_s_benchmark_prints_both_ways_and_their_ratio(
+    photos: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    sizes = ["--train-images", "24", "--test-images", "12", "--epochs", "1"]
+    networks = ["teacher=cnn_tiny", "student=cnn_tiny", "device=cpu", "training.student.batch_size=4"]
+    sweep_benchmark.main([str(photos), *sizes, *networks])
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[-3].startswith("the usual way ")
+    assert ", 12 students " in lines[-3]
+    assert ", logit bank and 12 students " in lines[-2]
+    assert float(lines[-1].split()[1]) > 1

@@ -124,7 +124,7 @@ def test_a_sweep_of_one_point_is_a_sweep(sweep: Any, tmp_path: Path) -> None:
     status, out, _ = sweep("mode.temperature=2")
     assert status == 0
     assert statuses(only_sweep(tmp_path)) == {"0": "completed"}
-    assert "sweep: 1 points in " in out
+    assert "sweep: 1 point in " in out
 
 
 def test_seeds_vary_the_students_and_share_the_teacher(sweep: Any, tmp_path: Path) -> None:

@@ -318,12 +318,12 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
             "mode.alpha=0.5": {"status": "failed"},
         },
     )
-    assert content["counts"] == {"completed": 0, "failed": 2, "unfinished": 3, "unreadable": 0}
+    assert content["counts"] == {"completed": 0, "pruned": 1, "failed": 2, "unfinished": 2, "unreadable": 0}
     assert [run["error"] for run in content["runs"]] == [
         "the loss is nan\n  lower the rate",
         "still running, or killed without a word",
         "interrupted; resume= takes it up again",
-        "pruned: the sweep gave it up",
+        "the search gave it up: others were better after as many epochs",
         "it does not say why",
     ]
     assert content["recommendation"] is None

@@ -80,7 +80,7 @@ def _arguments() -> Parser:
 def _search(arguments: Any) -> bool:
     """Search as the command line says; whether a trial has failed."""
     if importlib.util.find_spec("optuna") is None:
-        raise user_error("distill-search needs Optuna", "write pip install 'distill-run[search]'")
+        raise user_error("distill-search needs Optuna", "write pip install optuna")
     extra_dir: Path | None = arguments.config_dir
     _check_arguments(arguments)
     if extra_dir is not None:

@@ -49,7 +49,7 @@ class SweepProgress:
         paths = self.directory.glob("*/status.json")
         self.ended = {path.parent.name: "completed" for path in paths if _read(path)["status"] == "completed"}
         earlier = f", {len(self.ended)} of them completed earlier" if self.ended else ""
-        count = "" if self.num_points is None else f"{self.num_points} points "
+        count = "" if self.num_points is None else f"{self.num_points} point{'' if self.num_points == 1 else 's'} "
         return f"sweep: {count}in {shown_path(self.directory)}{earlier}"
 
     def _watch(self, display: SweepDisplay, finished: threading.Event) -> None:

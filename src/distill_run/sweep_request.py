@@ -127,7 +127,7 @@ def _recorded(folder: Path, request: Request) -> Iterator[Path]:
     write_json(folder / RECORD, {**record, "completed": False})
     yield folder
     statuses = [json.loads(path.read_text())["status"] for path in folder.rglob("status.json")]
-    write_json(folder / RECORD, {**record, "completed": set(statuses) == {"completed"}})
+    write_json(folder / RECORD, {**record, "completed": set(statuses) <= {"completed", "pruned"}})
 
 
 @contextmanager

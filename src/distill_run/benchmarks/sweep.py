@@ -9,6 +9,7 @@ the validation split after each epoch and on the test split at the end.
 """
 
 import argparse
+import json
 import subprocess
 import sys
 import tempfile
@@ -97,13 +98,18 @@ def _write_arrays(settings: Any, folder: Path, path: Path) -> None:
 
 
 def time_ours(folder: Path, overrides: list[str]) -> dict[str, float]:
-    """Seconds of the whole command."""
+    """Seconds of the whole command: of the trainings, and what is left."""
     swept = [f"mode.temperature={','.join(map(str, TEMPERATURES))}", f"mode.alpha={','.join(map(str, ALPHAS))}"]
     places = [f"store_dir={folder / 'store'}", f"hydra.sweep.dir={folder / 'sweep'}"]
     program = "from distill_run.cli import main; main()"
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", program, "-m", *overrides, *swept, *places], check=True)
-    return {"the whole sweep": time.perf_counter() - start}
+    total = time.perf_counter() - start
+    reports = [json.loads(path.read_text()) for path in sorted((folder / "sweep").glob("*/report.json"))]
+    students = sum(report["student"]["train_seconds"] for report in reports)
+    parts = {stage: reports[0][stage]["train_seconds"] for stage in ("teacher", "baseline")}
+    parts[f"logit bank and {len(reports)} students"] = students
+    return {**parts, "start, preparation and reports": total - sum(parts.values())}
 
 
 if __name__ == "__main__":

@@ -16,11 +16,10 @@ from distill_run.store import canonical
 
 FORMAT = 1  # of report.json
 GROUPS = {"teacher", "student", "dataset", "mode"}  # config.yaml has their options under `names`
-STATUSES = ("completed", "failed", "unfinished", "unreadable")
+STATUSES = ("completed", "pruned", "failed", "unfinished", "unreadable")
 UNFINISHED = {
     "running": "still running, or killed without a word",
     "interrupted": "interrupted; resume= takes it up again",
-    "pruned": "pruned: the sweep gave it up",
 }
 
 
@@ -163,6 +162,8 @@ def _read_status(path: Path) -> tuple[str, str | None]:
     status = content.get("status")
     if status == "completed":
         return status, None
+    if status == "pruned":
+        return status, "the search gave it up: others were better after as many epochs"
     if status == "failed":
         return status, str(content.get("error") or "it does not say why")
     if isinstance(status, str) and status in UNFINISHED:

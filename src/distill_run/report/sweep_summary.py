@@ -24,7 +24,7 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> dict[str, Any]:
 
     {"format": 1, "directories": [absolute paths], "keys": [...], "replicate_keys": [...],
      "datasets" | "teachers" | "students": [names],
-     "counts": {"completed", "failed", "unfinished", "unreadable"},
+     "counts": {"completed", "pruned", "failed", "unfinished", "unreadable"},
      "settings": [ranked, the recommended one first:
          {"values": {key: value}, "runs": [ids], "replicates": how many completed, "asked": how many there should be,
           <figure>: {"count", "mean", "sd", "low", "high"} | null, ...}],
