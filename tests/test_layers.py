@@ -13,7 +13,7 @@ from sweeps import write_run
 
 ROOT = Path(distill_run.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-ENTRY = {"cli", "config", "run", "preflight", "explain", "help", "sweep_request", "search_space"}
+ENTRY = {"cli", "config", "run", "preflight", "explain", "help", "sweep_request", "search_space", "search_command"}
 WITHOUT_TORCH = [
     *("cli", "config", "preflight", "explain", "help", "schema", "accept", "errors", "store", "console"),
     *("sweep_request", "sweep_progress", "report_command", "search_command", "search_space", "store_command"),

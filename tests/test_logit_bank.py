@@ -63,7 +63,7 @@ def weights_of(report: Report) -> dict[str, Tensor]:
     return weights
 
 
-@pytest.mark.parametrize("batch_size", [2, 33, 5000])
+@pytest.mark.parametrize("batch_size", [7, 33, 5000])
 def test_each_image_gets_its_own_logits_in_every_view_and_batch_size(tmp_path: Path, batch_size: int) -> None:
     bench = make_bench(tmp_path, f"training.student.batch_size={batch_size}")
     banked, live, batches = banked_and_live(bench)
@@ -206,6 +206,7 @@ def test_a_damaged_view_is_made_again_and_that_is_said(tmp_path: Path, capsys: p
     torch.testing.assert_close(weights_of(second), weights_of(first), rtol=0, atol=0)
 
 
+@pytest.mark.slow
 def test_several_processes_share_one_teacher_and_one_bank(tmp_path: Path) -> None:
     alone = tiny_run(tmp_path, name="alone", store="own")
     program = (

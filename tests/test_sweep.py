@@ -255,6 +255,7 @@ def test_progress_is_told_from_files(tmp_path: Path, capsys: Output) -> None:
     assert progress.ended == {"0": "completed", "2": "failed", "1": "pruned", "10": "completed"}
 
 
+@pytest.mark.slow
 def test_several_points_at_once_share_threads_teacher_and_display(command: Command, tmp_path: Path) -> None:
     swept = ["mode.temperature=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
     done = command("-m", *TINY, *swept)
@@ -267,6 +268,7 @@ def test_several_points_at_once_share_threads_teacher_and_display(command: Comma
     assert (tmp_path / "sweep" / "sweep.html").is_file()
 
 
+@pytest.mark.slow
 def test_two_sweeps_at_once_share_a_store_and_one_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
     arguments = [COMMAND, "-m", *TINY, "training.student.epochs=3", "mode.temperature=1,2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, ValueType
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -27,9 +27,7 @@ def parse(overrides: list[str]) -> list[Override]:
 def _parse_one(text: str) -> Override:
     try:
         (override,) = OverridesParser.create().parse_overrides([text])
-        if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP:
-            list(override.sweep_string_iterator())  # refuses a range with a step of 0
-    except (HydraException, ValueError) as error:
+    except HydraException as error:
         raise user_error(f"{text} cannot be read", "write key=value, and quote special characters") from error
     return override
 
@@ -38,6 +36,14 @@ def text_of(override: Override) -> str:
     """The override as it was typed."""
     assert override.input_line is not None
     return override.input_line
+
+
+def values_of(override: Override) -> list[str]:
+    """The values that a swept override goes through, as they are typed."""
+    try:
+        return list(override.sweep_string_iterator())
+    except ValueError as error:
+        raise user_error(f"{text_of(override)} cannot be read: {error}", "write its values, as in 1,2,4") from error
 
 
 def keys_of(node: DictConfig) -> list[str]:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill_run.config import check, compose_config
 from distill_run.errors import Mistake, UserError, gather, show, user_error
-from distill_run.explain import COMPOSITION_ERRORS, explain, keys_of, parse, text_of
+from distill_run.explain import COMPOSITION_ERRORS, explain, keys_of, parse, text_of, values_of
 from distill_run.schema import Settings
 
 # What a resumed run may find elsewhere than the interrupted one did.
@@ -116,7 +116,7 @@ def _points(parsed: list[Override]) -> Iterator[list[str]]:
     """The command line without its sweeps, then each swept value in turn."""
     fixed = [text_of(override) for override in parsed if not override.is_sweep_override()]
     choices = [
-        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        [f"{override.get_key_element()}={value}" for value in values_of(override)]
         for override in parsed
         if override.is_discrete_sweep() and override.value_type is not ValueType.GLOB_CHOICE_SWEEP
     ]

@@ -20,7 +20,7 @@ from hydra.core.override_parser.types import ValueType
 from distill_run.build import folder_hash
 from distill_run.config import command_line, compose_config
 from distill_run.errors import UserError, user_error
-from distill_run.explain import COMPOSITION_ERRORS, explain, parse, text_of
+from distill_run.explain import COMPOSITION_ERRORS, explain, parse, text_of, values_of
 from distill_run.schema import Settings
 from distill_run.store import fingerprint, write_json
 
@@ -58,7 +58,7 @@ def count_points(overrides: list[str]) -> int | None:
     swept = [override for override in parse(overrides) if override.is_sweep_override()]
     if any(override.value_type is ValueType.GLOB_CHOICE_SWEEP for override in swept):
         return None
-    return math.prod(len(list(override.sweep_string_iterator())) for override in swept)
+    return math.prod(len(values_of(override)) for override in swept)
 
 
 def completed_accuracy(run_dir: Path) -> float | None:
