@@ -219,6 +219,10 @@ def test_a_plain_state_dict_is_a_teacher_too(tmp_path: Path, tiny_report: Report
     torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "plain.pt")
     report = tiny_run(tmp_path, f"teacher_checkpoint={tmp_path / 'plain.pt'}")
     assert report.summary["teacher"]["selected"]["test"] == tiny_report.summary["teacher"]["selected"]["test"]
+    # The normalisation is the configuration's: with another, it is another teacher, whose logits are others.
+    other = tiny_run(tmp_path, f"teacher_checkpoint={tmp_path / 'plain.pt'}", "dataset.mean=[0.1]", name="other")
+    assert other.summary["teacher"]["fingerprint"] != report.summary["teacher"]["fingerprint"]
+    assert len(list((tmp_path / "store" / "logits").iterdir())) == 2
 
 
 def test_a_teacher_with_weights_that_are_no_numbers_is_refused(tmp_path: Path, tiny_report: Report) -> None:

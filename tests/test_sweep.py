@@ -256,7 +256,7 @@ def test_progress_is_told_from_files(tmp_path: Path, capsys: Output) -> None:
 
 
 @pytest.mark.slow
-def test_several_points_at_once_share_threads_teacher_and_display(command: Command, tmp_path: Path) -> None:
+def test_several_points_at_once_share_a_teacher_and_a_display(command: Command, tmp_path: Path) -> None:
     swept = ["mode.temperature=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
     done = command("-m", *TINY, *swept)
     assert done.returncode == 0, done.stderr

@@ -15,7 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from distill_run.config import command_line, config_dir, offer_roles, own_folder_overrides, register
-from distill_run.errors import Mistake, UserError, tell
+from distill_run.errors import Mistake, UserError, leave, tell
 from distill_run.help import help_page
 from distill_run.preflight import preflight, read_command, resumed_config
 from distill_run.sweep_request import (
@@ -30,25 +30,17 @@ from distill_run.sweep_request import (
 )
 from distill_run.units import shown_path
 
-INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
-
 failures: list[UserError] = []
 
 
 def main() -> NoReturn:
     """Run the command line in sys.argv; exits with 0, with 1 after a mistake, with 130 after an interruption."""
     register()
-    try:
-        _run_command()
-    except UserError as error:
-        tell(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    sys.exit(1 if failures else 0)
+    leave(_run_command)
 
 
-def _run_command() -> None:
+def _run_command() -> bool:
+    """Do what the command line says; whether all runs have succeeded."""
     parser = get_args_parser()
     args, unknown = parser.parse_known_intermixed_args()
     options = [word for word in sys.argv[1:] if word not in args.overrides]
@@ -63,7 +55,7 @@ def _run_command() -> None:
         own_overrides = own_folder_overrides(extra_dir)
     if args.help:
         sys.stdout.write(help_page())
-        return
+        return True
     overrides, has_preset = expand_presets(args.overrides, extra_dir)
     multirun = args.multirun or has_preset
     if has_preset and not args.multirun:
@@ -77,14 +69,18 @@ def _run_command() -> None:
         job()
     elif multirun:
         settings = preflight(overrides, extra_dir, multirun)
-        _run_sweep(Request.of(command_line(["-m", *overrides], args.config_dir), settings, extra_dir), overrides)
+        return _run_sweep(Request.of(command_line(["-m", *overrides], args.config_dir), settings, extra_dir), overrides)
     else:
         preflight(overrides, extra_dir, multirun)
         job()
+    return not failures
 
 
-def _run_sweep(request: Request, overrides: list[str]) -> None:
-    """Run all points that are not completed yet, tell how they go, and write the sweep's report, however it ends."""
+def _run_sweep(request: Request, overrides: list[str]) -> bool:
+    """Run all points that are not completed yet, tell how they go, and write the sweep's report, however it ends.
+
+    Returns whether none has failed.
+    """
     from distill_run.console import Console  # here, so that help and mistakes are told without rich
     from distill_run.report.sweep_pages import write_sweep_report
     from distill_run.sweep_progress import SweepProgress
@@ -104,8 +100,7 @@ def _run_sweep(request: Request, overrides: list[str]) -> None:
         finally:
             if progress.ended:
                 console.settings(write_sweep_report([folder], folder), shown_path(folder))
-    if "failed" in progress.ended.values():
-        sys.exit(1)
+    return "failed" not in progress.ended.values()
 
 
 def _not_an_option(option: str, values: list[str]) -> Mistake:

@@ -2,9 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
+
+INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
 
 
 class Mistake(NamedTuple):
@@ -70,6 +72,21 @@ def show(value: object) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
+
+
+def leave(command: Callable[[], bool]) -> NoReturn:
+    """Run a command and end the program: with 0 where it returns true, otherwise 1; with 130 after an interruption.
+
+    A mistake is told, and ends it with 1.
+    """
+    try:
+        is_well = command()
+    except UserError as error:
+        tell(error)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    sys.exit(0 if is_well else 1)
 
 
 def tell(error: UserError) -> None:

@@ -12,7 +12,6 @@ import dataclasses
 import importlib.util
 import logging
 import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from distill_run import accept
 from distill_run.arguments import Parser
 from distill_run.config import command_line, compose_config, offer_roles, register
 from distill_run.console import Console
-from distill_run.errors import Mistake, PrunedError, UserError, gather, tell, user_error
+from distill_run.errors import Mistake, PrunedError, UserError, gather, leave, user_error
 from distill_run.explain import COMPOSITION_ERRORS, explain, parse, text_of
 from distill_run.preflight import preflight
 from distill_run.report.sweep_pages import write_sweep_report
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from optuna import Study, Trial
 
 STUDY = "study.db"
-INTERRUPTED = 130
 STARTUP_TRIALS = 5  # that are run to their end before any is given up
 WARMUP_EPOCHS = 1  # after which none is given up yet
 MAX_SEED = 2**32  # of a sampler
@@ -53,14 +51,7 @@ MAX_SEED = 2**32  # of a sampler
 def main() -> NoReturn:
     """Run the command line in sys.argv; exits as distill-run does."""
     register()
-    try:
-        has_failures = _search(_arguments().parse_intermixed_args())
-    except UserError as error:
-        tell(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    sys.exit(1 if has_failures else 0)
+    leave(lambda: _search(_arguments().parse_intermixed_args()))
 
 
 def _arguments() -> Parser:
@@ -78,7 +69,7 @@ def _arguments() -> Parser:
 
 
 def _search(arguments: Any) -> bool:
-    """Search as the command line says; whether a trial has failed."""
+    """Search as the command line says; whether no trial has failed."""
     if importlib.util.find_spec("optuna") is None:
         raise user_error("distill-search needs Optuna", "write pip install optuna")
     extra_dir: Path | None = arguments.config_dir
@@ -177,7 +168,7 @@ class Search:
     def run(self, command: str) -> bool:
         """Run the trials that are left, tell how they go, and write the report, however it ends.
 
-        Returns whether one has failed. `command` is what goes on with the search after an interruption.
+        Returns whether none has failed. `command` is what goes on with the search after an interruption.
         """
         console = Console()
         progress = SweepProgress(self.folder, self.num_trials, list(self.spaces), console)
@@ -192,7 +183,7 @@ class Search:
         finally:
             if progress.ended:
                 console.settings(write_sweep_report([self.folder], self.folder), shown_path(self.folder))
-        return "failed" in progress.ended.values()
+        return "failed" not in progress.ended.values()
 
     def open_study(self) -> "Study":
         """The study in the folder's sqlite file; trials that a killed process was running are queued again."""

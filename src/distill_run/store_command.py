@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
@@ -22,11 +21,10 @@ from filelock import FileLock, Timeout
 from distill_run.arguments import Parser
 from distill_run.config import compose_config
 from distill_run.console import Console
-from distill_run.errors import UserError, tell, user_error
+from distill_run.errors import leave, user_error
 from distill_run.store import LOCKS, META, RUNS, SHOWN_NAME, damage, damaged_parts, read_meta
 from distill_run.units import age, quantity
 
-INTERRUPTED = 130
 NAME = re.compile(r"[0-9a-f]{64}")
 WORKING = re.compile(rf"\.({NAME.pattern})-\w+")  # a folder in which an entry is made
 NOT_A_RECORD = (ValueError, LookupError, TypeError)  # what a JSON file of another content leads to
@@ -52,14 +50,7 @@ class Entry:
 
 def main() -> NoReturn:
     """Run the command line in sys.argv; exits with 0, with 1 after a mistake or where an entry is damaged."""
-    try:
-        is_sound = _run_command()
-    except UserError as error:
-        tell(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    sys.exit(0 if is_sound else 1)
+    leave(_run_command)
 
 
 def _run_command() -> bool:

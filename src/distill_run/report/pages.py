@@ -28,6 +28,7 @@ def _content(findings: Findings) -> dict[str, Any]:
     return {
         "summary": findings.summary,
         "title": facts.title(findings),
+        "conclusion": findings.summary["conclusion"],
         "labels": facts.labels(findings),
         "tiles": facts.tiles(findings),
         "answers": facts.answers(findings),

@@ -36,6 +36,7 @@ def _write_pages(content: Mapping[str, Any], output: Path) -> None:
     shown = {
         "content": content,
         "title": sweep_facts.title(content),
+        "conclusion": content["conclusion"],
         "labels": sweep_facts.labels(content),
         "tiles": sweep_facts.tiles(content),
         "answers": answers(content),

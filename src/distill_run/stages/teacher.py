@@ -16,7 +16,7 @@ from distill_run.objectives.base import Outputs
 from distill_run.stages.entry import obtain
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.training import Bench, Trained, make_network, plan_alone
-from distill_run.store import file_hash
+from distill_run.store import file_hash, fingerprint
 
 
 class LiveTeacher:
@@ -62,17 +62,25 @@ def obtain_teacher(bench: Bench) -> Trained:
 
 
 def _from_checkpoint(path: Path, bench: Bench) -> Trained:
-    network, name, classes = load_teacher(path, bench)
+    network, node, name, classes = load_teacher(path, bench)
     if classes not in (None, bench.dataset.classes):
         bench.console.warn("the teacher's classes are named differently from the dataset's; is their order the same?")
     logits = predict(network, bench.dataset.test)
     val_logits = predict(network, bench.dataset.val)
+    inputs = {
+        "file": file_hash(path),
+        # A plain state dict takes these from the configuration.
+        "architecture": node,
+        "mean": network.mean.flatten().tolist(),
+        "std": network.std.flatten().tolist(),
+        "code": bench.builder.code_hash(node),
+    }
     figures = {"epoch": None, "val": measure(val_logits, bench.dataset.val.targets.cpu())}
     return Trained(
         stage="teacher",
         name=name,
         network=network,
-        fingerprint=file_hash(path),
+        fingerprint=fingerprint(inputs),
         selected=figures,
         last=figures,
         selected_test_logits=logits,
@@ -88,8 +96,8 @@ def _from_checkpoint(path: Path, bench: Bench) -> Trained:
     )
 
 
-def load_teacher(path: Path, bench: Bench) -> tuple[Network, str, tuple[str, ...] | None]:
-    """The network in `path`, on the bench's device, its name, and the names of its classes where the file has them.
+def load_teacher(path: Path, bench: Bench) -> tuple[Network, dict[str, Any], str, tuple[str, ...] | None]:
+    """The network in `path`, on the bench's device, its node of YAML, its name, and its classes where they are known.
 
     A file of this program's brings its architecture; anything else must be a state dict of `teacher=`. Raises
     UserError that names what does not fit: classes, image shape, tensors.
@@ -97,16 +105,16 @@ def load_teacher(path: Path, bench: Bench) -> tuple[Network, str, tuple[str, ...
     content = checkpoint.load(path)
     if checkpoint.is_network(content):
         _check_shape(content, path, bench)
-        network, name = checkpoint.rebuild(content, bench.builder), content["name"]
+        network, node, name = checkpoint.rebuild(content, bench.builder), content["architecture"], content["name"]
         classes = tuple(content["classes"])
     else:
-        name, classes = bench.settings.names.teacher, None
-        network = make_network(bench.settings.teacher, "teacher", 0, bench)
+        node, name, classes = bench.settings.teacher, bench.settings.names.teacher, None
+        network = make_network(node, "teacher", 0, bench)
         checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
     tensors = network.state_dict().values()
     if not all(tensor.isfinite().all() for tensor in tensors):
         raise user_error(f"teacher_checkpoint={path} has weights that are not finite", "train that teacher again")
-    return bench.device.place(network).eval(), name, classes
+    return bench.device.place(network).eval(), node, name, classes
 
 
 def _check_shape(content: dict[str, Any], path: Path, bench: Bench) -> None:
