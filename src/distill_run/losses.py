@@ -4,9 +4,10 @@ N is the batch, K the number of classes. Logits are outputs before softmax; targ
 """
 
 import torch.nn.functional as F
-from torch import Tensor, finfo, float32, promote_types
+from torch import Tensor, cat, finfo, float32, promote_types
+from torch.nn.functional import one_hot
 
-from distill_run.accept import BELOW_ONE, POSITIVE, one_of
+from distill_run.accept import BELOW_ONE, INSIDE_UNIT, POSITIVE, one_of
 
 DIVERGENCES = ("forward", "reverse", "jensen_shannon")
 
@@ -49,6 +50,90 @@ def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, label_smoot
     """
     BELOW_ONE.check("label_smoothing", label_smoothing)
     return cross_entropy(student_logits, teacher_logits.argmax(dim=1), label_smoothing)
+
+
+def decoupled_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    targets: Tensor,
+    temperature: float,
+    target_weight: float,
+    non_target_weight: float,
+) -> Tensor:
+    """target_weight * TCKD + non_target_weight * NCKD, times temperature squared, averaged over the batch, in nats.
+
+    TCKD is the divergence of the two-way distributions (target class, all others), NCKD that of the distributions
+    among the other classes; with weights 1 and 1 - p, p the teacher's probability of the target, their sum is
+    KL(teacher || student). Source: Zhao et al., "Decoupled Knowledge Distillation", 2022, equations 6 and 7. Logits are
+    (N, K) with K of at least 2, targets (N,); no gradient flows to the teacher.
+    """
+    POSITIVE.check("temperature", temperature)
+    student, teacher = (
+        _split_off_target(F.log_softmax(_wide(logits) / temperature, dim=1), targets)
+        for logits in (student_logits, teacher_logits.detach())
+    )
+    target_part = kl_divergence(teacher[0], student[0])
+    non_target_part = kl_divergence(teacher[1], student[1])
+    return temperature**2 * (target_weight * target_part + non_target_weight * non_target_part)
+
+
+def _split_off_target(log_p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of (target, any other) (N, 2), and of the others among themselves (N, K - 1)."""
+    num_samples, num_classes = log_p.shape
+    is_other = ~one_hot(targets, num_classes).bool()
+    others = log_p[is_other].view(num_samples, num_classes - 1)
+    log_rest = others.logsumexp(dim=1, keepdim=True)
+    return cat([log_p.gather(1, targets.unsqueeze(1)), log_rest], dim=1), others - log_rest
+
+
+def correlation_loss(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float, inter_weight: float, intra_weight: float
+) -> Tensor:
+    """Pearson's distance of the softened probabilities of each sample and of each class, times temperature squared.
+
+    inter_weight * (1 - mean over samples of the correlation across the classes) + intra_weight * (1 - mean over classes
+    of the correlation across the batch). Source: Huang et al., "Knowledge Distillation from A Stronger Teacher"
+    (DIST), 2022, equations 8 to 10. Logits are (N, K); returns a scalar from 0 to 2 * (both weights) * temperature^2.
+    """
+    POSITIVE.check("temperature", temperature)
+    student, teacher = (
+        F.softmax(_wide(logits) / temperature, dim=1) for logits in (student_logits, teacher_logits.detach())
+    )
+    between_classes = 1 - _correlation(student, teacher).mean()
+    within_classes = 1 - _correlation(student.T, teacher.T).mean()
+    return temperature**2 * (inter_weight * between_classes + intra_weight * within_classes)
+
+
+def _correlation(left: Tensor, right: Tensor) -> Tensor:
+    """Pearson's correlation of the rows of two matrices; 0 for a row without any variation."""
+    left, right = (rows - rows.mean(dim=1, keepdim=True) for rows in (left, right))
+    return F.cosine_similarity(left, right, dim=1, eps=1e-8)
+
+
+def virtual_teacher_loss(
+    student_logits: Tensor, targets: Tensor, temperature: float, correct_probability: float
+) -> Tensor:
+    """temperature^2 * KL(virtual teacher || student), both softened: a teacher by design, which is always right.
+
+    It gives `correct_probability` to the target and the same share of the rest to every other class. Source: Yuan et
+    al., "Revisiting Knowledge Distillation via Label Smoothing Regularization" (Tf-KD_reg), 2020, equations 9 and 10.
+    """
+    INSIDE_UNIT.check("correct_probability", correct_probability)
+    num_classes = student_logits.shape[1]
+    wanted = one_hot(targets, num_classes).to(promote_types(student_logits.dtype, float32))
+    rest = (1 - correct_probability) / (num_classes - 1)
+    designed = wanted * correct_probability + (1 - wanted) * rest
+    return soft_target_loss(student_logits, designed.log(), temperature)
+
+
+def standardized(logits: Tensor) -> Tensor:
+    """Each row of logits (N, K) with mean 0 and standard deviation 1 (that of the population).
+
+    Source: Sun et al., "Logit Standardization in Knowledge Distillation", 2024, algorithm 1.
+    """
+    logits = _wide(logits)
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return centred / (centred.std(dim=1, keepdim=True, correction=0) + 1e-7)
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -12,12 +12,17 @@ from distill_run.data.views import Views, fold
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples `indices` (N,) of the training split, as images (N, C, H, W) in 0..1 of one view, with targets (N,)."""
+    """Samples `indices` (N,) of the training split, as images (N, C, H, W) in 0..1 of one view, with targets (N,).
+
+    `epoch` (from 1) and `step` (from 0) say when they are served.
+    """
 
     indices: Tensor
     images: Tensor
     targets: Tensor
     view: int
+    epoch: int = 1
+    step: int = 0
 
 
 class Batches:
@@ -53,4 +58,4 @@ class Batches:
         view = epoch - 1 if self.num_views is None else (epoch - 1) % self.num_views
         for step in range(first_step, self.num_steps):
             indices = order[step * self.batch_size : (step + 1) * self.batch_size]
-            yield Batch(indices, self.views.render(indices, view), self.split.targets[indices], view)
+            yield Batch(indices, self.views.render(indices, view), self.split.targets[indices], view, epoch, step)

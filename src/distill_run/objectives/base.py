@@ -1,44 +1,79 @@
-"""The contract between an objective and the training loop."""
+"""The contract between an objective, the networks and the training loop."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
 from torch import Tensor, nn
 
+from distill_run.accept import FRACTION
 from distill_run.data.batches import Batch
+
+Needs = Literal["nothing", "logits", "features"]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network says of a batch: `logits` (N, K)."""
+    """What a network says of a batch: `logits` (N, K), and by name the features at the points that were asked for.
+
+    Features are maps (N, C, H, W) or vectors (N, C).
+    """
 
     logits: Tensor
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What an objective is fitted to: the shapes of one sample's features, point by point, and the training set.
+
+    `student` and `teacher` hold (C, H, W) or (C,) in the order of the objective's points. `targets` (M,) are those of
+    the training split, of `num_classes`; `seed` is that of the student's training.
+    """
+
+    student: list[tuple[int, ...]]
+    teacher: list[tuple[int, ...]]
+    targets: Tensor
+    num_classes: int
+    seed: int
 
 
 class Objective(nn.Module, ABC):
-    """A loss over a batch, with parameters of its own where it needs them.
+    """A distillation term with the weights that it and the task's cross-entropy have in the loss.
 
-    `needs` is what it asks of the teacher: "nothing" (then `teacher_outputs` is None) or "logits".
+    `needs` is what it asks of the teacher: "nothing" (then the teacher's outputs are None), "logits", or "features",
+    which it names in `student_points` and `teacher_points`: names of models/features.py, as in "stage-1" and "stages";
+    once it is fitted to a pair, the points themselves. `warmup_epochs` is the time in which its weight rises from 0.
+    Where `standardize_logits` is set, the logits of both networks come standardised.
     """
 
-    needs: ClassVar[Literal["nothing", "logits"]]
+    needs: Needs = "logits"
+    part: str = "distillation"  # what the record calls the term
+    task_weight: float = 1.0
+    weight: float = 1.0
+    warmup_epochs: float = 0
+    standardize_logits: bool = False
+    student_points: list[str]
+    teacher_points: list[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.student_points, self.teacher_points = [], []
+
+    def weigh(self, alpha: float) -> None:
+        """Take the weight alpha, and leave 1 - alpha to the task's cross-entropy."""
+        FRACTION.check("alpha", alpha)
+        self.task_weight, self.weight = 1 - alpha, alpha
+
+    def fit_to(self, pair: Pair) -> None:  # noqa: B027 - most objectives have nothing to fit
+        """Make the parameters whose shapes follow from the pair; raises UserError where it cannot be paired."""
 
     @abstractmethod
-    def losses(
-        self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to minimise and its named parts, unweighted, for the record."""
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+        """The distillation term of a batch, a scalar, without its weight."""
 
-
-def mix(cross_entropy: Tensor, distillation: Tensor, alpha: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """(1 - alpha) * cross_entropy + alpha * distillation, and the two parts; what `Objective.losses` returns.
-
-    At alpha 0 and 1 the other term is left out exactly, so that nothing of it reaches a gradient.
-    """
-    parts = {"cross_entropy": cross_entropy, "distillation": distillation}
-    if alpha == 0:
-        return cross_entropy, parts
-    if alpha == 1:
-        return distillation, parts
-    return (1 - alpha) * cross_entropy + alpha * distillation, parts
+    def features(self, student: Outputs, teacher: Outputs) -> Iterator[tuple[Tensor, Tensor]]:
+        """The features of student and teacher at each pair of points; no gradient flows to the teacher."""
+        for ours, theirs in zip(self.student_points, self.teacher_points, strict=True):
+            yield student.features[ours], teacher.features[theirs].detach()

@@ -1,37 +1,32 @@
 """Hard targets: the teacher's decision."""
 
-from typing import ClassVar, Literal, final
+from typing import final
 
 from torch import Tensor
 
-from distill_run.accept import BELOW_ONE, FRACTION
+from distill_run.accept import BELOW_ONE, FLAG
 from distill_run.data.batches import Batch
-from distill_run.losses import cross_entropy, hard_target_loss
-from distill_run.objectives.base import Objective, Outputs, mix
+from distill_run.losses import hard_target_loss
+from distill_run.objectives.base import Objective, Outputs
 
 
 @final
 class HardTargets(Objective):
     """(1 - alpha) * cross-entropy with the targets + alpha * cross-entropy with the teacher's argmax.
 
-    The label smoothing is that of both cross-entropies. Source: Touvron et al., "Training data-efficient image
-    transformers", 2021, equation 3, with alpha in place of one half.
+    The label smoothing is that of the second. Source: Touvron et al., "Training data-efficient image transformers",
+    2021, equation 3, with alpha in place of one half.
     """
 
-    needs: ClassVar[Literal["nothing", "logits"]] = "logits"
-
-    def __init__(self, *, alpha: float, label_smoothing: float) -> None:
+    def __init__(self, *, alpha: float, label_smoothing: float, standardize_logits: bool) -> None:
         super().__init__()
-        FRACTION.check("alpha", alpha)
+        self.weigh(alpha)
         BELOW_ONE.check("label_smoothing", label_smoothing)
-        self.alpha = alpha
+        FLAG.check("standardize_logits", standardize_logits)
         self.label_smoothing = label_smoothing
+        self.standardize_logits = standardize_logits
 
-    def losses(
-        self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
         """See Objective."""
-        assert teacher_outputs is not None
-        task = cross_entropy(student_outputs.logits, batch.targets, self.label_smoothing)
-        distillation = hard_target_loss(student_outputs.logits, teacher_outputs.logits, self.label_smoothing)
-        return mix(task, distillation, self.alpha)
+        assert teacher is not None
+        return hard_target_loss(student.logits, teacher.logits, self.label_smoothing)

@@ -1,32 +1,32 @@
-"""No teacher: cross-entropy alone."""
+"""No teacher: cross-entropy alone, with a label smoothing of its own."""
 
-from typing import ClassVar, Literal, final
+from typing import final
 
 from torch import Tensor
 
 from distill_run.accept import BELOW_ONE
 from distill_run.data.batches import Batch
 from distill_run.losses import cross_entropy
-from distill_run.objectives.base import Objective, Outputs
+from distill_run.objectives.base import Needs, Objective, Outputs
 
 
 @final
 class CrossEntropy(Objective):
-    """Cross-entropy with the targets: how the teacher and the baseline train."""
+    """Cross-entropy with the targets: how the teacher and the baseline train, and the control `label_smoothing`.
 
-    needs: ClassVar[Literal["nothing", "logits"]] = "nothing"
+    Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016,
+    section 7.
+    """
+
+    needs: Needs = "nothing"
+    part = "cross_entropy"
+    task_weight = 0.0
 
     def __init__(self, *, label_smoothing: float) -> None:
         super().__init__()
         BELOW_ONE.check("label_smoothing", label_smoothing)
         self.label_smoothing = label_smoothing
 
-    def losses(
-        self,
-        batch: Batch,
-        student_outputs: Outputs,
-        teacher_outputs: Outputs | None,  # noqa: ARG002
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
         """See Objective."""
-        loss = cross_entropy(student_outputs.logits, batch.targets, self.label_smoothing)
-        return loss, {"cross_entropy": loss}
+        return cross_entropy(student.logits, batch.targets, self.label_smoothing)

@@ -1,13 +1,13 @@
 """Soft targets: the teacher's softened distribution."""
 
-from typing import ClassVar, Literal, final
+from typing import final
 
 from torch import Tensor
 
-from distill_run.accept import BELOW_ONE, FRACTION, POSITIVE, one_of
+from distill_run.accept import FLAG, POSITIVE, one_of
 from distill_run.data.batches import Batch
-from distill_run.losses import DIVERGENCES, cross_entropy, soft_target_loss
-from distill_run.objectives.base import Objective, Outputs, mix
+from distill_run.losses import DIVERGENCES, soft_target_loss
+from distill_run.objectives.base import Objective, Outputs
 
 
 @final
@@ -17,26 +17,17 @@ class SoftTargets(Objective):
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
 
-    needs: ClassVar[Literal["nothing", "logits"]] = "logits"
-
-    def __init__(self, *, temperature: float, alpha: float, divergence: str, label_smoothing: float) -> None:
+    def __init__(self, *, temperature: float, alpha: float, divergence: str, standardize_logits: bool) -> None:
         super().__init__()
+        self.weigh(alpha)
         POSITIVE.check("temperature", temperature)
-        FRACTION.check("alpha", alpha)
         one_of(*DIVERGENCES).check("divergence", divergence)
-        BELOW_ONE.check("label_smoothing", label_smoothing)
+        FLAG.check("standardize_logits", standardize_logits)
         self.temperature = temperature
-        self.alpha = alpha
         self.divergence = divergence
-        self.label_smoothing = label_smoothing
+        self.standardize_logits = standardize_logits
 
-    def losses(
-        self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
         """See Objective."""
-        assert teacher_outputs is not None
-        task = cross_entropy(student_outputs.logits, batch.targets, self.label_smoothing)
-        distillation = soft_target_loss(
-            student_outputs.logits, teacher_outputs.logits, self.temperature, self.divergence
-        )
-        return mix(task, distillation, self.alpha)
+        assert teacher is not None
+        return soft_target_loss(student.logits, teacher.logits, self.temperature, self.divergence)

@@ -1,0 +1,135 @@
+"""Features: what a network computes at named points, read by hooks that any module takes.
+
+A point is a name of the architecture's `feature_points`, or the path of one of its modules: "stages.1" is what that
+module gives, "head:input" what it is given. An architecture that names no points has them found by a dry pass.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_run.errors import user_error
+from distill_run.models.network import ImageShape, Network
+from distill_run.objectives.base import Outputs
+
+INPUT = ":input"
+STAGE = re.compile(r"stage\d+$")
+
+
+class FeatureReader:
+    """A network that gives its Outputs, with the features at `points`: places by the names to give them.
+
+    `forward` computes the network, where that is not the network itself, as when it is compiled. The hooks rest but for
+    the time of a call, and nothing is kept after it.
+    """
+
+    def __init__(
+        self, network: Network, points: Mapping[str, str], forward: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        self.forward = forward or network
+        self.points = points
+        self.values: dict[str, tuple[Tensor, int]] = {}
+        self.is_reading = False
+        for name, place in points.items():
+            module = network.architecture.get_submodule(place.removesuffix(INPUT))
+            if place.endswith(INPUT):
+                module.register_forward_pre_hook(lambda _, inputs, name=name: self._keep(name, inputs[0]))
+            else:
+                module.register_forward_hook(lambda _, __, output, name=name: self._keep(name, output))
+
+    def __call__(self, images: Tensor) -> Outputs:
+        """Logits and features, in float32, of images (N, C, H, W) in 0..1."""
+        self.is_reading = True
+        try:
+            logits = self.forward(images)
+            features = {name: self._take(name) for name in self.points}
+        finally:
+            self.is_reading = False
+            self.values.clear()
+        return Outputs(logits.float(), features)
+
+    def _keep(self, name: str, value: Any) -> None:
+        if self.is_reading:
+            self.values[name] = value, value._version
+
+    def _take(self, name: str) -> Tensor:
+        """The features at a point; raises UserError where the network has overwritten them since."""
+        value, version = self.values[name]
+        if value._version != version:
+            raise user_error(
+                f"the features at {self.points[name]} are overwritten in place by the layer that follows",
+                "choose the point after that layer, or build it with inplace=False",
+            )
+        return value.float()
+
+
+def read_shapes(network: Network, points: Mapping[str, str], shape: ImageShape) -> dict[str, tuple[int, ...]]:
+    """The shape of one sample's features at each point, (C, H, W) or (C,), found by a dry pass."""
+    outputs = dry_pass(FeatureReader(network, points), network, shape)
+    return {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
+
+
+def dry_pass(reader: FeatureReader, network: Network, shape: ImageShape) -> Outputs:
+    """The outputs for two black images, in eval mode; it leaves no trace in the network."""
+    was_training = network.training
+    network.eval()
+    with torch.no_grad():
+        outputs = reader(torch.zeros(2, shape.in_channels, *shape.image_size, device=network.mean.device))
+    network.train(was_training)
+    return outputs
+
+
+def feature_points(network: Network, shape: ImageShape) -> dict[str, str]:
+    """The names and places of the architecture's own points, or of those that a dry pass finds."""
+    own: dict[str, str] | None = getattr(network.architecture, "feature_points", None)
+    return _find_points(network, shape) if own is None else own
+
+
+def choose_points(wanted: Sequence[str], available: Mapping[str, str], network: Network, key: str) -> dict[str, str]:
+    """The points that `wanted` names, with their places: "stages" is every stage, "stage-1" the last one.
+
+    Raises UserError for a name that is neither a point nor a module of the network.
+    """
+    return {name: place for word in wanted for name, place in _points_of(word, available, network, key)}
+
+
+def _points_of(word: str, available: Mapping[str, str], network: Network, key: str) -> Iterator[tuple[str, str]]:
+    stages = [name for name in available if STAGE.match(name)]
+    from_the_end = re.fullmatch(r"stage-(\d+)", word)
+    if word == "stages" and stages:
+        yield from ((name, available[name]) for name in stages)
+    elif from_the_end and 1 <= int(from_the_end[1]) <= len(stages):
+        name = stages[-int(from_the_end[1])]
+        yield name, available[name]
+    elif word in available:
+        yield word, available[word]
+    elif word and word.removesuffix(INPUT) in dict(network.architecture.named_modules()):
+        yield word, word
+    else:
+        names = ", ".join(available)
+        raise user_error(f"{key} has no point {word}", f"choose of {names}, or the path of one of its modules")
+
+
+def _find_points(network: Network, shape: ImageShape) -> dict[str, str]:
+    """Points of a foreign architecture: the last map of each resolution, and what the last linear layer is given."""
+    architecture = network.architecture
+    finished: list[tuple[str, tuple[int, ...]]] = []
+    handles = [
+        module.register_forward_hook(lambda _, __, output, path=path: finished.append((path, _shape_of(output))))
+        for path, module in architecture.named_modules()
+        if path
+    ]
+    dry_pass(FeatureReader(network, {}), network, shape)
+    for handle in handles:
+        handle.remove()
+    maps = {size[2:]: path for path, size in finished if len(size) == 4 and min(size[2:]) > 1}
+    points = {f"stage{number}": path for number, path in enumerate(maps.values(), start=1)}
+    linear = [path for path, module in architecture.named_modules() if isinstance(module, nn.Linear)]
+    return {**points, "pooled": f"{linear[-1]}{INPUT}"} if linear else points
+
+
+def _shape_of(output: Any) -> tuple[int, ...]:
+    return tuple(output.shape) if isinstance(output, Tensor) else ()

@@ -1,0 +1,48 @@
+"""Decoupled distillation: the target class and the other classes apart."""
+
+from typing import final
+
+from torch import Tensor
+
+from distill_run.accept import FLAG, NOT_NEGATIVE, POSITIVE
+from distill_run.data.batches import Batch
+from distill_run.losses import decoupled_loss
+from distill_run.objectives.base import Objective, Outputs
+
+
+@final
+class Decoupled(Objective):
+    """Cross-entropy + weight * temperature^2 * (target_weight * TCKD + non_target_weight * NCKD).
+
+    The weight rises from 0 over the first `warmup_epochs`. Source: Zhao et al., "Decoupled Knowledge Distillation",
+    2022, equation 7; the weights are the paper's alpha and beta.
+    """
+
+    def __init__(
+        self,
+        *,
+        temperature: float,
+        target_weight: float,
+        non_target_weight: float,
+        weight: float,
+        warmup_epochs: float,
+        standardize_logits: bool,
+    ) -> None:
+        super().__init__()
+        POSITIVE.check("temperature", temperature)
+        weights = {"target_weight": target_weight, "non_target_weight": non_target_weight, "weight": weight}
+        for name, value in {**weights, "warmup_epochs": warmup_epochs}.items():
+            NOT_NEGATIVE.check(name, value)
+        FLAG.check("standardize_logits", standardize_logits)
+        self.temperature = temperature
+        self.target_weight = target_weight
+        self.non_target_weight = non_target_weight
+        self.weight = weight
+        self.warmup_epochs = warmup_epochs
+        self.standardize_logits = standardize_logits
+
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+        """See Objective."""
+        assert teacher is not None
+        weights = self.target_weight, self.non_target_weight
+        return decoupled_loss(student.logits, teacher.logits, batch.targets, self.temperature, *weights)

@@ -1,0 +1,33 @@
+"""A teacher by design: a control that shows what of a gain is not the teacher's."""
+
+from typing import final
+
+from torch import Tensor
+
+from distill_run.accept import INSIDE_UNIT, POSITIVE
+from distill_run.data.batches import Batch
+from distill_run.losses import virtual_teacher_loss
+from distill_run.objectives.base import Needs, Objective, Outputs
+
+
+@final
+class VirtualTeacher(Objective):
+    """(1 - alpha) * cross-entropy + alpha * temperature^2 * KL(virtual teacher || student), both softened.
+
+    The virtual teacher gives `correct_probability` to the target. Source: Yuan et al., "Revisiting Knowledge
+    Distillation via Label Smoothing Regularization" (Tf-KD_reg), 2020, equation 10, with Hinton's temperature^2.
+    """
+
+    needs: Needs = "nothing"
+
+    def __init__(self, *, temperature: float, alpha: float, correct_probability: float) -> None:
+        super().__init__()
+        self.weigh(alpha)
+        POSITIVE.check("temperature", temperature)
+        INSIDE_UNIT.check("correct_probability", correct_probability)
+        self.temperature = temperature
+        self.correct_probability = correct_probability
+
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
+        """See Objective."""
+        return virtual_teacher_loss(student.logits, batch.targets, self.temperature, self.correct_probability)
