@@ -35,13 +35,18 @@ def option_names(directory: Path) -> list[str]:
 
 
 def offer_roles(directory: Path) -> None:
-    """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES."""
+    """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES.
+
+    Each file of conf/mode is offered as `also=`, too, which puts it under `mode.also`.
+    """
     store = ConfigStore.instance()
     for folder, groups in ROLES.items():
         for path in sorted((directory / folder).glob("*.yaml")):
             node = OmegaConf.load(path)
             for group in groups:
                 store.store(group=group, name=path.stem, node=node)
+    for path in sorted((directory / "mode").glob("*.yaml")):
+        store.store(group="also", name=path.stem, node=OmegaConf.load(path), package=f"mode.also.{path.stem}")
 
 
 def register() -> None:

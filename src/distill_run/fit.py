@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
@@ -15,8 +15,10 @@ from distill_run.device import Device
 from distill_run.errors import DivergedError, Interrupted, Mistake
 from distill_run.evaluate import measure, predict
 from distill_run.interrupt import StopRequest
+from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
-from distill_run.objectives.base import Objective, Outputs
+from distill_run.objectives.base import Outputs
+from distill_run.objectives.total import TotalLoss
 from distill_run.schedules import Schedule
 from distill_run.schema import Recipe
 from distill_run.totals import Totals
@@ -37,9 +39,10 @@ class Watcher(Protocol):
 
 
 class Trainer:
-    """Trains a network towards an objective, and remembers the epoch that was best on the validation split.
+    """Trains a network to a small loss, and remembers the epoch that was best on the validation split.
 
-    `guide` gives the teacher's outputs for a batch; None where the objective needs nothing of a teacher. All
+    `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
+    places of the network's features that the loss reads, by their names. All
     that the training depends on is a function of `seed`, epoch and step, so that `load_state` with what
     `save` was given, by a trainer built in the same way, goes on as if nothing had happened.
     """
@@ -49,8 +52,9 @@ class Trainer:
         *,
         stage: str,
         network: Network,
-        objective: Objective,
+        loss: TotalLoss,
         guide: Guide | None,
+        points: Mapping[str, str],
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         batches: Batches,
@@ -61,7 +65,7 @@ class Trainer:
     ) -> None:
         self.stage = stage
         self.network = network
-        self.objective = objective
+        self.loss = loss
         self.guide = guide
         self.optimizer = optimizer
         self.schedule = schedule
@@ -72,7 +76,7 @@ class Trainer:
         self.device = device
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
-        self.forward = torch.compile(network) if device.settings.compile else network
+        self.read = FeatureReader(network, points, torch.compile(network) if device.settings.compile else network)
         self.epoch, self.step = 1, 0  # the epoch in progress (from 1) and its next step (from 0)
         self.history: list[dict[str, Any]] = []
         self.selected: dict[str, Any] = {}
@@ -87,7 +91,7 @@ class Trainer:
         with stop.polled():
             while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
                 self.network.train()
-                self.objective.train()
+                self.loss.train()
                 start = time.perf_counter()
                 for batch in self.batches.epoch(self.epoch, first_step=self.step):
                     made = time.perf_counter()
@@ -108,9 +112,9 @@ class Trainer:
         self.device.seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step
         self._set_learning_rate()
         with self.device.autocast():
-            outputs = Outputs(self.forward(batch.images).float())
+            outputs = self.read(batch.images)
         guidance = self.guide(batch) if self.guide else None
-        loss, parts = self.objective.losses(batch, outputs, guidance)
+        loss, parts = self.loss.losses(batch, outputs, guidance)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss):  # waits for the device, which by now has the backward pass to work at
@@ -155,7 +159,7 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "network": self.network.state_dict(),
-            "objective": self.objective.state_dict(),
+            "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -168,7 +172,7 @@ class Trainer:
         """Go on where the state was taken."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.network.load_state_dict(state["network"])
-        self.objective.load_state_dict(state["objective"])
+        self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         self.scaler.load_state_dict(state["scaler"])

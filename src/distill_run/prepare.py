@@ -16,8 +16,11 @@ from distill_run.data.splits import Dataset, channel_statistics, class_counts, m
 from distill_run.device import Device, choose_device
 from distill_run.errors import gather, user_error
 from distill_run.interrupt import StopRequest
-from distill_run.models.network import ImageShape
+from distill_run.models.network import ImageShape, Network
+from distill_run.objectives.assemble import build_objectives
+from distill_run.objectives.total import TotalLoss
 from distill_run.schema import Settings
+from distill_run.stages.pairing import pair_up
 from distill_run.stages.teacher import load_teacher
 from distill_run.stages.training import Bench, make_network
 from distill_run.store import Store
@@ -68,7 +71,7 @@ def rehearse(settings: Settings) -> None:
         lambda: builder.bind(settings.dataset.source, "dataset.source"),
         lambda: builder.bind(settings.teacher, "teacher", **shape),
         lambda: builder.bind(settings.student, "student", **shape),
-        lambda: builder.build(settings.mode, "mode"),
+        lambda: build_objectives(settings.mode, builder),
     ]
     for name, recipe in recipes.items():
         key = f"training.{name}"
@@ -123,24 +126,32 @@ def _introduce(dataset: Dataset, name: str, console: Console) -> None:
 
 
 def _try_networks(bench: Bench) -> None:
-    """Pass one black image through both architectures: they must give logits for every class."""
-    keys = ["teacher", "student"]
-    if bench.settings.teacher_checkpoint is not None:
-        load_teacher(Path(bench.settings.teacher_checkpoint), bench)
-        keys.remove("teacher")
+    """Pass one black image through both architectures, and fit the mode to them: nothing is trained in vain."""
+    settings = bench.settings
+    student = _try_network("student", bench)
+    if settings.teacher_checkpoint is not None:
+        teacher = load_teacher(Path(settings.teacher_checkpoint), bench)[0]
+    else:
+        teacher = _try_network("teacher", bench)
+    loss = TotalLoss(build_objectives(settings.mode, bench.builder), settings.training.student.label_smoothing)
+    pair_up(loss, student, teacher, settings.seed, bench)
+
+
+def _try_network(key: str, bench: Bench) -> Network:
+    """A network with fresh weights, which gives logits for every class."""
     image = torch.zeros(1, bench.shape.in_channels, *bench.shape.image_size, device=bench.device.torch_device)
-    for key in keys:
-        network = make_network(getattr(bench.settings, key), key, 0, bench).eval()
-        try:
-            with torch.no_grad():
-                logits = network(image)
-        except (RuntimeError, ValueError, IndexError) as error:
-            raise user_error(
-                f"{key} cannot take images of {tuple(image.shape[1:])}: {str(error).splitlines()[0]}",
-                "its constructor is given in_channels, image_size and num_classes: let its layers follow from them",
-            ) from error
-        if tuple(logits.shape) != (1, bench.shape.num_classes):
-            raise user_error(
-                f"{key} gives outputs of shape {tuple(logits.shape)} for one image",
-                f"its forward must return logits of shape (N, {bench.shape.num_classes})",
-            )
+    network = make_network(getattr(bench.settings, key), key, 0, bench).eval()
+    try:
+        with torch.no_grad():
+            logits = network(image)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise user_error(
+            f"{key} cannot take images of {tuple(image.shape[1:])}: {str(error).splitlines()[0]}",
+            "its constructor is given in_channels, image_size and num_classes: let its layers follow from them",
+        ) from error
+    if tuple(logits.shape) != (1, bench.shape.num_classes):
+        raise user_error(
+            f"{key} gives outputs of shape {tuple(logits.shape)} for one image",
+            f"its forward must return logits of shape (N, {bench.shape.num_classes})",
+        )
+    return network

@@ -57,7 +57,6 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
     console = console or Console()
     with StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
         bench = prepare(settings, run_dir, console, stop)
-        objective = bench.builder.build(settings.mode, "mode")
         environment, saved_config = _write_record(bench)
         draw_views(make_batches(baseline_plan(bench), bench), bench.dataset.classes, run_dir / "plots" / "views.png")
         with _status(run_dir, console):
@@ -67,7 +66,7 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
             if settings.baseline:
                 networks["baseline"] = obtain_baseline(plan, curve, bench)
                 bench.metrics.extend(networks["baseline"].history)
-            networks["student"] = train_student(plan, curve, objective, networks["teacher"], bench)
+            networks["student"] = train_student(plan, curve, networks["teacher"], bench)
             bench.metrics.extend(networks["student"].history)
             write_json_lines(run_dir / "metrics.jsonl", bench.metrics)
             summary = summarise(bench.settings, bench.dataset, bench.shape, networks, console.warnings)

@@ -12,6 +12,11 @@ from distill_run.units import NONE, duration, quantity
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 SHOWN_HASH = 12
+GUIDED_BY = {
+    "logit bank": "The student was given its logits from the logit bank.",
+    "live teacher": "It ran live in every step of the student.",
+    "nothing": "The student's mode asks nothing of it.",
+}
 
 
 def title(findings: Findings) -> str:
@@ -24,8 +29,11 @@ def title(findings: Findings) -> str:
 def labels(findings: Findings) -> list[str]:
     """The run's mode with its keys, and its seed."""
     mode = findings.summary["mode"]
-    keys = [f"{key} {value}" for key, value in mode.items() if key != "name" and not key.startswith("_")]
-    return [f"mode {mode['name']}", *keys, f"seed {findings.summary['seed']}"]
+    keys = [f"{key} {value}" for key, value in mode.items() if key not in ("name", "also") and not key.startswith("_")]
+    also = [
+        f"also {name}, weight {node.get('weight', node.get('alpha'))}" for name, node in mode.get("also", {}).items()
+    ]
+    return [f"mode {mode['name']}", *keys, *also, f"seed {findings.summary['seed']}"]
 
 
 def tiles(findings: Findings) -> list[Tile]:
@@ -99,7 +107,8 @@ def _teacher_origin(findings: Findings) -> str:
     test, val = teacher["selected"]["test"]["accuracy"], teacher["selected"]["val"]["accuracy"]
     return (
         f"{teacher['architecture']} {origin}; its fingerprint begins with "
-        f"{teacher['fingerprint'][:SHOWN_HASH]}. It reaches {val:.2%} on validation and {test:.2%} on test."
+        f"{teacher['fingerprint'][:SHOWN_HASH]}. It reaches {val:.2%} on validation and {test:.2%} on test. "
+        f"{GUIDED_BY[findings.summary['guided_by']]}"
     )
 
 

@@ -57,6 +57,7 @@ def summarise(
             "content": dataset.content,
         },
         "mode": {"name": settings.names.mode, **settings.mode},
+        "guided_by": student.guided_by,
         **figures,
         "fidelity": fidelity(student.selected_test_logits, teacher.selected_test_logits),
         "gap_recovered": gap_recovered(accuracies),

@@ -1,5 +1,7 @@
 """The teacher: from the store, from a checkpoint made elsewhere, or trained now."""
 
+import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from distill_run.data.batches import Batch
 from distill_run.device import Device
 from distill_run.errors import user_error
 from distill_run.evaluate import measure, predict
+from distill_run.models.features import FeatureReader
 from distill_run.models.folding import fold_batch_norm
 from distill_run.models.network import Network
 from distill_run.objectives.base import Outputs
@@ -23,11 +26,14 @@ class LiveTeacher:
     """The frozen teacher, asked for each batch.
 
     Frozen: its parameters take no gradient and batch norm uses its running statistics, so that what it says of
-    an image depends on that image alone. It is a copy, with the batch norm folded into the convolutions.
+    an image depends on that image alone. It is a copy, with the batch norm folded into the convolutions, unless features
+    at `points` are read, which folding could change.
     """
 
-    def __init__(self, network: Network, device: Device) -> None:
-        self.network = device.place(fold_batch_norm(network.eval())).requires_grad_(False)
+    def __init__(self, network: Network, device: Device, points: Mapping[str, str] | None = None) -> None:
+        plain = copy.deepcopy(network.eval()) if points else fold_batch_norm(network.eval())
+        self.network = device.place(plain).requires_grad_(False)
+        self.read = FeatureReader(self.network, points or {})
         self.device = device
 
     @no_grad()
@@ -35,8 +41,7 @@ class LiveTeacher:
         """The teacher's outputs for the same view that the student sees."""
         assert not self.network.training
         with self.device.autocast():
-            logits: Tensor = self.network(batch.images).float()
-        return Outputs(logits)
+            return self.read(batch.images)
 
 
 def obtain_teacher(bench: Bench) -> Trained:

@@ -20,8 +20,8 @@ from distill_run.evaluate import predict
 from distill_run.fit import Guide, Trainer
 from distill_run.interrupt import StopRequest
 from distill_run.models.network import ImageShape, Network, build_network
-from distill_run.objectives.base import Objective
 from distill_run.objectives.none import CrossEntropy
+from distill_run.objectives.total import TotalLoss
 from distill_run.schema import Recipe, Settings
 from distill_run.store import Store, told_of_no_room, write_json_lines
 
@@ -64,7 +64,7 @@ class Plan:
     """One training: who is trained, how, and from which seeds: of weights, order and dropout, and of the views.
 
     `key` is where the architecture stands in the configuration, `recipe_key` where the recipe does. `inputs`
-    are what the objective depends on beyond what every training does.
+    are what the loss depends on beyond what every training does, `points` the places of the features that it reads.
     """
 
     stage: str
@@ -75,8 +75,9 @@ class Plan:
     recipe: Recipe
     seed: int
     view_seed: int
-    objective: Objective
+    loss: TotalLoss
     inputs: dict[str, Any]
+    points: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class Trained:
     """What a stage hands on: the selected network, and what was measured on the way.
 
     `selected` and `last` hold {"epoch", "val": {...}}; the epoch is None for a teacher that came trained.
-    `test_logits` (N, K) of both are in the order of the test split. `reused` says that nothing was trained.
+    `test_logits` (N, K) of both are in the order of the test split. `reused` says that nothing was trained,
+    `guided_by` what gave the student the teacher's outputs: "logit bank", "live teacher" or "nothing".
     """
 
     stage: str
@@ -103,6 +105,7 @@ class Trained:
     learning_rate: float | None
     lr_search: Curve
     reused: bool
+    guided_by: str | None = None
 
 
 def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, view_seed: int, bench: Bench) -> Plan:
@@ -117,8 +120,11 @@ def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, view_s
         recipe=recipe,
         seed=seed,
         view_seed=view_seed,
-        objective=CrossEntropy(label_smoothing=recipe.label_smoothing),
+        loss=TotalLoss(
+            {CrossEntropy.part: CrossEntropy(label_smoothing=recipe.label_smoothing)}, recipe.label_smoothing
+        ),
         inputs={},
+        points={},
     )
 
 
@@ -150,18 +156,19 @@ def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
 def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
     """A trainer at its first step; raises UserError where a component refuses its arguments."""
     network = make_network(plan.node, plan.key, plan.seed, bench)
-    objective = plan.objective.to(bench.device.torch_device)
+    loss = plan.loss.to(bench.device.torch_device)
     optimizer = bench.builder.build(
         plan.recipe.optimizer,
         f"{plan.recipe_key}.optimizer",
-        params=[*network.parameters(), *objective.parameters()],
+        params=[*network.parameters(), *loss.parameters()],
     )
     schedule = bench.builder.build(plan.recipe.schedule, f"{plan.recipe_key}.schedule", epochs=plan.recipe.epochs)
     return Trainer(
         stage=plan.stage,
         network=network,
-        objective=objective,
+        loss=loss,
         guide=guide,
+        points=plan.points,
         optimizer=optimizer,
         schedule=schedule,
         batches=make_batches(plan, bench),
