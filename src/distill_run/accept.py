@@ -52,6 +52,17 @@ def list_of(rule: Rule, words: str, least: int = 1) -> Rule:
     return Rule(lambda v: isinstance(v, list) and len(v) >= least and all(rule.accepts(item) for item in v), words)
 
 
+def one_or_several(rule: Rule) -> Rule:
+    """What `rule` accepts, or a list of such values."""
+    several = list_of(rule, "")
+    return Rule(lambda v: rule.accepts(v) or several.accepts(v), f"{rule.words}, or a list of such")
+
+
+def mapping_of(rule: Rule) -> Rule:
+    """Mappings whose values are accepted by `rule`."""
+    return Rule(lambda v: isinstance(v, dict) and all(map(rule.accepts, v.values())), f"names, each with {rule.words}")
+
+
 SEED = Rule(lambda v: _is_whole(v) and 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1")
 POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number of at least 0")
@@ -67,6 +78,7 @@ COMPONENT = Rule(
 LEARNING_RATES = list_of(POSITIVE, "a list of learning rates above 0, as in [0.003,0.01,0.03,0.1]")
 CHANNEL_MEANS = list_of(Rule(_is_number, "a number"), "a list with a number for each channel")
 CHANNEL_STDS = list_of(POSITIVE, "a list with a number above 0 for each channel")
+WEIGHTS = list_of(POSITIVE, "a list with a number above 0 for each teacher")
 WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [16,32]")
 HIDDEN_WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [512], or []", least=0)
 

@@ -18,6 +18,12 @@ ROLES = {
     "optimizer": ("training/teacher/optimizer", "training/student/optimizer"),
     "schedule": ("training/teacher/schedule", "training/student/schedule"),
 }
+# Groups of which several files may be chosen, as in 'also=[crd,sp]': each goes under a key of its own name.
+LISTS = {
+    "also": ("mode", "mode.also"),
+    "more_teachers": ("model", "more_teachers"),
+    "assistants": ("model", "assistants"),
+}
 
 
 def config_dir() -> Path:
@@ -35,18 +41,16 @@ def option_names(directory: Path) -> list[str]:
 
 
 def offer_roles(directory: Path) -> None:
-    """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES.
-
-    Each file of conf/mode is offered as `also=`, too, which puts it under `mode.also`.
-    """
+    """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES and LISTS."""
     store = ConfigStore.instance()
     for folder, groups in ROLES.items():
         for path in sorted((directory / folder).glob("*.yaml")):
             node = OmegaConf.load(path)
             for group in groups:
                 store.store(group=group, name=path.stem, node=node)
-    for path in sorted((directory / "mode").glob("*.yaml")):
-        store.store(group="also", name=path.stem, node=OmegaConf.load(path), package=f"mode.also.{path.stem}")
+    for group, (folder, key) in LISTS.items():
+        for path in sorted((directory / folder).glob("*.yaml")):
+            store.store(group=group, name=path.stem, node=OmegaConf.load(path), package=f"{key}.{path.stem}")
 
 
 def register() -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch, Batches
+from distill_run.data.draws import fold
 from distill_run.data.source import Split
-from distill_run.data.views import fold
 from distill_run.device import Device
 from distill_run.errors import DivergedError, Interrupted, Mistake
 from distill_run.evaluate import measure, predict

@@ -1,10 +1,14 @@
 """The mathematics of distillation: pure functions of tensors, computed in float32 or wider.
 
-N is the batch, K the number of classes. Logits are outputs before softmax; targets are class indices.
+N is the batch, K the number of classes. Logits are outputs before softmax; targets are class indices. A loss is
+averaged over the batch; those that read targets give each sample's (N,) with `reduction="none"`, for mixed samples.
 """
 
+import math
+from collections.abc import Sequence
+
 import torch.nn.functional as F
-from torch import Tensor, cat, finfo, float32, promote_types
+from torch import Tensor, cat, finfo, float32, promote_types, stack
 from torch.nn.functional import one_hot
 
 from distill_run.accept import BELOW_ONE, INSIDE_UNIT, POSITIVE, one_of
@@ -12,9 +16,11 @@ from distill_run.accept import BELOW_ONE, INSIDE_UNIT, POSITIVE, one_of
 DIVERGENCES = ("forward", "reverse", "jensen_shannon")
 
 
-def cross_entropy(student_logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of (N, K) logits against (N,) targets, averaged over the batch, in nats."""
-    return F.cross_entropy(_wide(student_logits), targets, label_smoothing=label_smoothing)
+def cross_entropy(
+    student_logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, reduction: str = "mean"
+) -> Tensor:
+    """Cross-entropy of (N, K) logits against (N,) targets, in nats."""
+    return F.cross_entropy(_wide(student_logits), targets, label_smoothing=label_smoothing, reduction=reduction)
 
 
 def soft_target_loss(
@@ -59,8 +65,9 @@ def decoupled_loss(
     temperature: float,
     target_weight: float,
     non_target_weight: float,
+    reduction: str = "mean",
 ) -> Tensor:
-    """target_weight * TCKD + non_target_weight * NCKD, times temperature squared, averaged over the batch, in nats.
+    """target_weight * TCKD + non_target_weight * NCKD, times temperature squared, in nats.
 
     TCKD is the divergence of the two-way distributions (target class, all others), NCKD that of the distributions
     among the other classes; with weights 1 and 1 - p, p the teacher's probability of the target, their sum is
@@ -72,8 +79,8 @@ def decoupled_loss(
         _split_off_target(F.log_softmax(_wide(logits) / temperature, dim=1), targets)
         for logits in (student_logits, teacher_logits.detach())
     )
-    target_part = kl_divergence(teacher[0], student[0])
-    non_target_part = kl_divergence(teacher[1], student[1])
+    target_part = kl_divergence(teacher[0], student[0], reduction)
+    non_target_part = kl_divergence(teacher[1], student[1], reduction)
     return temperature**2 * (target_weight * target_part + non_target_weight * non_target_part)
 
 
@@ -111,7 +118,11 @@ def _correlation(left: Tensor, right: Tensor) -> Tensor:
 
 
 def virtual_teacher_loss(
-    student_logits: Tensor, targets: Tensor, temperature: float, correct_probability: float
+    student_logits: Tensor,
+    targets: Tensor,
+    temperature: float,
+    correct_probability: float,
+    reduction: str = "mean",
 ) -> Tensor:
     """temperature^2 * KL(virtual teacher || student), both softened: a teacher by design, which is always right.
 
@@ -123,7 +134,8 @@ def virtual_teacher_loss(
     wanted = one_hot(targets, num_classes).to(promote_types(student_logits.dtype, float32))
     rest = (1 - correct_probability) / (num_classes - 1)
     designed = wanted * correct_probability + (1 - wanted) * rest
-    return soft_target_loss(student_logits, designed.log(), temperature)
+    student, teacher = (F.log_softmax(_wide(x) / temperature, dim=1) for x in (student_logits, designed.log()))
+    return temperature**2 * kl_divergence(teacher, student, reduction)
 
 
 def standardized(logits: Tensor) -> Tensor:
@@ -136,8 +148,20 @@ def standardized(logits: Tensor) -> Tensor:
     return centred / (centred.std(dim=1, keepdim=True, correction=0) + 1e-7)
 
 
-def kl_divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) of (N, K) log-probabilities, summed over classes and averaged over the batch, in nats."""
+def averaged_logits(members: Sequence[tuple[float, Tensor]], temperature: float) -> Tensor:
+    """Logits (N, K) of several networks as one's: softened, they are the weighted mean of the members' probabilities.
+
+    `members` are weights, whose sum is 1, and logits (N, K): softmax(result / temperature) is sum of weight *
+    softmax(logits / temperature).
+    """
+    softened = [F.log_softmax(_wide(logits) / temperature, dim=1) + math.log(weight) for weight, logits in members]
+    return temperature * stack(softened).logsumexp(dim=0)
+
+
+def kl_divergence(log_p: Tensor, log_q: Tensor, reduction: str = "mean") -> Tensor:
+    """KL(p || q) of (N, K) log-probabilities, summed over classes, in nats."""
+    if reduction == "none":
+        return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
 
 

@@ -16,13 +16,14 @@ from distill_run.data.splits import Dataset, channel_statistics, class_counts, m
 from distill_run.device import Device, choose_device
 from distill_run.errors import gather, user_error
 from distill_run.interrupt import StopRequest
+from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import ImageShape, Network
 from distill_run.objectives.assemble import build_objectives
-from distill_run.objectives.total import TotalLoss
 from distill_run.schema import Settings
 from distill_run.stages.pairing import pair_up
-from distill_run.stages.teacher import load_teacher
-from distill_run.stages.training import Bench, make_network
+from distill_run.stages.student import assistant_plans, baseline_plan, with_mode
+from distill_run.stages.teacher import checkpoint_paths, load_teacher, teacher_plans, teacher_weights
+from distill_run.stages.training import Bench, Plan, make_network
 from distill_run.store import Store
 
 log = logging.getLogger(__name__)
@@ -71,6 +72,8 @@ def rehearse(settings: Settings) -> None:
         lambda: builder.bind(settings.dataset.source, "dataset.source"),
         lambda: builder.bind(settings.teacher, "teacher", **shape),
         lambda: builder.bind(settings.student, "student", **shape),
+        *(partial(builder.bind, node, f"more_teachers.{n}", **shape) for n, node in settings.more_teachers.items()),
+        *(partial(builder.bind, node, f"assistants.{n}", **shape) for n, node in settings.assistants.items()),
         lambda: build_objectives(settings.mode, builder),
     ]
     for name, recipe in recipes.items():
@@ -79,8 +82,7 @@ def rehearse(settings: Settings) -> None:
             partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]),
             partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
         ]
-    if settings.teacher_checkpoint is not None:
-        checks.append(partial(checkpoint.load, Path(settings.teacher_checkpoint)))
+    checks += [partial(checkpoint.load, path) for path in checkpoint_paths(settings)]
     gather(checks)
 
 
@@ -126,21 +128,23 @@ def _introduce(dataset: Dataset, name: str, console: Console) -> None:
 
 
 def _try_networks(bench: Bench) -> None:
-    """Pass one black image through both architectures, and fit the mode to them: nothing is trained in vain."""
-    settings = bench.settings
-    student = _try_network("student", bench)
-    if settings.teacher_checkpoint is not None:
-        teacher = load_teacher(Path(settings.teacher_checkpoint), bench)[0]
-    else:
-        teacher = _try_network("teacher", bench)
-    loss = TotalLoss(build_objectives(settings.mode, bench.builder), settings.training.student.label_smoothing)
-    pair_up(loss, student, teacher, settings.seed, bench)
+    """Pass one black image through every architecture, and fit the mode to each pair: nothing is trained in vain."""
+    paths, plans = checkpoint_paths(bench.settings), teacher_plans(bench)
+    loaded = [load_teacher(path, bench)[:2] for path in paths]
+    members = [*loaded, *((_try_network(plan, bench), plan.node) for plan in plans)]
+    weights = teacher_weights(bench.settings, len(members))
+    teacher, node = members[0] if len(members) == 1 else (Ensemble([network for network, _ in members], weights), {})
+    for plan in (*assistant_plans(bench), baseline_plan(bench)):
+        _try_network(plan, bench)
+        paired, _ = pair_up(with_mode(plan, bench), teacher, node, bench)
+        teacher, node = make_network(paired.node, paired.key, 0, bench), paired.node
 
 
-def _try_network(key: str, bench: Bench) -> Network:
+def _try_network(plan: Plan, bench: Bench) -> Network:
     """A network with fresh weights, which gives logits for every class."""
+    key = plan.key
     image = torch.zeros(1, bench.shape.in_channels, *bench.shape.image_size, device=bench.device.torch_device)
-    network = make_network(getattr(bench.settings, key), key, 0, bench).eval()
+    network = make_network(plan.node, key, 0, bench).eval()
     try:
         with torch.no_grad():
             logits = network(image)

@@ -22,7 +22,13 @@ from distill_run.prepare import prepare
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
 from distill_run.report.summary import Findings, summarise
-from distill_run.stages.student import baseline_plan, find_student_rate, obtain_baseline, train_student
+from distill_run.stages.student import (
+    baseline_plan,
+    find_student_rate,
+    obtain_assistants,
+    obtain_baseline,
+    train_student,
+)
 from distill_run.stages.teacher import obtain_teacher
 from distill_run.stages.training import Bench, make_batches
 from distill_run.store import told_of_no_room, write_json, write_json_lines, write_text
@@ -61,15 +67,13 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
         draw_views(make_batches(baseline_plan(bench), bench), bench.dataset.classes, run_dir / "plots" / "views.png")
         with _status(run_dir, console):
             networks = {"teacher": obtain_teacher(bench)}
-            bench.metrics.extend(networks["teacher"].history)
+            assistants = obtain_assistants(networks["teacher"], bench)
             plan, curve = find_student_rate(bench)
             if settings.baseline:
                 networks["baseline"] = obtain_baseline(plan, curve, bench)
-                bench.metrics.extend(networks["baseline"].history)
-            networks["student"] = train_student(plan, curve, networks["teacher"], bench)
-            bench.metrics.extend(networks["student"].history)
+            networks["student"] = train_student(plan, curve, [networks["teacher"], *assistants][-1], bench)
             write_json_lines(run_dir / "metrics.jsonl", bench.metrics)
-            summary = summarise(bench.settings, bench.dataset, bench.shape, networks, console.warnings)
+            summary = summarise(bench.settings, bench.dataset, bench.shape, networks, assistants, console.warnings)
             write_json(run_dir / "report.json", summary)
             write_pages(Findings(summary, networks, bench.dataset, bench.settings, saved_config, environment, run_dir))
             console.results(summary, shown_path(run_dir), environment["command"])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import accept
-from distill_run.accept import Rule, optional, whole
+from distill_run.accept import Rule, mapping_of, one_or_several, optional, whole
 from distill_run.errors import Mistake, RejectedValueError, UserError, show
 
 Component = Annotated[dict[str, Any], accept.COMPONENT]
@@ -58,6 +58,8 @@ class Recipe:
     batch_size: Annotated[int, whole(2)]
     clip_norm: Annotated[float | None, optional(accept.POSITIVE)]
     label_smoothing: Annotated[float, accept.BELOW_ONE]
+    mixup: Annotated[float, accept.NOT_NEGATIVE]
+    cutmix: Annotated[float, accept.NOT_NEGATIVE]
     patience: Annotated[int | None, optional(whole(1))]
     lr_search: Annotated[list[float] | None, optional(accept.LEARNING_RATES)]
     lr_search_epochs: Annotated[int, whole(1)]
@@ -90,9 +92,10 @@ class Settings:
     """A whole configuration, checked."""
 
     seed: Annotated[int, accept.SEED]
-    teacher_seed: Annotated[int, accept.SEED]
+    teacher_seed: Annotated[int | list[int], one_or_several(accept.SEED)]
     baseline: Annotated[bool, accept.FLAG]
-    teacher_checkpoint: Annotated[str | None, optional(accept.TEXT)]
+    teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(accept.TEXT))]
+    teacher_weights: Annotated[list[float] | None, optional(accept.WEIGHTS)]
     resume: Annotated[str | None, optional(accept.TEXT)]
     store_dir: Annotated[str, accept.TEXT]
     logit_bank_gigabytes: Annotated[float, accept.NOT_NEGATIVE]
@@ -101,6 +104,8 @@ class Settings:
     names: Names
     dataset: DatasetSettings
     teacher: Component
+    more_teachers: Annotated[dict[str, Any], mapping_of(accept.COMPONENT)]
+    assistants: Annotated[dict[str, Any], mapping_of(accept.COMPONENT)]
     student: Component
     mode: Component
     training: TrainingSettings

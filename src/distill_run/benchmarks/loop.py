@@ -94,7 +94,7 @@ def _bench(settings: Settings, folder: Path, console: Console, stop: StopRequest
 
 def time_our_loop(bench: Bench, guide: Guide) -> float:
     """Images a second of one epoch of fit.Trainer in soft mode."""
-    objective = SoftTargets(temperature=4.0, alpha=0.5, divergence="forward", standardize_logits=False)
+    objective = SoftTargets(temperature=4.0, alpha=0.5, weight=1.0, divergence="forward", standardize_logits=False)
     loss = TotalLoss({objective.part: objective}, label_smoothing=0.0)
     trainer = make_trainer(dataclasses.replace(baseline_plan(bench), loss=loss), bench, guide)
     trainer.fit(_Nobody(), lambda state: None, bench.stop)  # noqa: ARG005

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_run.data.draws import Draws, fold
+from distill_run.data.mixing import Mixing, Mixture
 from distill_run.schema import AugmentSettings
 
 
@@ -17,12 +19,14 @@ class Views:
 
     crop_padding: pixels of black around the image, out of which a window of its size is cut. flip: a mirror
     image, half of the time. cutout: side in pixels of a square blackened at a random centre (DeVries and
-    Taylor, 2017); it may reach over the border.
+    Taylor, 2017); it may reach over the border. Where there is a `mixing`, each image is then mixed with that of its
+    partner in the same view.
     """
 
-    def __init__(self, images: Tensor, augment: AugmentSettings, seed: int) -> None:
+    def __init__(self, images: Tensor, augment: AugmentSettings, seed: int, mixing: Mixing | None = None) -> None:
         self.augment = augment
         self.seed = seed
+        self.mixing = mixing
         self.num_channels, self.height, self.width = images.shape[1:]
         padding = augment.crop_padding
         padded = pack(F.pad(images, (padding, padding, padding, padding)) if padding else images)
@@ -31,6 +35,15 @@ class Views:
 
     def render(self, indices: Tensor, view: int) -> Tensor:
         """View number `view` of the samples at `indices` (N,): float32 (N, C, H, W) in 0..1."""
+        mixture = self.mixture(indices, view)
+        images = self._render_alone(indices, view)
+        return mixture.mix(images, self._render_alone(mixture.partners, view)) if mixture else images
+
+    def mixture(self, indices: Tensor, view: int) -> Mixture | None:
+        """How the samples at `indices` (N,) are mixed in a view; None where they are not."""
+        return self.mixing.draw(indices, self.seed, view) if self.mixing else None
+
+    def _render_alone(self, indices: Tensor, view: int) -> Tensor:
         offsets = 2 * self.augment.crop_padding + 1
         draw = Draws(indices, fold(self.seed, view))
         images = self.windows[indices, :, draw(offsets), draw(offsets)]
@@ -73,56 +86,3 @@ def unpack(words: Tensor, num_channels: int) -> Tensor:
 
 
 WORDS = (torch.uint8, torch.int16, torch.int32, torch.int64)
-
-
-class Draws:
-    """Independent uniform draws for each sample: the digits of its random bits, taken as a mixed-radix number.
-
-    `indices` (N,) are the samples, `stream` a number of 64 bits. The 62 bits leave a bias below 1e-9 as long as the
-    product of all choices is below 2^32; those of a view of 1000 x 1000 pixels are.
-    """
-
-    def __init__(self, indices: Tensor, stream: int) -> None:
-        self.bits = random_bits(indices, stream)
-
-    def __call__(self, choices: int) -> Tensor:
-        """A number of 0..choices-1 for each sample (N,)."""
-        drawn = self.bits % choices
-        self.bits = self.bits // choices
-        return drawn
-
-
-# SplitMix64 (Steele, Lea and Flood, 2014): a counter-based generator whose output function is a strong hash.
-_GOLDEN = 0x9E3779B97F4A7C15
-_MIX_1 = 0xBF58476D1CE4E5B9
-_MIX_2 = 0x94D049BB133111EB
-_MASK = 0xFFFFFFFFFFFFFFFF
-
-
-def fold(*numbers: int) -> int:
-    """One 64-bit number out of several, each of which changes all of its bits."""
-    state = 0
-    for number in numbers:
-        state = (state + number * _GOLDEN + _GOLDEN) & _MASK
-        state = ((state ^ (state >> 30)) * _MIX_1) & _MASK
-        state = ((state ^ (state >> 27)) * _MIX_2) & _MASK
-        state ^= state >> 31
-    return state
-
-
-def random_bits(counters: Tensor, stream: int) -> Tensor:
-    """SplitMix64 of int64 counters (N,) in a stream: uniform int64 in 0..2^62 - 1, on the counters' device."""
-    state = counters * _signed(_GOLDEN) + _signed(stream)  # int64 arithmetic wraps, as the generator wants
-    state = (state ^ _shift(state, 30)) * _signed(_MIX_1)
-    state = (state ^ _shift(state, 27)) * _signed(_MIX_2)
-    return _shift(state ^ _shift(state, 31), 2)
-
-
-def _shift(state: Tensor, bits: int) -> Tensor:
-    """A logical shift to the right: torch's repeats the sign bit."""
-    return (state >> bits) & ((1 << (64 - bits)) - 1)
-
-
-def _signed(number: int) -> int:
-    """The int64 with the same 64 bits."""
-    return number - (1 << 64) if number >> 63 else number

@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from distill_run.errors import user_error
 from distill_run.models.network import ImageShape, Network
 from distill_run.objectives.base import Outputs
 
 INPUT = ":input"
-STAGE = re.compile(r"stage\d+$")
+STAGES = re.compile(r"stage(s|-\d+)(_preact)?$")  # words for several points, or for one counted from the last
 
 
 class FeatureReader:
@@ -33,12 +34,18 @@ class FeatureReader:
         self.points = points
         self.values: dict[str, tuple[Tensor, int]] = {}
         self.is_reading = False
-        for name, place in points.items():
-            module = network.architecture.get_submodule(place.removesuffix(INPUT))
-            if place.endswith(INPUT):
-                module.register_forward_pre_hook(lambda _, inputs, name=name: self._keep(name, inputs[0]))
-            else:
-                module.register_forward_hook(lambda _, __, output, name=name: self._keep(name, output))
+        self.handles = [self._hook(network, name, place) for name, place in points.items()]
+
+    def _hook(self, network: Network, name: str, place: str) -> RemovableHandle:
+        module = network.architecture.get_submodule(place.removesuffix(INPUT))
+        if place.endswith(INPUT):
+            return module.register_forward_pre_hook(lambda _, inputs: self._keep(name, inputs[0]))
+        return module.register_forward_hook(lambda _, __, output: self._keep(name, output))
+
+    def remove(self) -> None:
+        """Take the hooks out of the network."""
+        for handle in self.handles:
+            handle.remove()
 
     def __call__(self, images: Tensor) -> Outputs:
         """Logits and features, in float32, of images (N, C, H, W) in 0..1."""
@@ -68,7 +75,9 @@ class FeatureReader:
 
 def read_shapes(network: Network, points: Mapping[str, str], shape: ImageShape) -> dict[str, tuple[int, ...]]:
     """The shape of one sample's features at each point, (C, H, W) or (C,), found by a dry pass."""
-    outputs = dry_pass(FeatureReader(network, points), network, shape)
+    reader = FeatureReader(network, points)
+    outputs = dry_pass(reader, network, shape)
+    reader.remove()
     return {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
 
 
@@ -91,18 +100,20 @@ def feature_points(network: Network, shape: ImageShape) -> dict[str, str]:
 def choose_points(wanted: Sequence[str], available: Mapping[str, str], network: Network, key: str) -> dict[str, str]:
     """The points that `wanted` names, with their places: "stages" is every stage, "stage-1" the last one.
 
+    "stages_preact" and "stage-1_preact" are the same before the activation.
+
     Raises UserError for a name that is neither a point nor a module of the network.
     """
     return {name: place for word in wanted for name, place in _points_of(word, available, network, key)}
 
 
 def _points_of(word: str, available: Mapping[str, str], network: Network, key: str) -> Iterator[tuple[str, str]]:
-    stages = [name for name in available if STAGE.match(name)]
-    from_the_end = re.fullmatch(r"stage-(\d+)", word)
-    if word == "stages" and stages:
+    counted = STAGES.match(word)
+    stages = _stages(available, counted[2] or "") if counted else []
+    if counted and counted[1] == "s" and stages:
         yield from ((name, available[name]) for name in stages)
-    elif from_the_end and 1 <= int(from_the_end[1]) <= len(stages):
-        name = stages[-int(from_the_end[1])]
+    elif counted and counted[1] != "s" and 1 <= -int(counted[1]) <= len(stages):
+        name = stages[int(counted[1])]
         yield name, available[name]
     elif word in available:
         yield word, available[word]
@@ -111,6 +122,13 @@ def _points_of(word: str, available: Mapping[str, str], network: Network, key: s
     else:
         names = ", ".join(available)
         raise user_error(f"{key} has no point {word}", f"choose of {names}, or the path of one of its modules")
+
+
+def _stages(available: Mapping[str, str], suffix: str) -> list[str]:
+    """The names of the stages, or of those before the activation, which are the same where the network names none."""
+    return [name for name in available if re.fullmatch(rf"stage\d+{suffix}", name)] or (
+        _stages(available, "") if suffix else []
+    )
 
 
 def _find_points(network: Network, shape: ImageShape) -> dict[str, str]:

@@ -2,12 +2,15 @@
 
 import copy
 from itertools import pairwise
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
-def fold_batch_norm(network: nn.Module) -> nn.Module:
+
+def fold_batch_norm(network: ModuleT) -> ModuleT:
     """A copy of a network in eval mode, in which a Conv2d that a BatchNorm2d follows in a Sequential has taken it in.
 
     In eval mode batch norm is an affine map of each channel, so the outputs are equal but for rounding.

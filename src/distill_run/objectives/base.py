@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from distill_run.accept import FRACTION
+from distill_run.accept import FRACTION, NOT_NEGATIVE
 from distill_run.data.batches import Batch
+from distill_run.losses import averaged_logits, standardized
 
 Needs = Literal["nothing", "logits", "features"]
 
@@ -17,11 +18,28 @@ Needs = Literal["nothing", "logits", "features"]
 class Outputs:
     """What a network says of a batch: `logits` (N, K), and by name the features at the points that were asked for.
 
-    Features are maps (N, C, H, W) or vectors (N, C).
+    Features are maps (N, C, H, W) or vectors (N, C). Of several teachers, `members` holds the weight and the logits of
+    each, and `logits` those of their mean probabilities.
     """
 
     logits: Tensor
     features: Mapping[str, Tensor] = field(default_factory=dict)
+    members: tuple[tuple[float, Tensor], ...] = ()
+
+    @classmethod
+    def of_several(cls, members: tuple[tuple[float, Tensor], ...]) -> "Outputs":
+        """The outputs of several teachers together, from weights, whose sum is 1, and logits."""
+        return cls(averaged_logits(members, 1.0), {}, members)
+
+    def logits_at(self, temperature: float) -> Tensor:
+        """Logits (N, K) for use at a temperature: there, those of several teachers give the mean of what each gives."""
+        return averaged_logits(self.members, temperature) if self.members else self.logits
+
+    def standardized(self) -> "Outputs":
+        """The same with standardised logits, each member's by itself."""
+        if self.members:
+            return Outputs.of_several(tuple((weight, standardized(logits)) for weight, logits in self.members))
+        return Outputs(standardized(self.logits), self.features)
 
 
 @dataclass(frozen=True)
@@ -61,12 +79,21 @@ class Objective(nn.Module, ABC):
         super().__init__()
         self.student_points, self.teacher_points = [], []
 
-    def weigh(self, alpha: float) -> None:
-        """Take the weight alpha, and leave 1 - alpha to the task's cross-entropy."""
+    def weigh(self, alpha: float, weight: float = 1.0) -> None:
+        """Take the weight alpha * weight, and leave 1 - alpha to the task's cross-entropy."""
         FRACTION.check("alpha", alpha)
-        self.task_weight, self.weight = 1 - alpha, alpha
+        NOT_NEGATIVE.check("weight", weight)
+        self.task_weight, self.weight = 1 - alpha, alpha * weight
 
-    def fit_to(self, pair: Pair) -> None:  # noqa: B027 - most objectives have nothing to fit
+    def student_node(self, student: dict[str, Any], teacher: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """The architecture that learns, as YAML describes it, from those of both networks: the student's own."""
+        return student
+
+    def given_weights(self, teacher: nn.Module) -> dict[str, Tensor]:  # noqa: ARG002
+        """The tensors of that architecture, by their names, that come from the trained teacher's: none."""
+        return {}
+
+    def fit_to(self, pair: Pair) -> None:
         """Make the parameters whose shapes follow from the pair; raises UserError where it cannot be paired."""
 
     @abstractmethod

@@ -43,4 +43,4 @@ class Correlation(Objective):
         """See Objective."""
         assert teacher is not None
         weights = self.inter_weight, self.intra_weight
-        return correlation_loss(student.logits, teacher.logits, self.temperature, *weights)
+        return correlation_loss(student.logits, teacher.logits_at(self.temperature), self.temperature, *weights)

@@ -44,5 +44,6 @@ class Decoupled(Objective):
     def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
         """See Objective."""
         assert teacher is not None
-        weights = self.target_weight, self.non_target_weight
-        return decoupled_loss(student.logits, teacher.logits, batch.targets, self.temperature, *weights)
+        logits = student.logits, teacher.logits_at(self.temperature)
+        how = self.temperature, self.target_weight, self.non_target_weight
+        return batch.mean_over_targets(lambda targets: decoupled_loss(*logits, targets, *how, reduction="none"))

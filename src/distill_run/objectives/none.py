@@ -29,4 +29,6 @@ class CrossEntropy(Objective):
 
     def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
         """See Objective."""
-        return cross_entropy(student.logits, batch.targets, self.label_smoothing)
+        return batch.mean_over_targets(
+            lambda targets: cross_entropy(student.logits, targets, self.label_smoothing, reduction="none")
+        )

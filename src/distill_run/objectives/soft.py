@@ -12,14 +12,16 @@ from distill_run.objectives.base import Objective, Outputs
 
 @final
 class SoftTargets(Objective):
-    """(1 - alpha) * cross-entropy + alpha * temperature^2 * divergence of the softened distributions.
+    """(1 - alpha) * cross-entropy + alpha * weight * temperature^2 * divergence of the softened distributions.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
     """
 
-    def __init__(self, *, temperature: float, alpha: float, divergence: str, standardize_logits: bool) -> None:
+    def __init__(
+        self, *, temperature: float, alpha: float, weight: float, divergence: str, standardize_logits: bool
+    ) -> None:
         super().__init__()
-        self.weigh(alpha)
+        self.weigh(alpha, weight)
         POSITIVE.check("temperature", temperature)
         one_of(*DIVERGENCES).check("divergence", divergence)
         FLAG.check("standardize_logits", standardize_logits)
@@ -30,4 +32,4 @@ class SoftTargets(Objective):
     def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
         """See Objective."""
         assert teacher is not None
-        return soft_target_loss(student.logits, teacher.logits, self.temperature, self.divergence)
+        return soft_target_loss(student.logits, teacher.logits_at(self.temperature), self.temperature, self.divergence)

@@ -6,7 +6,7 @@ from typing import final
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
-from distill_run.losses import cross_entropy, standardized
+from distill_run.losses import cross_entropy
 from distill_run.objectives.base import Needs, Objective, Outputs
 
 NEEDS: tuple[Needs, ...] = ("nothing", "logits", "features")
@@ -47,7 +47,9 @@ class TotalLoss(nn.Module):
 
     def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, dict[str, Tensor]]:
         """The scalar to minimise and its named parts, unweighted, for the record."""
-        task = cross_entropy(student.logits, batch.targets, self.label_smoothing)
+        task = batch.mean_over_targets(
+            lambda targets: cross_entropy(student.logits, targets, self.label_smoothing, reduction="none")
+        )
         parts = {"cross_entropy": task}
         weighted = []
         for place, (name, term) in enumerate(self.terms.items()):
@@ -64,5 +66,4 @@ def _as_wanted(term: Objective, student: Outputs, teacher: Outputs | None) -> tu
     if not term.standardize_logits:
         return student, teacher
     assert teacher is not None
-    ours, theirs = (Outputs(standardized(outputs.logits), outputs.features) for outputs in (student, teacher))
-    return ours, theirs
+    return student.standardized(), teacher.standardized()

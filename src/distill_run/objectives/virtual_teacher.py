@@ -30,4 +30,7 @@ class VirtualTeacher(Objective):
 
     def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
         """See Objective."""
-        return virtual_teacher_loss(student.logits, batch.targets, self.temperature, self.correct_probability)
+        how = self.temperature, self.correct_probability
+        return batch.mean_over_targets(
+            lambda targets: virtual_teacher_loss(student.logits, targets, *how, reduction="none")
+        )

@@ -100,13 +100,11 @@ def answers(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _teacher_origin(findings: Findings) -> str:
-    teacher, trained = findings.summary["teacher"], findings.networks["teacher"]
-    origin = "was reused from the store" if trained.reused else "was trained in this run"
-    if not trained.history:
-        origin = f"was loaded from {findings.settings.teacher_checkpoint}"
+    teacher = findings.summary["teacher"]
+    origin = "trained in this run" if teacher["origin"] == "trained" else teacher["origin"]
     test, val = teacher["selected"]["test"]["accuracy"], teacher["selected"]["val"]["accuracy"]
     return (
-        f"{teacher['architecture']} {origin}; its fingerprint begins with "
+        f"{teacher['architecture']} was {origin}; its fingerprint begins with "
         f"{teacher['fingerprint'][:SHOWN_HASH]}. It reaches {val:.2%} on validation and {test:.2%} on test. "
         f"{GUIDED_BY[findings.summary['guided_by']]}"
     )

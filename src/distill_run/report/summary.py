@@ -36,7 +36,12 @@ class Findings:
 
 
 def summarise(
-    settings: Settings, dataset: Dataset, shape: ImageShape, networks: dict[str, Trained], warnings: list[str]
+    settings: Settings,
+    dataset: Dataset,
+    shape: ImageShape,
+    networks: dict[str, Trained],
+    assistants: list[Trained],
+    warnings: list[str],
 ) -> dict[str, Any]:
     """The content of report.json (format 1); absent networks are null."""
     student, teacher = networks["student"], networks["teacher"]
@@ -59,6 +64,7 @@ def summarise(
         "mode": {"name": settings.names.mode, **settings.mode},
         "guided_by": student.guided_by,
         **figures,
+        "assistants": [_network(assistant, dataset, shape) for assistant in assistants],
         "fidelity": fidelity(student.selected_test_logits, teacher.selected_test_logits),
         "gap_recovered": gap_recovered(accuracies),
         "conclusion": conclusion(accuracies),
@@ -83,6 +89,7 @@ def _network(trained: Trained, dataset: Dataset, shape: ImageShape) -> dict[str,
         "learning_rate": trained.learning_rate,
         "lr_search": trained.lr_search,
         "reused": trained.reused,
+        "origin": trained.origin,
     }
 
 

@@ -9,12 +9,13 @@ import torch
 import yaml
 
 from distill_run import checkpoint
+from distill_run.fit import Guide
+from distill_run.models.network import Network
 from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, train
 from distill_run.store import fingerprint, read_meta, write_json_lines, write_text
 
 # What meta.json says of a Trained; the rest has files of its own.
 FACTS = (
-    "stage",
     "fingerprint",
     "selected",
     "last",
@@ -26,15 +27,18 @@ FACTS = (
 )
 
 
-def save_network(trained: Trained, node: dict[str, Any], bench: Bench, path: Path) -> None:
+def save_network(trained: Trained, bench: Bench, path: Path) -> None:
     """Write the selected network, with all that is needed to build it again from the file alone."""
-    content = checkpoint.network_content(trained.network, node, trained.name, bench.shape, bench.dataset.classes)
+    assert isinstance(trained.network, Network)
+    content = checkpoint.network_content(
+        trained.network, trained.node, trained.name, bench.shape, bench.dataset.classes
+    )
     checkpoint.save(path, content)
 
 
 def write_entry(trained: Trained, plan: Plan, bench: Bench, directory: Path) -> dict[str, Any]:
     """Write the files of a store entry that `read_entry` reads; returns the facts for its meta.json."""
-    save_network(trained, plan.node, bench, directory / "weights.pt")
+    save_network(trained, bench, directory / "weights.pt")
     np.savez(
         directory / "test_logits.npz",
         selected=trained.selected_test_logits.numpy(),
@@ -55,22 +59,27 @@ def read_entry(directory: Path, plan: Plan, bench: Bench, curve: Curve, reused: 
     meta = read_meta(directory)
     return Trained(
         **{name: meta[name] for name in FACTS},
+        stage=plan.stage,
         name=plan.name,
+        node=plan.node,
         network=network.eval(),
         selected_test_logits=selected,
         last_test_logits=last,
-        history=[json.loads(row) for row in rows],
+        history=[{**json.loads(row), "stage": plan.stage} for row in rows],
         lr_search=curve,
         reused=reused,
+        origin="reused from the store" if reused else "trained",
     )
 
 
-def obtain(kind: str, plan: Plan, bench: Bench, curve: Curve) -> Trained:
-    """The store's entry for a training that needs no teacher; it is trained first where there is none."""
+def obtain(kind: str, plan: Plan, curve: Curve, bench: Bench, guide: Guide | None = None) -> Trained:
+    """The store's entry for a training, which is trained first where it is not there; its epochs join the metrics."""
     digest = fingerprint(inputs_of(plan, bench))
 
     def make(directory: Path) -> dict[str, Any]:
-        return write_entry(train(plan, bench, digest, None, curve), plan, bench, directory)
+        return write_entry(train(plan, bench, digest, guide, curve), plan, bench, directory)
 
     directory, reused = bench.obtain(kind, digest, make)
-    return read_entry(directory, plan, bench, curve, reused)
+    trained = read_entry(directory, plan, bench, curve, reused)
+    bench.metrics.extend(trained.history)
+    return trained

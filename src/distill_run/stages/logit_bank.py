@@ -94,6 +94,7 @@ def bank_inputs(digest: str, views: Views, bench: Bench) -> dict[str, Any]:
         "teacher": digest,
         "dataset": bench.dataset.content,
         "augment": dataclasses.asdict(views.augment),
+        "mixing": views.mixing and {"mixup": views.mixing.mixup, "cutmix": views.mixing.cutmix},
         "view_seed": views.seed,
         "device": {**dataclasses.asdict(bench.device.settings), "compile": None},  # the teacher is not compiled
     }
@@ -110,9 +111,9 @@ def bank_bytes(plan: Plan, bench: Bench) -> int:
     return num_views * len(bench.dataset.train) * bench.shape.num_classes * bank_dtype(bench).itemsize
 
 
-def fits(plan: Plan, bench: Bench) -> bool:
-    """Whether the limit and the disk have room for the bank; says so where they have not and a bank was wanted."""
-    needed = bank_bytes(plan, bench)
+def fits(plan: Plan, num_teachers: int, bench: Bench) -> bool:
+    """Whether the limit and the disk have room for the banks; says so where they have not and one was wanted."""
+    needed = num_teachers * bank_bytes(plan, bench)
     limit = bench.settings.logit_bank_gigabytes * 1e9
     free = FREE_SHARE * shutil.disk_usage(bench.store.root).free
     if needed <= min(limit, free):

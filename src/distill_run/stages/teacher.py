@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,16 @@ from distill_run.data.batches import Batch
 from distill_run.device import Device
 from distill_run.errors import user_error
 from distill_run.evaluate import measure, predict
+from distill_run.losses import averaged_logits
+from distill_run.models.ensemble import Ensemble
 from distill_run.models.features import FeatureReader
 from distill_run.models.folding import fold_batch_norm
 from distill_run.models.network import Network
 from distill_run.objectives.base import Outputs
+from distill_run.schema import Settings
 from distill_run.stages.entry import obtain
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.training import Bench, Trained, make_network, plan_alone
+from distill_run.stages.training import Architecture, Bench, Plan, Trained, make_network, plan_alone
 from distill_run.store import file_hash, fingerprint
 
 
@@ -26,8 +30,8 @@ class LiveTeacher:
     """The frozen teacher, asked for each batch.
 
     Frozen: its parameters take no gradient and batch norm uses its running statistics, so that what it says of
-    an image depends on that image alone. It is a copy, with the batch norm folded into the convolutions, unless features
-    at `points` are read, which folding could change.
+    an image depends on that image alone. It is a copy, with the batch norm folded into the convolutions, unless
+    features at `points` are read, which folding could change.
     """
 
     def __init__(self, network: Network, device: Device, points: Mapping[str, str] | None = None) -> None:
@@ -44,29 +48,103 @@ class LiveTeacher:
             return self.read(batch.images)
 
 
+def teacher_plans(bench: Bench) -> list[Plan]:
+    """The trainings of the teachers that are not given as checkpoints: each architecture with each of the seeds."""
+    settings = bench.settings
+    architectures = [Architecture(f"more_teachers.{name}", name, node) for name, node in settings.more_teachers.items()]
+    if settings.teacher_checkpoint is None:
+        architectures.insert(0, Architecture("teacher", settings.names.teacher, settings.teacher))
+    first = len(checkpoint_paths(settings)) + 1
+    return [
+        plan_alone(_stage(number), architecture, "teacher", seed, seed, bench)
+        for number, (architecture, seed) in enumerate(product(architectures, teacher_seeds(settings)), start=first)
+    ]
+
+
+def checkpoint_paths(settings: Settings) -> list[Path]:
+    """The files of the teachers that are trained already."""
+    given = settings.teacher_checkpoint
+    return [Path(path) for path in ([given] if isinstance(given, str) else given or [])]
+
+
+def teacher_seeds(settings: Settings) -> list[int]:
+    """One seed, or one for each of several teachers of an architecture."""
+    return settings.teacher_seed if isinstance(settings.teacher_seed, list) else [settings.teacher_seed]
+
+
+def teacher_weights(settings: Settings, num_teachers: int) -> list[float]:
+    """The weights of the teachers, whose sum is 1; raises UserError where there are not as many as teachers."""
+    weights = settings.teacher_weights or [1.0] * num_teachers
+    if len(weights) != num_teachers:
+        raise user_error(
+            f"teacher_weights has {len(weights)} numbers, the number of teachers is {num_teachers}",
+            "write one for each: checkpoints first, then teacher=, then more_teachers=, each with all of its seeds",
+        )
+    return [weight / sum(weights) for weight in weights]
+
+
 def obtain_teacher(bench: Bench) -> Trained:
-    """The trained teacher; says where it comes from and how good it is on validation."""
-    if bench.settings.teacher_checkpoint is not None:
-        teacher = _from_checkpoint(Path(bench.settings.teacher_checkpoint), bench)
-        origin = f"loaded from {bench.settings.teacher_checkpoint}"
-    else:
-        seed = bench.settings.teacher_seed
-        plan, curve = find_learning_rate(plan_alone("teacher", "teacher", seed, seed, bench), bench)
-        teacher = obtain("teacher", plan, bench, curve)
-        origin = "reused from the store" if teacher.reused else "trained"
+    """The trained teacher, or several as one; says where each comes from and how good it is on validation."""
+    paths = checkpoint_paths(bench.settings)
+    members = [_from_checkpoint(path, _stage(number), bench) for number, path in enumerate(paths, start=1)]
+    members += [obtain("teacher", *find_learning_rate(plan, bench), bench) for plan in teacher_plans(bench)]
+    for member in members:
+        _introduce(member, bench)
+    return members[0] if len(members) == 1 else _together(members, bench)
+
+
+def _stage(number: int) -> str:
+    return "teacher" if number == 1 else f"teacher {number}"
+
+
+def _introduce(teacher: Trained, bench: Bench) -> None:
+    assert isinstance(teacher.network, Network)
     mean, std = (values.flatten().tolist() for values in (teacher.network.mean, teacher.network.std))
     bench.console.note(
-        f"teacher: {teacher.name} {teacher.fingerprint[:12]} {origin}, "
+        f"{teacher.stage}: {teacher.name} {teacher.fingerprint[:12]} {teacher.origin}, "
         f"validation accuracy {teacher.selected['val']['accuracy']:.2%}, "
         f"normalised with mean {_rounded(mean)} std {_rounded(std)}"
     )
     dataset = bench.settings.dataset
     if (_rounded(mean), _rounded(std)) != (_rounded(dataset.mean or []), _rounded(dataset.std or [])):
-        bench.console.warn("the teacher keeps its own normalisation, which differs from the dataset's")
-    return teacher
+        bench.console.warn(f"the {teacher.stage} keeps its own normalisation, which differs from the dataset's")
 
 
-def _from_checkpoint(path: Path, bench: Bench) -> Trained:
+def _together(members: list[Trained], bench: Bench) -> Trained:
+    """Several teachers as one, which gives the weighted mean of their probabilities."""
+    weights = teacher_weights(bench.settings, len(members))
+    network = Ensemble([member.network for member in members if isinstance(member.network, Network)], weights)
+    val = measure(predict(network, bench.dataset.val), bench.dataset.val.targets.cpu())
+    logits = averaged_logits(
+        [(weight, member.selected_test_logits) for weight, member in zip(weights, members, strict=True)], 1.0
+    )
+    bench.console.note(
+        f"{len(members)} teachers: weights {_rounded(weights)}, validation accuracy of their mean {val['accuracy']:.2%}"
+    )
+    return Trained(
+        stage="teacher",
+        name=" + ".join(member.name for member in members),
+        node={},
+        network=network,
+        fingerprint=fingerprint({"members": [member.fingerprint for member in members], "weights": weights}),
+        selected={"epoch": None, "val": val},
+        last={"epoch": None, "val": val},
+        selected_test_logits=logits,
+        last_test_logits=logits,
+        history=[],
+        train_seconds=sum(member.train_seconds for member in members),
+        images_per_second=None,
+        data_share=None,
+        peak_memory_bytes=None,
+        learning_rate=None,
+        lr_search=[],
+        reused=all(member.reused for member in members),
+        origin=f"averaged over {len(members)} teachers",
+        members=tuple(zip(weights, members, strict=True)),
+    )
+
+
+def _from_checkpoint(path: Path, stage: str, bench: Bench) -> Trained:
     network, node, name, classes = load_teacher(path, bench)
     if classes not in (None, bench.dataset.classes):
         bench.console.warn("the teacher's classes are named differently from the dataset's; is their order the same?")
@@ -82,8 +160,9 @@ def _from_checkpoint(path: Path, bench: Bench) -> Trained:
     }
     figures = {"epoch": None, "val": measure(val_logits, bench.dataset.val.targets.cpu())}
     return Trained(
-        stage="teacher",
+        stage=stage,
         name=name,
+        node=node,
         network=network,
         fingerprint=fingerprint(inputs),
         selected=figures,
@@ -98,6 +177,7 @@ def _from_checkpoint(path: Path, bench: Bench) -> Trained:
         learning_rate=None,
         lr_search=[],
         reused=True,
+        origin=f"loaded from {path}",
     )
 
 

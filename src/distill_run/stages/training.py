@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -12,6 +12,7 @@ from distill_run import checkpoint
 from distill_run.build import Builder
 from distill_run.console import Console
 from distill_run.data.batches import Batches
+from distill_run.data.mixing import Mixing
 from distill_run.data.splits import Dataset
 from distill_run.data.views import Views
 from distill_run.device import Device
@@ -19,6 +20,7 @@ from distill_run.errors import user_error
 from distill_run.evaluate import predict
 from distill_run.fit import Guide, Trainer
 from distill_run.interrupt import StopRequest
+from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
@@ -59,12 +61,21 @@ class Bench:
         return self.run_dir / "checkpoints" / "last.pt"
 
 
+class Architecture(NamedTuple):
+    """An architecture: where it stands in the configuration, the option that names it, and its YAML."""
+
+    key: str
+    name: str
+    node: dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Plan:
     """One training: who is trained, how, and from which seeds: of weights, order and dropout, and of the views.
 
     `key` is where the architecture stands in the configuration, `recipe_key` where the recipe does. `inputs`
-    are what the loss depends on beyond what every training does, `points` the places of the features that it reads.
+    are what the loss depends on beyond what every training does, `points` the places of the features that it reads,
+    `given` the initial weights that do not come from the seed.
     """
 
     stage: str
@@ -78,20 +89,23 @@ class Plan:
     loss: TotalLoss
     inputs: dict[str, Any]
     points: dict[str, str]
+    given: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Trained:
     """What a stage hands on: the selected network, and what was measured on the way.
 
-    `selected` and `last` hold {"epoch", "val": {...}}; the epoch is None for a teacher that came trained.
-    `test_logits` (N, K) of both are in the order of the test split. `reused` says that nothing was trained,
-    `guided_by` what gave the student the teacher's outputs: "logit bank", "live teacher" or "nothing".
+    `node` is the YAML of the architecture. `selected` and `last` hold {"epoch", "val": {...}}; the epoch is None for a
+    teacher that came trained. `test_logits` (N, K) of both are in the order of the test split. `reused` says that
+    nothing was trained, `origin` where the network comes from. `members` are the weights and the parts of several
+    teachers; `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing".
     """
 
     stage: str
     name: str
-    network: Network
+    node: dict[str, Any]
+    network: Network | Ensemble
     fingerprint: str
     selected: dict[str, Any]
     last: dict[str, Any]
@@ -105,18 +119,22 @@ class Trained:
     learning_rate: float | None
     lr_search: Curve
     reused: bool
+    origin: str
+    members: tuple[tuple[float, "Trained"], ...] = ()
     guided_by: str | None = None
 
 
-def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, view_seed: int, bench: Bench) -> Plan:
-    """The training of the architecture at `key` by its recipe, with cross-entropy and no teacher."""
-    recipe: Recipe = getattr(bench.settings.training, key)
+def plan_alone(
+    stage: str, architecture: Architecture, role: Literal["teacher", "student"], seed: int, view_seed: int, bench: Bench
+) -> Plan:
+    """The training of an architecture by the recipe of its role, with cross-entropy and no teacher."""
+    recipe: Recipe = getattr(bench.settings.training, role)
     return Plan(
         stage=stage,
-        key=key,
-        recipe_key=f"training.{key}",
-        name=getattr(bench.settings.names, key),
-        node=getattr(bench.settings, key),
+        key=architecture.key,
+        recipe_key=f"training.{role}",
+        name=architecture.name,
+        node=architecture.node,
         recipe=recipe,
         seed=seed,
         view_seed=view_seed,
@@ -125,6 +143,7 @@ def plan_alone(stage: str, key: Literal["teacher", "student"], seed: int, view_s
         ),
         inputs={},
         points={},
+        given={},
     )
 
 
@@ -156,11 +175,12 @@ def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
 def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
     """A trainer at its first step; raises UserError where a component refuses its arguments."""
     network = make_network(plan.node, plan.key, plan.seed, bench)
+    network.architecture.load_state_dict(plan.given, strict=False)
     loss = plan.loss.to(bench.device.torch_device)
     optimizer = bench.builder.build(
         plan.recipe.optimizer,
         f"{plan.recipe_key}.optimizer",
-        params=[*network.parameters(), *loss.parameters()],
+        params=[each for each in (*network.parameters(), *loss.parameters()) if each.requires_grad],
     )
     schedule = bench.builder.build(plan.recipe.schedule, f"{plan.recipe_key}.schedule", epochs=plan.recipe.epochs)
     return Trainer(
@@ -181,10 +201,12 @@ def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
 
 def make_batches(plan: Plan, bench: Bench) -> Batches:
     """The training split in the order and in the views of the plan's seeds."""
-    train = bench.dataset.train
+    train, recipe = bench.dataset.train, plan.recipe
+    is_mixed = recipe.mixup > 0 or recipe.cutmix > 0
+    mixing = Mixing(len(train), bench.shape.image_size, recipe.mixup, recipe.cutmix) if is_mixed else None
     return Batches(
         train,
-        Views(train.images, bench.settings.dataset.augment, plan.view_seed),
+        Views(train.images, bench.settings.dataset.augment, plan.view_seed, mixing),
         plan.recipe.batch_size,
         plan.seed,
         bench.settings.training.views,
@@ -228,11 +250,13 @@ def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Cu
     """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
     network, history = trainer.network, trainer.history
     last_test_logits = predict(network, bench.dataset.test)
+    trainer.read.remove()
     network.architecture.load_state_dict(trainer.selected["weights"])
     seconds = sum(row["seconds"] for row in history)
     return Trained(
         stage=plan.stage,
         name=plan.name,
+        node=plan.node,
         network=network.eval(),
         fingerprint=digest,
         selected={"epoch": trainer.selected["epoch"], "val": trainer.selected["val"]},
@@ -247,4 +271,5 @@ def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Cu
         learning_rate=trainer.base_rates[0],
         lr_search=curve,
         reused=False,
+        origin="trained",
     )
