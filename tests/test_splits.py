@@ -72,7 +72,7 @@ def test_a_cut_does_not_prefer_early_images() -> None:
 
 
 def test_the_validation_split_is_cut_from_train_where_the_source_has_none() -> None:
-    dataset = make_dataset(source_of(split_of(GOOD * 5), split_of(GOOD)), 0.2, 0)
+    dataset = make_dataset(source_of(split_of(GOOD * 5), split_of(GOOD)), 0.2, 1.0, 0)
     assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [48, 12, 12]
     assert torch.bincount(dataset.val.targets).tolist() == [4, 4, 4]
     assert dataset.notes == ("a note",)
@@ -80,7 +80,7 @@ def test_the_validation_split_is_cut_from_train_where_the_source_has_none() -> N
 
 def test_each_image_keeps_its_target_through_the_cut() -> None:
     train = some_split(60, 3)
-    dataset = make_dataset(source_of(train, split_of(GOOD, (1, 4, 4))), 0.25, 7)
+    dataset = make_dataset(source_of(train, split_of(GOOD, (1, 4, 4))), 0.25, 1.0, 7)
     known = {
         image.numpy().tobytes(): target for image, target in zip(train.images, train.targets.tolist(), strict=True)
     }
@@ -91,9 +91,19 @@ def test_each_image_keeps_its_target_through_the_cut() -> None:
     assert known == {}
 
 
+def test_a_fraction_of_the_training_images_is_kept_of_each_class_and_validation_stays_as_it_was() -> None:
+    train = some_split(120, 3)
+    whole, half = (make_dataset(source_of(train, some_split(9, 3)), 0.25, fraction, 0) for fraction in (1.0, 0.5))
+    assert torch.bincount(half.train.targets).tolist() == [15, 15, 15]
+    assert torch.equal(half.val.images, whole.val.images)
+    kept = {image.numpy().tobytes() for image in half.train.images}
+    assert len(kept) == 45
+    assert kept < {image.numpy().tobytes() for image in whole.train.images}
+
+
 def test_a_validation_split_of_the_source_is_kept_as_it_is() -> None:
     train, val = some_split(12, 3), some_split(6, 3)
-    dataset = make_dataset(source_of(train, some_split(9, 3), val), 0.5, 0)
+    dataset = make_dataset(source_of(train, some_split(9, 3), val), 0.5, 1.0, 0)
     assert torch.equal(dataset.val.images, val.images)
     assert torch.equal(dataset.train.images, train.images)
 
@@ -119,12 +129,12 @@ def test_a_dataset_that_does_not_fit_together_is_refused(
     train: list[int], val: list[int] | None, test: list[int], message: str
 ) -> None:
     source = source_of(split_of(train), split_of(test), None if val is None else split_of(val))
-    assert message_of(make_dataset, source, 0.2, 0) == message
+    assert message_of(make_dataset, source, 0.2, 1.0, 0) == message
 
 
 def test_splits_of_different_shapes_are_refused() -> None:
     source = source_of(split_of(GOOD, (1, 2, 2)), split_of(GOOD, (3, 2, 4)))
-    assert message_of(make_dataset, source, 0.2, 0) == (
+    assert message_of(make_dataset, source, 0.2, 1.0, 0) == (
         "test images have the shape (3, 2, 4), those of train (1, 2, 2)\n"
         "  all splits need one shape (channels, height, width)"
     )
@@ -132,7 +142,7 @@ def test_splits_of_different_shapes_are_refused() -> None:
 
 def test_classes_without_an_image_are_told() -> None:
     source = source_of(split_of([0, 0, 0, 1, 1]), split_of([0, 1]), num_classes=9)
-    notes = make_dataset(source, 0.2, 0).notes
+    notes = make_dataset(source, 0.2, 1.0, 0).notes
     assert notes == (
         "a note",
         *(
@@ -161,7 +171,7 @@ def test_a_channel_of_one_colour_has_a_deviation_that_one_can_divide_by() -> Non
 
 
 def content(train: Split, test: Split, val: Split | None = None) -> str:
-    return make_dataset(source_of(train, test, val), 0.25, 0).content
+    return make_dataset(source_of(train, test, val), 0.25, 1.0, 0).content
 
 
 def changed(split: Split, *, pixel: bool) -> Split:
@@ -194,7 +204,7 @@ def test_the_hash_of_the_content_does_not_depend_on_place_or_layout() -> None:
     def by_pixel(images: Tensor) -> Tensor:
         return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
-    dataset = make_dataset(source_of(train, test, val), 0.25, 0)
+    dataset = make_dataset(source_of(train, test, val), 0.25, 1.0, 0)
     assert dataset.to(torch.device("cpu")).content == dataset.content
     strided = Split(by_pixel(train.images), train.targets)
     assert not strided.images.is_contiguous()
@@ -203,7 +213,7 @@ def test_the_hash_of_the_content_does_not_depend_on_place_or_layout() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_copy_on_the_gpu_has_the_same_content() -> None:
-    dataset = make_dataset(source_of(some_split(12, 3), some_split(9, 3)), 0.25, 0)
+    dataset = make_dataset(source_of(some_split(12, 3), some_split(9, 3)), 0.25, 1.0, 0)
     copy = dataset.to(torch.device("cuda"))
     assert copy.train.images.device.type == "cuda"
     assert copy.content == dataset.content

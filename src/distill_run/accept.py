@@ -67,6 +67,7 @@ SEED = Rule(lambda v: _is_whole(v) and 0 <= v < 2**63, "a whole number from 0 to
 POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number of at least 0")
 FRACTION = Rule(lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+POSITIVE_FRACTION = Rule(lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, up to 1")
 BELOW_ONE = Rule(lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1")
 INSIDE_UNIT = Rule(lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1")
 FLAG = Rule(lambda v: isinstance(v, bool), "true or false")

@@ -29,12 +29,17 @@ class Builder:
     def build(self, node: Mapping[str, Any], key: str, **injected: Any) -> Any:
         """The object that `node` describes; `injected` arguments are the program's, not the user's.
 
-        `key` is where the node stands in the configuration, for messages. Raises UserError for a target that
-        is not trusted or not there, for arguments that do not fit and for values that the constructor refuses.
+        `key` is where the node stands in the configuration, for messages. An argument that is a component itself is
+        built first, and injected the same. Raises UserError for a target that is not trusted or not there, for
+        arguments that do not fit and for values that the constructor refuses.
         """
         target = self.bind(node, key, **injected)
+        arguments = {
+            name: self.build(value, f"{key}.{name}", **injected) if _is_component(value) else value
+            for name, value in _arguments(node).items()
+        }
         try:
-            return target(**_arguments(node), **injected)
+            return target(**arguments, **injected)
         except RejectedValueError as error:
             raise error.under(key) from error
         except UserError:
@@ -97,6 +102,10 @@ def folder_hash(folder: Path) -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _is_component(value: object) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:

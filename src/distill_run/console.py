@@ -82,15 +82,16 @@ class Console:
         with Progress(*columns, console=self.rich, transient=True, disable=not self.is_live) as progress:
             yield SweepDisplay(self, progress)
 
-    def results(self, summary: dict[str, Any], run_dir: str, command: str) -> None:
-        """The final table, the conclusion, and what to do next."""
+    def results(
+        self, summary: dict[str, Any], networks: list[tuple[str, dict[str, Any]]], run_dir: str, command: str
+    ) -> None:
+        """The final table, a row for each of `networks` by stage, the conclusion, and what to do next."""
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("", no_wrap=True)
         for heading in ("test acc", "top-5", "nll", "ece", "params", "MACs", "size", "trained in"):
             table.add_column(heading, justify="right", no_wrap=True)
-        for stage in ("teacher", "baseline", "student"):
-            if (network := summary[stage]) is not None:
-                table.add_row(f"{stage} {network['architecture']}", *_cells(network))
+        for stage, network in networks:
+            table.add_row(f"{stage} {network['architecture']}", *_cells(network))
         self.rich.print()
         self.rich.print(table)
         self.rich.print()

@@ -37,7 +37,9 @@ def prepare(settings: Settings, run_dir: Path, console: Console, stop: StopReque
         console.note(note)
     builder = _builder(settings)
     source: Source = builder.build(settings.dataset.source, "dataset.source")
-    dataset = make_dataset(source, settings.dataset.val_fraction, settings.dataset.split_seed)
+    dataset = make_dataset(
+        source, settings.dataset.val_fraction, settings.dataset.train_fraction, settings.dataset.split_seed
+    )
     _introduce(dataset, settings.names.dataset, console)
     settings = _complete(settings, device, dataset, console)
     channels, height, width = dataset.train.images.shape[1:]

@@ -21,7 +21,7 @@ from distill_run.interrupt import StopRequest
 from distill_run.prepare import prepare
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
-from distill_run.report.summary import Findings, summarise
+from distill_run.report.summary import Findings, networks_of, summarise
 from distill_run.stages.student import (
     baseline_plan,
     find_student_rate,
@@ -76,7 +76,7 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
             summary = summarise(bench.settings, bench.dataset, bench.shape, networks, assistants, console.warnings)
             write_json(run_dir / "report.json", summary)
             write_pages(Findings(summary, networks, bench.dataset, bench.settings, saved_config, environment, run_dir))
-            console.results(summary, shown_path(run_dir), environment["command"])
+            console.results(summary, networks_of(summary), shown_path(run_dir), environment["command"])
     return Report(summary, run_dir)
 
 

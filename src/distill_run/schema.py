@@ -44,6 +44,7 @@ class DatasetSettings:
     root: Annotated[str | None, optional(accept.TEXT)]
     num_classes: Annotated[int | None, optional(whole(2))]
     val_fraction: Annotated[float, accept.INSIDE_UNIT]
+    train_fraction: Annotated[float, accept.POSITIVE_FRACTION]
     split_seed: Annotated[int, accept.SEED]
     mean: Annotated[list[float] | None, optional(accept.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(accept.CHANNEL_STDS)]

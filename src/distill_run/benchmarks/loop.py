@@ -76,7 +76,7 @@ def _bench(settings: Settings, folder: Path, console: Console, stop: StopRequest
     split = Split(images, torch.arange(NUM_IMAGES) % 10)
     small = split.select(torch.arange(10))
     device = choose_device(settings.device)
-    dataset = make_dataset(Source(split, small, small, tuple("0123456789")), 0.1, 0)
+    dataset = make_dataset(Source(split, small, small, tuple("0123456789")), 0.1, 1.0, 0)
     return Bench(
         settings=settings,
         dataset=dataset.to(device.torch_device),

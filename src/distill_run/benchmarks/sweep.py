@@ -89,7 +89,9 @@ def time_usual(folder: Path, overrides: list[str]) -> dict[str, float]:
 def _write_arrays(settings: Any, folder: Path, path: Path) -> None:
     """The splits of the experiment as the usual way reads them."""
     source = load(root=str(folder / "images"), image_size=None, channels=3, store_dir=str(folder / "arrays"))
-    dataset = make_dataset(source, settings.dataset.val_fraction, settings.dataset.split_seed)
+    dataset = make_dataset(
+        source, settings.dataset.val_fraction, settings.dataset.train_fraction, settings.dataset.split_seed
+    )
     arrays: dict[str, Any] = {}
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)

@@ -27,16 +27,20 @@ class Dataset:
         return Dataset(*parts, self.classes, self.notes, self.content)
 
 
-def make_dataset(source: Source, val_fraction: float, split_seed: int) -> Dataset:
+def make_dataset(source: Source, val_fraction: float, train_fraction: float, split_seed: int) -> Dataset:
     """Cut a stratified validation split from train where the source has none, and check that all fits together.
 
-    The cut is a function of the targets, `val_fraction` and `split_seed` alone. Raises UserError where a split
+    Of what is left to train, `train_fraction` is kept. The cuts are functions of the targets, the fractions and
+    `split_seed` alone. Raises UserError where a split
     is empty, differs in image shape or has targets outside the classes.
     """
     train, val = source.train, source.val
     if val is None:
         rest, cut = stratified_cut(train.targets, val_fraction, split_seed)
         train, val = train.select(rest), train.select(cut)
+    if train_fraction < 1:
+        rest, _ = stratified_cut(train.targets, 1 - train_fraction, split_seed)
+        train = train.select(rest)
     splits = {"train": train, "val": val, "test": source.test}
     for name, split in splits.items():
         _check_split(name, split, train, len(source.classes))

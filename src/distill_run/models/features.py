@@ -100,8 +100,8 @@ def feature_points(network: Network, shape: ImageShape) -> dict[str, str]:
 def choose_points(wanted: Sequence[str], available: Mapping[str, str], network: Network, key: str) -> dict[str, str]:
     """The points that `wanted` names, with their places: "stages" is every stage, "stage-1" the last one.
 
-    "stages_preact" and "stage-1_preact" are the same before the activation.
-
+    "stages_preact" and "stage-1_preact" are the same before the activation, where the network names such points;
+    "unpooled" is what is pooled to what the classifier is given, and that itself where nothing is.
     Raises UserError for a name that is neither a point nor a module of the network.
     """
     return {name: place for word in wanted for name, place in _points_of(word, available, network, key)}
@@ -115,6 +115,8 @@ def _points_of(word: str, available: Mapping[str, str], network: Network, key: s
     elif counted and counted[1] != "s" and 1 <= -int(counted[1]) <= len(stages):
         name = stages[int(counted[1])]
         yield name, available[name]
+    elif word == "unpooled" and word not in available and "pooled" in available:
+        yield "pooled", available["pooled"]
     elif word in available:
         yield word, available[word]
     elif word and word.removesuffix(INPUT) in dict(network.architecture.named_modules()):

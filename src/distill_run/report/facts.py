@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from distill_run.report.chance import Paired, compare, verdict, wilson_interval
-from distill_run.report.summary import STAGES, Findings
+from distill_run.report.summary import Findings, networks_of
 from distill_run.report.typesetting import Tile
 from distill_run.units import NONE, duration, quantity
 
@@ -41,7 +41,7 @@ def tiles(findings: Findings) -> list[Tile]:
     summary = findings.summary
     student, teacher, baseline = summary["student"], summary["teacher"], summary["baseline"]
     accuracy = student["selected"]["test"]["accuracy"]
-    low, high = interval(findings, "student")
+    low, high = interval(student, summary["dataset"]["test_size"])
     shown = [Tile("Student's accuracy", f"{accuracy:.2%}", f"on test; 95% interval {low:.1%} to {high:.1%}")]
     if baseline is not None:
         alone = baseline["selected"]["test"]["accuracy"]
@@ -65,10 +65,9 @@ def tiles(findings: Findings) -> list[Tile]:
     ]
 
 
-def interval(findings: Findings, stage: str) -> tuple[float, float]:
-    """The approximate 95% interval of a network's test accuracy, as fractions."""
-    right = rightness(findings, stage)
-    return wilson_interval(int(right.sum()), len(right))
+def interval(network: dict[str, Any], num_images: int) -> tuple[float, float]:
+    """The approximate 95% interval of a network's accuracy on so many test images, as fractions."""
+    return wilson_interval(round(network["selected"]["test"]["accuracy"] * num_images), num_images)
 
 
 def rightness(findings: Findings, stage: str) -> Tensor:
@@ -123,15 +122,16 @@ def _epochs(network: dict[str, Any]) -> str:
 
 def stages(findings: Findings) -> list[tuple[str, str]]:
     """The networks that there are, each with its architecture's name."""
-    return [(stage, findings.summary[stage]["architecture"]) for stage in STAGES if findings.summary[stage] is not None]
+    return [(stage, network["architecture"]) for stage, network in networks_of(findings.summary)]
 
 
 def table(findings: Findings) -> list[tuple[str, list[str]]]:
     """The networks side by side: a label, and a cell for each of `stages`."""
-    networks = {stage: findings.summary[stage] for stage, _ in stages(findings)}
-    columns = [_quality(network) | _cost(network) for network in networks.values()]
+    networks = [network for _, network in networks_of(findings.summary)]
+    columns = [_quality(network) | _cost(network) for network in networks]
     rows = [(label, [column[label] for column in columns]) for label in columns[0]]
-    spans = [" to ".join(f"{end:.1%}" for end in interval(findings, stage)) for stage in networks]
+    num_images = findings.summary["dataset"]["test_size"]
+    spans = [" to ".join(f"{end:.1%}" for end in interval(network, num_images)) for network in networks]
     return [rows[0], ("95% interval", spans), *rows[1:]]
 
 

@@ -72,6 +72,13 @@ def summarise(
     }
 
 
+def networks_of(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The figures of each network of report.json by its stage: teacher, assistants, baseline, student."""
+    chain = [("assistant", network) for network in summary["assistants"]]
+    teacher, *others = ((stage, summary[stage]) for stage in STAGES if summary[stage] is not None)
+    return [teacher, *chain, *others]
+
+
 def _network(trained: Trained, dataset: Dataset, shape: ImageShape) -> dict[str, Any]:
     targets = dataset.test.targets.cpu()
     return {
