@@ -1,0 +1,146 @@
+"""SimKD: features are projected to the teacher's, and its classifier decides, in training and in what ships."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from conftest import TINY
+from distill_run.checkpoint import load_network
+from distill_run.config import check, compose_config
+from distill_run.console import Console
+from distill_run.interrupt import StopRequest
+from distill_run.models.network import Network
+from distill_run.models.reused_classifier import ReusedClassifier
+from distill_run.objectives.base import Outputs
+from distill_run.objectives.simkd import ReusedTeacherClassifier
+from distill_run.prepare import prepare
+from distill_run.run import Report, run
+from distill_run.stages.student import baseline_plan, distil
+from distill_run.stages.teacher import obtain_teacher
+from distill_run.stages.training import make_trainer
+from helpers import message_of
+
+
+class Pooled(nn.Module):
+    """A convolution, a pool and a linear layer, whose last map has a name."""
+
+    feature_points = {"stage1": "convolution", "unpooled": "convolution", "pooled": "head:input"}
+
+    def __init__(self, channels: int, stride: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, channels, 3, stride, padding=1)
+        self.head = nn.Linear(channels, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.convolution(images).mean((2, 3)))
+        return logits
+
+
+def reused(student: nn.Module, teacher: nn.Module, factor: int = 2, last_relu: bool = True) -> ReusedClassifier:
+    shape = {"in_channels": 1, "image_size": (8, 8), "num_classes": 3}
+    return ReusedClassifier(**shape, student=student, teacher=teacher, factor=factor, last_relu=last_relu)  # type: ignore[arg-type]
+
+
+def simkd_run(folder: Path, *overrides: str) -> Report:
+    small = [*TINY, "training.teacher.epochs=1", "training.student.epochs=1", "baseline=false", "mode=simkd"]
+    return run(compose_config([*small, f"store_dir={folder / 'store'}", *overrides]), folder / "run")
+
+
+@pytest.mark.parametrize(("student_stride", "teacher_stride", "size"), [(1, 1, 8), (1, 2, 4), (2, 1, 4)])
+def test_features_meet_at_the_smaller_size(student_stride: int, teacher_stride: int, size: int) -> None:
+    student, teacher = Pooled(4, student_stride), Pooled(6, teacher_stride)
+    network = reused(student, teacher)
+    images = torch.rand(2, 1, 8, 8)
+    with torch.no_grad():
+        maps = student.convolution(images)
+        expected = network.projection(nn.functional.adaptive_avg_pool2d(maps, size))
+        assert expected.shape == (2, 6, size, size)
+        assert torch.equal(network(images), network.classifier(expected.mean((2, 3))))
+
+
+def test_the_projection_has_the_parameters_of_its_three_convolutions() -> None:
+    network = reused(Pooled(4, 1), Pooled(6, 1), factor=2)
+    by_hand = (4 * 3 + 2 * 3) + (3 * 3 * 9 + 2 * 3) + (3 * 6 + 2 * 6)
+    assert sum(parameter.numel() for parameter in network.projection.parameters()) == by_hand
+
+
+def test_the_student_loses_its_own_classifier_and_the_teacher_all_but_its_classifier() -> None:
+    teacher = Pooled(6, 1)
+    network = reused(Pooled(4, 1), teacher)
+    assert network.classifier is teacher.head
+    assert {name.split(".")[0] for name, _ in network.named_parameters()} == {"student", "projection", "classifier"}
+    assert not any(name.startswith("student.head") for name, _ in network.named_parameters())
+
+
+def test_vectors_are_maps_of_one_pixel() -> None:
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3))
+    assert reused(flat, Pooled(6, 1))(torch.rand(2, 1, 8, 8)).shape == (2, 3)
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3))
+    assert reused(Pooled(4, 1), flat).size == (1, 1)
+
+
+def test_a_network_without_a_linear_layer_is_refused() -> None:
+    convolution = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    message = message_of(reused, Pooled(4, 1), convolution)
+    assert message == "teacher has no point unpooled\n  choose of stage1, or the path of one of its modules"
+
+
+@pytest.mark.parametrize("last_relu", [True, False])
+def test_only_without_the_last_relu_negative_features_can_be_reached(last_relu: bool) -> None:
+    network = reused(Pooled(4, 1), Pooled(6, 1), last_relu=last_relu)
+    assert isinstance(network.projection[-1], nn.ReLU) == last_relu
+
+
+def test_the_loss_is_the_mean_squared_difference_and_leaves_the_teacher_alone() -> None:
+    objective = ReusedTeacherClassifier(weight=2.0, factor=2, last_relu=True)
+    projected, wanted = torch.rand(2, 3, 2, 2, requires_grad=True), torch.rand(2, 3, 4, 4, requires_grad=True)
+    outputs = (Outputs(torch.zeros(2, 3), {"projected": projected}), Outputs(torch.zeros(2, 3), {"unpooled": wanted}))
+    loss = objective.distillation(None, *outputs)  # type: ignore[arg-type]
+    pooled = wanted.detach().view(2, 3, 2, 2, 2, 2).mean((3, 5))
+    assert loss.item() == pytest.approx((projected.detach() - pooled).square().mean().item(), rel=1e-6)
+    torch.autograd.backward(loss)
+    assert wanted.grad is None
+    assert projected.grad is not None
+    assert (objective.task_weight, objective.weight) == (0.0, 2.0)
+
+
+def test_the_classifier_that_ships_is_the_teachers_and_never_learns(tmp_path: Path) -> None:
+    report = simkd_run(tmp_path)
+    network = load_network(report.run_dir / "checkpoints" / "student.pt")
+    assert isinstance(network.architecture, ReusedClassifier)
+    teacher = load_network(next((tmp_path / "store" / "teacher").iterdir()) / "weights.pt")
+    head = [module for module in teacher.modules() if isinstance(module, nn.Linear)][-1]
+    assert torch.equal(network.architecture.classifier.weight, head.weight)
+    assert torch.equal(network.architecture.classifier.bias, head.bias)
+    assert report.summary["guided_by"] == "live teacher"
+
+
+def test_all_that_should_learn_is_in_the_optimizer_and_receives_a_gradient(tmp_path: Path) -> None:
+    settings = check(compose_config([*TINY, "mode=simkd", "training.teacher.epochs=1", f"store_dir={tmp_path / 's'}"]))
+    with StopRequest() as stop:
+        bench = prepare(settings, tmp_path / "run", Console(), stop)
+        plan, guide, _ = distil(baseline_plan(bench), obtain_teacher(bench), bench)
+        trainer = make_trainer(plan, bench, guide)
+        trainer._train_step(next(trainer.batches.epoch(1)), lambda _: None)
+    learning = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    for name, parameter in trainer.network.named_parameters():
+        is_frozen = name.startswith("architecture.classifier.")
+        assert (id(parameter) in learning) != is_frozen
+        assert (parameter.grad is None) == is_frozen, name
+
+
+def test_a_student_of_simkd_can_teach_the_next(tmp_path: Path) -> None:
+    report = simkd_run(tmp_path, "assistants=cnn_small")
+    assert report.summary["assistants"][0]["architecture"] == "cnn_small"
+    network = load_network(report.run_dir / "checkpoints" / "student.pt")
+    assert network(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
+def test_a_copied_network_keeps_its_features_to_itself() -> None:
+    network = reused(Pooled(4, 1), Pooled(6, 1)).eval()
+    twin = copy.deepcopy(Network(network, [0.5], [0.5]))
+    images = torch.rand(2, 1, 8, 8)
+    torch.testing.assert_close(twin(images), network((images - 0.5) / 0.5))
