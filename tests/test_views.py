@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill_run.data.views import Views, fold, random_bits
+from distill_run.data.draws import fold, random_bits
+from distill_run.data.views import Views
 from distill_run.schema import AugmentSettings
 from helpers import examples, few_examples, some_split
 

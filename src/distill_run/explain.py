@@ -1,11 +1,14 @@
 """Overrides as Hydra reads them, and why a command line does not compose, in our two lines a mistake."""
 
+import difflib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -17,6 +20,7 @@ from distill_run.errors import Mistake, UserError, gather, show, user_error
 from distill_run.schema import unknown_key
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
+MANY_OPTIONS = 12  # too many to read them all
 
 
 def parse(overrides: list[str]) -> list[Override]:
@@ -66,9 +70,7 @@ def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> l
             if _composes([text_of(override)], extra_dir):
                 accepted.append(text_of(override))
             else:
-                plugin = ", or install its plugin" if override.key_or_group.startswith("hydra/") else ""
-                remedy = f"write one of {', '.join(names)}{plugin}"
-                mistakes.append(Mistake(f"{text_of(override)} is not there", remedy))
+                mistakes.append(Mistake(f"{text_of(override)} is not there", _instead(override, names)))
     base = compose_config(accepted, extra_dir)
     for override in parsed:
         if not options[override.key_or_group] or override.key_or_group in ROLES:
@@ -80,13 +82,29 @@ def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> l
     return mistakes or [Mistake(str(error).splitlines()[0], "distill-run --help lists groups and keys")]
 
 
+def _instead(override: Override, names: list[str]) -> str:
+    """Which option to write: of many, those that are spelt alike."""
+    plugin = ", or install its plugin" if override.key_or_group.startswith("hydra/") else ""
+    near = difflib.get_close_matches(str(override.value()), names, n=3, cutoff=0.6)
+    if len(names) <= MANY_OPTIONS or not near:
+        return f"write one of {', '.join(names)}{plugin}"
+    return f"did you mean {' or '.join(near)}?"
+
+
 def _group_options(parsed: list[Override]) -> dict[str, list[str]]:
     """The options of each override's group; none where it names a key."""
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
         loader = GlobalHydra.instance().config_loader()
         keys = [override.key_or_group for override in parsed]
-        names = {key: sorted(loader.get_group_options(key)) for key in keys}
-    return {key: [name for name in options if not name.startswith("_")] for key, options in names.items()}
+        return {key: list(_options(loader, key)) for key in keys}
+
+
+def _options(loader: ConfigLoader, group: str) -> Iterator[str]:
+    """The options of a group; experiments lie in folders as well."""
+    yield from (name for name in sorted(loader.get_group_options(group)) if not name.startswith("_"))
+    if group == "experiment":
+        for folder in sorted(loader.get_group_options(group, ObjectType.GROUP)):
+            yield from (f"{folder}/{name}" for name in _options(loader, f"{group}/{folder}"))
 
 
 def _rejected_key(override: Override, base: DictConfig) -> Mistake:

@@ -1,5 +1,7 @@
 """The page that `distill-run --help` prints."""
 
+import textwrap
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
@@ -39,6 +41,8 @@ Options
 Examples
   distill-run
   distill-run teacher=cnn_large student=cnn_tiny mode=soft mode.temperature=8
+  distill-run mode=soft also=crd mode.also.crd.weight=0.8
+  distill-run teacher=resnet56 student=resnet20 assistants=resnet32
   distill-run dataset=image_folder dataset.root=photos
   distill-run training/student/optimizer=adamw training.student.optimizer.lr=0.002
   distill-run training.teacher.lr_search=[0.003,0.01,0.03,0.1]
@@ -52,6 +56,9 @@ GROUPS = (
     "teacher",
     "student",
     "mode",
+    "also",
+    "more_teachers",
+    "assistants",
     "training",
     "training/teacher/optimizer",
     "training/teacher/schedule",
@@ -63,12 +70,14 @@ GROUPS = (
 
 KEYS = {
     "seed": "student and baseline: initial weights, order, views",
-    "teacher_seed": "the same of the teacher",
+    "teacher_seed": "the same of the teacher; a list makes several",
     "baseline": "false: do not train the student alone",
-    "teacher_checkpoint": "a teacher that is trained already",
+    "teacher_checkpoint": "a teacher that is trained already, or a list",
+    "teacher_weights": "of several teachers, as in [2,1]",
     "store_dir": "where teachers, baselines and logits are kept",
     "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
     "dataset.root": "the folder of the images",
+    "dataset.train_fraction": "less of the training images",
     "dataset.augment.crop_padding": "pixels; also augment.flip, augment.cutout",
     "mode.temperature": "softens both distributions; above 0",
     "mode.alpha": "weight of the teacher, 0 to 1",
@@ -81,6 +90,7 @@ KEYS = {
     "training.student.schedule.warmup_epochs": "epochs of linear warm-up",
     "training.student.clip_norm": "largest gradient norm",
     "training.student.label_smoothing": "of the cross-entropy",
+    "training.student.mixup": "of images in pairs; also training.student.cutmix",
     "training.student.patience": "stop after so many epochs without gain",
     "training.student.lr_search": "learning rates to try, as in [0.01,0.1]",
     "device.precision": "auto, fp32, bf16 or fp16",
@@ -92,12 +102,21 @@ def help_page() -> str:
     """The help, with the groups and defaults of the configuration as it is."""
     config = compose_config()
     choices = HydraConfig.get().runtime.choices
-    groups = [f"  {group:<28}{_options(group, choices[group])}" for group in GROUPS]
+    groups = [_group(group, choices[group]) for group in GROUPS]
     keys = [f"  {f'{key}={show(OmegaConf.select(config, key))}':<46}{meaning}" for key, meaning in KEYS.items()]
     sweeps = "  ".join(option_names(config_dir() / "sweep"))
     return PAGE.format(groups="\n".join(groups), keys="\n".join(keys), sweeps=sweeps)
 
 
-def _options(group: str, default: str | None) -> str:
-    folder = next((folder for folder, groups in ROLES.items() if group in groups), group)
-    return "  ".join(sorted(option_names(config_dir() / folder), key=lambda name: name != default))
+def _group(group: str, default: str | None) -> str:
+    """A group with its options, or with those that it shares with a group further up."""
+    same = {"also": "mode", "more_teachers": "teacher", "assistants": "teacher"}
+    if group in same:
+        words = f"none, one or several of those of {same[group]}, as in '{group}=[A,B]'"
+    elif group == "student":
+        words = f"{default}, and those of teacher"
+    else:
+        folder = next((folder for folder, groups in ROLES.items() if group in groups), group)
+        words = "  ".join(sorted(option_names(config_dir() / folder), key=lambda name: name != default))
+    margin = " " * 30
+    return textwrap.fill(words, 100, initial_indent=f"  {group:<28}", subsequent_indent=margin, break_on_hyphens=False)
