@@ -1,0 +1,40 @@
+"""What the convolutional families share: convolutions with batch norm, initial weights, the way to the logits."""
+
+from torch import Tensor, nn
+
+
+def conv_norm(
+    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+) -> list[nn.Module]:
+    """A convolution that keeps the size, but for its stride, and a batch norm."""
+    convolution = nn.Conv2d(
+        in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, groups=groups, bias=bias
+    )
+    return [convolution, nn.BatchNorm2d(out_channels)]
+
+
+def conv_norm_relu(
+    in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, groups: int = 1, bias: bool = False
+) -> list[nn.Module]:
+    """The same with a ReLU."""
+    return [*conv_norm(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias), nn.ReLU()]
+
+
+def init_convolutions(network: nn.Module) -> None:
+    """Draw the kernels from a normal distribution of variance 2 / fan-out; biases begin at 0.
+
+    Source: He et al., "Delving Deep into Rectifiers", 2015, equation 14.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+class Pool(nn.Module):
+    """The mean of each channel over the map: (N, C, H, W) to (N, C)."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """See the class."""
+        return maps.mean((2, 3))

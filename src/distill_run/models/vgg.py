@@ -1,0 +1,61 @@
+"""VGG for small images, with batch norm: blocks of 3x3 convolutions, and one linear layer."""
+
+from collections.abc import Sequence
+from typing import final
+
+from torch import Tensor, nn
+
+from distill_run.accept import WIDTHS
+from distill_run.models.features import INPUT
+from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions
+
+WIDTHS_OF_BLOCKS = (64, 128, 256, 512, 512)
+
+
+@final
+class VGG(nn.Module):
+    """Five blocks of as many convolutions as `blocks` says: (N, C, H, W) to (N, K) logits.
+
+    The map is halved after the first three blocks, after the fourth where images are 64 pixels high or more; odd sizes
+    are rounded up. What a block gives is read before the pool. Source: Simonyan and Zisserman, "Very Deep Convolutional
+    Networks", 2015, table 1, as Tian et al. use it on CIFAR ("Contrastive Representation Distillation", 2020).
+    """
+
+    def __init__(
+        self, *, in_channels: int, image_size: tuple[int, int], num_classes: int, blocks: Sequence[int]
+    ) -> None:
+        super().__init__()
+        WIDTHS.check("blocks", list(blocks))
+        self.num_pools = 4 if image_size[0] >= 64 else 3
+        self.blocks = nn.ModuleList()
+        before = in_channels
+        for count, width in zip(blocks, WIDTHS_OF_BLOCKS, strict=True):
+            layers: list[nn.Module] = []
+            for _ in range(count):
+                layers += conv_norm_relu(before, width, 3, bias=True)
+                before = width
+            self.blocks.append(nn.Sequential(*layers))
+        self.halve = nn.MaxPool2d(2, ceil_mode=True)
+        self.pool = Pool()
+        self.head = nn.Linear(WIDTHS_OF_BLOCKS[-1], num_classes)
+        init_convolutions(self)
+        nn.init.normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+        names = ["stem", "stage1", "stage2", "stage3", "stage4"]
+        relus = {f"{name}_preact": f"blocks.{place}.{3 * blocks[place] - 1}{INPUT}" for place, name in enumerate(names)}
+        self.feature_points = {
+            **{name: f"blocks.{place}" for place, name in enumerate(names)},
+            **{name: place for name, place in relus.items() if name.startswith("stage")},
+            "unpooled": "blocks.4",
+            "pooled": "pool",
+        }
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of normalised images (N, C, H, W)."""
+        maps = images
+        for place, block in enumerate(self.blocks):
+            maps = block(maps)
+            if place < self.num_pools:
+                maps = self.halve(maps)
+        logits: Tensor = self.head(self.pool(maps))
+        return logits
