@@ -80,6 +80,7 @@ LEARNING_RATES = list_of(POSITIVE, "a list of learning rates above 0, as in [0.0
 CHANNEL_MEANS = list_of(Rule(_is_number, "a number"), "a list with a number for each channel")
 CHANNEL_STDS = list_of(POSITIVE, "a list with a number above 0 for each channel")
 WEIGHTS = list_of(POSITIVE, "a list with a number above 0 for each teacher")
+POINTS = list_of(TEXT, "a list of points of a network, as in [stages] or [pooled]")
 WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [16,32]")
 HIDDEN_WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [512], or []", least=0)
 

@@ -2,13 +2,14 @@
 
 import shlex
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 
 from distill_run.schema import Settings, read_settings
 
@@ -43,14 +44,20 @@ def option_names(directory: Path) -> list[str]:
 def offer_roles(directory: Path) -> None:
     """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES and LISTS."""
     store = ConfigStore.instance()
-    for folder, groups in ROLES.items():
+    for folder in ("model", "optimizer", "schedule", "mode"):
         for path in sorted((directory / folder).glob("*.yaml")):
-            node = OmegaConf.load(path)
-            for group in groups:
+            node = _load(path, path.stat().st_mtime_ns)
+            for group in ROLES.get(folder, ()):
                 store.store(group=group, name=path.stem, node=node)
-    for group, (folder, key) in LISTS.items():
-        for path in sorted((directory / folder).glob("*.yaml")):
-            store.store(group=group, name=path.stem, node=OmegaConf.load(path), package=f"{key}.{path.stem}")
+            for group, (source, key) in LISTS.items():
+                if source == folder:
+                    store.store(group=group, name=path.stem, node=node, package=f"{key}.{path.stem}")
+
+
+@cache
+def _load(path: Path, changed: int) -> Container:  # noqa: ARG001 - a file that has changed is read again
+    """A YAML file, parsed once: every composition offers all of them."""
+    return OmegaConf.load(path)
 
 
 def register() -> None:

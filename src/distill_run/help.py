@@ -118,5 +118,7 @@ def _group(group: str, default: str | None) -> str:
     else:
         folder = next((folder for folder, groups in ROLES.items() if group in groups), group)
         words = "  ".join(sorted(option_names(config_dir() / folder), key=lambda name: name != default))
+        if group == "experiment":
+            words += "  cifar10/short  cifar10/STUDENT_from_TEACHER_MODE  cifar100/STUDENT_from_TEACHER_MODE"
     margin = " " * 30
     return textwrap.fill(words, 100, initial_indent=f"  {group:<28}", subsequent_indent=margin, break_on_hyphens=False)

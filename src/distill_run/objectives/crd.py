@@ -1,0 +1,107 @@
+"""CRD: the student's embedding of a sample is told from those of other classes by the teacher's, and the reverse."""
+
+from typing import final
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill_run.accept import BELOW_ONE, NOT_NEGATIVE, POINTS, POSITIVE, whole
+from distill_run.contrast import Memory, Negatives
+from distill_run.data.batches import Batch
+from distill_run.data.draws import fold
+from distill_run.errors import user_error
+from distill_run.objectives.base import Needs, Objective, Outputs, Pair
+
+_NEGATIVES = 1  # folded into the seed, which alone is that of the step's dropout
+
+
+@final
+class ContrastiveRepresentation(Objective):
+    """Cross-entropy + weight * (the noise-contrastive losses of the student's and of the teacher's embeddings).
+
+    A linear layer and division by the length make the embedding of each network's features, where a map is averaged
+    over its positions first; both layers learn. Each anchor meets what is remembered of the other network: its own
+    sample as it was before the batch, and `num_negatives` samples of other classes. These are drawn with replacement,
+    so that there may be more of them than samples. A mixed image counts as the sample whose index it has. The memories
+    take 2 * M * embedding_size numbers for M training samples, a step a few times 2 * N * M. In eval mode nothing is
+    remembered. Source: see contrast.py.
+    """
+
+    needs: Needs = "features"
+
+    def __init__(
+        self,
+        *,
+        weight: float,
+        student_points: list[str],
+        teacher_points: list[str],
+        embedding_size: int,
+        num_negatives: int,
+        temperature: float,
+        momentum: float,
+    ) -> None:
+        super().__init__()
+        NOT_NEGATIVE.check("weight", weight)
+        POINTS.check("student_points", student_points)
+        POINTS.check("teacher_points", teacher_points)
+        whole(1).check("embedding_size", embedding_size)
+        whole(1).check("num_negatives", num_negatives)
+        POSITIVE.check("temperature", temperature)
+        BELOW_ONE.check("momentum", momentum)
+        self.weight = weight
+        self.student_points, self.teacher_points = student_points, teacher_points
+        self.embedding_size = embedding_size
+        self.num_negatives = num_negatives
+        self.temperature = temperature
+        self.momentum = momentum
+
+    def fit_to(self, pair: Pair) -> None:
+        """See Objective."""
+        if len(pair.student) != 1:
+            raise user_error(
+                f"it embeds one point of each network, and there are {len(pair.student)}",
+                "write mode.student_points=[pooled] mode.teacher_points=[pooled]",
+            )
+        if bool((pair.targets == pair.targets[0]).all()):
+            raise user_error(
+                "every training image is of the same class, and it needs images of others",
+                "choose a mode that does without, as mode=soft, or another dataset",
+            )
+        self.seed = pair.seed
+        self.embed_student = Embedding("student", pair.student[0], self.embedding_size)
+        self.embed_teacher = Embedding("teacher", pair.teacher[0], self.embedding_size)
+        self.student_memory = Memory(len(pair.targets), self.embedding_size)
+        self.teacher_memory = Memory(len(pair.targets), self.embedding_size)
+        self.negatives = Negatives(pair.targets.cpu(), pair.num_classes)
+
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+        """See Objective. In training the memories learn the batch's embeddings."""
+        assert teacher is not None
+        ((student_features, teacher_features),) = self.features(student, teacher)
+        ours, theirs = self.embed_student(student_features), self.embed_teacher(teacher_features)
+        seed = fold(self.seed, batch.epoch, batch.step, _NEGATIVES) >> 1
+        negatives = self.negatives.draw(batch.targets, self.num_negatives, seed)
+        loss: Tensor = self.teacher_memory.loss(ours, batch.indices, negatives, self.temperature)
+        loss = loss + self.student_memory.loss(theirs, batch.indices, negatives, self.temperature)
+        if self.training:
+            self.student_memory.remember(batch.indices, ours, self.momentum)
+            self.teacher_memory.remember(batch.indices, theirs, self.momentum)
+        return loss
+
+
+class Embedding(nn.Module):
+    """A linear layer from features of `shape`, (C,) or (C, H, W), to embeddings (N, size) of length 1."""
+
+    def __init__(self, network: str, shape: tuple[int, ...], size: int) -> None:
+        super().__init__()
+        if len(shape) not in (1, 3):
+            raise user_error(
+                f"the {network}'s features are of shape {shape}, neither a vector nor a map",
+                f"choose another point in mode.{network}_points",
+            )
+        self.linear = nn.Linear(shape[0], size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """See the class; a map is averaged over its positions."""
+        vectors = features if features.ndim == 2 else features.mean(dim=(2, 3))
+        return F.normalize(self.linear(vectors), dim=1)

@@ -1,0 +1,132 @@
+"""ReviewKD: each of the teacher's features is compared with the student's at its depth and at all deeper ones."""
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
+
+from distill_run.accept import NOT_NEGATIVE, POINTS, whole
+from distill_run.data.batches import Batch
+from distill_run.errors import user_error
+from distill_run.objectives.base import Needs, Objective, Outputs, Pair
+
+POOLED_SIZES = (4, 2, 1)
+
+
+@final
+class Review(Objective):
+    """Cross-entropy + weight * the sum over the pairs of points of the hierarchical context loss.
+
+    The points come in order of depth. From the deepest on, the student's features are fused with what the deeper ones
+    left (see Fusion), in as many channels as the deepest has, but at most `mid_channels`; a vector is a map of one
+    pixel. The weight rises from 0 over the first `warmup_epochs`. Source: Chen et al., "Distilling Knowledge via
+    Knowledge Review", 2021, sections 3.2 and 3.3; sizes, initial weights and the warm-up are those of its authors'
+    code.
+    """
+
+    needs: Needs = "features"
+
+    def __init__(
+        self,
+        *,
+        weight: float,
+        student_points: list[str],
+        teacher_points: list[str],
+        mid_channels: int,
+        warmup_epochs: float,
+    ) -> None:
+        super().__init__()
+        NOT_NEGATIVE.check("weight", weight)
+        POINTS.check("student_points", student_points)
+        POINTS.check("teacher_points", teacher_points)
+        whole(1).check("mid_channels", mid_channels)
+        NOT_NEGATIVE.check("warmup_epochs", warmup_epochs)
+        self.weight = weight
+        self.student_points, self.teacher_points = student_points, teacher_points
+        self.mid_channels = mid_channels
+        self.warmup_epochs = warmup_epochs
+
+    def fit_to(self, pair: Pair) -> None:
+        """See Objective."""
+        ours = [_channels("student", shape) for shape in pair.student]
+        theirs = [_channels("teacher", shape) for shape in pair.teacher]
+        mid_channels = min(self.mid_channels, ours[-1])
+        deepest = len(ours) - 1
+        self.fusions = nn.ModuleList(
+            Fusion(before, mid_channels, after, is_deepest=depth == deepest)
+            for depth, (before, after) in enumerate(zip(ours, theirs, strict=True))
+        )
+
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
+        """See Objective."""
+        assert teacher is not None
+        pairs = [(_as_map(ours), _as_map(theirs)) for ours, theirs in self.features(student, teacher)]
+        terms: list[Tensor] = []
+        left: Tensor | None = None
+        for fusion, (ours, theirs) in zip(reversed(self.fusions), reversed(pairs), strict=True):
+            compared, left = fusion(ours, left, theirs.shape[2:])
+            terms.append(hierarchical_context_loss(compared, theirs))
+        return torch.stack(terms).sum()
+
+
+class Fusion(nn.Module):
+    """Attention-based fusion of a student's map with what the deeper ones left.
+
+    Both are in `mid_channels`, and are added with weights for each position that a convolution finds in both together;
+    the deepest map has nothing to be fused with. A 3x3 convolution leads on to the teacher's channels. Source: Chen et
+    al., 2021, figure 3 (a).
+    """
+
+    def __init__(self, in_channels: int, mid_channels: int, out_channels: int, *, is_deepest: bool) -> None:
+        super().__init__()
+        self.reduce = _convolution(in_channels, mid_channels, kernel_size=1)
+        self.attend = None if is_deepest else nn.Sequential(nn.Conv2d(2 * mid_channels, 2, kernel_size=1), nn.Sigmoid())
+        self.expand = _convolution(mid_channels, out_channels, kernel_size=3)
+
+    def forward(self, student: Tensor, left: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """What to compare with the teacher's map of `size` (H, W), and what is left for the next shallower fusion."""
+        fused: Tensor = self.reduce(student)
+        if self.attend is not None:
+            assert left is not None
+            deeper = _resized(left, fused.shape[2:])
+            weights = self.attend(torch.cat([fused, deeper], dim=1))
+            fused = fused * weights[:, :1] + deeper * weights[:, 1:]
+        fused = _resized(fused, size)
+        return self.expand(fused), fused
+
+
+def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference of two maps (N, C, H, W), and of both averaged to 4x4, 2x2 and 1x1 patches.
+
+    The weights are 1 for the maps, then 1/2, 1/4 and 1/8 for the sizes that are below theirs, divided by the sum of
+    those used. Returns a scalar. Source: Chen et al., 2021, section 3.3 and figure 3 (b).
+    """
+    sizes = [size for size in POOLED_SIZES if size < min(student.shape[2:])]
+    losses = [mse_loss(student, teacher)]
+    losses += [mse_loss(adaptive_avg_pool2d(student, size), adaptive_avg_pool2d(teacher, size)) for size in sizes]
+    weights = [0.5**level for level in range(len(losses))]
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
+
+
+def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:
+    convolution = nn.Conv2d(in_channels, out_channels, kernel_size, padding=kernel_size // 2, bias=False)
+    nn.init.kaiming_uniform_(convolution.weight, a=1)
+    return nn.Sequential(convolution, nn.BatchNorm2d(out_channels))
+
+
+def _resized(maps: Tensor, size: torch.Size) -> Tensor:
+    return maps if maps.shape[2:] == size else interpolate(maps, size=size, mode="nearest")
+
+
+def _as_map(features: Tensor) -> Tensor:
+    return features if features.ndim == 4 else features[:, :, None, None]
+
+
+def _channels(network: str, shape: tuple[int, ...]) -> int:
+    if len(shape) not in (1, 3):
+        raise user_error(
+            f"the {network}'s features are of shape {shape}, neither a vector nor a map",
+            f"choose other points in mode.{network}_points",
+        )
+    return shape[0]
