@@ -56,15 +56,20 @@ def tiny_report(tmp_path_factory: pytest.TempPathFactory) -> Report:
     return run(compose_config([*TINY, f"store_dir={folder / 'store'}"]), folder / "run")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+def write_photos(root: Path) -> Path:
     """An image folder: train/ and test/ with twelve and six 8x8 colour images of each of two classes."""
     generator = np.random.default_rng(0)
     for split, count in (("train", 12), ("test", 6)):
         for brightness, name in ((40, "night"), (200, "day")):
-            folder = tmp_path / "photos" / split / name
+            folder = root / split / name
             folder.mkdir(parents=True)
             for index in range(count):
                 pixels = generator.integers(brightness, brightness + 50, (8, 8, 3), dtype=np.uint8)
                 Image.fromarray(pixels).save(folder / f"{index:02}.png")
-    return tmp_path / "photos"
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """An image folder that a test may change."""
+    return write_photos(tmp_path / "photos")

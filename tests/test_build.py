@@ -17,8 +17,9 @@ SOFT = {
     "_target_": "distill_run.objectives.soft.SoftTargets",
     "temperature": 4.0,
     "alpha": 0.5,
+    "weight": 1.0,
     "divergence": "forward",
-    "label_smoothing": 0.0,
+    "standardize_logits": False,
 }
 TRUSTED = "distill_run, torch.optim, torchvision, timm"
 
@@ -30,7 +31,7 @@ def changed(**changes: Any) -> dict[str, Any]:
 def test_a_component_is_built_with_its_arguments() -> None:
     objective = Builder().build(SOFT, "mode")
     assert isinstance(objective, SoftTargets)
-    assert (objective.temperature, objective.alpha, objective.divergence) == (4.0, 0.5, "forward")
+    assert (objective.temperature, objective.weight, objective.divergence) == (4.0, 0.5, "forward")
 
 
 def test_what_the_program_injects_joins_the_users_arguments() -> None:
@@ -139,7 +140,7 @@ def test_an_argument_that_the_program_gives_is_not_the_users() -> None:
 
 
 def test_missing_arguments_are_told() -> None:
-    node = {"_target_": SOFT["_target_"], "temperature": 4.0, "label_smoothing": 0.0}
+    node = {"_target_": SOFT["_target_"], "temperature": 4.0, "weight": 1.0, "standardize_logits": False}
     assert message_of(Builder().build, node, "mode") == "mode lacks alpha, divergence\n  add mode.alpha=VALUE"
 
 

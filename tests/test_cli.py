@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -10,11 +11,14 @@ from omegaconf import OmegaConf
 
 from conftest import TINY, Command
 from distill_run import cli
-from distill_run.config import compose_config
+from distill_run.config import compose_config, config_dir, option_names
 from distill_run.help import GROUPS, KEYS, help_page
 
 MISTAKES = {
-    "teacher=cnn_larg": "teacher=cnn_larg is not there\n  write one of cnn_large, cnn_medium, cnn_small, cnn_tiny, mlp",
+    "teacher=cnn_larg": "teacher=cnn_larg is not there\n  did you mean cnn_large?",
+    "training/student/schedule=cosin": (
+        "training/student/schedule=cosin is not there\n  write one of constant, cosine, one_cycle, plateau, step"
+    ),
     "optimizer=adam": (
         "optimizer=adam does not say whose\n  write training/teacher/optimizer=adam or training/student/optimizer=adam"
     ),
@@ -185,7 +189,8 @@ def test_the_help_lists_every_group_option_and_default() -> None:
         assert f"  {key}=" in page
     for option in ("digits", "image_folder", "cnn_tiny", "mlp", "jensen_shannon", "founding_cifar10", "one_cycle"):
         assert option in page
-    assert "  mode                        soft  hard  none\n" in page
+    assert re.search(r"^  mode {24}soft( {2}\w+)+$", page, flags=re.MULTILINE)
+    assert set(option_names(config_dir() / "mode")) <= set(page.split())
     assert all(f"  {group} " in page for group in GROUPS)
 
 
@@ -196,7 +201,7 @@ def test_every_key_of_the_skeleton_is_in_the_help_or_says_why_not() -> None:
         "code_dir",  # --config-dir sets it
         "names",  # Hydra fills it in
     }
-    groups = {"dataset", "teacher", "student", "mode", "training", "device"}
+    groups = {"dataset", "teacher", "more_teachers", "assistants", "student", "mode", "training", "device"}
     assert set(compose_config()) - groups - unlisted == {key for key in KEYS if "." not in key}
 
 

@@ -418,12 +418,12 @@ def fit(student: list[tuple[int, ...]], teacher: list[tuple[int, ...]], targets:
         (
             fit([(9, 3)], [(5,)], TARGETS),
             "the student's features are of shape (9, 3), neither a vector nor a map\n"
-            "  choose another point in mode.student_points",
+            "  choose other points in mode.student_points",
         ),
         (
             fit([(3,)], [(2, 5, 2, 2)], TARGETS),
             "the teacher's features are of shape (2, 5, 2, 2), neither a vector nor a map\n"
-            "  choose another point in mode.teacher_points",
+            "  choose other points in mode.teacher_points",
         ),
     ],
 )

@@ -15,9 +15,10 @@ from distill_run.errors import DivergedError, Interrupted
 from distill_run.fit import Trainer
 from distill_run.interrupt import StopRequest
 from distill_run.models.network import Network
-from distill_run.objectives.base import Objective, Outputs
+from distill_run.objectives.base import Needs, Objective, Outputs
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
+from distill_run.objectives.total import TotalLoss
 from distill_run.schedules import Constant, Cosine, Schedule
 from distill_run.schema import AugmentSettings, DeviceSettings, Recipe
 from distill_run.stages.teacher import LiveTeacher
@@ -49,6 +50,8 @@ def recipe(**changes: Any) -> Recipe:
         "batch_size": 16,
         "clip_norm": None,
         "label_smoothing": 0.0,
+        "mixup": 0.0,
+        "cutmix": 0.0,
         "patience": None,
         "lr_search": None,
         "lr_search_epochs": 1,
@@ -64,17 +67,20 @@ def make(
     schedule: Schedule | None = None,
     lr: float = 0.05,
     student: Network | None = None,
+    points: dict[str, str] | None = None,
     **changes: Any,
 ) -> Trainer:
     student = student or network()
     objective = objective or CrossEntropy(label_smoothing=0.0)
     train = split(50, seed=1)
-    parameters = [*student.parameters(), *objective.parameters()]
+    loss = TotalLoss({objective.part: objective}, label_smoothing=0.0)
+    parameters = [*student.parameters(), *loss.parameters()]
     return Trainer(
         stage="student",
         network=student,
-        objective=objective,
+        loss=loss,
         guide=guide,
+        points=points or {},
         optimizer=torch.optim.SGD(parameters, lr=lr, momentum=0.9),
         schedule=schedule or Constant(epochs=EPOCHS, warmup_epochs=0),
         batches=Batches(train, Views(train.images, AugmentSettings(1, True, 0), 5), 16, seed=5, num_views=None),
@@ -83,6 +89,10 @@ def make(
         seed=5,
         device=device(),
     )
+
+
+def soft_targets(alpha: float = 0.7) -> SoftTargets:
+    return SoftTargets(temperature=2.0, alpha=alpha, weight=1.0, divergence="forward", standardize_logits=False)
 
 
 class Watcher:
@@ -107,9 +117,8 @@ def fit(trainer: Trainer) -> Watcher:
 def test_the_loop_is_the_one_that_one_would_write_by_hand() -> None:
     """Parity with raw torch: distillation with a live teacher, clipping and a cosine schedule."""
     guide = LiveTeacher(network(seed=9), device())
-    objective = SoftTargets(temperature=2.0, alpha=0.7, divergence="forward", label_smoothing=0.0)
     cosine = Cosine(epochs=EPOCHS, final_fraction=0.0, warmup_epochs=0)
-    trainer = make(objective, guide, cosine, clip_norm=0.5)
+    trainer = make(soft_targets(), guide, cosine, clip_norm=0.5)
     fit(trainer)
 
     student, teacher = network(), network(seed=9).eval()
@@ -138,7 +147,7 @@ def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> Non
     seen: list[Tensor] = []
     teacher.architecture.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     guide = LiveTeacher(teacher, device())
-    trainer = make(SoftTargets(temperature=2.0, alpha=0.7, divergence="forward", label_smoothing=0.0), guide)
+    trainer = make(soft_targets(), guide)
     shown: list[Tensor] = []
     trainer.network.architecture.register_forward_pre_hook(
         lambda module, inputs: shown.append(inputs[0]) if module.training else None
@@ -154,22 +163,65 @@ def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> Non
 
 def test_what_an_objective_learns_is_trained_and_saved() -> None:
     class Scaled(Objective):
-        needs = "nothing"
+        needs: Needs = "nothing"
 
         def __init__(self) -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.ones(()))
 
-        def losses(
-            self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
-        ) -> tuple[Tensor, dict[str, Tensor]]:
-            return F.cross_entropy(student_outputs.logits * self.scale, batch.targets), {}
+        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+            return F.cross_entropy(student.logits * self.scale, batch.targets)
 
     trainer = make(Scaled())
     fit(trainer)
-    scale = trainer.state()["objective"]["scale"]
-    assert scale != 1.0
-    assert not any("scale" in name for name in trainer.state()["network"])
+    state = trainer.state()
+    assert state["loss"].keys() == {"objectives.distillation.scale"}
+    assert state["loss"]["objectives.distillation.scale"] != 1.0
+    assert not any("scale" in name for name in state["network"])
+    again = make(Scaled())
+    again.load_state(state)
+    assert torch.equal(again.loss.state_dict()["objectives.distillation.scale"], next(trainer.loss.parameters()))
+
+
+def test_features_and_a_projection_train_as_one_would_write_it_by_hand() -> None:
+    class Imitation(Objective):
+        needs: Needs = "features"
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.student_points = self.teacher_points = ["map"]
+            self.weight = 3.0
+            with torch.random.fork_rng():
+                torch.manual_seed(4)
+                self.projection = nn.Conv2d(4, 4, 1)
+
+        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+            assert teacher is not None
+            ((ours, theirs),) = self.features(student, teacher)
+            return F.mse_loss(self.projection(ours), theirs)
+
+    points = {"map": "1"}  # the batch norm
+    objective = Imitation()
+    trainer = make(objective, LiveTeacher(network(seed=9), device(), points), points=points)
+    fit(trainer)
+
+    student, teacher, projection = network(), network(seed=9).eval(), Imitation().projection
+    optimizer = torch.optim.SGD([*student.parameters(), *projection.parameters()], lr=0.05, momentum=0.9)
+    student.train()
+    for epoch in range(1, EPOCHS + 1):
+        for batch in trainer.batches.epoch(epoch):
+            pixels = (batch.images - 0.4) / 0.2
+            ours = student.architecture[:2](pixels)  # type: ignore[index]
+            with torch.no_grad():
+                theirs = teacher.architecture[:2](pixels)  # type: ignore[index]
+            task = F.cross_entropy(student.architecture[2:](ours), batch.targets)  # type: ignore[index]
+            loss = task + 3 * (projection(ours) - theirs).square().mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for module, trained in ((student, trainer.network), (projection, objective.projection)):
+        for name, value in module.state_dict().items():
+            torch.testing.assert_close(trained.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_best_epoch_on_validation_is_selected_and_ties_go_to_the_lower_nll() -> None:
@@ -209,20 +261,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     trainer.batches.split.targets[:] = 0
 
     class Broken(Objective):
-        needs = "nothing"
+        needs: Needs = "nothing"
 
-        def losses(
-            self, batch: Batch, student_outputs: Outputs, teacher_outputs: Outputs | None
-        ) -> tuple[Tensor, dict[str, Tensor]]:
-            broken = student_outputs.logits.sum() * float("inf")
-            return broken, {"broken": broken}
+        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+            return student.logits.sum() * float("inf")
 
-    trainer.objective = Broken()
+    trainer.loss = TotalLoss({"broken": Broken()}, label_smoothing=0.0)
     saved: list[dict[str, Any]] = []
     with StopRequest() as stop, pytest.raises(DivergedError) as caught:
         trainer.fit(Watcher(), saved.append, stop)
     assert str(caught.value).startswith("the student's loss is not finite at epoch 4, step 1: loss=")
-    assert "broken=" in str(caught.value)
+    assert ", cross_entropy=" in str(caught.value)
+    assert ", broken=" in str(caught.value)
     assert (saved[-1]["epoch"], saved[-1]["step"]) == (4, 0)
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.named_parameters())
 

@@ -31,7 +31,8 @@ LAYERS = (
     {"fit"},
     {"evaluate", "checkpoint", "environment", "config"},
     {"objectives", "models", "data", "store", "console", "device", "build", "schedules", "interrupt", "totals"},
-    {"losses", "units", "schema", "arguments"},
+    {"losses", "relation_losses", "contrast", "units", "schema", "arguments"},
+    {"feature_losses"},
     {"accept"},
     {"errors"},
 )
@@ -97,17 +98,18 @@ def test_only_the_console_imports_rich() -> None:
     assert importers_of("rich") == {"console"}
 
 
-def test_the_losses_import_nothing_of_the_package_but_what_parameters_accept() -> None:
-    assert own_imports("losses") == {"accept"}
+def test_the_mathematics_imports_nothing_of_the_package_but_what_parameters_accept_and_itself() -> None:
+    mathematics = ("losses", "feature_losses", "relation_losses", "contrast")
+    assert {name for module in mathematics for name in own_imports(module)} <= {"accept", *mathematics}
 
 
 def test_the_loop_knows_no_mode_no_dataset_and_no_architecture() -> None:
     known = own_imports("fit")
     objectives = {name for name in known if name.startswith("objectives.")}
     data = {name for name in known if name.startswith("data.")}
-    assert objectives == {"objectives.base"}
-    assert data <= {"data.batches", "data.source", "data.views"}
-    assert {name for name in known if name.startswith("models.")} <= {"models.network"}
+    assert objectives == {"objectives.base", "objectives.total"}
+    assert data <= {"data.batches", "data.draws", "data.source"}
+    assert {name for name in known if name.startswith("models.")} <= {"models.features", "models.network"}
 
 
 @pytest.mark.parametrize("module", WITHOUT_TORCH)

@@ -71,6 +71,7 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
     return Trained(
         stage=stage,
         name=f"net_{stage}",
+        node={},
         network=made_up_network(stage),
         fingerprint=f"{SEEDS[stage]:x}" * 64,
         selected={"epoch": 2, "val": rows[1]["val"]},
@@ -85,6 +86,8 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
         learning_rate=0.1,
         lr_search=curve if stage != "teacher" else [],
         reused=stage == "teacher",
+        origin="reused from the store" if stage == "teacher" else "trained",
+        guided_by="logit bank" if stage == "student" else None,
     )
 
 
@@ -92,7 +95,7 @@ def came_trained(teacher: Trained) -> Trained:
     figures = {**teacher.selected, "epoch": None}
     return dataclasses.replace(
         teacher, selected=figures, last=figures, history=[], train_seconds=0.0, images_per_second=None,
-        data_share=None, learning_rate=None,
+        data_share=None, learning_rate=None, origin="loaded from /models/<t>_big.pt",
     )  # fmt: skip
 
 
@@ -101,10 +104,9 @@ def make_findings(networks: dict[str, Trained], dataset: Dataset, run_dir: Path)
         seed=7,
         names=SimpleNamespace(dataset="made_up", mode="soft"),
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
-        teacher_checkpoint="/models/<t>_big.pt",
         code_dir=None,
     )
-    summary = summarise(cast(Settings, settings), dataset, SHAPE, networks, ["watch <out> for a|b"])
+    summary = summarise(cast(Settings, settings), dataset, SHAPE, networks, [], ["watch <out> for a|b"])
     environment = {"command": COMMAND, "torch": "2.15", "git_dirty": False, "cuda": None}
     return Findings(summary, networks, dataset, cast(Settings, settings), CONFIG, environment, run_dir)
 
@@ -269,13 +271,14 @@ def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> No
     assert "exact McNemar test" in answers[0][1]
     assert "net_teacher was reused from the store; its fingerprint begins with 111111111111." in answers[1][1]
     assert "80.00% on validation" in answers[1][1]
+    assert answers[1][1].endswith("The student was given its logits from the logit bank.")
     assert answers[2][1].startswith("Epoch 2, the best on validation")
     assert answers[3][1].startswith("checkpoints/student.pt")
 
 
 def test_answers_tell_of_a_teacher_trained_now(findings: Findings) -> None:
-    teacher = dataclasses.replace(findings.networks["teacher"], reused=False)
-    fresh = dataclasses.replace(findings, networks={**findings.networks, "teacher": teacher})
+    teacher = {**findings.summary["teacher"], "reused": False, "origin": "trained"}
+    fresh = dataclasses.replace(findings, summary={**findings.summary, "teacher": teacher})
     assert "was trained in this run" in facts.answers(fresh)[1][1]
 
 

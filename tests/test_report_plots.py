@@ -34,8 +34,8 @@ def made_up(stage: str, accuracies: list[float], curve: list[dict[str, float | N
     network = Network(nn.Flatten(), [0.5], [0.5])
     logits = torch.zeros(1, 2)
     return Trained(
-        stage, "net", network, "f" * 64, best, history[-1], logits, logits, history, 1.0, 1.0, 0.0, None, 0.1,
-        curve or [], False,
+        stage, "net", {}, network, "f" * 64, best, history[-1], logits, logits, history, 1.0, 1.0, 0.0, None, 0.1,
+        curve or [], False, "trained",
     )  # fmt: skip
 
 

@@ -152,7 +152,9 @@ def test_a_mode_of_one_s_own_changes_neither_teacher_nor_baseline(tmp_path: Path
     (tmp_path / "code" / "own_mode.py").write_text(
         "from distill_run.objectives.soft import SoftTargets\n"
         "def own(*, alpha):\n"
-        "    return SoftTargets(temperature=2.0, alpha=alpha, divergence='forward', label_smoothing=0.0)\n"
+        "    return SoftTargets(\n"
+        "        temperature=2.0, alpha=alpha, weight=1.0, divergence='forward', standardize_logits=False\n"
+        "    )\n"
     )
     first = tiny_run(tmp_path)
     config = compose_config([*TINY, f"store_dir={tmp_path / 'store'}"], tmp_path / "code")

@@ -118,7 +118,7 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
     """Each option of a component's group replaces the default's keys: none of them is inherited."""
     for mode, keys in (
         ("none", {"_target_", "label_smoothing"}),
-        ("hard", {"_target_", "alpha", "label_smoothing"}),
+        ("hard", {"_target_", "alpha", "label_smoothing", "standardize_logits"}),
     ):
         assert check(compose_config([f"mode={mode}"])).mode.keys() == keys
 

@@ -232,9 +232,7 @@ MISTAKES = {
         "  write a whole number of at least 1, as int(interval(...)) gives them"
     ),
     ("mode.alfa=interval(0,1)",): "mode.alfa is not a key of the configuration\n  did you mean mode.alpha or mode?",
-    ("student=mlp,cnn_tny",): (
-        "student=cnn_tny is not there\n  write one of cnn_large, cnn_medium, cnn_small, cnn_tiny, mlp"
-    ),
+    ("student=mlp,cnn_tny",): "student=cnn_tny is not there\n  did you mean cnn_tiny?",
     (ALPHA, "mode.temperature=0"): "mode.temperature=0 is not accepted\n  write a number above 0",
     (ALPHA, "seed"): "seed cannot be read\n  write key=value, and quote special characters",
     ("student=glob(*)",): ("student=glob(*) cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small"),

@@ -14,6 +14,7 @@ import torch
 from distill_run.build import OWN_PACKAGES, Builder
 from distill_run.errors import user_error
 from distill_run.models.network import ImageShape, Network, build_network
+from distill_run.models.pretrained import without_fetching
 from distill_run.store import atomic_path
 
 NETWORK_FORMAT = 1
@@ -67,7 +68,7 @@ def network_content(
     return {
         "format": NETWORK_FORMAT,
         "name": name,
-        "architecture": dict(node),
+        "architecture": without_fetching(node),
         "in_channels": shape.in_channels,
         "image_size": list(shape.image_size),
         "classes": list(classes),

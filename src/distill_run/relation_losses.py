@@ -1,13 +1,10 @@
-"""The mathematics of losses that compare relations between the samples of a batch: pure functions, in float32 or wider.
+"""Losses that compare how the samples of a batch relate to each other: pure functions, in float32 or wider.
 
-Features are (N, ...), of any shapes, which need not agree between student and teacher; each sample's are one vector.
-Each function returns a scalar, and lets no gradient flow to the teacher. A batch of one image has no relations: its
-loss is 0, with a gradient of 0.
+Features are (N, ...); all that follows the batch is flattened, so that student and teacher need not have one shape. No
+gradient flows to the teacher's. One image has no relations: the loss of a batch of one is 0, and so is its gradient.
 """
 
-from collections.abc import Iterator
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, cat, stack
@@ -16,51 +13,97 @@ from torch.utils.checkpoint import checkpoint
 
 from distill_run.feature_losses import unit_rows, wide
 
-SMALLEST_PROBABILITY = 1e-7
-MOST_NUMBERS = 2**22  # that one step over all triples may hold at once
+PROBABILITY_FLOOR = 1e-7
+PORTION = 2**24  # numbers: the size to which tensors are kept that would have N^3 or N^2 * D of them
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """||similarities of the student - those of the teacher||^2 / N^2, of matrices (N, N) whose rows have length 1.
+    """The squared Frobenius norm of the difference of the row-normalised Gram matrices, divided by N^2.
 
-    Similarities are inner products of the samples' features. Source: Tung and Mori, "Similarity-Preserving Knowledge
-    Distillation", 2019, equations 1 to 4.
+    Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", 2019, section 3.
     """
-    ours, theirs = (unit_rows(rows @ rows.T) for rows in _vectors(student, teacher))
+    ours, theirs = (unit_rows(vectors @ vectors.T) for vectors in _vectors(student, teacher))
     return F.mse_loss(ours, theirs)
 
 
-def relative_distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The Huber loss of the distances between samples, in units of their mean over pairs of different samples.
+def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Huber's loss of the distances between samples, in units of their mean over pairs of different samples.
 
-    It is averaged over all N^2 pairs; that of a sample with itself adds 0, as in the authors' program, which the usual
-    weight of 25 belongs to. Source: Park et al., "Relational Knowledge Distillation", 2019, equations 6 to 9.
+    It is averaged over all N^2 pairs, as in the authors' program, which the usual weight of 25 belongs to; that of a
+    sample with itself adds 0. Source: Park et al., "Relational Knowledge Distillation", 2019, section 3.2.1.
     """
     ours, theirs = (_relative_distances(vectors) for vectors in _vectors(student, teacher))
     return F.smooth_l1_loss(ours, theirs)
 
 
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The Huber loss of the cosines of the angles in which a sample sees two others.
+    """Huber's loss of the cosines of the angles in which each sample sees any two others.
 
-    It is averaged over all N^3 triples; one with a sample twice adds 0 or next to it, as in the authors' program, which
-    the usual weight of 50 belongs to. Where two samples coincide there is no angle: its cosine counts as 0, without a
-    gradient. Source: Park et al., "Relational Knowledge Distillation", 2019, equations 10 and 11.
+    It is averaged over all N^3 triples, as in the authors' program, which the usual weight of 50 belongs to; one with
+    the same sample twice adds 0. Two samples that coincide span no angle: its cosine is 0, without a gradient. Source:
+    Park et al., "Relational Knowledge Distillation", 2019, section 3.2.2.
     """
     ours, theirs = _vectors(student, teacher)
-    num = len(ours)
-    largest = num * max(num, ours.shape[1], theirs.shape[1])
-    steps = [_cheaply(partial(_summed_angle_loss, ours, theirs), some) for some in _parts_of(num, largest)]
-    return stack(steps).sum() / num**3
+    return stack(_in_portions(_summed_angle_loss, ours, theirs)).sum() / len(ours) ** 3
 
 
-def probability_transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean over pairs (i, j) of p_t log((p_t + 1e-7) / (p_s + 1e-7)), p the probability that j is a neighbour of i.
+def probability_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """KL(teacher || student) of the probabilities that samples are neighbours, averaged over all N^2 pairs.
 
-    It is proportional to (cosine similarity + 1) / 2, and i is its own neighbour too, as in the authors' program, which
-    the usual weight of 30000 belongs to; the paper leaves that pair out. Source: Passalis and Tefas, "Learning Deep
-    Representations with Probabilistic Knowledge Transfer", 2018, equations 3 to 6.
+    A pair's probability is (cosine + 1) / 2 divided by the sum of its row; 1e-7 keeps the quotient finite. A sample is
+    its own neighbour too, as in the authors' program, which the usual weight of 30000 belongs to; the sums of the paper
+    leave it out. Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer",
+    2018, section 3.
     """
-    ours, theirs = (_neighbour_probabilities(vectors) for vectors in _vectors(student, teacher))
-    ratio = (theirs + SMALLEST_PROBABILITY) / (ours + SMALLEST_PROBABILITY)
-    return (theirs * ratio.log()).mean()
+    ours, theirs = (_neighbours(vectors) for vectors in _vectors(student, teacher))
+    return (theirs * ((theirs + PROBABILITY_FLOOR) / (ours + PROBABILITY_FLOOR)).log()).mean()
+
+
+def _vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    return wide(student).flatten(1), wide(teacher.detach()).flatten(1)
+
+
+def _relative_distances(vectors: Tensor) -> Tensor:
+    """Distances (N, N) divided by their mean over pairs of different samples; all 0 where the samples coincide."""
+    num = len(vectors)
+    distances = cat(_in_portions(_distances_from, vectors))
+    mean = distances.sum() / max(num * (num - 1), 1)
+    return distances / mean.where(mean > 0, 1)
+
+
+def _neighbours(vectors: Tensor) -> Tensor:
+    units = unit_rows(vectors)
+    likeness = ((units @ units.T + 1) / 2).clamp_min(0)  # rounding takes a cosine below -1
+    probabilities: Tensor = likeness / likeness.sum(dim=1, keepdim=True)
+    return probabilities
+
+
+def _distances_from(seeing: slice, vectors: Tensor) -> Tensor:
+    # Of differences: |a|^2 + |b|^2 - 2ab would lose the distance of vectors that are long and close.
+    distances: Tensor = vector_norm(vectors[seeing, None] - vectors, dim=-1)
+    return distances
+
+
+def _summed_angle_loss(seeing: slice, student: Tensor, teacher: Tensor) -> Tensor:
+    """The sum over the triples whose angle lies at one of the samples `seeing`."""
+    ours, theirs = (_cosines_at(seeing, vectors) for vectors in (student, teacher))
+    return F.smooth_l1_loss(ours, theirs, reduction="sum")
+
+
+def _cosines_at(seeing: slice, vectors: Tensor) -> Tensor:
+    directions = unit_rows(vectors - vectors[seeing, None])
+    return directions @ directions.mT
+
+
+def _in_portions(function: Callable[..., Tensor], *several: Tensor) -> list[Tensor]:
+    """What the function gives for the samples, in portions, and of all vectors (N, D).
+
+    A portion is so small that N * max(N, D) numbers for each of its samples stay within PORTION. Where there are
+    several, only the vectors are kept: the backward pass computes each portion once more.
+    """
+    num = len(several[0])
+    size = max(PORTION // (num * max(num, *(vectors.shape[1] for vectors in several))), 1)
+    if size >= num:
+        return [function(slice(num), *several)]
+    portions = [slice(start, start + size) for start in range(0, num, size)]
+    return [checkpoint(function, each, *several, use_reentrant=False, preserve_rng_state=False) for each in portions]

@@ -6,6 +6,7 @@ from typing import final
 from torch import Tensor, nn
 
 from distill_run.accept import BELOW_ONE, HIDDEN_WIDTHS, WIDTHS
+from distill_run.models.features import INPUT
 from distill_run.models.mlp import linear_layers
 
 
@@ -14,7 +15,8 @@ class CNN(nn.Module):
     """Stages of 3x3 convolution, ReLU and 2x2 max-pool, then linear layers: (N, C, H, W) to (N, K) logits.
 
     The pools round up, so that an image of any size keeps at least one pixel; the flattened size follows from
-    the image's. With batch norm the convolutions carry no bias, which the norm would cancel.
+    the image's. With batch norm the convolutions carry no bias, which the norm would cancel. The points are
+    the stages, after pool and ReLU (`stageN_preact` between both), and what the last linear layer is given.
     """
 
     def __init__(
@@ -38,6 +40,13 @@ class CNN(nn.Module):
         self.stages = nn.Sequential(*stages)
         height, width = (_pooled_size(side, len(stages)) for side in image_size)
         self.head = linear_layers([widths[-1] * height * width, *hidden, num_classes], dropout)
+        self.feature_points = {
+            **{f"stage{number}": f"stages.{number - 1}" for number in range(1, len(stages) + 1)},
+            **{
+                f"stage{n}_preact": f"stages.{n - 1}.{len(stage) - 1}{INPUT}" for n, stage in enumerate(stages, start=1)
+            },
+            "pooled": f"head.{len(self.head) - 1}{INPUT}",
+        }
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""

@@ -23,8 +23,8 @@ class MobileNetV2(nn.Module):
 
     `width` multiplies the channels of all but the last convolution, `expansion` is that of the bottlenecks but the
     first. A stage gives what its last bottleneck does, which no ReLU follows. Source: Sandler et al., "MobileNetV2:
-    Inverted Residuals and Linear Bottlenecks", 2018, table 2, with the strides and the ReLU (not ReLU6) that Tian et al.
-    use on CIFAR ("Contrastive Representation Distillation", 2020).
+    Inverted Residuals and Linear Bottlenecks", 2018, table 2, with the strides and the ReLU (not ReLU6) that Tian et
+    al. use on CIFAR ("Contrastive Representation Distillation", 2020).
     """
 
     def __init__(

@@ -53,7 +53,8 @@ def build_network(
 ) -> Network:
     """The network that a model's YAML describes, with initial weights that are a function of `seed` alone.
 
-    Raises UserError where the constructor refuses its arguments.
+    An architecture whose weights come trained brings its `normalisation`, (mean, std), which takes the place of those
+    that are given. Raises UserError where the constructor refuses its arguments.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -64,7 +65,7 @@ def build_network(
             image_size=shape.image_size,
             num_classes=shape.num_classes,
         )
-    return Network(architecture, mean, std)
+    return Network(architecture, *getattr(architecture, "normalisation", (mean, std)))
 
 
 def count_params(network: nn.Module) -> int:

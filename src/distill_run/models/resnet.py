@@ -7,6 +7,7 @@ from typing import final
 from torch import Tensor, nn
 
 from distill_run.accept import FLAG, WIDTHS, whole
+from distill_run.errors import RejectedValueError
 from distill_run.models.features import INPUT
 from distill_run.models.layers import Pool, conv_norm, conv_norm_relu, init_convolutions
 
@@ -39,6 +40,8 @@ class ResNet(nn.Module):
         whole(1).check("stem_width", stem_width)
         WIDTHS.check("widths", list(widths))
         WIDTHS.check("blocks", list(blocks))
+        if len(blocks) != len(widths):
+            raise RejectedValueError("blocks", list(blocks), f"{len(widths)} numbers, one for each stage of `widths`")
         FLAG.check("bottleneck", bottleneck)
         block = Bottleneck if bottleneck else BasicBlock
         ends = [width * EXPANSION if bottleneck else width for width in widths]

@@ -7,6 +7,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 
 from distill_run.accept import FLAG, whole
 from distill_run.errors import user_error
+from distill_run.feature_losses import as_maps
 from distill_run.models.features import INPUT, choose_points, feature_points, read_shapes
 from distill_run.models.network import ImageShape, Network
 
@@ -68,11 +69,6 @@ def _keep_output(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noq
 
 def _keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     vars(module)["kept"] = inputs[0]
-
-
-def as_maps(features: Tensor) -> Tensor:
-    """Features (N, C, H, W) as they are, and (N, C) as maps of 1x1."""
-    return features if features.ndim == 4 else features[:, :, None, None]
 
 
 def last_linear(architecture: nn.Module, key: str) -> tuple[str, nn.Linear]:

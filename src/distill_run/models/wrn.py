@@ -5,8 +5,10 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import BELOW_ONE, whole
+from distill_run.accept import BELOW_ONE, Rule, whole
 from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions
+
+DEPTH = Rule(lambda v: whole(10).accepts(v) and v % 6 == 4, "6 x blocks of a stage + 4, as in 16, 22, 28, 34 or 40")
 
 
 @final
@@ -28,7 +30,7 @@ class WideResNet(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        whole(10).check("depth", depth)
+        DEPTH.check("depth", depth)
         whole(1).check("widen", widen)
         BELOW_ONE.check("dropout", dropout)
         num_blocks = (depth - 4) // 6

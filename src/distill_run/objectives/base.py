@@ -1,7 +1,7 @@
 """The contract between an objective, the networks and the training loop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -104,3 +104,9 @@ class Objective(nn.Module, ABC):
         """The features of student and teacher at each pair of points; no gradient flows to the teacher."""
         for ours, theirs in zip(self.student_points, self.teacher_points, strict=True):
             yield student.features[ours], teacher.features[theirs].detach()
+
+
+def total(terms: Iterable[Tensor]) -> Tensor:
+    """The sum of the terms of several points."""
+    first, *others = terms
+    return sum(others, first)

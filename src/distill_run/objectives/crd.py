@@ -11,6 +11,7 @@ from distill_run.data.batches import Batch
 from distill_run.data.draws import fold
 from distill_run.errors import user_error
 from distill_run.objectives.base import Needs, Objective, Outputs, Pair
+from distill_run.objectives.projections import map_shape
 
 _NEGATIVES = 1  # folded into the seed, which alone is that of the step's dropout
 
@@ -94,12 +95,7 @@ class Embedding(nn.Module):
 
     def __init__(self, network: str, shape: tuple[int, ...], size: int) -> None:
         super().__init__()
-        if len(shape) not in (1, 3):
-            raise user_error(
-                f"the {network}'s features are of shape {shape}, neither a vector nor a map",
-                f"choose another point in mode.{network}_points",
-            )
-        self.linear = nn.Linear(shape[0], size)
+        self.linear = nn.Linear(map_shape(network, shape)[0], size)
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class; a map is averaged over its positions."""

@@ -8,8 +8,9 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
 
 from distill_run.accept import NOT_NEGATIVE, POINTS, whole
 from distill_run.data.batches import Batch
-from distill_run.errors import user_error
-from distill_run.objectives.base import Needs, Objective, Outputs, Pair
+from distill_run.feature_losses import as_maps
+from distill_run.objectives.base import Needs, Objective, Outputs, Pair, total
+from distill_run.objectives.projections import map_shape
 
 POOLED_SIZES = (4, 2, 1)
 
@@ -49,8 +50,8 @@ class Review(Objective):
 
     def fit_to(self, pair: Pair) -> None:
         """See Objective."""
-        ours = [_channels("student", shape) for shape in pair.student]
-        theirs = [_channels("teacher", shape) for shape in pair.teacher]
+        ours = [map_shape("student", shape)[0] for shape in pair.student]
+        theirs = [map_shape("teacher", shape)[0] for shape in pair.teacher]
         mid_channels = min(self.mid_channels, ours[-1])
         deepest = len(ours) - 1
         self.fusions = nn.ModuleList(
@@ -61,13 +62,13 @@ class Review(Objective):
     def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
         """See Objective."""
         assert teacher is not None
-        pairs = [(_as_map(ours), _as_map(theirs)) for ours, theirs in self.features(student, teacher)]
-        terms: list[Tensor] = []
+        pairs = [(as_maps(ours), as_maps(theirs)) for ours, theirs in self.features(student, teacher)]
+        terms = []
         left: Tensor | None = None
         for fusion, (ours, theirs) in zip(reversed(self.fusions), reversed(pairs), strict=True):
             compared, left = fusion(ours, left, theirs.shape[2:])
             terms.append(hierarchical_context_loss(compared, theirs))
-        return torch.stack(terms).sum()
+        return total(terms)
 
 
 class Fusion(nn.Module):
@@ -117,16 +118,3 @@ def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Se
 
 def _resized(maps: Tensor, size: torch.Size) -> Tensor:
     return maps if maps.shape[2:] == size else interpolate(maps, size=size, mode="nearest")
-
-
-def _as_map(features: Tensor) -> Tensor:
-    return features if features.ndim == 4 else features[:, :, None, None]
-
-
-def _channels(network: str, shape: tuple[int, ...]) -> int:
-    if len(shape) not in (1, 3):
-        raise user_error(
-            f"the {network}'s features are of shape {shape}, neither a vector nor a map",
-            f"choose other points in mode.{network}_points",
-        )
-    return shape[0]

@@ -7,7 +7,8 @@ from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 
 from distill_run.accept import NOT_NEGATIVE
 from distill_run.data.batches import Batch
-from distill_run.models.reused_classifier import as_maps, last_linear
+from distill_run.feature_losses import as_maps
+from distill_run.models.reused_classifier import last_linear
 from distill_run.objectives.base import Needs, Objective, Outputs
 
 

@@ -1,0 +1,242 @@
+"""Classifiers of torchvision and timm, from scratch or with the weights that these publish."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from distill_run.accept import FLAG, Rule, list_of, optional, whole
+from distill_run.errors import RejectedValueError, user_error
+from distill_run.models.reused_classifier import last_linear
+
+SIZES = list_of(whole(1), "", least=2)
+INPUT_SIZE = optional(
+    Rule(
+        lambda v: whole(1).accepts(v) or (SIZES.accepts(v) and len(v) == 2),
+        "pixels a side, or [height,width] in pixels",
+    )
+)
+ARGUMENTS = Rule(lambda v: isinstance(v, dict), "further arguments of the model's constructor, as in {dropout: 0.2}")
+# What a model's forward raises for images that it cannot take.
+MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
+MORE_THAN_LOGITS = ("googlenet", "inception_v3")
+
+
+@dataclass(frozen=True)
+class Published:
+    """What published weights were trained with: (height, width) in pixels, mean and std of each channel."""
+
+    input_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def torchvision_model(
+    *,
+    in_channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    name: str,
+    pretrained: bool,
+    input_size: int | list[int] | None,
+    arguments: dict[str, Any],
+) -> nn.Module:
+    """The classifier of torchvision.models of that name: images (N, C, H, W) to logits (N, K).
+
+    Images are resized to `input_size`; null means as they are, or with `pretrained` as the weights want them. Those are
+    the library's default ones, which bring their own normalisation; a last layer for another number of classes is
+    fresh, as is the first convolution for another number of channels, unless it has pretrained kernels to sum. The
+    parameters have the library's names. Raises UserError for what the library has not, cannot fetch or cannot build.
+    """
+    from torchvision import models  # not before it is asked for: few runs do
+
+    _check(name, models.list_models(module=models), "torchvision")
+    _check_keys(pretrained, input_size, arguments)
+    published = _published_by_torchvision(name)
+    size = _size(input_size, published.input_size if pretrained else image_size)
+    if name.startswith("vit_"):  # the others take images of any size that is large enough
+        arguments = {"image_size": size[0], **arguments}
+    if pretrained:
+        weights = models.get_model_weights(name).DEFAULT
+        model = _fetch(partial(models.get_model, name, weights=weights, **arguments), name)
+        if num_classes != len(weights.meta["categories"]):
+            path, layer = last_linear(model, name)
+            model.set_submodule(path, nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None))
+    else:
+        model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+    if in_channels != 3:
+        _adapt_first_convolution(model, in_channels, keeps_kernels=pretrained)
+    return _finish(model, name, in_channels, image_size, size, published if pretrained else None)
+
+
+def timm_model(
+    *,
+    in_channels: int,
+    image_size: tuple[int, int],
+    num_classes: int,
+    name: str,
+    pretrained: bool,
+    input_size: int | list[int] | None,
+    arguments: dict[str, Any],
+) -> nn.Module:
+    """The same as torchvision_model, of timm; a name may say which weights, as in resnet18.a1_in1k.
+
+    The constructor is told the size of the images where it takes `img_size`.
+    """
+    timm = _timm()
+    _check(name, {*timm.list_models(), *timm.list_pretrained()}, "timm")
+    _check_keys(pretrained, input_size, arguments)
+    if pretrained and not timm.is_model_pretrained(name):
+        raise RejectedValueError("pretrained", pretrained, f"false; timm has no weights for {name}")
+    published = _published_by_timm(name) if pretrained else None
+    size = _size(input_size, published.input_size if published else image_size)
+    shape = {"num_classes": num_classes, "in_chans": in_channels}
+    create = partial(timm.create_model, name, pretrained=pretrained, **shape, **arguments)
+    model = _fetch(partial(_create, create, size), name)
+    return _finish(model, name, in_channels, image_size, size, published)
+
+
+def without_fetching(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The YAML of an architecture whose weights are at hand: what was built with published ones is built without them.
+
+    The size that these want images in is written down. Architectures that stand in the node are treated the same.
+    """
+    own: dict[str, Any] = {
+        key: without_fetching(value) if isinstance(value, Mapping) else value for key, value in node.items()
+    }
+    published = PUBLISHED.get(own.get("_target_", ""))
+    if published is None or not own["pretrained"]:
+        return own
+    size = list(published(own["name"]).input_size) if own["input_size"] is None else own["input_size"]
+    return {**own, "pretrained": False, "input_size": size}
+
+
+def _published_by_torchvision(name: str) -> Published:
+    from torchvision import models
+
+    preset = models.get_model_weights(name).DEFAULT.transforms()
+    (side,) = preset.crop_size
+    return Published((side, side), tuple(preset.mean), tuple(preset.std))
+
+
+def _published_by_timm(name: str) -> Published:
+    known = _timm().get_pretrained_cfg(name)
+    _, height, width = known.input_size
+    return Published((height, width), tuple(known.mean), tuple(known.std))
+
+
+PUBLISHED: dict[str, Callable[[str], Published]] = {
+    f"{__name__}.torchvision_model": _published_by_torchvision,
+    f"{__name__}.timm_model": _published_by_timm,
+}
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise user_error("this architecture needs the package timm", "pip install 'distill-run[models]'") from error
+    return timm
+
+
+def _check(name: str, names: Iterable[str], library: str) -> None:
+    if name in MORE_THAN_LOGITS and library == "torchvision":
+        raise RejectedValueError("name", name, f"another name; torchvision's {name} gives more than logits in training")
+    if name not in names:
+        near = get_close_matches(str(name), names, n=3) or ["resnet18"]
+        raise RejectedValueError("name", name, f"the name of a classifier of {library}, as in {', '.join(near)}")
+
+
+def _check_keys(pretrained: bool, input_size: int | list[int] | None, arguments: dict[str, Any]) -> None:
+    FLAG.check("pretrained", pretrained)
+    INPUT_SIZE.check("input_size", input_size)
+    ARGUMENTS.check("arguments", arguments)
+
+
+def _size(input_size: int | list[int] | None, default: tuple[int, int]) -> tuple[int, int]:
+    if input_size is None:
+        return default
+    height, width = (input_size, input_size) if isinstance(input_size, int) else input_size
+    return height, width
+
+
+def _fetch(build: Callable[[], nn.Module], name: str) -> nn.Module:
+    """Build with weights from the library's cache or from the network; raises UserError where neither has them."""
+    try:
+        return build()
+    except OSError as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise user_error(
+            f"the published weights of {name} cannot be fetched: {reason}",
+            "connect once; or train without them, as in teacher.pretrained=false; or give trained ones, as in "
+            "teacher_checkpoint=teacher.pt",
+        ) from error
+
+
+def _create(create: Callable[..., nn.Module], size: tuple[int, int]) -> nn.Module:
+    try:
+        return create(img_size=size)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return create()  # most convolutional networks: they take images of any size
+
+
+def _adapt_first_convolution(model: nn.Module, in_channels: int, keeps_kernels: bool) -> None:
+    """Let a model for three channels take others; kept kernels give, for equal channels, what they gave for colours."""
+    path, old = next((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    if keeps_kernels:
+        with torch.no_grad():
+            new.weight.copy_(old.weight.sum(1, keepdim=True) / in_channels)
+            if new.bias is not None and old.bias is not None:
+                new.bias.copy_(old.bias)
+    model.set_submodule(path, new)
+
+
+def _finish(
+    model: nn.Module,
+    name: str,
+    in_channels: int,
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    published: Published | None,
+) -> nn.Module:
+    """Let a model resize its images, where it must, and give it the normalisation that its weights know."""
+    if size != image_size:
+        model.register_forward_pre_hook(partial(_resize, size))
+    if published is not None:
+        vars(model)["normalisation"] = (
+            _for_channels(published.mean, in_channels),
+            _for_channels(published.std, in_channels),
+        )
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, in_channels, *image_size))
+    except MISFITS as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise user_error(
+            f"{name} cannot take images of {size[0]}x{size[1]}: {reason}",
+            "let them be resized to what it takes, as in teacher.input_size=224",
+        ) from error
+    return model.train()
+
+
+def _for_channels(values: tuple[float, ...], in_channels: int) -> list[float]:
+    return list(values) if len(values) == in_channels else [sum(values) / len(values)] * in_channels
+
+
+def _resize(size: tuple[int, int], model: nn.Module, inputs: tuple[Tensor]) -> Tensor:  # noqa: ARG001
+    return interpolate(inputs[0], size, mode="bilinear", antialias=True)

@@ -1,0 +1,144 @@
+"""A small vision transformer."""
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from distill_run.accept import BELOW_ONE, WIDTHS, whole
+from distill_run.errors import RejectedValueError
+from distill_run.models.layers import Pool
+
+
+@final
+class VisionTransformer(nn.Module):
+    """Patches as tokens, pre-norm transformer blocks, and the mean of all tokens: (N, C, H, W) to (N, K) logits.
+
+    A patch of `patch_size` x `patch_size` pixels becomes a token of `width` numbers, to which its learned position is
+    added. `blocks` says how many each stage has: they differ in nothing, but features are read after each stage, as
+    maps (N, width, H / patch_size, W / patch_size), sums that no activation follows; `unpooled` is after the last norm.
+    `dropout` ends both parts of a block. Raises RejectedValueError for a patch that does not divide the images, and for
+    heads that do not divide the width. Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, section 3.1,
+    with the mean of the tokens in the place of a class token.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        image_size: tuple[int, int],
+        num_classes: int,
+        patch_size: int,
+        width: int,
+        blocks: Sequence[int],
+        heads: int,
+        mlp_factor: int,
+        dropout: float,
+    ) -> None:
+        super().__init__()
+        sizes = {"patch_size": patch_size, "width": width, "heads": heads, "mlp_factor": mlp_factor}
+        for name, size in sizes.items():
+            whole(1).check(name, size)
+        WIDTHS.check("blocks", list(blocks))
+        BELOW_ONE.check("dropout", dropout)
+        if any(side % patch_size for side in image_size):
+            sides = "x".join(map(str, image_size))
+            raise RejectedValueError(
+                "patch_size", patch_size, f"a divisor of the sides of the images, which are {sides}"
+            )
+        if width % heads:
+            raise RejectedValueError("heads", heads, f"a divisor of width={width}")
+        self.stem = Patches(in_channels, width, patch_size, (image_size[0] // patch_size, image_size[1] // patch_size))
+        self.stages = nn.Sequential(*(Stage(count, width, heads, mlp_factor, dropout) for count in blocks))
+        self.norm = MapNorm(width)
+        self.pool = Pool()
+        self.head = nn.Linear(width, num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        stages = {f"stage{place + 1}": f"stages.{place}" for place in range(len(blocks))}
+        self.feature_points = {"stem": "stem", **stages, "unpooled": "norm", "pooled": "pool"}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of normalised images (N, C, H, W)."""
+        logits: Tensor = self.head(self.pool(self.norm(self.stages(self.stem(images)))))
+        return logits
+
+
+class Patches(nn.Module):
+    """Images (N, C, H, W) to maps (N, width, *grid) of the patches, with their positions."""
+
+    def __init__(self, in_channels: int, width: int, patch_size: int, grid: tuple[int, int]) -> None:
+        super().__init__()
+        self.projection = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+        self.positions = nn.Parameter(0.02 * torch.randn(width, *grid))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        maps: Tensor = self.projection(images) + self.positions
+        return maps
+
+
+class Stage(nn.Module):
+    """Maps (N, C, H, W) to maps of the same shape, through transformer blocks over their pixels as tokens."""
+
+    def __init__(self, num_blocks: int, width: int, heads: int, mlp_factor: int, dropout: float) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*(Block(width, heads, mlp_factor, dropout) for _ in range(num_blocks)))
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """See the class."""
+        tokens: Tensor = self.blocks(maps.flatten(2).transpose(1, 2))
+        return tokens.transpose(1, 2).reshape(maps.shape)
+
+
+class Block(nn.Module):
+    """Tokens (N, L, C): attention over their norm is added, then two linear layers with GELU over the norm of that."""
+
+    def __init__(self, width: int, heads: int, mlp_factor: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(nn.LayerNorm(width), Attention(width, heads), nn.Dropout(dropout))
+        self.mlp = nn.Sequential(
+            *(nn.LayerNorm(width), nn.Linear(width, mlp_factor * width), nn.GELU()),
+            *(nn.Linear(mlp_factor * width, width), nn.Dropout(dropout)),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens to tokens of the same shape."""
+        tokens = tokens + self.attention(tokens)
+        output: Tensor = tokens + self.mlp(tokens)
+        return output
+
+
+class Attention(nn.Module):
+    """Self-attention of several heads: tokens (N, L, C) to tokens of the same shape."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.queries_keys_values = nn.Linear(width, 3 * width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """See the class."""
+        projected = self.queries_keys_values(tokens).unflatten(2, (3, self.heads, -1))
+        queries, keys, values = projected.permute(2, 0, 3, 1, 4)  # each (N, heads, L, C / heads)
+        mixed = scaled_dot_product_attention(queries, keys, values)
+        output: Tensor = self.output(mixed.transpose(1, 2).flatten(2))
+        return output
+
+
+class MapNorm(nn.Module):
+    """Layer norm over the channels of each pixel: maps (N, C, H, W) to maps of the same shape."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """See the class."""
+        normed: Tensor = self.norm(maps.permute(0, 2, 3, 1))
+        return normed.permute(0, 3, 1, 2)

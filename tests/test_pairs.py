@@ -1,0 +1,95 @@
+"""Every pair of the published tables takes a step with every mode, or says why it cannot."""
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import pytest
+
+from distill_run.config import check, compose_config, config_dir, option_names
+from distill_run.console import Console
+from distill_run.interrupt import StopRequest
+from distill_run.prepare import prepare
+from distill_run.stages.pairing import pair_up
+from distill_run.stages.student import baseline_plan, with_mode
+from distill_run.stages.teacher import LiveTeacher
+from distill_run.stages.training import Bench, make_network, make_trainer
+from helpers import message_of
+
+MODES = option_names(config_dir() / "mode")
+SAME_STYLE = (
+    ("wrn_40_2", "wrn_16_2"),
+    ("wrn_40_2", "wrn_40_1"),
+    ("resnet56", "resnet20"),
+    ("resnet110", "resnet20"),
+    ("resnet110", "resnet32"),
+    ("resnet32x4", "resnet8x4"),
+    ("vgg13", "vgg8"),
+)
+DIFFERENT_STYLE = (
+    ("vgg13", "mobilenet_v2"),
+    ("resnet50", "mobilenet_v2"),
+    ("resnet50", "vgg8"),
+    ("resnet32x4", "shufflenet_v1"),
+    ("resnet32x4", "shufflenet_v2"),
+    ("wrn_40_2", "shufflenet_v1"),
+)
+# What no table has: other kinds of model, whose features are vectors or tokens, and more stages than the other's.
+OTHER_KINDS = (("resnet20", "vit_tiny"), ("vit_tiny", "resnet8"), ("resnet20", "mlp"), ("vgg8", "resnet8"))
+REFUSED = {
+    ("resnet20", "mlp", "fitnet"): "mode=fitnet: student has no point stage2\n",
+    ("resnet20", "mlp", "attention"): "mode=attention: student has no point stages\n",
+    ("resnet20", "mlp", "vid"): "mode=vid: student has no point stages\n",
+    ("resnet20", "mlp", "sp"): "mode=sp: student has no point stage-1\n",
+    ("resnet20", "mlp", "review_kd"): "mode=review_kd: student has no point stages\n",
+}
+
+
+@functools.cache
+def bench_of(folder: Path) -> Bench:
+    """Forty digits of 32x32 in the place of CIFAR: what matters here is the size."""
+    overrides = ["dataset.source.image_size=32", "dataset.train_fraction=0.03", "training.student.batch_size=4"]
+    config = compose_config([*overrides, "device=cpu", "device.precision=fp32", f"store_dir={folder / 'store'}"])
+    with StopRequest() as stop:
+        return prepare(check(config), folder / "run", Console(quiet=True), stop)
+
+
+def take_a_step(teacher: str, student: str, mode: str, folder: Path) -> dict[str, float]:
+    """The parts of the loss of the first step, none of which may be anything but a number."""
+    small = ["mode.num_negatives=64"] if mode == "crd" else []
+    settings = check(compose_config([f"teacher={teacher}", f"student={student}", f"mode={mode}", *small]))
+    bench = bench_of(folder)
+    chosen = {key: getattr(settings, key) for key in ("teacher", "student", "mode", "names")}
+    bench = dataclasses.replace(bench, settings=dataclasses.replace(bench.settings, **chosen))
+    network = make_network(settings.teacher, "teacher", 0, bench)
+    plan, points = pair_up(with_mode(baseline_plan(bench), bench), network, settings.teacher, bench)
+    guide = None if plan.loss.needs == "nothing" else LiveTeacher(network, bench.device, points)
+    trainer = make_trainer(plan, bench, guide)
+    trainer._train_step(next(trainer.batches.epoch(1)), lambda _: None)
+    assert all(each.isfinite().all() for each in trainer.network.parameters())
+    return trainer.totals.means()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pairs")
+
+
+def step_or_reason(pair: tuple[str, str], mode: str, folder: Path) -> None:
+    if reason := REFUSED.get((*pair, mode)):
+        assert message_of(take_a_step, *pair, mode, folder).startswith(reason)
+    else:
+        assert take_a_step(*pair, mode, folder)["loss"] == pytest.approx(0, abs=1e6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("pair", [*SAME_STYLE, *DIFFERENT_STYLE], ids="->".join)
+def test_a_published_pair_takes_a_step(pair: tuple[str, str], mode: str, folder: Path) -> None:
+    step_or_reason(pair, mode, folder)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("pair", OTHER_KINDS, ids="->".join)
+def test_networks_of_different_kinds_take_a_step_or_say_why_not(pair: tuple[str, str], mode: str, folder: Path) -> None:
+    step_or_reason(pair, mode, folder)

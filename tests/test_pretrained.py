@@ -1,0 +1,310 @@
+"""Classifiers of torchvision and timm: theirs to the last tensor, whole in our files, and told of when out of reach."""
+
+import copy
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+import pytest
+import torch
+import torchvision
+import yaml
+from torch import Tensor, nn
+from torchvision.transforms.functional import normalize, resize
+
+from distill_run.build import Builder
+from distill_run.checkpoint import load, load_network, load_weights, network_content, save
+from distill_run.config import check, compose_config, config_dir
+from distill_run.models.features import feature_points, read_shapes
+from distill_run.models.network import ImageShape, Network, build_network, count_macs
+from distill_run.models.pretrained import without_fetching
+from helpers import message_of
+
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+OFFLINE = (
+    "  connect once; or train without them, as in teacher.pretrained=false; or give trained ones, as in "
+    "teacher_checkpoint=teacher.pt"
+)
+TIMM = "timm is not installed: pip install 'distill-run[models]'"
+
+
+def node_of(library: str, model: str, **changes: object) -> dict[str, Any]:
+    node = yaml.safe_load((config_dir() / "model" / f"{library}.yaml").read_text(encoding="utf-8"))
+    assert node.keys() >= changes.keys()
+    return {**node, "name": model, **changes}
+
+
+def build(
+    node: Mapping[str, Any], size: tuple[int, int] = (32, 32), channels: int = 3, num_classes: int = 10
+) -> Network:
+    shape = ImageShape(channels, size, num_classes)
+    return build_network(node, "teacher", shape, [0.5] * channels, [0.25] * channels, 0, Builder())
+
+
+def images_of(num: int, channels: int = 3, size: tuple[int, int] = (32, 32)) -> Tensor:
+    return torch.rand(num, channels, *size, generator=torch.Generator().manual_seed(0))
+
+
+def unreachable(*_: object, **__: object) -> None:
+    raise URLError("Name or service not known")
+
+
+def fail_to_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", unreachable)
+
+
+@pytest.fixture(scope="module")
+def small_weights() -> dict[str, Tensor]:
+    """What stands for the published weights of mobilenet_v3_small."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        return dict(torchvision.models.mobilenet_v3_small(num_classes=1000).state_dict())
+
+
+@pytest.fixture
+def published(small_weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch) -> dict[str, Tensor]:
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: small_weights)
+    return small_weights
+
+
+def test_a_fresh_model_is_the_librarys_own() -> None:
+    """The same names and shapes, so that a state dict that was saved elsewhere fits."""
+    network = build(node_of("torchvision", "resnet18"), (48, 32))
+    theirs = torchvision.models.resnet18(num_classes=10)
+    theirs.load_state_dict(network.architecture.state_dict())
+    images = images_of(2, size=(48, 32))
+    expected = theirs.eval()(normalize(images, [0.5] * 3, [0.25] * 3))
+    assert network.training
+    torch.testing.assert_close(network.eval()(images), expected)
+    load_weights(network, theirs.state_dict(), "resnet18")
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_fresh_model_takes_other_channels(channels: int) -> None:
+    network = build(node_of("torchvision", "mobilenet_v3_small"), channels=channels)
+    first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+    assert first.weight.shape == (16, channels, 3, 3)
+    assert (first.stride, first.padding, first.bias) == ((2, 2), (1, 1), None)
+    assert network.eval()(images_of(2, channels)).shape == (2, 10)
+
+
+def test_the_points_of_a_residual_network_are_its_stages() -> None:
+    network, shape = build(node_of("torchvision", "resnet18")), ImageShape(3, (32, 32), 10)
+    points = feature_points(network, shape)
+    assert points == {
+        **{"stage1": "relu", "stage2": "layer1", "stage3": "layer2", "stage4": "layer3"},
+        "pooled": "fc:input",
+    }
+    assert read_shapes(network, points, shape) == {
+        **{"stage1": (64, 16, 16), "stage2": (64, 8, 8), "stage3": (128, 4, 4), "stage4": (256, 2, 2)},
+        "pooled": (512,),
+    }
+
+
+def test_a_vision_transformer_is_built_for_the_size_of_the_images() -> None:
+    """As many positions as there are patches, and one for the class token."""
+    with torch.device("meta"):  # the name stands for 86 million parameters, which nobody draws
+        network = build(node_of("torchvision", "vit_b_16"), (64, 64))
+    assert network.architecture.get_parameter("encoder.pos_embedding").shape == (1, 4 * 4 + 1, 768)
+
+
+def test_further_arguments_reach_the_constructor() -> None:
+    network = build(node_of("torchvision", "mobilenet_v3_small", arguments={"dropout": 0.75}))
+    assert 0.75 in [module.p for module in network.modules() if isinstance(module, nn.Dropout)]
+    told = message_of(build, node_of("torchvision", "resnet18", arguments={"depth": 3}))
+    assert told.startswith("teacher: ResNet.__init__() got an unexpected keyword argument 'depth'\n")
+
+
+def test_published_weights_see_images_as_they_were_trained_to(published: dict[str, Tensor]) -> None:
+    network = build(node_of("torchvision", "mobilenet_v3_small", pretrained=True), num_classes=1000).eval()
+    theirs = torchvision.models.mobilenet_v3_small(num_classes=1000).eval()
+    theirs.load_state_dict(published)
+    images = images_of(2)
+    expected = theirs(resize(normalize(images, *IMAGENET), [224, 224], antialias=True))
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(copy.deepcopy(network)(images), network(images))
+
+
+def test_published_weights_keep_all_but_the_layer_that_decides(published: dict[str, Tensor]) -> None:
+    network = build(node_of("torchvision", "mobilenet_v3_small", pretrained=True), num_classes=7)
+    weights = network.architecture.state_dict()
+    changed = {name for name in weights if not torch.equal(weights[name], published.get(name, torch.empty(0)))}
+    assert changed == {"classifier.3.weight", "classifier.3.bias"}
+    assert weights["classifier.3.weight"].shape == (7, 1024)
+
+
+def test_published_kernels_give_for_grey_images_what_they_gave_for_equal_colours(published: dict[str, Tensor]) -> None:
+    node = node_of("torchvision", "mobilenet_v3_small", pretrained=True, input_size=32)
+    grey = build(node, channels=1)
+    kernel = published["features.0.0.weight"]
+    torch.testing.assert_close(grey.architecture.get_parameter("features.0.0.weight"), kernel.sum(1, keepdim=True))
+    four = build(node, channels=4).architecture.get_parameter("features.0.0.weight")
+    torch.testing.assert_close(four.sum(1), kernel.sum(1))
+    assert grey.mean.flatten().tolist() == pytest.approx([sum(IMAGENET[0]) / 3])
+    assert grey.std.flatten().tolist() == pytest.approx([sum(IMAGENET[1]) / 3])
+
+
+def test_a_network_of_published_weights_is_whole_in_its_file(
+    published: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node, shape = node_of("torchvision", "mobilenet_v3_small", pretrained=True), ImageShape(3, (32, 32), 3)
+    network = build(node, num_classes=3).eval()
+    save(tmp_path / "student.pt", network_content(network, node, "torchvision", shape, ("a", "b", "c")))
+    fail_to_fetch(monkeypatch)
+    again = load_network(tmp_path / "student.pt")
+    assert torch.equal(again(images_of(2)), network(images_of(2)))
+    content = load(tmp_path / "student.pt")
+    assert content["architecture"] == {**node, "pretrained": False, "input_size": [224, 224]}
+    assert content["mean"] == pytest.approx(IMAGENET[0])
+
+
+def test_architectures_within_architectures_are_not_fetched_for_either() -> None:
+    inner = node_of("torchvision", "resnet18", pretrained=True, input_size=64)
+    fresh = node_of("torchvision", "resnet18")
+    own = {"_target_": "mine.Net", "pretrained": True}
+    node = {"_target_": "reused", "student": inner, "teacher": fresh, "other": own, "factor": 2}
+    settled = without_fetching(node)
+    assert settled == {**node, "student": {**inner, "pretrained": False}}
+    assert inner["pretrained"] is True
+
+
+def test_images_are_resized_only_where_they_are_of_another_size() -> None:
+    shape = ImageShape(3, (32, 32), 10)
+    plain, same, large = (
+        build(node_of("torchvision", "mobilenet_v3_small", input_size=size)) for size in (None, 32, [64, 32])
+    )
+    assert count_macs(plain, shape) == count_macs(same, shape)
+    assert count_macs(large, shape) > 1.5 * count_macs(plain, shape)
+    assert not plain.architecture._forward_pre_hooks
+    assert not same.architecture._forward_pre_hooks
+
+
+def test_images_that_are_too_small_are_told_and_can_be_resized() -> None:
+    told = message_of(build, node_of("torchvision", "squeezenet1_1"), (8, 8))
+    first, remedy = told.splitlines()
+    assert first.startswith("squeezenet1_1 cannot take images of 8x8: ")
+    assert remedy == "  let them be resized to what it takes, as in teacher.input_size=224"
+    assert build(node_of("torchvision", "squeezenet1_1", input_size=32), (8, 8)).eval()(images_of(1)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"name": "resnet81"},
+            "teacher.name=resnet81 is not accepted\n"
+            "  write the name of a classifier of torchvision, as in resnet18, resnet152, resnet101",
+        ),
+        (
+            {"name": "???"},
+            "teacher.name=??? is not accepted\n  write the name of a classifier of torchvision, as in resnet18",
+        ),
+        (
+            {"name": "inception_v3"},
+            "teacher.name=inception_v3 is not accepted\n"
+            "  write another name; torchvision's inception_v3 gives more than logits in training",
+        ),
+        ({"pretrained": 1}, "teacher.pretrained=1 is not accepted\n  write true or false"),
+        (
+            {"input_size": [32]},
+            "teacher.input_size=[32] is not accepted\n  write pixels a side, or [height,width] in pixels, or null",
+        ),
+        (
+            {"arguments": None},
+            "teacher.arguments=null is not accepted\n"
+            "  write further arguments of the model's constructor, as in {dropout: 0.2}",
+        ),
+    ],
+)
+def test_a_mistake_is_told_in_two_lines(changes: dict[str, Any], message: str) -> None:
+    assert message_of(build, node_of("torchvision", "resnet18", **changes)) == message
+
+
+def test_weights_out_of_reach_are_told_with_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_to_fetch(monkeypatch)
+    assert message_of(build, node_of("torchvision", "mobilenet_v3_small", pretrained=True)) == (
+        "the published weights of mobilenet_v3_small cannot be fetched: <urlopen error Name or service not known>\n"
+        + OFFLINE
+    )
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_library_is_chosen_as_any_architecture(library: str) -> None:
+    settings = check(compose_config([f"teacher={library}", "teacher.name=resnet18", f"student={library}"]))
+    assert settings.teacher == node_of(library, "resnet18")
+    assert settings.student["name"] == "???"
+
+
+def test_timm_that_is_not_installed_is_told_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    expected = "this architecture needs the package timm\n  pip install 'distill-run[models]'"
+    assert message_of(build, node_of("timm", "resnet18")) == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_fresh_model_of_timm_is_the_librarys_own(channels: int) -> None:
+    timm = pytest.importorskip("timm", reason=TIMM)
+    network = build(node_of("timm", "test_resnet"), channels=channels)
+    theirs = timm.create_model("test_resnet", num_classes=10, in_chans=channels)
+    theirs.load_state_dict(network.architecture.state_dict())
+    images = images_of(2, channels)
+    torch.testing.assert_close(network.eval()(images), theirs.eval()((images - 0.5) / 0.25))
+
+
+def test_the_points_of_a_model_of_timm_are_its_stages() -> None:
+    pytest.importorskip("timm", reason=TIMM)
+    network, shape = build(node_of("timm", "resnet10t")), ImageShape(3, (32, 32), 10)
+    stages = {"stage1": "act1", "stage2": "layer1", "stage3": "layer2", "stage4": "layer3"}
+    assert feature_points(network, shape) == {**stages, "pooled": "fc:input"}
+
+
+def test_a_vision_transformer_of_timm_is_built_for_the_size_of_the_images() -> None:
+    """Two patches a side of 32 pixels, and a class token; with smaller patches, eight a side."""
+    pytest.importorskip("timm", reason=TIMM)
+    for arguments, tokens in (({}, 2 * 2 + 1), ({"patch_size": 4}, 8 * 8 + 1)):
+        network = build(node_of("timm", "test_vit", arguments=arguments))
+        assert network.architecture.get_parameter("pos_embed").shape == (1, tokens, 64)
+        assert network.eval()(images_of(2)).shape == (2, 10)
+
+
+def test_published_weights_of_timm_see_images_as_they_were_trained_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Trained on 160 pixels a side; a file of the network holds all that is needed."""
+    timm = pytest.importorskip("timm", reason=TIMM)
+    theirs = timm.create_model("test_resnet").eval()
+    builder = "timm.models._builder.load_state_dict_from_hf"
+    monkeypatch.setattr(builder, lambda *_, **__: copy.deepcopy(theirs.state_dict()))
+    node, shape = node_of("timm", "test_resnet", pretrained=True), ImageShape(3, (32, 32), 1000)
+    network = build(node, num_classes=1000).eval()
+    expected = theirs(resize(normalize(images_of(2), [0.5] * 3, [0.5] * 3), [160, 160], antialias=True))
+    torch.testing.assert_close(network(images_of(2)), expected, rtol=1e-4, atol=1e-5)
+    monkeypatch.setattr(builder, unreachable)
+    save(tmp_path / "student.pt", network_content(network, node, "timm", shape, tuple(map(str, range(1000)))))
+    again = load_network(tmp_path / "student.pt")
+    assert torch.equal(again(images_of(2)), network(images_of(2)))
+    assert load(tmp_path / "student.pt")["architecture"]["input_size"] == [160, 160]
+
+
+def test_what_timm_has_not_or_cannot_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm", reason=TIMM)
+    errors = pytest.importorskip("huggingface_hub.errors")
+    assert message_of(build, node_of("timm", "resnet01t")) == (
+        "teacher.name=resnet01t is not accepted\n"
+        "  write the name of a classifier of timm, as in resnet50t, resnet14t, resnet10t"
+    )
+    assert message_of(build, node_of("timm", "resnet10t.no_such_weights")).startswith(
+        "teacher.name=resnet10t.no_such_weights is not accepted\n"
+    )
+    assert message_of(build, node_of("timm", "botnet50ts_256", pretrained=True)) == (
+        "teacher.pretrained=true is not accepted\n  write false; timm has no weights for botnet50ts_256"
+    )
+
+    def absent(*_: object, **__: object) -> None:
+        raise errors.LocalEntryNotFoundError("An error happened\nwhile looking")
+
+    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", absent)
+    told = message_of(build, node_of("timm", "test_resnet", pretrained=True))
+    assert told == "the published weights of test_resnet cannot be fetched: An error happened\n" + OFFLINE

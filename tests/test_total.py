@@ -1,0 +1,204 @@
+"""The total loss: terms add up by their weights, each is given what it asks for, and what they learn is the loss's."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distill_run.build import Builder
+from distill_run.data.batches import Batch
+from distill_run.objectives.assemble import build_objectives
+from distill_run.objectives.base import Needs, Objective, Outputs
+from distill_run.objectives.soft import SoftTargets
+from distill_run.objectives.total import TotalLoss
+from helpers import message_of, numpy_cross_entropy, some_logits
+
+TARGETS = torch.tensor([0, 3, 3, 1])
+STUDENT, TEACHER = some_logits(0, 4, 5), some_logits(1, 4, 5)
+TASK = numpy_cross_entropy(STUDENT, TARGETS.numpy())
+
+
+class Term(Objective):
+    """A term of a given value, which remembers what it was given."""
+
+    def __init__(self, value: float = 1.0, needs: Needs = "logits", points: str = "", **attributes: Any) -> None:
+        super().__init__()
+        self.value = value
+        self.needs = needs
+        self.student_points = points.split()
+        self.teacher_points = [f"teacher_{point}" for point in self.student_points]
+        for name, given in attributes.items():
+            setattr(self, name, given)
+        self.scale = nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros(()))
+
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+        self.given = student, teacher
+        return self.value * self.scale
+
+
+def batch(epoch: int = 1) -> Batch:
+    return Batch(torch.arange(4), torch.zeros(4, 1, 2, 2), TARGETS, view=0, epoch=epoch)
+
+
+def outputs() -> tuple[Outputs, Outputs]:
+    features = {"stage1": torch.ones(4, 2)}
+    return Outputs(torch.from_numpy(STUDENT), features), Outputs(torch.from_numpy(TEACHER), features)
+
+
+def loss_of(total: TotalLoss, epoch: int = 1) -> float:
+    return total.losses(batch(epoch), *outputs())[0].item()
+
+
+def test_terms_add_up_by_their_weights_and_the_first_has_the_weight_of_the_cross_entropy() -> None:
+    terms = {
+        "distillation": Term(10.0, weight=0.5, task_weight=0.25),
+        "second": Term(100.0, weight=2.0, task_weight=7.0),  # whose cross-entropy is not added once more
+        "third": Term(1000.0, weight=3.0),
+    }
+    loss, parts = TotalLoss(terms, 0.0).losses(batch(), *outputs())
+    assert loss.item() == pytest.approx(0.25 * TASK + 5 + 200 + 3000)
+    assert loss.shape == ()
+    assert {name: part.item() for name, part in parts.items()} == pytest.approx(
+        {"cross_entropy": TASK, "distillation": 10, "second": 100, "third": 1000}
+    )
+    assert list(parts) == ["cross_entropy", "distillation", "second", "third"]
+
+
+def test_the_cross_entropy_has_the_label_smoothing_of_the_recipe() -> None:
+    _, parts = TotalLoss({"distillation": Term()}, label_smoothing=0.3).losses(batch(), *outputs())
+    assert parts["cross_entropy"].item() == pytest.approx(numpy_cross_entropy(STUDENT, TARGETS.numpy(), 0.3))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weight_0_leaves_a_term_out_whatever_its_value(value: float) -> None:
+    terms = {"distillation": Term(2.0), "out": Term(value, weight=0.0)}
+    loss, parts = TotalLoss(terms, 0.0).losses(batch(), *outputs())
+    assert loss.item() == pytest.approx(TASK + 2)
+    assert not parts["out"].isfinite()  # the record has it all the same
+    torch.autograd.backward(loss)
+    assert terms["out"].scale.grad is None
+
+
+def test_weight_0_leaves_the_cross_entropy_out() -> None:
+    student = Outputs(torch.full((4, 5), math.nan))
+    loss, _ = TotalLoss({"distillation": Term(2.0, task_weight=0.0)}, 0.0).losses(batch(), student, outputs()[1])
+    assert loss.item() == 2.0
+
+
+def test_a_term_rises_over_its_first_epochs_and_the_others_do_not() -> None:
+    terms = {"distillation": Term(1.0), "slow": Term(8.0, weight=2.0, warmup_epochs=4)}
+    rises = [loss_of(TotalLoss(terms, 0.0), epoch) - TASK - 1 for epoch in (1, 2, 3, 4, 5, 100)]
+    assert rises == pytest.approx([4, 8, 12, 16, 16, 16])
+
+
+@pytest.mark.parametrize(("epochs", "factor"), [(0, 1.0), (0.5, 1.0), (1, 1.0), (1.5, 1 / 1.5)])
+def test_a_warm_up_may_be_short(epochs: float, factor: float) -> None:
+    assert loss_of(TotalLoss({"distillation": Term(6.0, warmup_epochs=epochs)}, 0.0)) == pytest.approx(
+        TASK + 6 * factor
+    )
+
+
+def test_standardised_logits_reach_the_terms_that_ask_for_them_and_no_other() -> None:
+    plain, scaled = Term(), Term(standardize_logits=True)
+    _, parts = TotalLoss({"distillation": plain, "scaled": scaled}, 0.0).losses(batch(), *outputs())
+    assert torch.equal(plain.given[0].logits, torch.from_numpy(STUDENT))
+    for given, logits in zip(scaled.given, (STUDENT, TEACHER), strict=True):
+        assert given is not None
+        centred = logits - logits.mean(axis=1, keepdims=True)
+        expected = centred / logits.std(axis=1, keepdims=True)
+        np.testing.assert_allclose(given.logits.numpy(), expected, rtol=1e-5)
+        assert torch.equal(given.features["stage1"], torch.ones(4, 2))
+    assert parts["cross_entropy"].item() == pytest.approx(TASK)  # with the student's logits as they are
+
+
+def test_a_term_sees_the_features_of_both_networks() -> None:
+    term, (student, teacher) = Term(), outputs()
+    TotalLoss({"distillation": term}, 0.0).losses(batch(), student, teacher)
+    assert term.given == (student, teacher)
+
+
+@pytest.mark.parametrize(
+    ("needs", "most"),
+    [
+        (["nothing"], "nothing"),
+        (["nothing", "logits"], "logits"),
+        (["logits", "nothing"], "logits"),
+        (["logits", "features", "nothing"], "features"),
+        (["features"], "features"),
+    ],
+)
+def test_the_most_that_a_term_asks_of_the_teacher_is_asked(needs: list[Needs], most: str) -> None:
+    terms: dict[str, Objective] = {f"term{number}": Term(needs=each) for number, each in enumerate(needs)}
+    assert TotalLoss(terms, 0.0).needs == most
+
+
+def test_every_point_that_a_term_reads_is_read_once() -> None:
+    total = TotalLoss({"a": Term(points="stage1 stage2"), "b": Term(), "c": Term(points="stage2 pooled")}, 0.0)
+    assert total.student_points == ["stage1", "stage2", "pooled"]
+    assert total.teacher_points == ["teacher_stage1", "teacher_stage2", "teacher_pooled"]
+
+
+def test_what_a_term_learns_and_keeps_is_the_losss() -> None:
+    terms: dict[str, Objective] = {"distillation": Term(), "other": Term()}
+    total = TotalLoss(terms, 0.0)
+    assert {id(each) for each in total.parameters()} == {id(term.scale) for term in terms.values()}
+    assert total.state_dict().keys() == {
+        f"objectives.{name}.{tensor}" for name in terms for tensor in ("scale", "seen")
+    }
+    assert total.terms == terms
+    total.eval()
+    assert not any(term.training for term in terms.values())
+
+
+def test_gradients_are_those_of_the_weighted_sum() -> None:
+    terms = {"distillation": Term(2.0, weight=0.5), "other": Term(3.0, weight=4.0, warmup_epochs=2)}
+    student = torch.from_numpy(STUDENT).requires_grad_()
+    loss, _ = TotalLoss(terms, 0.0).losses(batch(), Outputs(student), outputs()[1])
+    torch.autograd.backward(loss)
+    assert [term.scale.grad.item() for term in terms.values() if term.scale.grad is not None] == [1.0, 6.0]
+    by_hand = (student.detach().softmax(1) - nn.functional.one_hot(TARGETS, 5)) / 4
+    assert student.grad is not None
+    torch.testing.assert_close(student.grad, by_hand)
+
+
+SOFT = {
+    "_target_": "distill_run.objectives.soft.SoftTargets",
+    "temperature": 4.0,
+    "alpha": 0.5,
+    "weight": 1.0,
+    "divergence": "forward",
+    "standardize_logits": False,
+}
+ALONE = {"_target_": "distill_run.objectives.none.CrossEntropy", "label_smoothing": 0.0}
+
+
+def test_the_mode_and_what_is_added_to_it_are_built_by_the_names_of_their_parts() -> None:
+    also = {"soft": {**SOFT, "temperature": 2.0}, "none": ALONE}
+    objectives = build_objectives({**SOFT, "also": also}, Builder())
+    assert list(objectives) == ["distillation", "soft", "none"]
+    main, second = objectives["distillation"], objectives["soft"]
+    assert isinstance(main, SoftTargets)
+    assert isinstance(second, SoftTargets)
+    assert (main.temperature, second.temperature) == (4.0, 2.0)
+    assert list(build_objectives(ALONE, Builder())) == ["cross_entropy"]
+
+
+def test_the_mistakes_of_the_mode_and_of_what_is_added_are_told_together_with_their_keys() -> None:
+    also = {"first": {**SOFT, "alpha": 2}, "second": {**SOFT, "temprature": 1}}
+    assert message_of(build_objectives, {**SOFT, "temperature": 0, "also": also}, Builder()).startswith(
+        "mode.temperature=0 is not accepted\n  write a number above 0\n"
+        "mode.also.first.alpha=2 is not accepted\n  write a number from 0 to 1\n"
+        "mode.also.second.temprature is not a key of the configuration\n  did you mean mode.also.second.temperature"
+    )
+
+
+def test_a_loss_whose_weights_are_all_0_is_refused() -> None:
+    """As of mode=soft mode.alpha=1 mode.weight=0."""
+    nothing: dict[str, Objective] = {"distillation": Term(task_weight=0.0, weight=0.0), "other": Term(weight=0.0)}
+    assert message_of(TotalLoss, nothing, 0.0).startswith("every weight of the loss is 0\n  ")
+    something: dict[str, Objective] = {**nothing, "third": Term(weight=1e-9)}
+    assert loss_of(TotalLoss(something, 0.0)) == pytest.approx(1e-9)
