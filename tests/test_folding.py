@@ -48,7 +48,7 @@ def test_what_is_no_plain_chain_or_no_fixed_map_stays() -> None:
     block = Residual(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)).eval()
     batchwise = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False)).eval()
     for network in (block, batchwise):
-        assert isinstance(fold_batch_norm(network)[1], nn.BatchNorm2d)  # type: ignore[index]
+        assert isinstance(fold_batch_norm(network)[1], nn.BatchNorm2d)
 
 
 def test_a_network_that_trains_is_not_folded() -> None:

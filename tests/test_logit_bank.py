@@ -20,6 +20,7 @@ from distill_run.errors import Interrupted
 from distill_run.fit import Trainer
 from distill_run.interrupt import StopRequest
 from distill_run.losses import soft_target_loss
+from distill_run.models.network import Network
 from distill_run.prepare import prepare
 from distill_run.run import Report, run
 from distill_run.stages.logit_bank import BankedTeacher
@@ -40,6 +41,7 @@ def make_bench(folder: Path, *overrides: str) -> Bench:
 
 def banked_and_live(bench: Bench) -> tuple[BankedTeacher, LiveTeacher, Batches]:
     teacher = obtain_teacher(bench)
+    assert isinstance(teacher.network, Network)
     batches = make_batches(baseline_plan(bench), bench)
     return (
         BankedTeacher(teacher.network, teacher.fingerprint, batches.views, bench),

@@ -249,6 +249,7 @@ def test_markdown_warns_in_a_block_of_its_own(findings: Findings) -> None:
 
 def test_the_code_in_the_report_loads_the_student(findings: Findings) -> None:
     network = findings.networks["student"].network
+    assert isinstance(network, Network)
     node = {"_target_": "distill_run.models.mlp.MLP", "hidden": [4], "dropout": 0.0}
     path = findings.run_dir / "checkpoints" / "student.pt"
     checkpoint.save(path, checkpoint.network_content(network, node, "mlp", SHAPE, CLASSES))
