@@ -3,7 +3,8 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,21 @@ def command(tmp_path: Path) -> Command:
         )
 
     return call
+
+
+@contextmanager
+def without_pages() -> Iterator[None]:
+    """Runs write no report.html and no plots but that of the views: they take longer than tiny trainings."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill_run.run.write_pages", lambda _: None)
+        yield
+
+
+@pytest.fixture
+def no_pages() -> Iterator[None]:
+    """The same for the time of a test; the files where no test looks at a page ask for it once for all."""
+    with without_pages():
+        yield
 
 
 @pytest.fixture(scope="session")

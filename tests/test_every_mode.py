@@ -21,6 +21,8 @@ from distill_run.stages.student import SeveralTeachers, baseline_plan, distil
 from distill_run.stages.teacher import LiveTeacher, obtain_teacher
 from distill_run.stages.training import make_trainer
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 MODES = option_names(config_dir() / "mode")
 # Networks with maps in stages; few negatives; every term has its whole weight from the first epoch on.
 PAIR = [

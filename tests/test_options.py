@@ -33,6 +33,7 @@ ABSENT = {
     "device=mps": not torch.backends.mps.is_available(),
     "model=timm": find_spec("timm") is None,
 }
+NEEDED = {"model=timm": ["student.name=resnet10t"], "model=torchvision": ["student.name=resnet18"]}
 # Networks that cost little, of different widths; an epoch is a step, as there are fewer images than a batch has.
 SMALL = [
     *("teacher=cnn_small", "student=cnn_tiny", "device.precision=fp32"),
@@ -104,7 +105,7 @@ def test_every_group_is_covered() -> None:
 def test_an_option_trains_for_a_step(option: str, folder: Path, source: Any) -> None:
     if ABSENT.get(option):
         pytest.skip("this machine has no such thing")
-    trainer, _ = train_for_a_step(OPTIONS[option], folder, source)
+    trainer, _ = train_for_a_step([*OPTIONS[option], *NEEDED.get(option, [])], folder, source)
     if option.startswith("model="):
         batch = next(trainer.batches.epoch(1))
         with torch.no_grad():

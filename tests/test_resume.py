@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from conftest import TINY
+from conftest import TINY, without_pages
 from distill_run.config import compose_config
 from distill_run.errors import Interrupted, UserError
 from distill_run.interrupt import StopRequest
@@ -32,6 +32,8 @@ STATEFUL = (
     "training.student.clip_norm=0.5",
     "training.views=2",
 )
+
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 def student_of(run_dir: Path) -> dict[str, Any]:
@@ -57,16 +59,9 @@ def resume(run_dir: Path) -> None:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
-    run(config_for(folder), folder / "run")
+    with without_pages():
+        run(config_for(folder), folder / "run")
     return folder / "run"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_pages() -> Iterator[None]:
-    """The pages take longer than the trainings, and are not what is resumed."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_run.run.write_pages", lambda _: None)
-        yield
 
 
 StopAfter = Callable[[int], None]

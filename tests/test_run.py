@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import TINY
+from conftest import TINY, without_pages
 from distill_run.checkpoint import load_network
 from distill_run.config import compose_config
 from distill_run.console import Console
@@ -39,8 +40,9 @@ FILES = {
 }
 
 
-def tiny_run(folder: Path, *overrides: str, name: str = "run") -> Report:
-    return run(compose_config([*TINY, f"store_dir={folder / 'store'}", *overrides]), folder / name)
+def tiny_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> Report:
+    with nullcontext() if pages else without_pages():
+        return run(compose_config([*TINY, f"store_dir={folder / 'store'}", *overrides]), folder / name)
 
 
 def files_of(directory: Path) -> set[str]:
@@ -159,7 +161,8 @@ def test_a_mode_of_one_s_own_changes_neither_teacher_nor_baseline(tmp_path: Path
     first = tiny_run(tmp_path)
     config = compose_config([*TINY, f"store_dir={tmp_path / 'store'}"], tmp_path / "code")
     config.mode = {"_target_": "own_mode.own", "alpha": 0.9}
-    second = run(config, tmp_path / "own")
+    with without_pages():
+        second = run(config, tmp_path / "own")
     for stage in ("teacher", "baseline"):
         assert second.summary[stage]["fingerprint"] == first.summary[stage]["fingerprint"]
     assert second.summary["student"]["fingerprint"] != first.summary["student"]["fingerprint"]
@@ -192,7 +195,8 @@ def test_alpha_zero_is_the_baseline(tmp_path: Path) -> None:
 
 
 def test_a_learning_rate_is_found_on_validation_and_its_curve_reported(tmp_path: Path) -> None:
-    report = tiny_run(tmp_path, "training.teacher.lr_search=[0.00001,0.1]", "training.student.lr_search=[0.00001,0.2]")
+    rates = ("training.teacher.lr_search=[0.00001,0.1]", "training.student.lr_search=[0.00001,0.2]")
+    report = tiny_run(tmp_path, *rates, pages=True)
     curve = report.summary["teacher"]["lr_search"]
     assert [point["lr"] for point in curve] == [0.00001, 0.1]
     assert curve[1]["val_accuracy"] > curve[0]["val_accuracy"]
@@ -279,7 +283,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
 
 
 def test_a_teacher_that_is_worse_than_the_student_is_a_warning(tmp_path: Path) -> None:
-    report = tiny_run(tmp_path, "training.teacher.optimizer.lr=1e-9", "training.student.epochs=4")
+    report = tiny_run(tmp_path, "training.teacher.optimizer.lr=1e-9", "training.student.epochs=4", pages=True)
     assert report.summary["gap_recovered"] is None
     assert any("is worse than the student alone" in warning for warning in report.summary["warnings"])
     assert "is worse than the student alone" in (report.run_dir / "report.md").read_text()

@@ -1,12 +1,13 @@
 """Several teachers: the weighted mean of their probabilities, at every temperature, live and from the bank."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import TINY
+from conftest import TINY, without_pages
 from distill_run.config import compose_config
 from distill_run.data.batches import Batch
 from distill_run.losses import averaged_logits
@@ -28,9 +29,10 @@ def mean_probabilities(temperature: float) -> Array:
     return np.sum(parts, axis=0)  # type: ignore[no-any-return]
 
 
-def teachers_run(folder: Path, *overrides: str, name: str = "run") -> Report:
+def teachers_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> Report:
     small = [*TINY, "training.teacher.epochs=1", "training.student.epochs=1", "baseline=false"]
-    return run(compose_config([*small, f"store_dir={folder / 'store'}", *overrides]), folder / name)
+    with nullcontext() if pages else without_pages():
+        return run(compose_config([*small, f"store_dir={folder / 'store'}", *overrides]), folder / name)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 4.0, 20.0])
@@ -82,7 +84,7 @@ def test_seeds_and_architectures_make_teachers_and_the_report_has_their_mean(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("teacher_seed=[0,1]", "more_teachers=mlp", "more_teachers.mlp.hidden=[8]", "teacher_weights=[2,1,1,4]")
-    report = teachers_run(tmp_path, *overrides)
+    report = teachers_run(tmp_path, *overrides, pages=True)
     text = capsys.readouterr().out
     assert "4 teachers: weights [0.25, 0.125, 0.125, 0.5], validation accuracy of their mean " in text
     assert "teacher 4: mlp " in text

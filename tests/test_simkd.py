@@ -23,6 +23,8 @@ from distill_run.stages.teacher import obtain_teacher
 from distill_run.stages.training import make_trainer
 from helpers import message_of
 
+pytestmark = pytest.mark.usefixtures("no_pages")
+
 
 class Pooled(nn.Module):
     """A convolution, a pool and a linear layer, whose last map has a name."""

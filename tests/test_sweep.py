@@ -1,15 +1,16 @@
 """Sweeps from the command line: presets, one directory a command, failures, interruptions, several at once."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from filelock import FileLock
 
 from conftest import TINY, Command
@@ -27,13 +28,7 @@ from sweeps import write_run
 COMMAND = str(Path(sys.executable).with_name("distill-run"))
 Output = pytest.CaptureFixture[str]
 
-
-@pytest.fixture(autouse=True)
-def no_pages() -> Iterator[None]:
-    """A point's pages take longer than its trainings."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_run.run.write_pages", lambda _: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture
@@ -82,7 +77,7 @@ def test_a_preset_of_one_s_own_stands_beside_the_others(tmp_path: Path) -> None:
 
 def test_an_unknown_preset_is_told_with_those_that_there_are() -> None:
     assert message_of(expand_presets, ["+sweep=temperatures"], None) == (
-        "+sweep=temperatures is not there\n  write one of modes, seeds, students, temperature_alpha"
+        "+sweep=temperatures is not there\n  write one of modes, objectives, seeds, students, temperature_alpha"
     )
 
 
@@ -90,7 +85,8 @@ def test_an_unknown_preset_is_told_with_those_that_there_are() -> None:
 def test_every_value_of_a_preset_is_accepted(preset: str) -> None:
     overrides, _ = expand_presets([f"+sweep={preset}"], None)
     assert len(read_command(overrides, None, multirun=True)) >= 5
-    assert count_points(overrides) == {"modes": 9, "seeds": 5, "students": 9, "temperature_alpha": 12}[preset]
+    values = yaml.safe_load((config_dir() / "sweep" / f"{preset}.yaml").read_text()).values()
+    assert count_points(overrides) == math.prod(len(text.split(",")) for text in values)
 
 
 def test_the_swept_keys_are_those_with_several_values() -> None:

@@ -17,6 +17,7 @@ from distill_run.models.network import ImageShape, Network
 from distill_run.objectives.base import Outputs
 
 INPUT = ":input"
+Size = tuple[int, int] | None
 STAGES = re.compile(r"stage(s|-\d+)(_preact)?$")  # words for several points, or for one counted from the last
 
 
@@ -60,10 +61,20 @@ class FeatureReader:
 
     def _keep(self, name: str, value: Any) -> None:
         if self.is_reading:
+            if not isinstance(value, Tensor):
+                raise user_error(
+                    f"the features at {self.points[name]} are not a tensor, but a {type(value).__name__}",
+                    "choose a module that gives one, or whose input is one (PATH:input)",
+                )
             self.values[name] = value, value._version
 
     def _take(self, name: str) -> Tensor:
-        """The features at a point; raises UserError where the network has overwritten them since."""
+        """The features at a point; raises UserError where there are none, or the network has overwritten them since."""
+        if name not in self.values:
+            raise user_error(
+                f"the features at {self.points[name]} are not computed when the network is asked for logits",
+                "choose a module that the forward pass calls",
+            )
         value, version = self.values[name]
         if value._version != version:
             raise user_error(
@@ -134,22 +145,46 @@ def _stages(available: Mapping[str, str], suffix: str) -> list[str]:
 
 
 def _find_points(network: Network, shape: ImageShape) -> dict[str, str]:
-    """Points of a foreign architecture: the last map of each resolution, and what the last linear layer is given."""
+    """Points of a foreign architecture: the last map of each resolution, and what the last linear layer is given.
+
+    Within a block that goes on to halve its maps, those that are not halved yet belong to no stage: the one before is
+    complete without them.
+    """
     architecture = network.architecture
-    finished: list[tuple[str, tuple[int, ...]]] = []
+    finished: list[tuple[str, Size, Size]] = []  # path, and size of the map before and after
+
+    def record(path: str, inputs: Any, output: Any) -> None:
+        finished.append((path, _map_size(inputs[0] if inputs else None, shape), _map_size(output, shape)))
+
     handles = [
-        module.register_forward_hook(lambda _, __, output, path=path: finished.append((path, _shape_of(output))))
+        module.register_forward_hook(lambda _, inputs, output, path=path: record(path, inputs, output))
         for path, module in architecture.named_modules()
         if path
     ]
     dry_pass(FeatureReader(network, {}), network, shape)
     for handle in handles:
         handle.remove()
-    maps = {size[2:]: path for path, size in finished if len(size) == 4 and min(size[2:]) > 1}
+    halving = {
+        path: before
+        for path, before, after in finished
+        if before and after and 2 * max(after) <= max(before) + 1 < 4 * max(after)
+    }
+    maps = {
+        size: path
+        for path, _, size in finished
+        if size
+        and min(size) > 1
+        and not any(path.startswith(f"{block}.") and size == given for block, given in halving.items())
+    }
     points = {f"stage{number}": path for number, path in enumerate(maps.values(), start=1)}
     linear = [path for path, module in architecture.named_modules() if isinstance(module, nn.Linear)]
     return {**points, "pooled": f"{linear[-1]}{INPUT}"} if linear else points
 
 
-def _shape_of(output: Any) -> tuple[int, ...]:
-    return tuple(output.shape) if isinstance(output, Tensor) else ()
+def _map_size(value: Any, shape: ImageShape) -> Size:
+    """The (height, width) of a map, as high to wide as the images are; None for anything else, as tokens are."""
+    if not isinstance(value, Tensor) or value.ndim != 4:
+        return None
+    (height, width), sides = value.shape[2:], shape.image_size
+    is_alike = abs(height / sides[0] - width / sides[1]) * min(sides) < 1
+    return (height, width) if is_alike else None

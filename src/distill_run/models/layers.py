@@ -1,6 +1,10 @@
 """What the convolutional families share: convolutions with batch norm, initial weights, the way to the logits."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
+
+from distill_run.accept import WIDTHS, Rule
 
 
 def conv_norm(
@@ -18,6 +22,14 @@ def conv_norm_relu(
 ) -> list[nn.Module]:
     """The same with a ReLU."""
     return [*conv_norm(in_channels, out_channels, kernel_size, stride=stride, groups=groups, bias=bias), nn.ReLU()]
+
+
+def check_blocks(blocks: Sequence[int], widths: Sequence[int]) -> None:
+    """Raise RejectedValueError unless there is a number of blocks, 1 or more, for each stage of `widths`."""
+    rule = Rule(
+        lambda v: WIDTHS.accepts(v) and len(v) == len(widths), f"{len(widths)} numbers, one for each stage of `widths`"
+    )
+    rule.check("blocks", list(blocks))
 
 
 def init_convolutions(network: nn.Module) -> None:

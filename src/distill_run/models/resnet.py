@@ -7,9 +7,8 @@ from typing import final
 from torch import Tensor, nn
 
 from distill_run.accept import FLAG, WIDTHS, whole
-from distill_run.errors import RejectedValueError
 from distill_run.models.features import INPUT
-from distill_run.models.layers import Pool, conv_norm, conv_norm_relu, init_convolutions
+from distill_run.models.layers import Pool, check_blocks, conv_norm, conv_norm_relu, init_convolutions
 
 EXPANSION = 4  # of a bottleneck's channels at its end
 
@@ -39,9 +38,7 @@ class ResNet(nn.Module):
         super().__init__()
         whole(1).check("stem_width", stem_width)
         WIDTHS.check("widths", list(widths))
-        WIDTHS.check("blocks", list(blocks))
-        if len(blocks) != len(widths):
-            raise RejectedValueError("blocks", list(blocks), f"{len(widths)} numbers, one for each stage of `widths`")
+        check_blocks(blocks, widths)
         FLAG.check("bottleneck", bottleneck)
         block = Bottleneck if bottleneck else BasicBlock
         ends = [width * EXPANSION if bottleneck else width for width in widths]

@@ -44,6 +44,8 @@ class ReusedClassifier(nn.Module):
         self.size = (min(given[1], wanted[1]), min(given[2], wanted[2]))
         self.student = student
         self.projection = _projection(given[0], wanted[0], max(wanted[0] // factor, 1), last_relu)
+        if hasattr(student, "normalisation"):  # weights that came trained
+            self.normalisation = student.normalisation
         self.classifier = last_linear(teacher, "teacher")[1].requires_grad_(False)
         _replace(student, last_linear(student, "student")[0], nn.Identity())
         module = student.get_submodule(self.place.removesuffix(INPUT))

@@ -1,5 +1,6 @@
 """ShuffleNets for small images: cheap convolutions in groups of channels, which are shuffled between them."""
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -8,7 +9,7 @@ from torch.nn.functional import avg_pool2d
 
 from distill_run.accept import WIDTHS, whole
 from distill_run.models.features import INPUT
-from distill_run.models.layers import Pool, conv_norm, conv_norm_relu
+from distill_run.models.layers import Pool, check_blocks, conv_norm, conv_norm_relu
 
 STEM_WIDTH = 24
 
@@ -27,13 +28,13 @@ class ShuffleNetV1(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],  # noqa: ARG002 - any size will do
         num_classes: int,
-        widths: list[int],
-        blocks: list[int],
+        widths: Sequence[int],
+        blocks: Sequence[int],
         groups: int,
     ) -> None:
         super().__init__()
-        WIDTHS.check("widths", widths)
-        WIDTHS.check("blocks", blocks)
+        WIDTHS.check("widths", list(widths))
+        check_blocks(blocks, widths)
         whole(1).check("groups", groups)
         self.stem = nn.Sequential(*conv_norm_relu(in_channels, STEM_WIDTH, 1))
         self.stages = nn.Sequential()
@@ -103,13 +104,13 @@ class ShuffleNetV2(nn.Module):
         in_channels: int,
         image_size: tuple[int, int],  # noqa: ARG002 - any size will do
         num_classes: int,
-        widths: list[int],
-        blocks: list[int],
+        widths: Sequence[int],
+        blocks: Sequence[int],
         last_width: int,
     ) -> None:
         super().__init__()
-        WIDTHS.check("widths", widths)
-        WIDTHS.check("blocks", blocks)
+        WIDTHS.check("widths", list(widths))
+        check_blocks(blocks, widths)
         whole(1).check("last_width", last_width)
         self.stem = nn.Sequential(*conv_norm_relu(in_channels, STEM_WIDTH, 1))
         self.stages = nn.Sequential()

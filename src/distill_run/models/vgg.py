@@ -5,11 +5,12 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import WIDTHS
+from distill_run.accept import WIDTHS, Rule
 from distill_run.models.features import INPUT
 from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions
 
 WIDTHS_OF_BLOCKS = (64, 128, 256, 512, 512)
+BLOCKS = Rule(lambda v: WIDTHS.accepts(v) and len(v) == 5, "five whole numbers of at least 1, as in [1,1,2,2,2]")
 
 
 @final
@@ -25,7 +26,7 @@ class VGG(nn.Module):
         self, *, in_channels: int, image_size: tuple[int, int], num_classes: int, blocks: Sequence[int]
     ) -> None:
         super().__init__()
-        WIDTHS.check("blocks", list(blocks))
+        BLOCKS.check("blocks", list(blocks))
         self.num_pools = 4 if image_size[0] >= 64 else 3
         self.blocks = nn.ModuleList()
         before = in_channels
