@@ -16,6 +16,8 @@ from distill_run.stages.teacher import LiveTeacher
 from distill_run.stages.training import Bench, make_network, make_trainer
 from helpers import message_of
 
+pytestmark = pytest.mark.slow  # large networks, seventeen pairs of them with sixteen modes
+
 MODES = option_names(config_dir() / "mode")
 SAME_STYLE = (
     ("wrn_40_2", "wrn_16_2"),
@@ -82,7 +84,6 @@ def step_or_reason(pair: tuple[str, str], mode: str, folder: Path) -> None:
         assert take_a_step(*pair, mode, folder)["loss"] == pytest.approx(0, abs=1e6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("pair", [*SAME_STYLE, *DIFFERENT_STYLE], ids="->".join)
 def test_a_published_pair_takes_a_step(pair: tuple[str, str], mode: str, folder: Path) -> None:
