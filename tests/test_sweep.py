@@ -33,13 +33,18 @@ pytestmark = pytest.mark.usefixtures("no_pages")
 
 @pytest.fixture
 def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> Any:
-    """Runs a sweep of the tiny pair in this process and an empty directory: exit status, stdout, stderr."""
+    """Runs a sweep of the tiny pair in this process and an empty directory: exit status, stdout, stderr.
+
+    Its own pages, which take longer than its trainings, are written where they are asked for.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["distill-run", "-m", *TINY, *arguments])
-        monkeypatch.setattr(cli, "failures", [])
-        with pytest.raises(SystemExit) as caught:
+    def call(*arguments: str, pages: bool = False) -> tuple[int, str, str]:
+        with monkeypatch.context() as patch, pytest.raises(SystemExit) as caught:
+            patch.setattr("sys.argv", ["distill-run", "-m", *TINY, *arguments])
+            patch.setattr(cli, "failures", [])
+            if not pages:
+                patch.setattr("distill_run.report.sweep_pages._write_pages", lambda *_: None)
             cli.main()
         return int(caught.value.code or 0), *capsys.readouterr()
 
@@ -97,7 +102,7 @@ def test_the_swept_keys_are_those_with_several_values() -> None:
 
 
 def test_a_sweep_leaves_its_points_and_its_answer(sweep: Any, tmp_path: Path) -> None:
-    status, out, err = sweep("mode.temperature=1,4", "mode.alpha=0.5,0.9")
+    status, out, err = sweep("mode.temperature=1,4", "mode.alpha=0.5,0.9", pages=True)
     assert (status, err) == (0, "")
     folder = only_sweep(tmp_path)
     assert statuses(folder) == dict.fromkeys("0123", "completed")
