@@ -40,12 +40,13 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> An
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str, pages: bool = False) -> tuple[int, str, str]:
-        with monkeypatch.context() as patch, pytest.raises(SystemExit) as caught:
+        with monkeypatch.context() as patch:
             patch.setattr("sys.argv", ["distill-run", "-m", *TINY, *arguments])
             patch.setattr(cli, "failures", [])
             if not pages:
                 patch.setattr("distill_run.report.sweep_pages._write_pages", lambda *_: None)
-            cli.main()
+            with pytest.raises(SystemExit) as caught:
+                cli.main()
         return int(caught.value.code or 0), *capsys.readouterr()
 
     return call
