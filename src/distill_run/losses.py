@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, cat, finfo, float32, promote_types, stack
+from torch.linalg import vector_norm
 from torch.nn.functional import one_hot
 
 from distill_run.accept import BELOW_ONE, INSIDE_UNIT, POSITIVE, one_of
@@ -113,8 +114,15 @@ def correlation_loss(
 
 def _correlation(left: Tensor, right: Tensor) -> Tensor:
     """Pearson's correlation of the rows of two matrices; 0 for a row without any variation."""
-    left, right = (rows - rows.mean(dim=1, keepdim=True) for rows in (left, right))
-    return F.cosine_similarity(left, right, dim=1, eps=1e-8)
+    left, right = (_directions(rows - rows.mean(dim=1, keepdim=True)) for rows in (left, right))
+    return (left * right).sum(dim=1)
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """Rows divided by their lengths; one that is 0 but for rounding stays so, and has no gradient of 1e7."""
+    length = vector_norm(rows, dim=1, keepdim=True)
+    directions: Tensor = rows / length.where(length > 1e-7, 1)
+    return directions
 
 
 def virtual_teacher_loss(
@@ -129,6 +137,7 @@ def virtual_teacher_loss(
     It gives `correct_probability` to the target and the same share of the rest to every other class. Source: Yuan et
     al., "Revisiting Knowledge Distillation via Label Smoothing Regularization" (Tf-KD_reg), 2020, equations 9 and 10.
     """
+    POSITIVE.check("temperature", temperature)
     INSIDE_UNIT.check("correct_probability", correct_probability)
     num_classes = student_logits.shape[1]
     wanted = one_hot(targets, num_classes).to(promote_types(student_logits.dtype, float32))
@@ -143,9 +152,12 @@ def standardized(logits: Tensor) -> Tensor:
 
     Source: Sun et al., "Logit Standardization in Knowledge Distillation", 2024, algorithm 1.
     """
-    logits = _wide(logits)
-    centred = logits - logits.mean(dim=1, keepdim=True)
-    return centred / (centred.std(dim=1, keepdim=True, correction=0) + 1e-7)
+    wide = _wide(logits)
+    centred = wide - wide.mean(dim=1, keepdim=True)
+    deviation = centred.std(dim=1, keepdim=True, correction=0)
+    # A row without variation but rounding's stays as it is, and has no gradient of 1e7.
+    rounding = 8 * finfo(logits.dtype).eps * logits.detach().abs().amax(dim=1, keepdim=True)
+    return centred / deviation.where(deviation > rounding, 1)
 
 
 def averaged_logits(members: Sequence[tuple[float, Tensor]], temperature: float) -> Tensor:

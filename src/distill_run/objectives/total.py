@@ -6,6 +6,7 @@ from typing import final
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
+from distill_run.errors import user_error
 from distill_run.losses import cross_entropy
 from distill_run.objectives.base import Needs, Objective, Outputs
 
@@ -23,6 +24,9 @@ class TotalLoss(nn.Module):
     def __init__(self, objectives: Mapping[str, Objective], label_smoothing: float) -> None:
         super().__init__()
         self.objectives = nn.ModuleDict(objectives)
+        first = next(iter(objectives.values()))
+        if first.task_weight == 0 and all(term.weight == 0 for term in objectives.values()):
+            raise user_error("every weight of the loss is 0", "give mode.alpha or mode.weight another value")
         self.label_smoothing = label_smoothing
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from distill_run.errors import UserError, user_error
+from distill_run.errors import Mistake, UserError, user_error
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.features import choose_points, feature_points, read_shapes
 from distill_run.models.network import Network
@@ -41,12 +41,15 @@ def pair_up(plan: Plan, teacher: Network | Ensemble, teacher_node: dict[str, Any
 
 @contextmanager
 def _named(name: str, term: Objective, bench: Bench) -> Iterator[None]:
-    """Let the mistakes of the block name the objective."""
+    """Let the mistakes of the block name the objective and its keys."""
     try:
         yield
     except UserError as error:
-        option = bench.settings.names.mode if name == term.part else name
-        raise UserError(m._replace(what=f"mode={option}: {m.what}") for m in error.mistakes) from error
+        is_main = name == term.part
+        option, key = (bench.settings.names.mode, "mode.") if is_main else (name, f"mode.also.{name}.")
+        raise UserError(
+            Mistake(f"mode={option}: {what}", remedy.replace("mode.", key)) for what, remedy in error.mistakes
+        ) from error
 
 
 def _single(teacher: Network | Ensemble) -> Network:
