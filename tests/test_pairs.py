@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from pathlib import Path
 
 import pytest
@@ -81,7 +82,8 @@ def step_or_reason(pair: tuple[str, str], mode: str, folder: Path) -> None:
     if reason := REFUSED.get((*pair, mode)):
         assert message_of(take_a_step, *pair, mode, folder).startswith(reason)
     else:
-        assert take_a_step(*pair, mode, folder)["loss"] == pytest.approx(0, abs=1e6)
+        # Features of an untrained teacher of 110 layers are of any size: the loss is only to be a number.
+        assert all(map(math.isfinite, take_a_step(*pair, mode, folder).values()))
 
 
 @pytest.mark.parametrize("mode", MODES)
