@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from distill_run.errors import show
 from distill_run.report.chance import Paired, compare, verdict, wilson_interval
 from distill_run.report.summary import Findings, networks_of
 from distill_run.report.typesetting import Tile
@@ -29,7 +30,9 @@ def title(findings: Findings) -> str:
 def labels(findings: Findings) -> list[str]:
     """The run's mode with its keys, and its seed."""
     mode = findings.summary["mode"]
-    keys = [f"{key} {value}" for key, value in mode.items() if key not in ("name", "also") and not key.startswith("_")]
+    keys = [
+        f"{key} {show(value)}" for key, value in mode.items() if key not in ("name", "also") and not key.startswith("_")
+    ]
     also = [
         f"also {name}, weight {node.get('weight', node.get('alpha'))}" for name, node in mode.get("also", {}).items()
     ]
