@@ -44,7 +44,7 @@ def option_names(directory: Path) -> list[str]:
 def offer_roles(directory: Path) -> None:
     """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES and LISTS."""
     store = ConfigStore.instance()
-    for folder in ("model", "optimizer", "schedule", "mode"):
+    for folder in dict.fromkeys([*ROLES, *(source for source, _ in LISTS.values())]):
         for path in sorted((directory / folder).glob("*.yaml")):
             node = _load(path, path.stat().st_mtime_ns)
             for group in ROLES.get(folder, ()):

@@ -1,6 +1,7 @@
 """Residual networks for small images: a 3x3 stem without a pool, then stages of basic or bottleneck blocks."""
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import final
 
@@ -40,7 +41,7 @@ class ResNet(nn.Module):
         WIDTHS.check("widths", list(widths))
         check_blocks(blocks, widths)
         FLAG.check("bottleneck", bottleneck)
-        block = Bottleneck if bottleneck else BasicBlock
+        block = partial(ResidualBlock, bottleneck=bottleneck)
         ends = [width * EXPANSION if bottleneck else width for width in widths]
         self.stem = nn.Sequential(*conv_norm_relu(in_channels, stem_width, 3))
         self.stages = nn.Sequential()
@@ -65,38 +66,24 @@ class ResNet(nn.Module):
         return logits
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is carried; the last ReLU comes after the sum."""
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions, or a 3x3 one between two of 1x1, around which the input is carried; the last ReLU follows.
 
-    def __init__(self, in_channels: int, width: int, out_channels: int, *, stride: int) -> None:
+    (N, C, H, W) to (N, out_channels, H / stride, W / stride).
+    """
+
+    def __init__(self, in_channels: int, width: int, out_channels: int, *, stride: int, bottleneck: bool) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            *conv_norm_relu(in_channels, width, 3, stride=stride), *conv_norm(width, out_channels, 3)
-        )
+        if bottleneck:
+            first = [*conv_norm_relu(in_channels, width, 1), *conv_norm_relu(width, width, 3, stride=stride)]
+        else:
+            first = conv_norm_relu(in_channels, width, 3, stride=stride)
+        self.residual = nn.Sequential(*first, *conv_norm(width, out_channels, 1 if bottleneck else 3))
         self.shortcut = _shortcut(in_channels, out_channels, stride)
         self.activation = nn.ReLU()
 
     def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, out_channels, H / stride, W / stride)."""
-        result: Tensor = self.activation(self.residual(maps) + self.shortcut(maps))
-        return result
-
-
-class Bottleneck(nn.Module):
-    """A 3x3 convolution between two of 1x1, around which the input is carried."""
-
-    def __init__(self, in_channels: int, width: int, out_channels: int, *, stride: int) -> None:
-        super().__init__()
-        self.residual = nn.Sequential(
-            *conv_norm_relu(in_channels, width, 1),
-            *conv_norm_relu(width, width, 3, stride=stride),
-            *conv_norm(width, out_channels, 1),
-        )
-        self.shortcut = _shortcut(in_channels, out_channels, stride)
-        self.activation = nn.ReLU()
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, out_channels, H / stride, W / stride)."""
+        """See the class."""
         result: Tensor = self.activation(self.residual(maps) + self.shortcut(maps))
         return result
 

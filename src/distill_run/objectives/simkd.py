@@ -3,11 +3,10 @@
 from typing import Any, final
 
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, mse_loss
 
 from distill_run.accept import NOT_NEGATIVE
 from distill_run.data.batches import Batch
-from distill_run.feature_losses import as_maps
+from distill_run.feature_losses import hint_loss
 from distill_run.models.reused_classifier import last_linear
 from distill_run.objectives.base import Needs, Objective, Outputs
 
@@ -51,5 +50,4 @@ class ReusedTeacherClassifier(Objective):
         """See Objective."""
         assert teacher is not None
         ((projected, wanted),) = self.features(student, teacher)
-        height, width = projected.shape[2:]
-        return mse_loss(projected, adaptive_avg_pool2d(as_maps(wanted), (height, width)))
+        return hint_loss(projected, wanted)
