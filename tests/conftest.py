@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_run.config import compose_config
+from distill_run.config.compose import compose_config
 from distill_run.run import Report, run
 
 # Real digits, networks of a thousand parameters, one epoch.

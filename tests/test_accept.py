@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_run import accept
-from distill_run.accept import Rule, list_of, one_of, optional, whole
+from distill_run import rules as accept
 from distill_run.errors import Mistake, RejectedValueError, UserError, show, user_error
+from distill_run.rules import Rule, list_of, one_of, optional, whole
 from helpers import examples
 
 anything = st.recursive(

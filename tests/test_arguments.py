@@ -2,7 +2,7 @@
 
 import pytest
 
-from distill_run.arguments import Parser
+from distill_run.commands.arguments import Parser
 from helpers import message_of
 
 

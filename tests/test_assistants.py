@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY, without_pages
-from distill_run.config import compose_config
+from distill_run.config.compose import compose_config
+from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
-from distill_run.fit import Trainer
 from distill_run.run import Report, run
 
 CHAIN = ("assistants=[mlp,cnn_small]", "assistants.mlp.hidden=[16]")

@@ -5,9 +5,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill_run.config.schema import AugmentSettings
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.views import Views
-from distill_run.schema import AugmentSettings
 from helpers import examples, some_split
 
 AUGMENT = AugmentSettings(crop_padding=1, flip=True, cutout=0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill_run.build import OWN_PACKAGES, Builder
-from distill_run.config import compose_config
+from distill_run.config.compose import compose_config
 from distill_run.errors import RejectedValueError, UserError
 from distill_run.objectives.soft import SoftTargets
 from helpers import message_of
@@ -107,8 +107,8 @@ def test_a_target_that_is_not_there_is_told() -> None:
 
 
 def test_a_target_that_is_no_class_or_function_is_refused() -> None:
-    assert message_of(Builder().build, {"_target_": "distill_run.losses.DIVERGENCES"}, "mode") == (
-        "mode._target_=distill_run.losses.DIVERGENCES is not a class or a function\n  check its spelling"
+    assert message_of(Builder().build, {"_target_": "distill_run.losses.logits.DIVERGENCES"}, "mode") == (
+        "mode._target_=distill_run.losses.logits.DIVERGENCES is not a class or a function\n  check its spelling"
     )
 
 

@@ -10,9 +10,9 @@ import torch
 from omegaconf import OmegaConf
 
 from conftest import TINY, Command
-from distill_run import cli
-from distill_run.config import compose_config, config_dir, option_names
-from distill_run.help import GROUPS, KEYS, help_page
+from distill_run.commands import run as cli
+from distill_run.commands.help import GROUPS, KEYS, help_page
+from distill_run.config.compose import compose_config, config_dir, option_names
 
 MISTAKES = {
     "teacher=cnn_larg": "teacher=cnn_larg is not there\n  did you mean cnn_large?",

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from distill_run.contrast import Memory, Negatives, noise_contrastive_loss
 from distill_run.data.batches import Batch
-from distill_run.objectives.base import Outputs, Pair
+from distill_run.losses.contrast import Memory, Negatives, noise_contrastive_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Pair
 from distill_run.objectives.crd import ContrastiveRepresentation
 from helpers import Array, examples, few_examples, message_of
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from distill_run.device import Device, choose_device
-from distill_run.schema import DeviceSettings
+from distill_run.config.schema import DeviceSettings
+from distill_run.engine.device import Device, choose_device
 from helpers import message_of
 
 

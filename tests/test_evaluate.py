@@ -11,7 +11,7 @@ from sklearn.metrics import confusion_matrix
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-from distill_run.evaluate import CHUNK_SIZE, NUM_BINS, confusion, fidelity, measure, predict, reliability
+from distill_run.engine.evaluate import CHUNK_SIZE, NUM_BINS, confusion, fidelity, measure, predict, reliability
 from helpers import TinyClassifier, examples, fill, numpy_cross_entropy, some_logits, some_split
 
 

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from conftest import TINY
-from distill_run.config import check, compose_config, config_dir, option_names
+from distill_run.config.compose import check, compose_config, config_dir, option_names
 from distill_run.console import Console
-from distill_run.fit import Trainer
-from distill_run.interrupt import StopRequest
-from distill_run.prepare import prepare
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.loop import Trainer
 from distill_run.run import run
+from distill_run.stages.prepare import prepare
 from distill_run.stages.student import SeveralTeachers, baseline_plan, distil
 from distill_run.stages.teacher import LiveTeacher, obtain_teacher
 from distill_run.stages.training import make_trainer

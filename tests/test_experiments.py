@@ -12,14 +12,14 @@ import torch
 import yaml
 
 from distill_run.build import Builder
-from distill_run.config import check, compose_config, config_dir, option_names
+from distill_run.config.compose import check, compose_config, config_dir, option_names
+from distill_run.config.schema import Recipe, Settings
 from distill_run.console import Console
 from distill_run.data import torchvision_source
 from distill_run.data.source import Source, Split
-from distill_run.interrupt import StopRequest
-from distill_run.prepare import prepare, rehearse
-from distill_run.schedules import Step
-from distill_run.schema import Recipe, Settings
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.schedules import Step
+from distill_run.stages.prepare import prepare, rehearse
 
 CONF = config_dir()
 FOLDER = CONF / "experiment"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
 
-from distill_run.feature_losses import attention_loss, hint_loss, meet, unit_rows, variational_loss
+from distill_run.losses.features import attention_loss, hint_loss, meet, unit_rows, variational_loss
 from helpers import Array, few_examples
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from distill_run.build import Builder
-from distill_run.config import config_dir
+from distill_run.config.compose import config_dir
 from distill_run.data.batches import Batch
-from distill_run.feature_losses import attention_loss, hint_loss, meet
+from distill_run.losses.features import attention_loss, hint_loss, meet
+from distill_run.losses.relations import angle_loss, distance_loss, probability_loss, similarity_loss
+from distill_run.models.outputs import Outputs
 from distill_run.objectives.attention import Attention
-from distill_run.objectives.base import Objective, Outputs, Pair
+from distill_run.objectives.base import Objective, Pair
 from distill_run.objectives.fitnet import Hints
 from distill_run.objectives.pkt import ProbabilisticTransfer
 from distill_run.objectives.projections import regressor
@@ -24,7 +26,6 @@ from distill_run.objectives.rkd import Relations
 from distill_run.objectives.sp import SimilarityPreservation
 from distill_run.objectives.total import TotalLoss
 from distill_run.objectives.vid import VariationalInformation
-from distill_run.relation_losses import angle_loss, distance_loss, probability_loss, similarity_loss
 from helpers import few_examples, message_of
 
 Shape = tuple[int, ...]

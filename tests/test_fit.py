@@ -7,20 +7,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_run.config.schema import AugmentSettings, DeviceSettings, Recipe
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.source import Split
 from distill_run.data.views import Views
-from distill_run.device import Device, choose_device
+from distill_run.engine.device import Device, choose_device
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.loop import Trainer
+from distill_run.engine.schedules import Constant, Cosine, Schedule
 from distill_run.errors import DivergedError, Interrupted
-from distill_run.fit import Trainer
-from distill_run.interrupt import StopRequest
 from distill_run.models.network import Network
-from distill_run.objectives.base import Needs, Objective, Outputs
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from distill_run.schedules import Constant, Cosine, Schedule
-from distill_run.schema import AugmentSettings, DeviceSettings, Recipe
 from distill_run.stages.teacher import LiveTeacher
 
 EPOCHS = 3

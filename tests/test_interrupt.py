@@ -6,8 +6,8 @@ import threading
 
 import pytest
 
+from distill_run.engine.interrupt import SIGNALS, StopRequest
 from distill_run.errors import Interrupted
-from distill_run.interrupt import SIGNALS, StopRequest
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -1,51 +1,45 @@
-"""Who may import whom: design.md, section 3, read off the source with ast."""
+"""Who may import whom, read off the source with ast: rules between rooms, the packages and single files at the top."""
 
 import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 import distill_run
 from sweeps import write_run
 
 ROOT = Path(distill_run.__file__).parent
 MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in sorted(ROOT.rglob("*.py"))}
-ENTRY = {"cli", "config", "run", "preflight", "explain", "help", "sweep_request", "search_space", "search_command"}
-WITHOUT_TORCH = [
-    *("cli", "config", "preflight", "explain", "help", "schema", "accept", "errors", "store", "console"),
-    *("sweep_request", "sweep_progress", "report_command", "search_command", "search_space", "store_command"),
-]
 
-# From the top down; a module imports its own layer or those below. A folder stands for its modules.
-LAYERS = (
-    {
-        *("cli", "preflight", "explain", "help", "benchmarks"),
-        *("sweep_request", "sweep_progress", "report_command", "search_command", "search_space", "store_command"),
-    },
-    {"run"},
-    {"report", "prepare"},
-    {"stages"},
-    {"fit"},
-    {"evaluate", "checkpoint", "environment", "config"},
-    {"objectives", "models", "data", "store", "console", "device", "build", "schedules", "interrupt", "totals"},
-    {"losses", "relation_losses", "contrast", "units", "schema", "arguments"},
-    {"feature_losses"},
-    {"accept"},
-    {"errors"},
+# From the top down; a room imports those below it.
+ROOMS = (
+    ("commands", "benchmarks"),
+    ("run",),
+    ("sweeps",),
+    ("report", "record"),
+    ("stages",),
+    ("checkpoint", "engine"),
+    ("objectives",),
+    ("models", "data"),
+    ("losses", "build"),
+    ("console", "config", "store"),
+    ("files", "rules"),
+    ("errors", "units"),
 )
+FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+MAY_IMPORT = {
+    "hydra": {"commands", "config", "run", "sweeps"},
+    "omegaconf": {"commands", "config", "run"},
+    "rich": {"console"},
+}
+HEAVY = ("torch", "torchvision", "sklearn", "matplotlib")
 
 
-def tree_of(module: str) -> ast.Module:
-    return ast.parse(MODULES[module].read_text(encoding="utf-8"))
-
-
-def imports(module: str, *, module_level: bool = False) -> Iterator[str]:
+def imports(module: str) -> Iterator[str]:
     """Full names of what a module imports; of a `from` import, those of module and name."""
-    tree = tree_of(module)
-    for node in tree.body if module_level else ast.walk(tree):
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -53,81 +47,71 @@ def imports(module: str, *, module_level: bool = False) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def importers_of(package: str) -> set[str]:
-    return {module for module in MODULES if any(name.split(".")[0] == package for name in imports(module))}
+def room_of(module: str) -> str:
+    return module.split(".")[0]
 
 
-def own_imports(module: str) -> set[str]:
-    """The modules of the package that a module imports, without the package's name."""
-    names = {name.removeprefix("distill_run.") for name in imports(module) if name.startswith("distill_run.")}
-    return {
-        max((known for known in MODULES if f"{name}.".startswith(f"{known}.")), key=len, default=name) for name in names
+def rooms_imported() -> dict[str, set[str]]:
+    """The rooms that each room imports."""
+    found: dict[str, set[str]] = {}
+    for module in MODULES:
+        names = [name.split(".")[1] for name in imports(module) if name.startswith("distill_run.")]
+        found.setdefault(room_of(module), set()).update(name for name in names if name != room_of(module))
+    return found
+
+
+def modules_loaded_by(program: str, *arguments: str) -> set[str]:
+    """The heavy packages that a program has loaded at its end."""
+    code = f"import sys\n{program}\nprint(*(name for name in {(*HEAVY, 'hydra', 'rich')} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_every_room_has_its_floor() -> None:
+    assert {room_of(module) for module in MODULES} - {"__init__", "__main__"} == FLOORS.keys()
+
+
+def test_imports_go_down_only() -> None:
+    upwards = {
+        f"{room} imports {other}"
+        for room, others in rooms_imported().items()
+        for other in others
+        if room in FLOORS and FLOORS[other] <= FLOORS[room]
     }
-
-
-def layer_of(module: str) -> int:
-    layers = [place for place, members in enumerate(LAYERS) if module.split(".")[0] in members]
-    assert len(layers) == 1, f"say in LAYERS where {module} belongs"
-    return layers[0]
-
-
-def test_every_module_is_found() -> None:
-    assert {"cli", "losses", "data.views", "objectives.soft", "report.summary"} <= MODULES.keys()
-    assert "schema" in own_imports("config")
-    assert own_imports("stages.teacher") >= {"checkpoint", "data.batches", "evaluate"}
-
-
-@pytest.mark.parametrize("module", sorted(MODULES.keys() - {"__init__"}))
-def test_imports_go_down_only(module: str) -> None:
-    upwards = {name for name in own_imports(module) if name != "__init__" and layer_of(name) < layer_of(module)}
     assert upwards == set()
 
 
-def test_only_the_entry_and_the_story_import_hydra() -> None:
-    assert importers_of("hydra") == ENTRY
+def test_no_two_rooms_import_each_other() -> None:
+    assert list(TopologicalSorter(rooms_imported()).static_order())
 
 
-def test_only_the_entry_and_the_story_know_omegaconf() -> None:
-    assert importers_of("omegaconf") <= ENTRY
-    for module in MODULES.keys() - ENTRY:
-        names = {node.id for node in ast.walk(tree_of(module)) if isinstance(node, ast.Name)}
-        assert "DictConfig" not in names, module
+def test_hydra_omegaconf_and_rich_stay_in_their_rooms() -> None:
+    for package, rooms in MAY_IMPORT.items():
+        importers = {room_of(module) for module in MODULES for name in imports(module) if name.split(".")[0] == package}
+        assert importers <= rooms, package
 
 
-def test_only_the_console_imports_rich() -> None:
-    assert importers_of("rich") == {"console"}
-
-
-def test_the_mathematics_imports_nothing_of_the_package_but_what_parameters_accept_and_itself() -> None:
-    mathematics = ("losses", "feature_losses", "relation_losses", "contrast")
-    assert {name for module in mathematics for name in own_imports(module)} <= {"accept", *mathematics}
+def test_losses_import_nothing_of_the_program_but_rules() -> None:
+    assert rooms_imported()["losses"] <= {"rules"}
 
 
 def test_the_loop_knows_no_mode_no_dataset_and_no_architecture() -> None:
-    known = own_imports("fit")
-    objectives = {name for name in known if name.startswith("objectives.")}
-    data = {name for name in known if name.startswith("data.")}
-    assert objectives == {"objectives.base", "objectives.total"}
-    assert data <= {"data.batches", "data.draws", "data.source"}
-    assert {name for name in known if name.startswith("models.")} <= {"models.features", "models.network"}
+    known = {".".join(name.split(".")[1:3]) for name in imports("engine.loop") if name.startswith("distill_run.")}
+    rooms = {"objectives", "data", "models"}
+    contracts = {"objectives.base", "objectives.total", "data.batches", "data.draws", "data.source"}
+    assert {name for name in known if room_of(name) in rooms} <= contracts | {
+        *("models.features", "models.network", "models.outputs")
+    }
 
 
-@pytest.mark.parametrize("module", WITHOUT_TORCH)
-def test_the_entry_imports_no_torch_at_module_level(module: str) -> None:
-    assert {name for name in imports(module, module_level=True) if name.split(".")[0] == "torch"} == set()
-
-
-def test_the_command_is_imported_without_torch() -> None:
+def test_the_commands_load_nothing_heavy_before_they_must() -> None:
     """Help, completion and mistakes in the configuration answer before torch could be loaded."""
-    heavy = ("torch", "torchvision", "sklearn", "matplotlib", "rich")
     program = (
-        "import sys, distill_run.cli, distill_run.preflight\n"
-        "from distill_run.config import check, compose_config\n"
-        "check(compose_config())\n"
-        f"print([name for name in {heavy} if name in sys.modules])"
+        "import distill_run.commands.run, distill_run.commands.preflight, distill_run.commands.report\n"
+        "from distill_run.config.compose import check, compose_config\n"
+        "check(compose_config())"
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert modules_loaded_by(program) <= {"hydra", "rich"}
 
 
 def test_a_sweep_is_reported_without_torch(tmp_path: Path) -> None:
@@ -135,22 +119,9 @@ def test_a_sweep_is_reported_without_torch(tmp_path: Path) -> None:
     for number in range(2):
         write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"])
     program = (
-        "import sys, pathlib, distill_run.report_command\n"
-        "from distill_run.report.sweep_pages import write_sweep_report\n"
-        "write_sweep_report([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[1]))\n"
-        "print([name for name in ('torch', 'torchvision', 'sklearn', 'hydra') if name in sys.modules])"
+        "import pathlib\n"
+        "from distill_run.sweeps.report.pages import write_sweep_report\n"
+        "write_sweep_report([pathlib.Path(sys.argv[1])], pathlib.Path(sys.argv[1]))"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert modules_loaded_by(program, str(tmp_path)) <= {"matplotlib"}
     assert (tmp_path / "plots" / "sweep.png").is_file()
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_nothing_is_printed(module: str) -> None:
-    calls = [node for node in ast.walk(tree_of(module)) if isinstance(node, ast.Call)]
-    assert [node.lineno for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"] == []
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_nothing_is_imported_by_star(module: str) -> None:
-    assert [name for name in imports(module) if name.endswith(".*")] == []

@@ -13,17 +13,17 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run import checkpoint
-from distill_run.config import check, compose_config
+from distill_run.config.compose import check, compose_config
 from distill_run.console import Console
 from distill_run.data.batches import Batch, Batches
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
-from distill_run.fit import Trainer
-from distill_run.interrupt import StopRequest
-from distill_run.losses import soft_target_loss
+from distill_run.losses.logits import soft_target_loss
 from distill_run.models.network import Network
-from distill_run.prepare import prepare
 from distill_run.run import Report, run
 from distill_run.stages.logit_bank import BankedTeacher
+from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan
 from distill_run.stages.teacher import LiveTeacher, obtain_teacher
 from distill_run.stages.training import Bench, make_batches

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_run.losses import (
+from distill_run.losses.logits import (
     DIVERGENCES,
     correlation_loss,
     cross_entropy,

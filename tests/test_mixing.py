@@ -8,16 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
+from distill_run.config.schema import AugmentSettings
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.mixing import Mixing, Mixture
 from distill_run.data.views import Views
-from distill_run.losses import cross_entropy, decoupled_loss
-from distill_run.objectives.base import Objective, Outputs
+from distill_run.losses.logits import cross_entropy, decoupled_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Objective
 from distill_run.objectives.dkd import Decoupled
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
 from distill_run.objectives.virtual_teacher import VirtualTeacher
-from distill_run.schema import AugmentSettings
 from helpers import few_examples, some_logits, some_split
 
 PLAIN = AugmentSettings(crop_padding=0, flip=False, cutout=0)

@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from distill_run.build import Builder
-from distill_run.config import check, compose_config, config_dir
+from distill_run.config.compose import check, compose_config, config_dir
 from distill_run.models.cnn import CNN
 from distill_run.models.mlp import MLP
 from distill_run.models.network import (

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill_run.data.batches import Batch
-from distill_run.objectives.base import Objective, Outputs
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Objective
 from distill_run.objectives.dist import Correlation
 from distill_run.objectives.dkd import Decoupled
 from distill_run.objectives.hard import HardTargets

@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from conftest import write_photos
-from distill_run.config import ROLES, check, compose_config, config_dir, option_names
+from distill_run.config.compose import ROLES, check, compose_config, config_dir, option_names
+from distill_run.config.schema import read_settings
 from distill_run.console import Console
-from distill_run.fit import Trainer
-from distill_run.interrupt import StopRequest
-from distill_run.prepare import prepare
-from distill_run.schema import read_settings
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.loop import Trainer
+from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan, distil
 from distill_run.stages.teacher import LiveTeacher, obtain_teacher
 from distill_run.stages.training import Bench, make_trainer
@@ -140,6 +140,6 @@ def test_the_founding_experiment_is_the_founding_experiment() -> None:
             "nesterov": False,
             "weight_decay": 0.0,
         }
-        assert recipe.schedule == {"_target_": "distill_run.schedules.Constant", "warmup_epochs": 0}
+        assert recipe.schedule == {"_target_": "distill_run.engine.schedules.Constant", "warmup_epochs": 0}
     for node, hidden in ((settings.teacher, [4096, 4096]), (settings.student, [4096])):
         assert (node["widths"], node["hidden"], node["batch_norm"]) == ([64, 128, 256, 512], hidden, False)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_run.config import config_dir
+from distill_run.config.compose import config_dir
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 

@@ -11,18 +11,19 @@ from torch import Tensor, nn
 
 from conftest import TINY
 from distill_run.build import Builder
-from distill_run.config import check, compose_config
+from distill_run.config.compose import check, compose_config
 from distill_run.console import Console
 from distill_run.data.batches import Batch
+from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import user_error
-from distill_run.interrupt import StopRequest
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
-from distill_run.objectives.base import Needs, Objective, Outputs, Pair
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective, Pair
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from distill_run.prepare import prepare
 from distill_run.stages.pairing import pair_up
+from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan
 from distill_run.stages.training import Bench, Plan, make_network, make_trainer
 from helpers import message_of

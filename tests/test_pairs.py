@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from distill_run.config import check, compose_config, config_dir, option_names
+from distill_run.config.compose import check, compose_config, config_dir, option_names
 from distill_run.console import Console
-from distill_run.interrupt import StopRequest
-from distill_run.prepare import prepare
+from distill_run.engine.interrupt import StopRequest
 from distill_run.stages.pairing import pair_up
+from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan, with_mode
 from distill_run.stages.teacher import LiveTeacher
 from distill_run.stages.training import Bench, make_network, make_trainer

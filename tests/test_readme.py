@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY
-from distill_run.config import compose_config
-from distill_run.explain import parse
-from distill_run.preflight import preflight
+from distill_run.commands.preflight import preflight
+from distill_run.config.compose import compose_config
+from distill_run.config.overrides import parse
 from distill_run.run import run
-from distill_run.search_space import read_space
-from distill_run.sweep_request import expand_presets
+from distill_run.sweeps.request import expand_presets
+from distill_run.sweeps.space import read_space
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_run import relation_losses
-from distill_run.relation_losses import angle_loss, distance_loss, probability_loss, similarity_loss
+from distill_run.losses import relations as relation_losses
+from distill_run.losses.relations import angle_loss, distance_loss, probability_loss, similarity_loss
 from helpers import Array, few_examples
 
 Loss = Callable[[Tensor, Tensor], Tensor]

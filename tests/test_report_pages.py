@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from distill_run import checkpoint
+from distill_run.config.schema import Settings
 from distill_run.data.source import Split
 from distill_run.data.splits import Dataset
-from distill_run.evaluate import measure
+from distill_run.engine.evaluate import measure
 from distill_run.models.mlp import MLP
 from distill_run.models.network import ImageShape, Network
 from distill_run.report import facts
@@ -22,7 +23,6 @@ from distill_run.report.pages import write_pages
 from distill_run.report.samples import choose, disagreements, pick_samples
 from distill_run.report.summary import Findings, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text
-from distill_run.schema import Settings
 from distill_run.stages.training import Trained
 from distill_run.units import duration, quantity
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import distill_run
-from distill_run.evaluate import confusion, measure, reliability
+from distill_run.engine.evaluate import confusion, measure, reliability
 from distill_run.models.network import Network
 from distill_run.report import drawing, pictures, plots
 from distill_run.report.samples import Decision, Sample

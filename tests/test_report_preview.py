@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from distill_run.config.schema import AugmentSettings
 from distill_run.data.batches import Batches
 from distill_run.data.source import Split
 from distill_run.data.views import Views
 from distill_run.report.preview import CAPTION, CELL, NUM_SAMPLES, NUM_VIEWS, draw_views
-from distill_run.schema import AugmentSettings
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -15,10 +15,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from conftest import TINY, without_pages
-from distill_run.config import compose_config
+from distill_run.commands.preflight import resumed_config
+from distill_run.config.compose import compose_config
+from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
-from distill_run.interrupt import StopRequest
-from distill_run.preflight import resumed_config
 from distill_run.run import run
 
 # All that has a state: momentum, a plateau's memory, batch norm; and dropout, which must not have one.

@@ -15,7 +15,7 @@ import yaml
 
 from conftest import TINY, without_pages
 from distill_run.checkpoint import load_network
-from distill_run.config import compose_config
+from distill_run.config.compose import compose_config
 from distill_run.console import Console
 from distill_run.data.digits import load as load_digits
 from distill_run.errors import DivergedError, UserError

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
-from distill_run.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, Step
+from distill_run.engine.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, Step
 from helpers import examples, message_of
 
 EPOCHS, STEPS = 10, 7  # of training, and in each epoch

@@ -18,11 +18,11 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from conftest import TINY
-from distill_run import search_command
+from distill_run.commands import search as search_command
+from distill_run.config.overrides import parse
 from distill_run.errors import DivergedError, Interrupted, Mistake, PrunedError
-from distill_run.explain import parse
-from distill_run.search_space import Choices, Interval, Space, read_space
 from distill_run.stages.student import train_student
+from distill_run.sweeps.space import Choices, Interval, Space, read_space
 from helpers import examples, few_examples, message_of
 
 ALPHA = "mode.alpha=interval(0,1)"
@@ -37,7 +37,7 @@ def no_pages() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("distill_run.run.write_pages", lambda _: None)
         patch.setattr("distill_run.run.draw_views", lambda *_: None)
-        patch.setattr("distill_run.report.sweep_pages._write_pages", lambda *_: None)
+        patch.setattr("distill_run.sweeps.report.pages._write_pages", lambda *_: None)
         yield
 
 
@@ -283,7 +283,7 @@ def test_a_file_is_no_directory_for_a_search(search: Search, tmp_path: Path) -> 
 def test_help_is_given_without_torch_and_without_optuna() -> None:
     program = """
 import sys
-from distill_run import search_command
+from distill_run.commands import search as search_command
 sys.argv = ["distill-search", "--help"]
 try:
     search_command.main()

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from conftest import TINY, without_pages
-from distill_run.config import compose_config
+from distill_run.config.compose import compose_config
 from distill_run.data.batches import Batch
-from distill_run.losses import averaged_logits
+from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
-from distill_run.objectives.base import Outputs
+from distill_run.models.outputs import Outputs
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from distill_run.run import Report, run

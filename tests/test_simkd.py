@@ -9,15 +9,15 @@ from torch import Tensor, nn
 
 from conftest import TINY
 from distill_run.checkpoint import load_network
-from distill_run.config import check, compose_config
+from distill_run.config.compose import check, compose_config
 from distill_run.console import Console
-from distill_run.interrupt import StopRequest
+from distill_run.engine.interrupt import StopRequest
 from distill_run.models.network import Network
+from distill_run.models.outputs import Outputs
 from distill_run.models.reused_classifier import ReusedClassifier
-from distill_run.objectives.base import Outputs
 from distill_run.objectives.simkd import ReusedTeacherClassifier
-from distill_run.prepare import prepare
 from distill_run.run import Report, run
+from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan, distil
 from distill_run.stages.teacher import obtain_teacher
 from distill_run.stages.training import make_trainer

@@ -15,18 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_run.store import (
-    Store,
-    atomic_path,
-    canonical,
-    damaged_parts,
-    file_hash,
-    fingerprint,
-    read_meta,
-    write_json,
-    write_json_lines,
-    write_text,
-)
+from distill_run.files import atomic_path, write_json, write_json_lines, write_text
+from distill_run.store import Store, canonical, damaged_parts, file_hash, fingerprint, read_meta
 from helpers import examples, message_of
 
 leaves = st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-10, 10) | st.text(max_size=5)

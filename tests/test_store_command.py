@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from distill_run import store_command
-from distill_run.store import Store, read_meta, write_json
+from distill_run.commands import store as store_command
+from distill_run.files import write_json
+from distill_run.store import Store, read_meta
 from distill_run.units import age
 
 NAMES = {letter: letter * 64 for letter in "abcdef"}
@@ -523,7 +524,7 @@ def test_it_needs_no_torch(root: Path) -> None:
     add(root, "teacher", A)
     program = """
 import sys
-from distill_run import store_command
+from distill_run.commands import store as store_command
 for action in ("ls", "verify", "gc"):
     sys.argv = ["distill-store", action, "--store-dir", sys.argv[-1]]
     try:

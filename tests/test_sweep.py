@@ -14,14 +14,14 @@ import yaml
 from filelock import FileLock
 
 from conftest import TINY, Command
-from distill_run import cli
-from distill_run.config import config_dir, option_names
+from distill_run.commands import run as cli
+from distill_run.commands.preflight import read_command
+from distill_run.config.compose import config_dir, option_names
 from distill_run.console import Console
+from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
-from distill_run.fit import Trainer
-from distill_run.preflight import read_command
-from distill_run.sweep_progress import SweepProgress
-from distill_run.sweep_request import count_points, expand_presets, swept_keys
+from distill_run.sweeps.progress import SweepProgress
+from distill_run.sweeps.request import count_points, expand_presets, swept_keys
 from helpers import message_of
 from sweeps import write_run
 
@@ -44,7 +44,7 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> An
             patch.setattr("sys.argv", ["distill-run", "-m", *TINY, *arguments])
             patch.setattr(cli, "failures", [])
             if not pages:
-                patch.setattr("distill_run.report.sweep_pages._write_pages", lambda *_: None)
+                patch.setattr("distill_run.sweeps.report.pages._write_pages", lambda *_: None)
             with pytest.raises(SystemExit) as caught:
                 cli.main()
         return int(caught.value.code or 0), *capsys.readouterr()

@@ -18,13 +18,13 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from distill_run import report_command
-from distill_run.report import sweep_facts
-from distill_run.report.coordinates import parallel_coordinates
-from distill_run.report.heat_map import BLUES, heat_maps, is_grid
-from distill_run.report.sweep_answers import answers
-from distill_run.report.sweep_curves import key_curve, scale_of, seed_strip
-from distill_run.report.sweep_pages import write_sweep_report
+from distill_run.commands import report as report_command
+from distill_run.sweeps.report import facts as sweep_facts
+from distill_run.sweeps.report.answers import answers
+from distill_run.sweeps.report.coordinates import parallel_coordinates
+from distill_run.sweeps.report.curves import key_curve, scale_of, seed_strip
+from distill_run.sweeps.report.heat_map import BLUES, heat_maps, is_grid
+from distill_run.sweeps.report.pages import write_sweep_report
 from sweeps import write_run
 
 HOSTILE = "<script>alert(1)</script>|$x$`"
@@ -400,7 +400,7 @@ def test_a_mistaken_command_line_is_told_in_two_lines(
 
 def test_the_command_runs_on_its_own(tmp_path: Path) -> None:
     write_run(tmp_path / "0", ["mode.alpha=0.5"])
-    program = [sys.executable, "-m", "distill_run.report_command", str(tmp_path)]
+    program = [sys.executable, "-m", "distill_run.commands.report", str(tmp_path)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "repeat   distill-run mode.alpha=0.5"
     assert done.stderr == ""

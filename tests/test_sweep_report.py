@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill_run.report.commands import natural, read_command, read_value, repeat, shown
-from distill_run.report.estimates import Estimate, contains, estimate
-from distill_run.report.points import find_runs, read_point
-from distill_run.report.sweep import gather_sweep
-from distill_run.report.sweep_summary import setting_name, short_keys, summarise_sweep, to_csv
+from distill_run.sweeps.estimates import Estimate, contains, estimate
+from distill_run.sweeps.grouping import gather_sweep
+from distill_run.sweeps.points import find_runs, read_point
+from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep, to_csv
+from distill_run.sweeps.typed import natural, read_command, read_value, repeat, shown
 from helpers import examples
 from sweeps import write_run
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from distill_run.build import Builder
 from distill_run.data.batches import Batch
+from distill_run.models.outputs import Outputs
 from distill_run.objectives.assemble import build_objectives
-from distill_run.objectives.base import Needs, Objective, Outputs
+from distill_run.objectives.base import Needs, Objective
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from helpers import message_of, numpy_cross_entropy, some_logits

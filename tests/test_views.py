@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distill_run.config.schema import AugmentSettings
 from distill_run.data.draws import fold, random_bits
 from distill_run.data.views import Views
-from distill_run.schema import AugmentSettings
 from helpers import examples, few_examples, some_split
 
 MASK = 2**64 - 1

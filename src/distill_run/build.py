@@ -13,8 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distill_run.errors import RejectedValueError, UserError, user_error
-from distill_run.schema import unknown_key
+from distill_run.errors import RejectedValueError, UserError, unknown_key, user_error
 
 OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
 

@@ -13,9 +13,9 @@ import torch
 
 from distill_run.build import OWN_PACKAGES, Builder
 from distill_run.errors import user_error
+from distill_run.files import atomic_path
 from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.models.pretrained import without_fetching
-from distill_run.store import atomic_path
 
 NETWORK_FORMAT = 1
 NETWORK_KEYS = {"format", "name", "architecture", "in_channels", "image_size", "classes", "mean", "std", "weights"}

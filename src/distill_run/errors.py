@@ -1,5 +1,6 @@
 """What can stop a run: a mistake that the user can mend, a diverged training, an interruption."""
 
+import difflib
 import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn, TypeVar
@@ -41,6 +42,13 @@ def gather(attempts: Iterable[Callable[[], T]]) -> list[T]:
     if mistakes:
         raise UserError(mistakes)
     return results
+
+
+def unknown_key(key: str, known: Iterable[str]) -> Mistake:
+    """The mistake of a key that does not exist, with the nearest ones that do."""
+    near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.6)
+    remedy = f"did you mean {' or '.join(near)}?" if near else "distill-run --help lists the keys"
+    return Mistake(f"{key} is not a key of the configuration", remedy)
 
 
 class RejectedValueError(UserError):

@@ -13,15 +13,16 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill_run.config import check, command_line
+from distill_run.config.compose import check, command_line
 from distill_run.console import Console
-from distill_run.environment import describe_environment
+from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, Interrupted, PrunedError
-from distill_run.interrupt import StopRequest
-from distill_run.prepare import prepare
+from distill_run.files import told_of_no_room, write_json, write_json_lines, write_text
+from distill_run.record.environment import describe_environment
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
 from distill_run.report.summary import Findings, networks_of, summarise
+from distill_run.stages.prepare import prepare
 from distill_run.stages.student import (
     baseline_plan,
     find_student_rate,
@@ -31,7 +32,6 @@ from distill_run.stages.student import (
 )
 from distill_run.stages.teacher import obtain_teacher
 from distill_run.stages.training import Bench, make_batches
-from distill_run.store import told_of_no_room, write_json, write_json_lines, write_text
 from distill_run.units import shown_path
 
 log = logging.getLogger(__name__)

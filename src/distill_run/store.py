@@ -9,7 +9,6 @@ again the moment its owner dies, and the next process takes over.
     ROOT/.runs/                  a file for each run: the entries that it uses
 """
 
-import errno
 import hashlib
 import json
 import os
@@ -23,12 +22,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from distill_run.errors import user_error
+from distill_run.files import atomic_path, told_of_no_room, write_json
 
-FORMAT = 2  # raised when the content of an entry for the same inputs changes
+FORMAT = 3  # raised when the content of an entry for the same inputs changes
 META = "meta.json"
 LOCKS, RUNS = ".locks", ".runs"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 SHOWN_NAME = 12
 
 
@@ -168,20 +166,6 @@ class Store:
         return told_of_no_room("store_dir", self.root)
 
 
-@contextmanager
-def told_of_no_room(key: str, place: Path) -> Iterator[None]:
-    """Turn the errors of a full or a read-only disk into a UserError that names the key that says where to write."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise user_error(
-            f"{key}={place}: {error.strerror}",
-            f"make room, as distill-store gc does, or choose another folder, as in {key}=/tmp/elsewhere",
-        ) from error
-
-
 def read_meta(directory: Path) -> dict[str, Any]:
     """The content of an entry's meta.json."""
     meta: dict[str, Any] = json.loads((directory / META).read_text(encoding="utf-8"))
@@ -209,31 +193,3 @@ def _is_sound_part(path: Path) -> bool:
 def _write_meta(directory: Path, facts: dict[str, Any], files: dict[str, str]) -> None:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     write_json(directory / META, {**facts, "created": created, "files": files, "parts": {}})
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` when the block ends well."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain containers as JSON, whole or not at all; a number that is not finite is refused."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
-
-
-def write_json_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Write one JSON object a line, whole or not at all."""
-    write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))

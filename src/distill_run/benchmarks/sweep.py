@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_run.config import check, compose_config
+from distill_run.config.compose import check, compose_config
 from distill_run.console import Console
 from distill_run.data.image_folder import load
 from distill_run.data.splits import make_dataset
@@ -103,7 +103,7 @@ def time_ours(folder: Path, overrides: list[str]) -> dict[str, float]:
     """Seconds of the whole command: of the trainings, and what is left."""
     swept = [f"mode.temperature={','.join(map(str, TEMPERATURES))}", f"mode.alpha={','.join(map(str, ALPHAS))}"]
     places = [f"store_dir={folder / 'store'}", f"hydra.sweep.dir={folder / 'sweep'}"]
-    program = "from distill_run.cli import main; main()"
+    program = "from distill_run.commands.run import main; main()"
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", program, "-m", *overrides, *swept, *places], check=True)
     total = time.perf_counter() - start

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
 
-from distill_run.accept import whole
 from distill_run.data.source import Source, Split
 from distill_run.data.splits import stratified_cut
+from distill_run.rules import whole
 
 TEST_FRACTION = 0.25
 

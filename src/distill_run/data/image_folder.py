@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill_run.accept import one_of, optional, whole
 from distill_run.data.decode import MOST_SHOWN, decode
 from distill_run.data.source import Source, Split
 from distill_run.errors import Mistake, UserError, user_error
+from distill_run.rules import one_of, optional, whole
 from distill_run.store import Store, fingerprint
 
 KIND, FILE = "images", "images.npy"

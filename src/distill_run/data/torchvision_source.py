@@ -7,9 +7,9 @@ from urllib.error import URLError
 import numpy as np
 import torch
 
-from distill_run.accept import one_of
 from distill_run.data.source import Source, Split
 from distill_run.errors import user_error
+from distill_run.rules import one_of
 
 DATASETS = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "SVHN")
 

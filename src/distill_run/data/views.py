@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from distill_run.config.schema import AugmentSettings
 from distill_run.data.draws import Draws, fold
 from distill_run.data.mixing import Mixing, Mixture
-from distill_run.schema import AugmentSettings
 
 
 class Views:

@@ -5,9 +5,9 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import BELOW_ONE, HIDDEN_WIDTHS, WIDTHS
 from distill_run.models.features import INPUT
 from distill_run.models.mlp import linear_layers
+from distill_run.rules import BELOW_ONE, HIDDEN_WIDTHS, WIDTHS
 
 
 @final

@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.losses import averaged_logits
+from distill_run.losses.logits import averaged_logits
 from distill_run.models.network import Network
 
 

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from distill_run.errors import user_error
 from distill_run.models.network import ImageShape, Network
-from distill_run.objectives.base import Outputs
+from distill_run.models.outputs import Outputs
 
 INPUT = ":input"
 Size = tuple[int, int] | None

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from distill_run.accept import WIDTHS, Rule
+from distill_run.errors import user_error
+from distill_run.rules import WIDTHS, Rule
 
 
 def conv_norm(
@@ -50,3 +51,11 @@ class Pool(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """See the class."""
         return maps.mean((2, 3))
+
+
+def last_linear(architecture: nn.Module, key: str) -> tuple[str, nn.Linear]:
+    """The path of the last linear layer, and that layer; raises UserError where there is none."""
+    found = [(path, module) for path, module in architecture.named_modules() if isinstance(module, nn.Linear)]
+    if not found:
+        raise user_error(f"{key} has no linear layer that decides", "choose another architecture")
+    return found[-1]

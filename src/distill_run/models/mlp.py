@@ -7,7 +7,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import BELOW_ONE, HIDDEN_WIDTHS
+from distill_run.rules import BELOW_ONE, HIDDEN_WIDTHS
 
 
 @final

@@ -4,8 +4,8 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import POSITIVE, whole
 from distill_run.models.layers import Pool, conv_norm, conv_norm_relu, init_convolutions
+from distill_run.rules import POSITIVE, whole
 
 # Channels, blocks and stride of each group at width 1; the groups of a stage end at one resolution.
 STAGES = (

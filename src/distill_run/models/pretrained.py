@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from distill_run.accept import FLAG, Rule, list_of, optional, whole
 from distill_run.errors import RejectedValueError, user_error
-from distill_run.models.reused_classifier import last_linear
+from distill_run.models.layers import last_linear
+from distill_run.rules import FLAG, Rule, list_of, optional, whole
 
 SIZES = list_of(whole(1), "", least=2)
 INPUT_SIZE = optional(

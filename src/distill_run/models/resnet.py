@@ -7,9 +7,9 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import FLAG, WIDTHS, whole
 from distill_run.models.features import INPUT
 from distill_run.models.layers import Pool, check_blocks, conv_norm, conv_norm_relu, init_convolutions
+from distill_run.rules import FLAG, WIDTHS, whole
 
 EXPANSION = 4  # of a bottleneck's channels at its end
 

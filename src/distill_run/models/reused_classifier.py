@@ -5,11 +5,11 @@ from typing import Any, final
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from distill_run.accept import FLAG, whole
-from distill_run.errors import user_error
-from distill_run.feature_losses import as_maps
+from distill_run.losses.features import as_maps
 from distill_run.models.features import INPUT, choose_points, feature_points, read_shapes
+from distill_run.models.layers import last_linear
 from distill_run.models.network import ImageShape, Network
+from distill_run.rules import FLAG, whole
 
 
 @final
@@ -71,14 +71,6 @@ def _keep_output(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noq
 
 def _keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
     vars(module)["kept"] = inputs[0]
-
-
-def last_linear(architecture: nn.Module, key: str) -> tuple[str, nn.Linear]:
-    """The path of the last linear layer, and that layer; raises UserError where there is none."""
-    found = [(path, module) for path, module in architecture.named_modules() if isinstance(module, nn.Linear)]
-    if not found:
-        raise user_error(f"{key} has no linear layer that decides", "choose another architecture")
-    return found[-1]
 
 
 def _last_features(architecture: nn.Module, shape: ImageShape, key: str) -> tuple[str, tuple[int, int, int]]:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from distill_run.accept import WIDTHS, whole
 from distill_run.models.features import INPUT
 from distill_run.models.layers import Pool, check_blocks, conv_norm, conv_norm_relu
+from distill_run.rules import WIDTHS, whole
 
 STEM_WIDTH = 24
 

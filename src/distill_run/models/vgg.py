@@ -5,9 +5,9 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import WIDTHS, Rule
 from distill_run.models.features import INPUT
 from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions
+from distill_run.rules import WIDTHS, Rule
 
 WIDTHS_OF_BLOCKS = (64, 128, 256, 512, 512)
 BLOCKS = Rule(lambda v: WIDTHS.accepts(v) and len(v) == 5, "five whole numbers of at least 1, as in [1,1,2,2,2]")

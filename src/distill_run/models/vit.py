@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from distill_run.accept import BELOW_ONE, WIDTHS, whole
 from distill_run.errors import RejectedValueError
 from distill_run.models.layers import Pool
+from distill_run.rules import BELOW_ONE, WIDTHS, whole
 
 
 @final

@@ -5,8 +5,8 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import BELOW_ONE, Rule, whole
 from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions
+from distill_run.rules import BELOW_ONE, Rule, whole
 
 DEPTH = Rule(lambda v: whole(10).accepts(v) and v % 6 == 4, "6 x blocks of a stage + 4, as in 16, 22, 28, 34 or 40")
 

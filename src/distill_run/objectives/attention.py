@@ -4,11 +4,12 @@ from typing import final
 
 from torch import Tensor
 
-from distill_run.accept import NOT_NEGATIVE, POINTS, whole
 from distill_run.data.batches import Batch
 from distill_run.errors import user_error
-from distill_run.feature_losses import attention_loss
-from distill_run.objectives.base import Needs, Objective, Outputs, Pair, total
+from distill_run.losses.features import attention_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective, Pair, total
+from distill_run.rules import NOT_NEGATIVE, POINTS, whole
 
 
 @final

@@ -5,13 +5,14 @@ from typing import final
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_run.accept import BELOW_ONE, NOT_NEGATIVE, POINTS, POSITIVE, whole
-from distill_run.contrast import Memory, Negatives
 from distill_run.data.batches import Batch
 from distill_run.data.draws import fold
 from distill_run.errors import user_error
-from distill_run.objectives.base import Needs, Objective, Outputs, Pair
+from distill_run.losses.contrast import Memory, Negatives
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective, Pair
 from distill_run.objectives.projections import map_shape
+from distill_run.rules import BELOW_ONE, NOT_NEGATIVE, POINTS, POSITIVE, whole
 
 _NEGATIVES = 1  # folded into the seed, which alone is that of the step's dropout
 

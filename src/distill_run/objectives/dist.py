@@ -4,10 +4,11 @@ from typing import final
 
 from torch import Tensor
 
-from distill_run.accept import FLAG, NOT_NEGATIVE, POSITIVE
 from distill_run.data.batches import Batch
-from distill_run.losses import correlation_loss
-from distill_run.objectives.base import Objective, Outputs
+from distill_run.losses.logits import correlation_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Objective
+from distill_run.rules import FLAG, NOT_NEGATIVE, POSITIVE
 
 
 @final

@@ -4,11 +4,12 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.accept import FLAG, NOT_NEGATIVE, POINTS
 from distill_run.data.batches import Batch
-from distill_run.feature_losses import as_maps, hint_loss
-from distill_run.objectives.base import Needs, Objective, Outputs, Pair, total
+from distill_run.losses.features import as_maps, hint_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective, Pair, total
 from distill_run.objectives.projections import map_shape, regressor
+from distill_run.rules import FLAG, NOT_NEGATIVE, POINTS
 
 
 @final

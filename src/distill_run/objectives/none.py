@@ -4,10 +4,11 @@ from typing import final
 
 from torch import Tensor
 
-from distill_run.accept import BELOW_ONE
 from distill_run.data.batches import Batch
-from distill_run.losses import cross_entropy
-from distill_run.objectives.base import Needs, Objective, Outputs
+from distill_run.losses.logits import cross_entropy
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective
+from distill_run.rules import BELOW_ONE
 
 
 @final

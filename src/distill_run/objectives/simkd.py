@@ -4,11 +4,12 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from distill_run.accept import NOT_NEGATIVE
 from distill_run.data.batches import Batch
-from distill_run.feature_losses import hint_loss
-from distill_run.models.reused_classifier import last_linear
-from distill_run.objectives.base import Needs, Objective, Outputs
+from distill_run.losses.features import hint_loss
+from distill_run.models.layers import last_linear
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective
+from distill_run.rules import NOT_NEGATIVE
 
 
 @final

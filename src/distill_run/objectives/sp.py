@@ -4,10 +4,11 @@ from typing import final
 
 from torch import Tensor
 
-from distill_run.accept import NOT_NEGATIVE, POINTS
 from distill_run.data.batches import Batch
-from distill_run.objectives.base import Needs, Objective, Outputs, total
-from distill_run.relation_losses import similarity_loss
+from distill_run.losses.relations import similarity_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective, total
+from distill_run.rules import NOT_NEGATIVE, POINTS
 
 
 @final

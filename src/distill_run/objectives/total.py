@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
 from distill_run.errors import user_error
-from distill_run.losses import cross_entropy
-from distill_run.objectives.base import Needs, Objective, Outputs
+from distill_run.losses.logits import cross_entropy
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective
 
 NEEDS: tuple[Needs, ...] = ("nothing", "logits", "features")
 

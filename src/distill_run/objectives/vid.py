@@ -6,11 +6,12 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
-from distill_run.accept import NOT_NEGATIVE, POINTS
 from distill_run.data.batches import Batch
-from distill_run.feature_losses import LEAST_VARIANCE, meet, variational_loss
-from distill_run.objectives.base import Needs, Objective, Outputs, Pair, total
+from distill_run.losses.features import LEAST_VARIANCE, meet, variational_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective, Pair, total
 from distill_run.objectives.projections import map_shape
+from distill_run.rules import NOT_NEGATIVE, POINTS
 
 INITIAL_VARIANCE = 5.0
 

@@ -4,10 +4,11 @@ from typing import final
 
 from torch import Tensor
 
-from distill_run.accept import INSIDE_UNIT, POSITIVE
 from distill_run.data.batches import Batch
-from distill_run.losses import virtual_teacher_loss
-from distill_run.objectives.base import Needs, Objective, Outputs
+from distill_run.losses.logits import virtual_teacher_loss
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.base import Needs, Objective
+from distill_run.rules import INSIDE_UNIT, POSITIVE
 
 
 @final

@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from distill_run.store import atomic_path
+from distill_run.files import atomic_path
 
 DOTS_PER_INCH = 160
 COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}

@@ -75,7 +75,7 @@ def interval(network: dict[str, Any], num_images: int) -> tuple[float, float]:
 
 def rightness(findings: Findings, stage: str) -> Tensor:
     """On which test images (N,), bool, the selected network decides right."""
-    decisions = findings.networks[stage].selected_test_logits.argmax(1)
+    decisions = findings.networks[stage].selected.test_logits.argmax(1)
     return decisions == findings.dataset.test.targets.cpu()
 
 

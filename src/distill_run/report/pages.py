@@ -2,11 +2,11 @@
 
 from typing import Any
 
+from distill_run.files import write_text
 from distill_run.report import facts
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
 from distill_run.report.typesetting import templates
-from distill_run.store import write_text
 
 
 def write_pages(findings: Findings) -> None:

@@ -49,7 +49,7 @@ def draw(findings: Findings) -> list[Picture]:
 
 def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
     """The contact sheet of sample images."""
-    logits = [trained.selected_test_logits for trained in findings.networks.values()]
+    logits = [trained.selected.test_logits for trained in findings.networks.values()]
     count, total = int(disagreements(logits).sum()), len(findings.dataset.test)
     return Picture(
         "samples",
@@ -65,7 +65,7 @@ def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
 def _curves(findings: Findings) -> Picture:
     best = [
         f"{stage} {findings.summary[stage]['selected']['val']['accuracy']:.2%}"
-        + (f" in epoch {trained.selected['epoch']}" if trained.history else "")
+        + (f" in epoch {trained.selected.epoch}" if trained.history else "")
         for stage, trained in findings.networks.items()
     ]
     return Picture(
@@ -91,7 +91,7 @@ def _search(findings: Findings) -> Picture:
 
 
 def _confusion(findings: Findings) -> Picture:
-    logits = {stage: trained.selected_test_logits for stage, trained in findings.networks.items()}
+    logits = {stage: trained.selected.test_logits for stage, trained in findings.networks.items()}
     return Picture(
         "confusion",
         "What is taken for what",
@@ -103,7 +103,7 @@ def _confusion(findings: Findings) -> Picture:
 
 
 def _reliability(findings: Findings) -> Picture:
-    logits = {stage: trained.selected_test_logits for stage, trained in findings.networks.items()}
+    logits = {stage: trained.selected.test_logits for stage, trained in findings.networks.items()}
     errors = [f"{stage} {findings.summary[stage]['selected']['test']['ece']:.3f}" for stage in logits]
     return Picture(
         "reliability",

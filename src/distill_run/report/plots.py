@@ -10,9 +10,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
-from distill_run.evaluate import NUM_BINS, confusion, measure, reliability
+from distill_run.engine.evaluate import NUM_BINS, confusion, measure, reliability
 from distill_run.report.drawing import COLOURS, INK, MARKERS, MUTED, STEPS, add_legend, dress, lay_out, ring, shorten
-from distill_run.stages.training import Trained
+from distill_run.stages.trained import Trained
 
 MAX_NAMED_CLASSES = 20
 MAX_COUNTED_CLASSES = 12
@@ -27,7 +27,7 @@ def learning_curves(networks: Mapping[str, Trained]) -> Figure:
         if trained.history:
             _draw_history(accuracy, loss, stage, trained)
         else:
-            level = trained.selected["val"]["accuracy"]
+            level = trained.selected.val["accuracy"]
             accuracy.axhline(level, color=COLOURS[stage], linestyle="--", label=f"{stage} (came trained)")
     dress(accuracy, "validation accuracy", "epoch")
     dress(loss, "training loss", "epoch")
@@ -46,7 +46,7 @@ def _draw_history(accuracy: Axes, loss: Axes, stage: str, trained: Trained) -> N
     loss.plot(epochs, [row["train"]["loss"] for row in trained.history], label=stage, **style)
     selected = trained.selected
     mark = ring("_selected", COLOURS[stage])  # a leading underscore keeps it out of the legend
-    mark.set_data([selected["epoch"]], [selected["val"]["accuracy"]])
+    mark.set_data([selected.epoch], [selected.val["accuracy"]])
     accuracy.add_line(mark)
 
 

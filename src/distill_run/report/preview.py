@@ -7,7 +7,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from distill_run.data.batches import Batches
-from distill_run.store import atomic_path
+from distill_run.files import atomic_path
 
 NUM_SAMPLES = 8
 NUM_VIEWS = 6

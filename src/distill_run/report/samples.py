@@ -67,7 +67,7 @@ def pick_samples(findings: Findings) -> list[Sample]:
     """The test images that tell most about how the networks differ."""
     test, classes = findings.dataset.test, findings.dataset.classes
     targets = test.targets.cpu()
-    logits = {stage: trained.selected_test_logits for stage, trained in findings.networks.items()}
+    logits = {stage: trained.selected.test_logits for stage, trained in findings.networks.items()}
     probabilities = {stage: each.double().softmax(1) for stage, each in logits.items()}
     return [
         Sample(

@@ -4,11 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from distill_run.config.schema import Settings
 from distill_run.data.splits import Dataset
-from distill_run.evaluate import fidelity, measure
+from distill_run.engine.evaluate import fidelity, measure
 from distill_run.models.network import ImageShape, count_bytes, count_macs, count_params
-from distill_run.schema import Settings
-from distill_run.stages.training import Trained
+from distill_run.stages.trained import Measured, Trained
 
 FORMAT = 1
 STAGES = ("teacher", "baseline", "student")
@@ -65,7 +67,7 @@ def summarise(
         "guided_by": student.guided_by,
         **figures,
         "assistants": [_network(assistant, dataset, shape) for assistant in assistants],
-        "fidelity": fidelity(student.selected_test_logits, teacher.selected_test_logits),
+        "fidelity": fidelity(student.selected.test_logits, teacher.selected.test_logits),
         "gap_recovered": gap_recovered(accuracies),
         "conclusion": conclusion(accuracies),
         "warnings": [*warnings, *_comparisons(accuracies)],
@@ -87,17 +89,21 @@ def _network(trained: Trained, dataset: Dataset, shape: ImageShape) -> dict[str,
         "macs": count_macs(trained.network, shape),
         "bytes": count_bytes(trained.network),
         "fingerprint": trained.fingerprint,
-        "selected": {**trained.selected, "test": measure(trained.selected_test_logits, targets)},
-        "last": {**trained.last, "test": measure(trained.last_test_logits, targets)},
-        "train_seconds": trained.train_seconds,
-        "images_per_second": trained.images_per_second,
-        "data_share": trained.data_share,
-        "peak_memory_bytes": trained.peak_memory_bytes,
+        "selected": _moment(trained.selected, targets),
+        "last": _moment(trained.last, targets),
+        "train_seconds": trained.cost.train_seconds,
+        "images_per_second": trained.cost.images_per_second,
+        "data_share": trained.cost.data_share,
+        "peak_memory_bytes": trained.cost.peak_memory_bytes,
         "learning_rate": trained.learning_rate,
-        "lr_search": trained.lr_search,
+        "lr_search": list(trained.lr_search),
         "reused": trained.reused,
-        "origin": trained.origin,
+        "origin": trained.origin_text,
     }
+
+
+def _moment(measured: Measured, targets: Tensor) -> dict[str, Any]:
+    return {"epoch": measured.epoch, "val": measured.val, "test": measure(measured.test_logits, targets)}
 
 
 def gap_recovered(accuracies: Accuracies) -> float | None:

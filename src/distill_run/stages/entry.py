@@ -1,5 +1,6 @@
 """Store entries of trained networks: written once, read by every run with the same inputs."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -9,22 +10,12 @@ import torch
 import yaml
 
 from distill_run import checkpoint
-from distill_run.fit import Guide
+from distill_run.engine.loop import Guide
+from distill_run.files import write_json_lines, write_text
 from distill_run.models.network import Network
-from distill_run.stages.training import Bench, Curve, Plan, Trained, inputs_of, train
-from distill_run.store import fingerprint, read_meta, write_json_lines, write_text
-
-# What meta.json says of a Trained; the rest has files of its own.
-FACTS = (
-    "fingerprint",
-    "selected",
-    "last",
-    "train_seconds",
-    "images_per_second",
-    "data_share",
-    "peak_memory_bytes",
-    "learning_rate",
-)
+from distill_run.stages.trained import Cost, Curve, Measured, Origin, Trained
+from distill_run.stages.training import Bench, Plan, inputs_of, train
+from distill_run.store import fingerprint, read_meta
 
 
 def save_network(trained: Trained, bench: Bench, path: Path) -> None:
@@ -41,13 +32,18 @@ def write_entry(trained: Trained, plan: Plan, bench: Bench, directory: Path) -> 
     save_network(trained, bench, directory / "weights.pt")
     np.savez(
         directory / "test_logits.npz",
-        selected=trained.selected_test_logits.numpy(),
-        last=trained.last_test_logits.numpy(),
+        selected=trained.selected.test_logits.numpy(),
+        last=trained.last.test_logits.numpy(),
     )
     write_json_lines(directory / "metrics.jsonl", trained.history)
     write_text(directory / "config.yaml", yaml.safe_dump(inputs_of(plan, bench), sort_keys=False))
-    about = f"{trained.name}, seed {plan.seed}, {trained.selected['val']['accuracy']:.2%} on validation"
-    return {"about": about, **{name: getattr(trained, name) for name in FACTS}}
+    return {
+        "about": f"{trained.name}, seed {plan.seed}, {trained.selected.val['accuracy']:.2%} on validation",
+        "selected": {"epoch": trained.selected.epoch, "val": trained.selected.val},
+        "last": {"epoch": trained.last.epoch, "val": trained.last.val},
+        "cost": dataclasses.asdict(trained.cost),
+        "learning_rate": trained.learning_rate,
+    }
 
 
 def read_entry(directory: Path, plan: Plan, bench: Bench, curve: Curve, reused: bool) -> Trained:
@@ -58,17 +54,18 @@ def read_entry(directory: Path, plan: Plan, bench: Bench, curve: Curve, reused: 
     rows = (directory / "metrics.jsonl").read_text().splitlines()
     meta = read_meta(directory)
     return Trained(
-        **{name: meta[name] for name in FACTS},
         stage=plan.stage,
         name=plan.name,
         node=plan.node,
         network=network.eval(),
-        selected_test_logits=selected,
-        last_test_logits=last,
-        history=[{**json.loads(row), "stage": plan.stage} for row in rows],
+        fingerprint=directory.name,
+        selected=Measured(**meta["selected"], test_logits=selected),
+        last=Measured(**meta["last"], test_logits=last),
+        origin=Origin.REUSED if reused else Origin.TRAINED,
+        history=tuple({**json.loads(row), "stage": plan.stage} for row in rows),
+        cost=Cost(**meta["cost"]),
+        learning_rate=meta["learning_rate"],
         lr_search=curve,
-        reused=reused,
-        origin="reused from the store" if reused else "trained",
     )
 
 

@@ -19,11 +19,12 @@ from torch import Tensor
 from distill_run.data.batches import Batch
 from distill_run.data.views import Views
 from distill_run.errors import user_error
+from distill_run.files import write_text
 from distill_run.models.network import Network
-from distill_run.objectives.base import Outputs
+from distill_run.models.outputs import Outputs
 from distill_run.stages.teacher import LiveTeacher
 from distill_run.stages.training import Bench, Plan
-from distill_run.store import fingerprint, write_text
+from distill_run.store import fingerprint
 from distill_run.units import quantity
 
 KIND = "logits"

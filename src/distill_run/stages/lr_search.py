@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.errors import DivergedError, user_error
-from distill_run.stages.training import Bench, Curve, Plan, inputs_of, make_trainer
-from distill_run.store import fingerprint, write_json
+from distill_run.files import write_json
+from distill_run.stages.trained import Curve
+from distill_run.stages.training import Bench, Plan, inputs_of, make_trainer
+from distill_run.store import fingerprint
 
 
 def find_learning_rate(plan: Plan, bench: Bench) -> tuple[Plan, Curve]:

@@ -3,22 +3,21 @@
 import dataclasses
 
 from distill_run.data.batches import Batch
-from distill_run.fit import Guide
+from distill_run.engine.loop import Guide
 from distill_run.models.network import Network
+from distill_run.models.outputs import Outputs
 from distill_run.objectives.assemble import build_objectives
-from distill_run.objectives.base import Outputs
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.entry import obtain, save_network
 from distill_run.stages.logit_bank import BankedTeacher, fits
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.pairing import Points, pair_up
 from distill_run.stages.teacher import LiveTeacher, teacher_seeds
+from distill_run.stages.trained import Curve, Trained
 from distill_run.stages.training import (
     Architecture,
     Bench,
-    Curve,
     Plan,
-    Trained,
     inputs_of,
     make_batches,
     plan_alone,
@@ -124,8 +123,8 @@ def obtain_assistants(teacher: Trained, bench: Bench) -> list[Trained]:
         plan, guide, guided_by = distil(found, [teacher, *chain][-1], bench)
         assistant = obtain("assistant", plan, curve, bench, guide)
         bench.console.note(
-            f"{plan.stage}: {assistant.name} {assistant.fingerprint[:12]} {assistant.origin}, "
-            f"validation accuracy {assistant.selected['val']['accuracy']:.2%}"
+            f"{plan.stage}: {assistant.name} {assistant.fingerprint[:12]} {assistant.origin_text}, "
+            f"validation accuracy {assistant.selected.val['accuracy']:.2%}"
         )
         chain.append(dataclasses.replace(assistant, guided_by=guided_by))
     return chain

@@ -9,20 +9,21 @@ from typing import Any
 from torch import Tensor, no_grad
 
 from distill_run import checkpoint
+from distill_run.config.schema import Settings
 from distill_run.data.batches import Batch
-from distill_run.device import Device
+from distill_run.engine.device import Device
+from distill_run.engine.evaluate import measure, predict
 from distill_run.errors import user_error
-from distill_run.evaluate import measure, predict
-from distill_run.losses import averaged_logits
+from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.features import FeatureReader
 from distill_run.models.folding import fold_batch_norm
 from distill_run.models.network import Network
-from distill_run.objectives.base import Outputs
-from distill_run.schema import Settings
+from distill_run.models.outputs import Outputs
 from distill_run.stages.entry import obtain
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.training import Architecture, Bench, Plan, Trained, make_network, plan_alone
+from distill_run.stages.trained import Cost, Measured, Origin, Trained
+from distill_run.stages.training import Architecture, Bench, Plan, make_network, plan_alone
 from distill_run.store import file_hash, fingerprint
 
 
@@ -101,8 +102,8 @@ def _introduce(teacher: Trained, bench: Bench) -> None:
     assert isinstance(teacher.network, Network)
     mean, std = (values.flatten().tolist() for values in (teacher.network.mean, teacher.network.std))
     bench.console.note(
-        f"{teacher.stage}: {teacher.name} {teacher.fingerprint[:12]} {teacher.origin}, "
-        f"validation accuracy {teacher.selected['val']['accuracy']:.2%}, "
+        f"{teacher.stage}: {teacher.name} {teacher.fingerprint[:12]} {teacher.origin_text}, "
+        f"validation accuracy {teacher.selected.val['accuracy']:.2%}, "
         f"normalised with mean {_rounded(mean)} std {_rounded(std)}"
     )
     dataset = bench.settings.dataset
@@ -116,30 +117,22 @@ def _together(members: list[Trained], bench: Bench) -> Trained:
     network = Ensemble([member.network for member in members if isinstance(member.network, Network)], weights)
     val = measure(predict(network, bench.dataset.val), bench.dataset.val.targets.cpu())
     logits = averaged_logits(
-        [(weight, member.selected_test_logits) for weight, member in zip(weights, members, strict=True)], 1.0
+        [(weight, member.selected.test_logits) for weight, member in zip(weights, members, strict=True)], 1.0
     )
     bench.console.note(
         f"{len(members)} teachers: weights {_rounded(weights)}, validation accuracy of their mean {val['accuracy']:.2%}"
     )
+    measured = Measured(None, val, logits)
     return Trained(
         stage="teacher",
         name=" + ".join(member.name for member in members),
         node={},
         network=network,
         fingerprint=fingerprint({"members": [member.fingerprint for member in members], "weights": weights}),
-        selected={"epoch": None, "val": val},
-        last={"epoch": None, "val": val},
-        selected_test_logits=logits,
-        last_test_logits=logits,
-        history=[],
-        train_seconds=sum(member.train_seconds for member in members),
-        images_per_second=None,
-        data_share=None,
-        peak_memory_bytes=None,
-        learning_rate=None,
-        lr_search=[],
-        reused=all(member.reused for member in members),
-        origin=f"averaged over {len(members)} teachers",
+        selected=measured,
+        last=measured,
+        origin=Origin.AVERAGED,
+        cost=Cost(train_seconds=sum(member.cost.train_seconds for member in members)),
         members=tuple(zip(weights, members, strict=True)),
     )
 
@@ -158,26 +151,17 @@ def _from_checkpoint(path: Path, stage: str, bench: Bench) -> Trained:
         "std": network.std.flatten().tolist(),
         "code": bench.builder.code_hash(node),
     }
-    figures = {"epoch": None, "val": measure(val_logits, bench.dataset.val.targets.cpu())}
+    measured = Measured(None, measure(val_logits, bench.dataset.val.targets.cpu()), logits)
     return Trained(
         stage=stage,
         name=name,
         node=node,
         network=network,
         fingerprint=fingerprint(inputs),
-        selected=figures,
-        last=figures,
-        selected_test_logits=logits,
-        last_test_logits=logits,
-        history=[],
-        train_seconds=0.0,
-        images_per_second=None,
-        data_share=None,
-        peak_memory_bytes=None,
-        learning_rate=None,
-        lr_search=[],
-        reused=True,
-        origin=f"loaded from {path}",
+        selected=measured,
+        last=measured,
+        origin=Origin.LOADED,
+        path=path,
     )
 
 

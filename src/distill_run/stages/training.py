@@ -10,24 +10,23 @@ from torch import Tensor
 
 from distill_run import checkpoint
 from distill_run.build import Builder
+from distill_run.config.schema import Recipe, Settings
 from distill_run.console import Console
 from distill_run.data.batches import Batches
 from distill_run.data.mixing import Mixing
 from distill_run.data.splits import Dataset
 from distill_run.data.views import Views
-from distill_run.device import Device
+from distill_run.engine.device import Device
+from distill_run.engine.evaluate import predict
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.loop import Guide, Trainer
 from distill_run.errors import user_error
-from distill_run.evaluate import predict
-from distill_run.fit import Guide, Trainer
-from distill_run.interrupt import StopRequest
-from distill_run.models.ensemble import Ensemble
+from distill_run.files import told_of_no_room, write_json_lines
 from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
-from distill_run.schema import Recipe, Settings
-from distill_run.store import Store, told_of_no_room, write_json_lines
-
-Curve = list[dict[str, float | None]]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
+from distill_run.stages.trained import Cost, Curve, Measured, Origin, Trained
+from distill_run.store import Store
 
 
 @dataclass(frozen=True)
@@ -90,38 +89,6 @@ class Plan:
     inputs: dict[str, Any]
     points: dict[str, str]
     given: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a stage hands on: the selected network, and what was measured on the way.
-
-    `node` is the YAML of the architecture. `selected` and `last` hold {"epoch", "val": {...}}; the epoch is None for a
-    teacher that came trained. `test_logits` (N, K) of both are in the order of the test split. `reused` says that
-    nothing was trained, `origin` where the network comes from. `members` are the weights and the parts of several
-    teachers; `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing".
-    """
-
-    stage: str
-    name: str
-    node: dict[str, Any]
-    network: Network | Ensemble
-    fingerprint: str
-    selected: dict[str, Any]
-    last: dict[str, Any]
-    selected_test_logits: Tensor
-    last_test_logits: Tensor
-    history: list[dict[str, Any]]
-    train_seconds: float
-    images_per_second: float | None
-    data_share: float | None
-    peak_memory_bytes: int | None
-    learning_rate: float | None
-    lr_search: Curve
-    reused: bool
-    origin: str
-    members: tuple[tuple[float, "Trained"], ...] = ()
-    guided_by: str | None = None
 
 
 def plan_alone(
@@ -253,23 +220,24 @@ def _conclude(trainer: Trainer, plan: Plan, bench: Bench, digest: str, curve: Cu
     trainer.read.remove()
     network.architecture.load_state_dict(trainer.selected["weights"])
     seconds = sum(row["seconds"] for row in history)
+    cost = Cost(
+        train_seconds=seconds,
+        images_per_second=sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
+        data_share=sum(row["data_share"] * row["seconds"] for row in history) / seconds,
+        peak_memory_bytes=bench.device.peak_memory_bytes(),
+    )
+    selected = trainer.selected
     return Trained(
         stage=plan.stage,
         name=plan.name,
         node=plan.node,
         network=network.eval(),
         fingerprint=digest,
-        selected={"epoch": trainer.selected["epoch"], "val": trainer.selected["val"]},
-        last={"epoch": history[-1]["epoch"], "val": history[-1]["val"]},
-        selected_test_logits=predict(network, bench.dataset.test),
-        last_test_logits=last_test_logits,
-        history=history,
-        train_seconds=seconds,
-        images_per_second=sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
-        data_share=sum(row["data_share"] * row["seconds"] for row in history) / seconds,
-        peak_memory_bytes=bench.device.peak_memory_bytes(),
+        selected=Measured(selected["epoch"], selected["val"], predict(network, bench.dataset.test)),
+        last=Measured(history[-1]["epoch"], history[-1]["val"], last_test_logits),
+        origin=Origin.TRAINED,
+        history=tuple(history),
+        cost=cost,
         learning_rate=trainer.base_rates[0],
         lr_search=curve,
-        reused=False,
-        origin="trained",
     )

@@ -1,0 +1,1 @@
+"""The commands that a person types: arguments, help, checks before anything is written."""

@@ -1,0 +1,124 @@
+"""The page that `distill-run --help` prints."""
+
+import textwrap
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
+from distill_run.config.compose import ROLES, compose_config, config_dir, option_names
+from distill_run.errors import show
+
+PAGE = """\
+distill-run trains a teacher, trains the student alone, distils the student from the
+teacher, tests all three and says in a report what distillation bought.
+
+Usage
+  distill-run [group=option ...] [key=value ...]         one run
+  distill-run -m key=value,value ... [key=value ...]     a sweep: one run for each combination
+  distill-run +sweep=NAME [key=value ...]                a sweep of a preset
+  distill-run resume=outputs/runs/DATE/TIME              go on with an interrupted run
+
+Groups (the default comes first)
+{groups}
+  +sweep                      {sweeps}
+
+Keys that are often set
+{keys}
+
+Other commands
+  distill-report DIR...   one report of all runs below some directories
+  distill-search          values between grid points, with Optuna
+  distill-store           what is kept for reuse: ls, verify, gc
+
+Options
+  -m, --multirun          sweep over every key that is given several values
+  --cfg job --resolve     show the configuration of a command without running it
+  --config-dir DIR        add a folder of your own models, objectives and datasets
+  --info, --hydra-help    what Hydra knows and can do
+  -sc install=bash        how to install shell completion (bash, zsh, fish):
+                          eval "$(distill-run -sc install=bash)"
+
+Examples
+  distill-run
+  distill-run teacher=cnn_large student=cnn_tiny mode=soft mode.temperature=8
+  distill-run mode=soft also=crd mode.also.crd.weight=0.8
+  distill-run teacher=resnet56 student=resnet20 assistants=resnet32
+  distill-run dataset=image_folder dataset.root=photos
+  distill-run training/student/optimizer=adamw training.student.optimizer.lr=0.002
+  distill-run training.teacher.lr_search=[0.003,0.01,0.03,0.1]
+  distill-run experiment=founding_cifar10
+  distill-run -m mode.temperature=1,2,4,8 mode.alpha=0.1,0.5,0.9 seed=0,1,2
+  distill-run +sweep=temperature_alpha hydra/launcher=joblib hydra.launcher.n_jobs=2
+"""
+
+GROUPS = (
+    "dataset",
+    "teacher",
+    "student",
+    "mode",
+    "also",
+    "more_teachers",
+    "assistants",
+    "training",
+    "training/teacher/optimizer",
+    "training/teacher/schedule",
+    "training/student/optimizer",
+    "training/student/schedule",
+    "device",
+    "experiment",
+)
+
+KEYS = {
+    "seed": "student and baseline: initial weights, order, views",
+    "teacher_seed": "the same of the teacher; a list makes several",
+    "baseline": "false: do not train the student alone",
+    "teacher_checkpoint": "a teacher that is trained already, or a list",
+    "teacher_weights": "of several teachers, as in [2,1]",
+    "store_dir": "where teachers, baselines and logits are kept",
+    "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
+    "dataset.root": "the folder of the images",
+    "dataset.train_fraction": "less of the training images",
+    "dataset.augment.crop_padding": "pixels; also augment.flip, augment.cutout",
+    "mode.temperature": "softens both distributions; above 0",
+    "mode.alpha": "weight of the teacher, 0 to 1",
+    "mode.divergence": "forward, reverse or jensen_shannon",
+    "training.views": "augmented views to cycle through; null: new ones",
+    "training.view_seed": "of the student's views; ${seed} by default",
+    "training.student.epochs": "and training.teacher.epochs; so with all below",
+    "training.student.batch_size": "images a step",
+    "training.student.optimizer.lr": "learning rate",
+    "training.student.schedule.warmup_epochs": "epochs of linear warm-up",
+    "training.student.clip_norm": "largest gradient norm",
+    "training.student.label_smoothing": "of the cross-entropy",
+    "training.student.mixup": "of images in pairs; also training.student.cutmix",
+    "training.student.patience": "stop after so many epochs without gain",
+    "training.student.lr_search": "learning rates to try, as in [0.01,0.1]",
+    "device.precision": "auto, fp32, bf16 or fp16",
+    "device.compile": "torch.compile the networks that train",
+}
+
+
+def help_page() -> str:
+    """The help, with the groups and defaults of the configuration as it is."""
+    config = compose_config()
+    choices = HydraConfig.get().runtime.choices
+    groups = [_group(group, choices[group]) for group in GROUPS]
+    keys = [f"  {f'{key}={show(OmegaConf.select(config, key))}':<46}{meaning}" for key, meaning in KEYS.items()]
+    sweeps = "  ".join(option_names(config_dir() / "sweep"))
+    return PAGE.format(groups="\n".join(groups), keys="\n".join(keys), sweeps=sweeps)
+
+
+def _group(group: str, default: str | None) -> str:
+    """A group with its options, or with those that it shares with a group further up."""
+    same = {"also": "mode", "more_teachers": "teacher", "assistants": "teacher"}
+    if group in same:
+        words = f"none, one or several of those of {same[group]}, as in '{group}=[A,B]'"
+    elif group == "student":
+        words = f"{default}, and those of teacher"
+    else:
+        folder = next((folder for folder, groups in ROLES.items() if group in groups), group)
+        words = "  ".join(sorted(option_names(config_dir() / folder), key=lambda name: name != default))
+        if group == "experiment":
+            words += "  cifar10/short  cifar10/STUDENT_from_TEACHER_MODE  cifar100/STUDENT_from_TEACHER_MODE"
+    margin = " " * 30
+    return textwrap.fill(words, 100, initial_indent=f"  {group:<28}", subsequent_indent=margin, break_on_hyphens=False)

@@ -1,0 +1,1 @@
+"""From overrides and YAML files to typed settings."""

@@ -1,0 +1,114 @@
+"""From command-line overrides to a configuration: where the YAML lies, how groups are offered, what is saved."""
+
+import shlex
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import Container, DictConfig, OmegaConf
+
+from distill_run.config.schema import Settings, read_settings
+
+# A file of these folders is written once and offered under several group names.
+ROLES = {
+    "model": ("teacher", "student"),
+    "optimizer": ("training/teacher/optimizer", "training/student/optimizer"),
+    "schedule": ("training/teacher/schedule", "training/student/schedule"),
+}
+# Groups of which several files may be chosen, as in 'also=[crd,sp]': each goes under a key of its own name.
+LISTS = {
+    "also": ("mode", "mode.also"),
+    "more_teachers": ("model", "more_teachers"),
+    "assistants": ("model", "assistants"),
+}
+
+
+def config_dir() -> Path:
+    """The folder of the YAML files: inside the package when installed, at the top of a checkout otherwise."""
+    package = Path(__file__).resolve().parents[1]
+    for candidate in (package / "conf", package.parents[1] / "conf"):
+        if (candidate / "config.yaml").is_file():
+            return candidate
+    raise FileNotFoundError(f"distill-run's configuration files are neither in {package} nor in its checkout")
+
+
+def option_names(directory: Path) -> list[str]:
+    """The options that a folder of YAML files offers; a file whose name begins with _ is only for inheriting."""
+    return sorted(path.stem for path in directory.glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def offer_roles(directory: Path) -> None:
+    """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES and LISTS."""
+    store = ConfigStore.instance()
+    for folder in dict.fromkeys([*ROLES, *(source for source, _ in LISTS.values())]):
+        for path in sorted((directory / folder).glob("*.yaml")):
+            node = _load(path, path.stat().st_mtime_ns)
+            for group in ROLES.get(folder, ()):
+                store.store(group=group, name=path.stem, node=node)
+            for group, (source, key) in LISTS.items():
+                if source == folder:
+                    store.store(group=group, name=path.stem, node=node, package=f"{key}.{path.stem}")
+
+
+@cache
+def _load(path: Path, changed: int) -> Container:  # noqa: ARG001 - a file that has changed is read again
+    """A YAML file, parsed once: every composition offers all of them."""
+    return OmegaConf.load(path)
+
+
+def register() -> None:
+    """Make the packaged roles and the resolver of the run directory known to Hydra."""
+    offer_roles(config_dir())
+    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
+
+
+def _run_dir(resume: str | None, new: str) -> str:
+    return resume or new
+
+
+def compose_config(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> DictConfig:
+    """The resolved configuration of a command line, without Hydra's own part.
+
+    `extra_dir` is a folder of the user's own files, as `--config-dir` gives it. Raises Hydra's
+    ConfigCompositionException for an override that does not fit.
+    """
+    register()
+    overrides = list(overrides)
+    if extra_dir is not None:
+        offer_roles(extra_dir)
+        overrides += own_folder_overrides(extra_dir)
+        overrides.append(f"hydra.searchpath=[file://{extra_dir.resolve()}]")
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        composed = compose("config", overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)  # for the interpolations of `names`
+    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    OmegaConf.resolve(config)
+    return config
+
+
+def own_folder_overrides(extra_dir: Path) -> list[str]:
+    """What `--config-dir` adds to the command line: targets may name Python files of that folder."""
+    return [f"code_dir='{extra_dir.resolve()}'"]
+
+
+def command_line(overrides: Sequence[str], code_dir: str | None) -> str:
+    """The command that a person types to repeat a run with these overrides."""
+    folder = ["--config-dir", code_dir] if code_dir else []
+    own = [override for override in overrides if not override.startswith("code_dir=")]
+    return shlex.join(["distill-run", *folder, *own])
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain, resolved containers; a missing value stays as ???."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
+
+
+def check(config: DictConfig) -> Settings:
+    """The typed settings of a configuration; raises UserError with every mistake that needs no import of torch."""
+    return read_settings(plain_config(config))

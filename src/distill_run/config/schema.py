@@ -1,0 +1,155 @@
+"""The skeleton's schema: every key that the runner reads, with what it accepts.
+
+`read_settings` turns a plain mapping into these dataclasses or tells all mistakes at once. What stands under a
+component (a mapping with a `_target_`) is the business of that component's constructor.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+
+from distill_run import rules
+from distill_run.errors import Mistake, RejectedValueError, UserError, show, unknown_key
+from distill_run.rules import Rule, mapping_of, one_or_several, optional, whole
+
+Component = Annotated[dict[str, Any], rules.COMPONENT]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Names:
+    """Which file of each config group was chosen."""
+
+    dataset: Annotated[str, rules.TEXT]
+    teacher: Annotated[str, rules.TEXT]
+    student: Annotated[str, rules.TEXT]
+    mode: Annotated[str, rules.TEXT]
+
+
+@dataclass(frozen=True)
+class AugmentSettings:
+    """How a view differs from the stored image; 0 and false leave a part out."""
+
+    crop_padding: Annotated[int, whole(0)]
+    flip: Annotated[bool, rules.FLAG]
+    cutout: Annotated[int, whole(0)]
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """Where the images come from, how they are split, normalised and augmented."""
+
+    source: Component
+    root: Annotated[str | None, optional(rules.TEXT)]
+    num_classes: Annotated[int | None, optional(whole(2))]
+    val_fraction: Annotated[float, rules.INSIDE_UNIT]
+    train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
+    split_seed: Annotated[int, rules.SEED]
+    mean: Annotated[list[float] | None, optional(rules.CHANNEL_MEANS)]
+    std: Annotated[list[float] | None, optional(rules.CHANNEL_STDS)]
+    augment: AugmentSettings
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How one network is trained."""
+
+    epochs: Annotated[int, whole(1)]
+    batch_size: Annotated[int, whole(2)]
+    clip_norm: Annotated[float | None, optional(rules.POSITIVE)]
+    label_smoothing: Annotated[float, rules.BELOW_ONE]
+    mixup: Annotated[float, rules.NOT_NEGATIVE]
+    cutmix: Annotated[float, rules.NOT_NEGATIVE]
+    patience: Annotated[int | None, optional(whole(1))]
+    lr_search: Annotated[list[float] | None, optional(rules.LEARNING_RATES)]
+    lr_search_epochs: Annotated[int, whole(1)]
+    optimizer: Component
+    schedule: Component
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """The recipes of both networks, and what they share."""
+
+    views: Annotated[int | None, optional(whole(1))]
+    view_seed: Annotated[int, rules.SEED]
+    teacher: Recipe
+    student: Recipe
+
+
+@dataclass(frozen=True)
+class DeviceSettings:
+    """What computes, and in which precision."""
+
+    kind: Annotated[str, rules.one_of("auto", "cpu", "cuda", "mps")]
+    precision: Annotated[str, rules.one_of("auto", "fp32", "bf16", "fp16")]
+    channels_last: Annotated[bool, rules.FLAG]
+    compile: Annotated[bool, rules.FLAG]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A whole configuration, checked."""
+
+    seed: Annotated[int, rules.SEED]
+    teacher_seed: Annotated[int | list[int], one_or_several(rules.SEED)]
+    baseline: Annotated[bool, rules.FLAG]
+    teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
+    teacher_weights: Annotated[list[float] | None, optional(rules.WEIGHTS)]
+    resume: Annotated[str | None, optional(rules.TEXT)]
+    store_dir: Annotated[str, rules.TEXT]
+    logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
+    trusted_packages: Annotated[list[str], rules.list_of(rules.TEXT, "a list of names of Python packages", least=0)]
+    code_dir: Annotated[str | None, optional(rules.TEXT)]
+    names: Names
+    dataset: DatasetSettings
+    teacher: Component
+    more_teachers: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
+    assistants: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
+    student: Component
+    mode: Component
+    training: TrainingSettings
+    device: DeviceSettings
+
+
+def read_settings(config: Mapping[str, Any]) -> Settings:
+    """Typed settings of a plain, resolved configuration; raises UserError with every mistake in it."""
+    mistakes: list[Mistake] = []
+    settings = _read(Settings, config, "", mistakes)
+    if mistakes:
+        raise UserError(mistakes)
+    return settings
+
+
+def _read(cls: type[T], node: Mapping[str, Any], prefix: str, mistakes: list[Mistake]) -> T:
+    """Build dataclass `cls` from `node`; where that has mistakes the result is not to be used."""
+    hints = get_type_hints(cls, include_extras=True)
+    for key in [name for name in node if name not in hints]:
+        mistakes.append(unknown_key(f"{prefix}{key}", (f"{prefix}{name}" for name in hints)))
+    values = {}
+    for field in fields(cls):  # type: ignore[arg-type]
+        key, hint = f"{prefix}{field.name}", hints[field.name]
+        if field.name not in node:
+            mistakes.append(Mistake(f"{key} is missing", f"add it, as in {key}=..."))
+        elif is_dataclass(hint):
+            child = node[field.name]
+            if isinstance(child, Mapping):
+                values[field.name] = _read(hint, child, f"{key}.", mistakes)  # type: ignore[arg-type]
+            else:
+                mistakes.append(Mistake(f"{key}={show(child)} is not accepted", "it is a group of keys"))
+        else:
+            values[field.name] = node[field.name]
+            _check_value(key, node[field.name], get_args(hint)[1], mistakes)
+    return cls(**values) if len(values) == len(hints) else cls.__new__(cls)
+
+
+def _check_value(key: str, value: object, rule: Rule, mistakes: list[Mistake]) -> None:
+    try:
+        if value == "???":
+            raise RejectedValueError(key, "nothing", f"{key}=VALUE; it has no default")
+        rule.check(key, value)
+    except RejectedValueError as error:
+        mistakes.extend(error.mistakes)
+    if rule is rules.COMPONENT and isinstance(value, dict):
+        for name in value.keys() & rules.VOCABULARY.keys():
+            _check_value(f"{key}.{name}", value[name], rules.VOCABULARY[name], mistakes)

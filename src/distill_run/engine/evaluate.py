@@ -1,0 +1,67 @@
+"""How good a network is: one alone (accuracy, nll, calibration), or a pair (fidelity)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill_run.data.source import Split
+from distill_run.losses.logits import kl_divergence
+
+CHUNK_SIZE = 500  # images at a time; fixed, so that no setting of a training changes what is measured
+NUM_BINS = 15
+
+
+@torch.no_grad()
+def predict(network: nn.Module, split: Split) -> Tensor:
+    """Logits (N, K) of a split's images as they are, without augmentation, in float32 on the CPU."""
+    was_training = network.training
+    network.eval()
+    chunks = []
+    for chunk in torch.split(split.images, CHUNK_SIZE):
+        chunks.append(network(chunk.float() / 255).float())
+    network.train(was_training)
+    return torch.cat(chunks).cpu()
+
+
+def measure(logits: Tensor, targets: Tensor) -> dict[str, float]:
+    """Accuracy, top-5 accuracy, nll (nats) and expected calibration error of logits (N, K) against targets (N,)."""
+    logits, targets = logits.double(), targets.to(logits.device)
+    hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets.unsqueeze(1)
+    confidence, accuracy, share = reliability(logits, targets)
+    return {
+        "accuracy": (logits.argmax(1) == targets).double().mean().item(),
+        "top5_accuracy": hits.any(1).double().mean().item(),
+        "nll": F.cross_entropy(logits, targets).item(),
+        "ece": (share * (confidence - accuracy).abs()).sum().item(),
+    }
+
+
+def reliability(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean confidence, accuracy and share of samples in each of 15 equal bins of confidence, (15,) each.
+
+    Empty bins hold zeros. Source: Guo et al., "On Calibration of Modern Neural Networks", 2017, section 2.
+    """
+    confidences, decisions = logits.double().softmax(1).max(1)
+    bins = (confidences * NUM_BINS).ceil().long().clamp(1, NUM_BINS) - 1
+    counts = torch.bincount(bins, minlength=NUM_BINS).double()
+    confidence = torch.bincount(bins, confidences, NUM_BINS) / counts.clamp_min(1)
+    accuracy = torch.bincount(bins, (decisions == targets).double(), NUM_BINS) / counts.clamp_min(1)
+    return confidence, accuracy, counts / counts.sum()
+
+
+def confusion(logits: Tensor, targets: Tensor) -> Tensor:
+    """How often (K, K) target i (row) was taken for class j (column)."""
+    num_classes = logits.shape[1]
+    pairs = targets * num_classes + logits.argmax(1)
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def fidelity(student_logits: Tensor, teacher_logits: Tensor) -> dict[str, float]:
+    """How well the student copies the teacher: agreement and disagreement of decisions, KL(teacher || student).
+
+    The disagreement is the 0/1 indicator that the founding document meant to minimise. KL is in nats, at
+    temperature 1.
+    """
+    agreement = (student_logits.argmax(1) == teacher_logits.argmax(1)).double().mean().item()
+    log_p, log_q = (logits.double().log_softmax(1) for logits in (teacher_logits, student_logits))
+    return {"agreement": agreement, "disagreement": 1 - agreement, "kl": kl_divergence(log_p, log_q).item()}

@@ -1,0 +1,216 @@
+"""The one training loop. It knows epochs, steps and checkpoints; it knows no mode, no dataset, no Hydra."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from distill_run.config.schema import Recipe
+from distill_run.data.batches import Batch, Batches
+from distill_run.data.draws import fold
+from distill_run.data.source import Split
+from distill_run.engine.device import Device
+from distill_run.engine.evaluate import measure, predict
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.schedules import Schedule
+from distill_run.engine.totals import Totals
+from distill_run.errors import DivergedError, Interrupted, Mistake
+from distill_run.models.features import FeatureReader
+from distill_run.models.network import Network
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.total import TotalLoss
+
+CALMER = "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1"
+
+Guide = Callable[[Batch], Outputs]
+
+
+class Watcher(Protocol):
+    """Who is told how a training goes."""
+
+    def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
+        """After each optimizer step; reading the loss costs a synchronisation of the device."""
+
+    def finished_epoch(self, row: dict[str, Any]) -> None:
+        """After each epoch, with its line of metrics.jsonl."""
+
+
+class Trainer:
+    """Trains a network to a small loss, and remembers the epoch that was best on the validation split.
+
+    `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
+    places of the network's features that the loss reads, by their names. All
+    that the training depends on is a function of `seed`, epoch and step, so that `load_state` with what
+    `save` was given, by a trainer built in the same way, goes on as if nothing had happened.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        network: Network,
+        loss: TotalLoss,
+        guide: Guide | None,
+        points: Mapping[str, str],
+        optimizer: torch.optim.Optimizer,
+        schedule: Schedule,
+        batches: Batches,
+        val: Split,
+        recipe: Recipe,
+        seed: int,
+        device: Device,
+    ) -> None:
+        self.stage = stage
+        self.network = network
+        self.loss = loss
+        self.guide = guide
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.batches = batches
+        self.val = val
+        self.recipe = recipe
+        self.seed = seed
+        self.device = device
+        self.scaler = device.grad_scaler()
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.read = FeatureReader(network, points, torch.compile(network) if device.settings.compile else network)
+        self.epoch, self.step = 1, 0  # the epoch in progress (from 1) and its next step (from 0)
+        self.history: list[dict[str, Any]] = []
+        self.selected: dict[str, Any] = {}
+        self.totals = Totals()
+
+    def fit(self, watcher: Watcher, save: Callable[[dict[str, Any]], None], stop: StopRequest) -> None:
+        """Train to the end, giving the state to `save` after each epoch and where the training is cut short.
+
+        Raises DivergedError, before the optimizer's step, for a loss that is not finite; Interrupted, after
+        one, when a stop is requested.
+        """
+        with stop.polled():
+            while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
+                self.network.train()
+                self.loss.train()
+                start = time.perf_counter()
+                for batch in self.batches.epoch(self.epoch, first_step=self.step):
+                    made = time.perf_counter()
+                    loss = self._train_step(batch, save)
+                    self.step += 1
+                    watcher.stepped(self.epoch, self.step, len(batch.targets), loss)
+                    done = time.perf_counter()
+                    self.totals.add_time(done - start, made - start)
+                    start = done
+                    if stop.requested:
+                        save(self.state())
+                        raise Interrupted
+                row = self._finish_epoch()
+                save(self.state())
+                watcher.finished_epoch(row)
+
+    def _train_step(self, batch: Batch, save: Callable[[dict[str, Any]], None]) -> Tensor:
+        self.device.seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step
+        self._set_learning_rate()
+        with self.device.autocast():
+            outputs = self.read(batch.images)
+        guidance = self.guide(batch) if self.guide else None
+        loss, parts = self.loss.losses(batch, outputs, guidance)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        if not torch.isfinite(loss):  # waits for the device, which by now has the backward pass to work at
+            save(self.state())
+            raise self._diverged(batch, loss, parts)
+        if self.recipe.clip_norm is not None:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
+        return loss.detach()
+
+    def _finish_epoch(self) -> dict[str, Any]:
+        train, timing = self.totals.means(), self.totals.timing()
+        val = self.measure_val()
+        if not math.isfinite(val["nll"]):
+            what = f"the {self.stage}'s validation loss is not finite after epoch {self.epoch}"
+            raise DivergedError([Mistake(what, CALMER)])
+        self.schedule.observe(val["accuracy"])
+        row = {
+            "stage": self.stage,
+            "epoch": self.epoch,
+            "train": train,
+            "val": val,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            **timing,
+        }
+        self.history.append(row)
+        if not self.selected or _is_better(val, self.selected["val"]):
+            self.selected = {"epoch": self.epoch, "val": val, "weights": self._weights()}
+        self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
+        return row
+
+    def measure_val(self) -> dict[str, float]:
+        """The network's figures on the validation split as it is now."""
+        return measure(predict(self.network, self.val), self.val.targets.cpu())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs, as plain containers and tensors."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "network": self.network.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": self.history,
+            "selected": self.selected,
+            "totals": self.totals.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken."""
+        self.epoch, self.step = state["epoch"], state["step"]
+        self.network.load_state_dict(state["network"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.history = state["history"]
+        self.selected = state["selected"]
+        self.totals = Totals(**state["totals"])
+
+    def _set_learning_rate(self) -> None:
+        factor = self.schedule.factor(self.epoch - 1 + self.step / self.batches.num_steps)
+        for group, base_rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base_rate * factor
+
+    def _is_out_of_patience(self) -> bool:
+        patience = self.recipe.patience
+        return bool(patience and self.selected and self.epoch - 1 - self.selected["epoch"] >= patience)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {key: value.detach().cpu().clone() for key, value in self.network.architecture.state_dict().items()}
+
+    def _diverged(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> DivergedError:
+        """The evidence: where, what, and how large the gradients are."""
+        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+        norm = nn.utils.get_total_norm(gradients).item()
+        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in {"loss": loss, **parts}.items())
+        return DivergedError(
+            [
+                Mistake(
+                    f"the {self.stage}'s loss is not finite at epoch {self.epoch}, step {self.step + 1}: {shown}; "
+                    f"gradient norm {norm:.4g}; samples {batch.indices.tolist()[:8]}...",
+                    CALMER,
+                )
+            ]
+        )
+
+
+def _is_better(val: dict[str, float], best: dict[str, float]) -> bool:
+    """Higher accuracy; among equals, which are common on small splits, lower nll."""
+    return (val["accuracy"], -val["nll"]) > (best["accuracy"], -best["nll"])

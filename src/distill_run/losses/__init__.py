@@ -1,0 +1,1 @@
+"""The mathematics of distillation: pure functions of tensors."""

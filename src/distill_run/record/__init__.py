@@ -1,0 +1,1 @@
+"""The run directory: what it holds and how its files are named."""

@@ -1,0 +1,86 @@
+"""What came of a training: the network, what was measured, what it cost, where it comes from."""
+
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from distill_run.models.ensemble import Ensemble
+from distill_run.models.network import Network
+
+Curve = list[dict[str, float | None]]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
+
+
+class Origin(Enum):
+    """Where a network comes from."""
+
+    TRAINED = "trained"  # in this run
+    REUSED = "reused from the store"
+    LOADED = "loaded"  # from a file that the user gave
+    AVERAGED = "averaged"  # of several teachers
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A network after an epoch: its figures on validation, and its test logits (N, K) in the order of the test split.
+
+    The epoch is None for a network that came trained.
+    """
+
+    epoch: int | None
+    val: dict[str, float]
+    test_logits: Tensor
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training took; None where it was not measured."""
+
+    train_seconds: float = 0.0
+    images_per_second: float | None = None
+    data_share: float | None = None  # of the time, spent waiting for data
+    peak_memory_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network with all that is known of it. `node` is the YAML of its architecture.
+
+    `history` holds its lines of metrics.jsonl, `lr_search` the curve of the search that found `learning_rate`.
+    `members` are the weights and the parts of several teachers, `path` is the file of a network that was loaded.
+    `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing".
+    """
+
+    stage: str
+    name: str
+    node: dict[str, Any]
+    network: Network | Ensemble
+    fingerprint: str
+    selected: Measured
+    last: Measured
+    origin: Origin
+    history: tuple[dict[str, Any], ...] = ()
+    cost: Cost = Cost()
+    learning_rate: float | None = None
+    lr_search: Curve | tuple[()] = ()
+    members: tuple[tuple[float, "Trained"], ...] = ()
+    path: Path | None = None
+    guided_by: str | None = None
+
+    @property
+    def reused(self) -> bool:
+        """Whether nothing was trained for it in this run."""
+        if self.members:
+            return all(member.reused for _, member in self.members)
+        return self.origin is not Origin.TRAINED
+
+    @property
+    def origin_text(self) -> str:
+        """Its origin in words, as it follows on "the teacher was"."""
+        if self.origin is Origin.LOADED:
+            return f"loaded from {self.path}"
+        if self.origin is Origin.AVERAGED:
+            return f"averaged over {len(self.members)} teachers"
+        return self.origin.value

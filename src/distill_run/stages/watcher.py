@@ -1,0 +1,128 @@
+"""Who is told what happens in a run: the run directory, the console, the pruner of a search, a tracker."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from distill_run.config.schema import Settings
+from distill_run.engine.device import Device
+from distill_run.stages.trained import Trained
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """A run that is about to begin: its complete settings, what computes, and the command that repeats it."""
+
+    settings: Settings
+    device: Device
+    command: str
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """A training that is about to begin. `fingerprint` is that of all that its outcome depends on.
+
+    `is_search` marks the short trainings of a learning-rate search, which nothing is kept of but their figures.
+    """
+
+    name: str
+    fingerprint: str
+    num_epochs: int
+    num_steps: int
+    is_search: bool
+
+
+class Watcher:
+    """Is told what happens. It does nothing: a watcher defines the methods that it cares for.
+
+    No method returns anything, and what a watcher does cannot change a number.
+    """
+
+    def noted(self, text: str) -> None:
+        """A line for the record."""
+
+    def warned(self, text: str) -> None:
+        """A line that nobody should overlook."""
+
+    def run_begun(self, run: RunFacts) -> None:
+        """Before the first training; everything has been checked."""
+
+    def stage_begun(self, stage: StageFacts) -> None:
+        """Before the first step of a training, or the first one after a resume."""
+
+    def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
+        """After each optimizer step, numbered from 1; reading the loss costs a synchronisation of the device."""
+
+    def epoch_ended(self, row: dict[str, Any]) -> None:
+        """After each epoch, with its line of metrics.jsonl."""
+
+    def state_saved(self, state: dict[str, Any]) -> None:
+        """Where the training in progress could go on from: after each epoch, and where it is cut short."""
+
+    def training_ended(self) -> None:
+        """After the last step of a training, however it ended; a display can close."""
+
+    def stage_ended(self, trained: Trained) -> None:
+        """A network is there: trained, reused or loaded."""
+
+    def run_ended(self, error: BaseException | None) -> None:
+        """At the very end, however it came; None where the run is completed."""
+
+
+class Watchers(Watcher):
+    """Tells each of several watchers, in their order."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self.watchers = tuple(watchers)
+
+    def noted(self, text: str) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.noted(text)
+
+    def warned(self, text: str) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.warned(text)
+
+    def run_begun(self, run: RunFacts) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.run_begun(run)
+
+    def stage_begun(self, stage: StageFacts) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.stage_begun(stage)
+
+    def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.stepped(epoch, step, num_images, loss)
+
+    def epoch_ended(self, row: dict[str, Any]) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.epoch_ended(row)
+
+    def state_saved(self, state: dict[str, Any]) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.state_saved(state)
+
+    def training_ended(self) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.training_ended()
+
+    def stage_ended(self, trained: Trained) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.stage_ended(trained)
+
+    def run_ended(self, error: BaseException | None) -> None:
+        """See Watcher."""
+        for watcher in self.watchers:
+            watcher.run_ended(error)

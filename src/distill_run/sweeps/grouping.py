@@ -1,0 +1,141 @@
+"""What the runs of a sweep tell together: their settings, each with its replicates, and the one that validation picks.
+
+Keys that only repeat a setting under another chance (REPLICATE_KEYS) make replicates; every other key whose value
+differs between the runs makes settings. All is read off the runs' files.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from distill_run.sweeps.estimates import ANY_NUMBER, SHARE, Estimate, contains, estimate
+from distill_run.sweeps.points import Figures, Point
+from distill_run.sweeps.typed import order, repeat
+
+REPLICATE_KEYS = ("seed", "teacher_seed", "training.view_seed", "dataset.split_seed")
+FIGURES = tuple(field.name for field in fields(Figures))
+DIGITS = 12  # means that differ later are equal, and differ by rounding only
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs that differ in replicate keys only.
+
+    `replicates` holds a completed run for each combination of their values, by that combination; `num_asked` counts
+    the combinations of all runs. `figures` are estimates over the replicates, None where none has the figure.
+    """
+
+    values: dict[str, Any]
+    points: tuple[Point, ...]
+    replicates: dict[str, Point]
+    num_asked: int
+    figures: dict[str, Estimate | None]
+
+    def mean(self, figure: str) -> float | None:
+        """The mean of a figure over the replicates."""
+        found = self.figures[figure]
+        return None if found is None else found.mean
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The setting that is best on validation, and what else could be said to be as good.
+
+    `alternatives` cannot be told from it by their paired differences on validation; `num_compared` counts the
+    settings that share at least two replicates with it. `incomplete` have fewer replicates and were not considered.
+    """
+
+    setting: Setting
+    alternatives: tuple[Setting, ...]
+    num_compared: int
+    incomplete: tuple[Setting, ...]
+    command: str
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """All runs of some directories. `settings` are ranked: the recommended one is the first."""
+
+    directories: tuple[Path, ...]
+    keys: tuple[str, ...]
+    replicate_keys: tuple[str, ...]
+    points: tuple[Point, ...]
+    settings: tuple[Setting, ...]
+    recommendation: Recommendation | None
+
+
+def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
+    """Group the runs, rank the settings, and recommend one where a run is completed."""
+    known = [point for point in points if point.command is not None or point.config]
+    swept = _swept_keys(known)
+    keys = tuple(key for key in swept if key not in REPLICATE_KEYS)
+    replicate_keys = tuple(key for key in REPLICATE_KEYS if key in swept)
+    groups: dict[str, list[Point]] = {}
+    for point in known:
+        groups.setdefault(identity(point, keys), []).append(point)
+    settings = [_make_setting(group, keys, replicate_keys) for group in groups.values()]
+    settings.sort(key=lambda setting: [order(setting.values[key]) for key in sorted(keys)])
+    most = max((len(setting.replicates) for setting in settings), default=0)
+    settings.sort(key=lambda setting: _rank(setting, most))
+    best = _recommend(settings, replicate_keys) if most else None
+    return Sweep(tuple(directories), keys, replicate_keys, tuple(points), tuple(settings), best)
+
+
+def identity(point: Point, keys: Iterable[str]) -> str:
+    """A text that is equal for runs with equal values of these keys."""
+    return json.dumps([point.value(key) for key in keys], sort_keys=True)
+
+
+def _swept_keys(points: Sequence[Point]) -> list[str]:
+    """The keys that any command sets and whose values differ, in the order in which they were typed."""
+    typed = dict.fromkeys(key for point in points if point.command is not None for key in point.command.values)
+    return [key for key in typed if len({identity(point, [key]) for point in points}) > 1]
+
+
+def _make_setting(points: Sequence[Point], keys: Sequence[str], replicate_keys: Sequence[str]) -> Setting:
+    """The setting of these runs; of several completed runs of one replicate the first counts."""
+    replicates: dict[str, Point] = {}
+    for point in points:
+        if point.findings is not None:
+            replicates.setdefault(identity(point, replicate_keys), point)
+    asked = {identity(point, replicate_keys) for point in points}
+    values = {key: points[0].value(key) for key in keys}
+    figures = {figure: _estimate_figure(figure, replicates.values()) for figure in FIGURES}
+    return Setting(values, tuple(points), replicates, len(asked), figures)
+
+
+def _estimate_figure(figure: str, points: Iterable[Point]) -> Estimate | None:
+    values = [getattr(point.figures, figure) for point in points]
+    limits = SHARE if figure.endswith(("accuracy", "agreement")) else ANY_NUMBER
+    return estimate([value for value in values if value is not None], limits)
+
+
+def _rank(setting: Setting, most: int) -> tuple[int, float, float]:
+    """Complete settings first, then those with fewer replicates, then those with none; each by validation."""
+    completeness = 0 if len(setting.replicates) == most else 1 if setting.replicates else 2
+    accuracy, nll = setting.mean("val_accuracy") or 0.0, setting.mean("val_nll") or 0.0
+    return completeness, -round(accuracy, DIGITS), round(nll, DIGITS)
+
+
+def _recommend(ranked: Sequence[Setting], replicate_keys: Sequence[str]) -> Recommendation:
+    best = ranked[0]
+    differences = [(other, paired_difference(best, other)) for other in ranked[1:]]
+    compared = [(other, found) for other, found in differences if found is not None and found.count > 1]
+    points = sorted(best.replicates.values(), key=lambda point: [order(point.value(key)) for key in replicate_keys])
+    commands = [point.command for point in points if point.command is not None]
+    return Recommendation(
+        setting=best,
+        alternatives=tuple(other for other, found in compared if contains(found, 0.0)),
+        num_compared=len(compared),
+        incomplete=tuple(other for other in ranked if 0 < len(other.replicates) < len(best.replicates)),
+        command=repeat(commands, [{key: point.value(key) for key in replicate_keys} for point in points]),
+    )
+
+
+def paired_difference(first: Setting, second: Setting) -> Estimate | None:
+    """By how much validation accuracy differs (first - second) over the replicates that both have."""
+    shared = [key for key in first.replicates if key in second.replicates]
+    pairs = [(first.replicates[key].figures, second.replicates[key].figures) for key in shared]
+    return estimate([one.val_accuracy - other.val_accuracy for one, other in pairs])

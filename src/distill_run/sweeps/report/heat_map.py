@@ -1,0 +1,123 @@
+"""A sweep over two keys as heat maps of validation and test accuracy side by side."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import PercentFormatter
+from numpy.typing import NDArray
+
+from distill_run.report.drawing import FAINT, INK, lay_out, shorten
+from distill_run.sweeps.typed import order, shown
+
+# The house's blue, its lightness falling evenly from 94 to 22: equal steps look equal.
+BLUES = LinearSegmentedColormap.from_list(
+    "blues", ["#e7eff7", "#c2d7ee", "#9fbee4", "#7ca6dc", "#588ed3", "#2f75c8", "#265ea7", "#1c4887", "#103369"]
+)
+DARK = 0.55  # where white is read more easily than ink
+TITLES = {"val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
+CELL = (0.78, 0.55)  # inches, where there is room
+MAX_SIZE = (4.4, 4.4)
+MIN_SIZE = (2.2, 1.6)
+MIN_FONT_SIZE = 4.5
+LEAST_SPAN = 1e-4  # of a colour scale
+MAX_CELLS_A_SETTING = 3  # a grid with more holes is no grid
+
+
+def is_grid(content: Mapping[str, Any]) -> bool:
+    """Whether the settings fill a good part of the grid that the values of the two keys span."""
+    rows, columns = _sides(content)
+    return len(rows) * len(columns) <= MAX_CELLS_A_SETTING * len(content["settings"])
+
+
+def heat_maps(content: Mapping[str, Any]) -> Figure:
+    """The mean of each setting in a cell; a setting without a completed run is hatched, the recommended one ringed."""
+    row_key, column_key = side_keys(content)
+    rows, columns = _sides(content)
+    size = (
+        min(max(CELL[0] * len(columns), MIN_SIZE[0]), MAX_SIZE[0]),
+        min(max(CELL[1] * len(rows), MIN_SIZE[1]), MAX_SIZE[1]),
+    )
+    beside, below = (0.09 * max(map(len, map(shorten, names))) for names in (rows, columns))
+    upright = below > size[0] / len(columns)
+    bottom = 0.5 + (below if upright else 0.1)
+    figure, panels = lay_out(2, size, left=0.5 + beside, bottom=bottom, top=0.4, right=0.8, gap=0.95)
+    for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
+        _draw_map(axes, content, name, (rows, columns))
+        axes.set_title(title, fontsize=10, fontweight="bold", color=INK, y=1)  # with y, nothing is measured
+        axes.set_xticks(range(len(columns)), map(shorten, columns), rotation=90 if upright else 0, parse_math=False)
+        axes.set_yticks(range(len(rows)), map(shorten, rows), parse_math=False)
+        axes.tick_params(length=0, labelsize=8, labelleft=axes is panels[0])
+        axes.set_xlabel(column_key, parse_math=False)
+    panels[0].set_ylabel(row_key, parse_math=False)
+    return figure
+
+
+def side_keys(content: Mapping[str, Any]) -> tuple[str, str]:
+    """The keys of rows and columns: the one with more values lies along the columns."""
+    first, second = content["keys"]
+    return (second, first) if len(_names(content, first)) > len(_names(content, second)) else (first, second)
+
+
+def _sides(content: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    rows, columns = side_keys(content)
+    return _names(content, rows), _names(content, columns)
+
+
+def _names(content: Mapping[str, Any], key: str) -> list[str]:
+    values = sorted((setting["values"][key] for setting in content["settings"]), key=order)
+    return list(dict.fromkeys(map(shown, values)))
+
+
+def _draw_map(axes: Axes, content: Mapping[str, Any], name: str, sides: tuple[list[str], list[str]]) -> None:
+    rows, columns = sides
+    places = [_place(content, setting, sides) for setting in content["settings"]]
+    means = np.full((len(rows), len(columns)), np.nan)
+    for place, setting in zip(places, content["settings"], strict=True):
+        if setting[name] is not None:
+            means[place] = setting[name]["mean"]
+    axes.patch.set(facecolor="#f4f6f9", hatch="////", edgecolor=FAINT)  # shows through where there is nothing
+    low, high = np.nanmin(means), np.nanmax(means)
+    image = axes.imshow(means, cmap=BLUES, aspect="auto", vmin=low, vmax=max(high, low + LEAST_SPAN))
+    shades = (means - low) / max(high - low, LEAST_SPAN)
+    _write_means(axes, name, dict(zip(places, content["settings"], strict=True)), shades)
+    row, column = places[0]
+    for colour, width in (("white", 5.0), (INK, 2.2)):
+        axes.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False)
+        )
+    axes.spines[:].set_visible(False)
+    bar = axes.inset_axes((1.04, 0.0, 0.03, 1.0))
+    axes.figure.colorbar(image, bar, format=PercentFormatter(1, symbol=""))
+    bar.tick_params(length=0, labelsize=7)
+    bar.spines[:].set_visible(False)
+
+
+def _place(content: Mapping[str, Any], setting: Mapping[str, Any], sides: tuple[list[str], list[str]]) -> Any:
+    keys = side_keys(content)
+    return tuple(names.index(shown(setting["values"][key])) for names, key in zip(sides, keys, strict=True))
+
+
+def _write_means(axes: Axes, name: str, cells: dict[Any, dict[str, Any]], shades: NDArray[np.float64]) -> None:
+    width, height = _cell_points(axes, shades.shape)
+    size = min(9.0, width / 3.9, height / 3.2)  # points: five digits and a point, two lines
+    if size < MIN_FONT_SIZE:
+        return
+    for (row, column), setting in cells.items():
+        if (found := setting[name]) is None:
+            continue
+        text = f"{100 * found['mean']:.2f}" + ("" if found["sd"] is None else f"\n± {100 * found['sd']:.2f}")
+        colour = "white" if shades[row, column] > DARK else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, linespacing=1.25)
+
+
+def _cell_points(axes: Axes, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Width and height of a cell in points."""
+    place, figure = axes.get_position(), axes.get_figure()
+    assert isinstance(figure, Figure)
+    width, height = figure.get_size_inches()
+    return 72 * width * place.width / shape[1], 72 * height * place.height / shape[0]
