@@ -15,14 +15,14 @@ from distill_run.engine.device import Device, choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.engine.schedules import Constant, Cosine, Schedule
-from distill_run.errors import DivergedError, Interrupted
+from distill_run.errors import DivergedError, Interrupted, PrunedError
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Needs, Objective
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from distill_run.stages.teacher import LiveTeacher
+from distill_run.stages.live_teacher import LiveTeacher
 
 EPOCHS = 3
 
@@ -100,18 +100,22 @@ class Watcher:
     def __init__(self) -> None:
         self.losses: list[float] = []
         self.rows: list[dict[str, Any]] = []
+        self.saved: list[dict[str, Any]] = []
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         self.losses.append(loss.item())
 
-    def finished_epoch(self, row: dict[str, Any]) -> None:
+    def epoch_ended(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
+
+    def state_saved(self, state: dict[str, Any]) -> None:
+        self.saved.append(state)
 
 
 def fit(trainer: Trainer) -> Watcher:
     watcher = Watcher()
     with StopRequest() as stop:
-        trainer.fit(watcher, lambda _: None, stop)
+        trainer.fit(watcher, stop)
     return watcher
 
 
@@ -163,14 +167,12 @@ def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> Non
 
 
 def test_what_an_objective_learns_is_trained_and_saved() -> None:
-    class Scaled(Objective):
-        needs: Needs = "nothing"
-
+    class Scaled(TargetObjective):
         def __init__(self) -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.ones(()))
 
-        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+        def distillation(self, batch: Batch, student: Outputs) -> Tensor:
             return F.cross_entropy(student.logits * self.scale, batch.targets)
 
     trainer = make(Scaled())
@@ -261,20 +263,18 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     trainer.recipe = recipe(epochs=EPOCHS + 1)
     trainer.batches.split.targets[:] = 0
 
-    class Broken(Objective):
-        needs: Needs = "nothing"
-
-        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+    class Broken(TargetObjective):
+        def distillation(self, batch: Batch, student: Outputs) -> Tensor:
             return student.logits.sum() * float("inf")
 
     trainer.loss = TotalLoss({"broken": Broken()}, label_smoothing=0.0)
-    saved: list[dict[str, Any]] = []
+    watcher = Watcher()
     with StopRequest() as stop, pytest.raises(DivergedError) as caught:
-        trainer.fit(Watcher(), saved.append, stop)
+        trainer.fit(watcher, stop)
     assert str(caught.value).startswith("the student's loss is not finite at epoch 4, step 1: loss=")
     assert ", cross_entropy=" in str(caught.value)
     assert ", broken=" in str(caught.value)
-    assert (saved[-1]["epoch"], saved[-1]["step"]) == (4, 0)
+    assert (watcher.saved[-1]["epoch"], watcher.saved[-1]["step"]) == (4, 0)
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.named_parameters())
 
 
@@ -288,15 +288,14 @@ def test_a_validation_loss_that_is_not_finite_stops_too() -> None:
 def test_a_training_cut_after_the_first_of_its_steps_has_spent_time() -> None:
     trainer = make(epochs=1)
     trainer.batches.batch_size = 50
-    saved: list[dict[str, Any]] = []
     watcher = Watcher()
     with StopRequest() as stop:
-        watcher.stepped = lambda *_: setattr(stop, "requested", True)  # type: ignore[method-assign]
+        watcher.stepped = lambda *_: stop.request(Interrupted())  # type: ignore[method-assign]
         with pytest.raises(Interrupted):
-            trainer.fit(watcher, saved.append, stop)
+            trainer.fit(watcher, stop)
     again = make(epochs=1)
     again.batches.batch_size = 50
-    again.load_state(saved[-1])
+    again.load_state(watcher.saved[-1])
     assert fit(again).rows[0]["images_per_second"] > 0
 
 
@@ -304,3 +303,22 @@ def test_patience_ends_a_training_that_does_not_improve() -> None:
     trainer = make(lr=1e-12, epochs=30, patience=2)
     watcher = fit(trainer)
     assert len(watcher.rows) == trainer.selected["epoch"] + 2 < 30
+
+
+def test_a_training_ends_with_what_its_stop_was_requested_with_at_the_end_of_an_epoch() -> None:
+    """So a watcher can give up a trial; the state is saved first."""
+    trainer, watcher = make(), Watcher()
+    with StopRequest() as stop:
+        watcher.epoch_ended = lambda row: stop.request(PrunedError())  # type: ignore[method-assign] # noqa: ARG005
+        with pytest.raises(PrunedError):
+            trainer.fit(watcher, stop)
+    assert trainer.epoch == 2
+    assert [(state["epoch"], state["step"]) for state in watcher.saved] == [(2, 0)]
+
+
+def test_a_stop_after_the_last_epoch_comes_too_late() -> None:
+    trainer, watcher = make(epochs=1), Watcher()
+    with StopRequest() as stop:
+        watcher.epoch_ended = lambda row: stop.request(PrunedError())  # type: ignore[method-assign] # noqa: ARG005
+        trainer.fit(watcher, stop)
+    assert trainer.epoch == 2

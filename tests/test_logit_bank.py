@@ -13,41 +13,36 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run import checkpoint
-from distill_run.config.compose import check, compose_config
-from distill_run.console import Console
+from distill_run.config.compose import compose_config
 from distill_run.data.batches import Batch, Batches
-from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.losses.logits import soft_target_loss
 from distill_run.models.network import Network
 from distill_run.run import Report, run
+from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.logit_bank import BankedTeacher
-from distill_run.stages.prepare import prepare
-from distill_run.stages.student import baseline_plan
-from distill_run.stages.teacher import LiveTeacher, obtain_teacher
-from distill_run.stages.training import Bench, make_batches
 from helpers import message_of
+from workshops import Opened, open_run
 
 # Views that differ, a student that listens to the teacher alone.
-AUGMENTED = (*TINY, "dataset.augment.crop_padding=2", "dataset.augment.flip=true", "mode.alpha=1", "mode.temperature=2")
+AUGMENTED = (*TINY, "dataset.augment.crop.padding=2", "dataset.augment.flip.enabled=true", "mode.alpha=1", "mode.temperature=2")
 pytestmark = pytest.mark.usefixtures("no_pages")
 
 LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative; README states them
 
 
-def make_bench(folder: Path, *overrides: str) -> Bench:
-    settings = check(compose_config([*AUGMENTED, f"store_dir={folder / 'store'}", *overrides]))
-    return prepare(settings, folder / "run", Console(), StopRequest())
+def opened(folder: Path, *overrides: str) -> Opened:
+    return open_run(folder, [*AUGMENTED, *overrides])
 
 
-def banked_and_live(bench: Bench) -> tuple[BankedTeacher, LiveTeacher, Batches]:
-    teacher = obtain_teacher(bench)
+def banked_and_live(run_of: Opened) -> tuple[BankedTeacher, LiveTeacher, Batches]:
+    teacher, training, workshop = run_of.teacher(), run_of.lineup.student.training, run_of.workshop
     assert isinstance(teacher.network, Network)
-    batches = make_batches(baseline_plan(bench), bench)
+    batches = workshop.feed.batches(training.views, training.recipe.batch_size, training.seed)
     return (
-        BankedTeacher(teacher.network, teacher.fingerprint, batches.views, bench),
-        LiveTeacher(teacher.network, bench.device),
+        BankedTeacher(teacher.network, teacher.fingerprint, training, workshop),
+        LiveTeacher(teacher.network, workshop.device),
         batches,
     )
 
@@ -69,8 +64,8 @@ def weights_of(report: Report) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("batch_size", [7, 33, 5000])
 def test_each_image_gets_its_own_logits_in_every_view_and_batch_size(tmp_path: Path, batch_size: int) -> None:
-    bench = make_bench(tmp_path, f"training.student.batch_size={batch_size}")
-    banked, live, batches = banked_and_live(bench)
+    run_of = opened(tmp_path, f"training.student.batch_size={batch_size}")
+    banked, live, batches = banked_and_live(run_of)
     seen = []
     for batch in epochs_of(batches, 3):
         logits = live(batch).logits
@@ -83,13 +78,13 @@ def test_each_image_gets_its_own_logits_in_every_view_and_batch_size(tmp_path: P
 
 
 def test_a_second_reader_with_batches_of_another_size_and_order_reads_the_same_files(tmp_path: Path) -> None:
-    first, live, batches = banked_and_live(make_bench(tmp_path))
+    first, live, batches = banked_and_live(opened(tmp_path))
     for batch in epochs_of(batches, 2):
         first(batch)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "store" / "logits").rglob("view_*.npy")}
     assert sorted(path.name for path in files) == ["view_0.npy", "view_1.npy"]
-    bench = make_bench(tmp_path, "training.student.batch_size=17", "seed=5", "training.view_seed=0")
-    second, _, others = banked_and_live(bench)
+    run_of = opened(tmp_path, "training.student.batch_size=17", "seed=5", "training.view_seed=0")
+    second, _, others = banked_and_live(run_of)
     assert second.name == first.name
     for batch in epochs_of(others, 2):
         torch.testing.assert_close(second(batch).logits, live(batch).logits, rtol=1e-5, atol=1e-5)
@@ -103,10 +98,10 @@ def test_epochs_that_cycle_through_views_share_their_files(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "override",
-    ["teacher_seed=1", "dataset.augment.flip=false", "training.view_seed=3", "seed=1", "dataset.split_seed=1"],
+    ["teacher_seed=1", "dataset.augment.flip.enabled=false", "training.view_seed=3", "seed=1", "dataset.split_seed=1"],
 )
 def test_a_bank_belongs_to_teacher_data_and_views(tmp_path: Path, override: str) -> None:
-    first, second = (banked_and_live(make_bench(tmp_path, *more))[0].name for more in ((), (override,)))
+    first, second = (banked_and_live(opened(tmp_path, *more))[0].name for more in ((), (override,)))
     assert first != second
 
 
@@ -115,14 +110,14 @@ def test_a_bank_belongs_to_teacher_data_and_views(tmp_path: Path, override: str)
     ["mode.temperature=8", "student.hidden=[4]", "training.student.epochs=7", "training.student.batch_size=32"],
 )
 def test_a_bank_does_not_depend_on_the_student(tmp_path: Path, override: str) -> None:
-    first, second = (banked_and_live(make_bench(tmp_path, *more))[0].name for more in ((), (override,)))
+    first, second = (banked_and_live(opened(tmp_path, *more))[0].name for more in ((), (override,)))
     assert first == second
 
 
 @pytest.mark.parametrize("precision", LOSS_TOLERANCE)
 def test_losses_stay_within_the_stated_tolerance_of_the_live_teacher(tmp_path: Path, precision: str) -> None:
-    bench = make_bench(tmp_path, f"device.precision={precision}", "teacher.widths=[8,16]", "training.teacher.epochs=1")
-    banked, live, batches = banked_and_live(bench)
+    run_of = opened(tmp_path, f"device.precision={precision}", "teacher.widths=[8,16]", "training.teacher.epochs=1")
+    banked, live, batches = banked_and_live(run_of)
     student = torch.Generator().manual_seed(0)
     for batch in epochs_of(batches, 1):
         logits = torch.randn(len(batch.targets), 10, generator=student)
@@ -136,18 +131,18 @@ def test_losses_stay_within_the_stated_tolerance_of_the_live_teacher(tmp_path: P
 def test_logits_are_stored_in_no_less_than_the_precision_of_the_teacher(
     tmp_path: Path, precision: str, dtype: type
 ) -> None:
-    bench = make_bench(tmp_path, f"device.precision={precision}", "training.teacher.epochs=1")
-    banked, _, batches = banked_and_live(bench)
+    run_of = opened(tmp_path, f"device.precision={precision}", "training.teacher.epochs=1")
+    banked, _, batches = banked_and_live(run_of)
     banked(next(batches.epoch(1)))
     (path,) = tmp_path.rglob("view_0.npy")
     stored = np.load(path)
     assert stored.dtype == dtype
-    assert stored.shape == (len(bench.dataset.train), 10)
+    assert stored.shape == (len(run_of.workshop.feed.train), 10)
 
 
 def test_logits_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> None:
-    bench = make_bench(tmp_path, "device.precision=bf16", "training.teacher.epochs=1")
-    banked, _, batches = banked_and_live(bench)
+    run_of = opened(tmp_path, "device.precision=bf16", "training.teacher.epochs=1")
+    banked, _, batches = banked_and_live(run_of)
     with torch.no_grad():
         list(banked.teacher.architecture.parameters())[-1].fill_(1e5)  # the last layer's bias
     assert message_of(banked, next(batches.epoch(1))) == (
@@ -171,11 +166,11 @@ def test_a_run_that_goes_on_gets_the_same_logits(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     original = Trainer._train_step
 
-    def stop_in_the_second_epoch(self: Trainer, batch: Batch, save: Any) -> Tensor:
+    def stop_in_the_second_epoch(self: Trainer, batch: Batch, watcher: Any) -> Tensor:
         if self.stage == "student" and (self.epoch, self.step) == (2, 3):
-            save(self.state())
+            watcher.state_saved(self.state())
             raise Interrupted
-        return original(self, batch, save)
+        return original(self, batch, watcher)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", stop_in_the_second_epoch)

@@ -10,17 +10,15 @@ import pytest
 import torch
 
 from conftest import write_photos
-from distill_run.config.compose import ROLES, check, compose_config, config_dir, option_names
+from distill_run.config.compose import ROLES, check, compose, compose_config, config_dir, option_names
 from distill_run.config.schema import read_settings
-from distill_run.console import Console
-from distill_run.engine.interrupt import StopRequest
+from distill_run.data.feed import Feeds
 from distill_run.engine.loop import Trainer
-from distill_run.stages.prepare import prepare
-from distill_run.stages.student import baseline_plan, distil
-from distill_run.stages.teacher import LiveTeacher, obtain_teacher
-from distill_run.stages.training import Bench, make_trainer
+from distill_run.stages.live_teacher import LiveTeacher
+from distill_run.stages.watcher import Watcher
+from workshops import Opened, open_settings
 
-ELSEWHERE = {"hydra", "sweep"}  # test_sweep.py composes every preset
+ELSEWHERE = {"hydra", "sweep", "mode"}  # test_sweep.py composes every preset, test_every_mode.py trains every mode
 GROUPS = [path.name for path in sorted(config_dir().iterdir()) if path.is_dir() and path.name not in ELSEWHERE]
 # A file of several roles is chosen for all of them; a network is trained as the student, and then asked to teach.
 OPTIONS = {
@@ -35,20 +33,11 @@ ABSENT = {
 }
 NEEDED = {"model=timm": ["student.name=resnet10t"], "model=torchvision": ["student.name=resnet18"]}
 # Networks that cost little, of different widths; an epoch is a step, as there are fewer images than a batch has.
+FEEDS = Feeds()
 SMALL = [
     *("teacher=cnn_small", "student=cnn_tiny", "device.precision=fp32"),
     *("training.teacher.epochs=1", "training.student.epochs=1"),
 ]
-
-
-class Watcher:
-    def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
-
-    def stepped(self, epoch: int, step: int, num_images: int, loss: torch.Tensor) -> None: ...
-
-    def finished_epoch(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
 
 
 @pytest.fixture(scope="module")
@@ -63,41 +52,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source(folder: Path) -> Any:
     """What stands in the place of a dataset's source, which would be downloaded."""
     places = (f"dataset.root={folder / 'photos'}", f"store_dir={folder / 'store'}")
-    return compose_config(["dataset=image_folder", *places]).dataset.source
+    return compose(["dataset=image_folder", *places]).config.dataset.source
 
 
-def bench_of(overrides: list[str], folder: Path, source: Any, stop: StopRequest) -> Bench:
+def open_option(overrides: list[str], folder: Path, source: Any) -> Opened:
     groups = {override.split("=")[0] for override in overrides}
     small = [override for override in SMALL if override.split("=")[0] not in groups]
     dataset = [] if groups & {"dataset", "experiment"} else ["dataset=image_folder"]
-    config = compose_config([*dataset, *small, *overrides, f"store_dir={folder / 'store'}"])
+    config = compose([*dataset, *small, *overrides, f"store_dir={folder / 'store'}"]).config
     config.dataset.source = source.copy()
     config.dataset.num_classes = None
     if len(config.dataset.mean or []) == 1:
         config.dataset.source.channels = 1
-    return prepare(check(config), folder / "run", Console(quiet=True), stop)
+    return open_settings(check(config), folder, FEEDS)
 
 
 def train_for_a_step(overrides: list[str], folder: Path, source: Any) -> tuple[Trainer, dict[str, float]]:
     """The student's trainer after a step, and the figures of its epoch."""
-    watcher = Watcher()
-    with StopRequest() as stop:
-        bench = bench_of(overrides, folder, source, stop)
-        teacher = obtain_teacher(bench)
-        plan, guide, _ = distil(baseline_plan(bench), teacher, bench)
-        trainer = make_trainer(plan, bench, guide)
-        before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
-        trainer.fit(watcher, lambda _: None, stop)
+    opened = open_option(overrides, folder, source)
+    teacher = opened.teacher()
+    trainer, _ = opened.student(teacher)
+    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    trainer.fit(Watcher(), opened.workshop.stop)
     assert all(parameter.isfinite().all() for parameter in teacher.network.parameters())
     after = list(trainer.network.parameters())
     assert all(parameter.isfinite().all() for parameter in after)
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
-    assert all(math.isfinite(value) for value in watcher.rows[0]["train"].values())
-    return trainer, watcher.rows[0]["train"]
+    figures: dict[str, float] = trainer.history[0]["train"]
+    assert all(math.isfinite(value) for value in figures.values())
+    return trainer, figures
 
 
 def test_every_group_is_covered() -> None:
-    assert {"dataset", "model", "mode", "optimizer", "schedule", "training", "device", "experiment"} == set(GROUPS)
+    assert {"dataset", "augment", "model", "optimizer", "schedule", "training", "device", "experiment"} == set(GROUPS)
     assert len(OPTIONS) > 35
 
 
@@ -123,12 +110,12 @@ def test_the_terms_of_all_modes_add_up(folder: Path, source: Any) -> None:
 
 
 def test_the_settings_of_an_experiment_survive_a_round_trip() -> None:
-    settings = check(compose_config(["experiment=founding_cifar10"]))
+    settings = compose_config(["experiment=founding_cifar10"])
     assert read_settings(dataclasses.asdict(settings)) == settings
 
 
 def test_the_founding_experiment_is_the_founding_experiment() -> None:
-    settings = check(compose_config(["experiment=founding_cifar10"]))
+    settings = compose_config(["experiment=founding_cifar10"])
     assert (settings.dataset.mean, settings.dataset.std) == ([0.5] * 3, [0.5] * 3)
     assert settings.names.dataset == "cifar10"
     for recipe, rate in ((settings.training.teacher, 0.01), (settings.training.student, 0.05)):

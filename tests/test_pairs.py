@@ -1,21 +1,18 @@
 """Every pair of the published tables takes a step with every mode, or says why it cannot."""
 
 import dataclasses
-import functools
 import math
 from pathlib import Path
 
 import pytest
 
-from distill_run.config.compose import check, compose_config, config_dir, option_names
-from distill_run.console import Console
-from distill_run.engine.interrupt import StopRequest
-from distill_run.stages.pairing import pair_up
-from distill_run.stages.prepare import prepare
-from distill_run.stages.student import baseline_plan, with_mode
-from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, make_network, make_trainer
+from distill_run.config.compose import compose_config, config_dir, option_names
+from distill_run.data.feed import Feeds
+from distill_run.stages.live_teacher import LiveTeacher
+from distill_run.stages.watcher import Watcher
+from distill_run.stages.workshop import make_trainer
 from helpers import message_of
+from workshops import open_settings
 
 pytestmark = pytest.mark.slow  # large networks, seventeen pairs of them with sixteen modes
 
@@ -48,27 +45,27 @@ REFUSED = {
 }
 
 
-@functools.cache
-def bench_of(folder: Path) -> Bench:
-    """Forty digits of 32x32 in the place of CIFAR: what matters here is the size."""
-    overrides = ["dataset.source.image_size=32", "dataset.train_fraction=0.03", "training.student.batch_size=4"]
-    config = compose_config([*overrides, "device=cpu", "device.precision=fp32", f"store_dir={folder / 'store'}"])
-    with StopRequest() as stop:
-        return prepare(check(config), folder / "run", Console(quiet=True), stop)
+FEEDS = Feeds()
+# Forty digits of 32x32 in the place of CIFAR: what matters here is the size.
+SMALL = (
+    *("dataset.source.image_size=32", "dataset.train_fraction=0.03", "training.student.batch_size=4"),
+    *("device=cpu", "device.precision=fp32", "baseline=false"),
+)
 
 
 def take_a_step(teacher: str, student: str, mode: str, folder: Path) -> dict[str, float]:
-    """The parts of the loss of the first step, none of which may be anything but a number."""
-    small = ["mode.num_negatives=64"] if mode == "crd" else []
-    settings = check(compose_config([f"teacher={teacher}", f"student={student}", f"mode={mode}", *small]))
-    bench = bench_of(folder)
-    chosen = {key: getattr(settings, key) for key in ("teacher", "student", "mode", "names")}
-    bench = dataclasses.replace(bench, settings=dataclasses.replace(bench.settings, **chosen))
-    network = make_network(settings.teacher, "teacher", 0, bench)
-    plan, points = pair_up(with_mode(baseline_plan(bench), bench), network, settings.teacher, bench)
-    guide = None if plan.loss.needs == "nothing" else LiveTeacher(network, bench.device, points)
-    trainer = make_trainer(plan, bench, guide)
-    trainer._train_step(next(trainer.batches.epoch(1)), lambda _: None)
+    """The parts of the loss of the first step with an untrained teacher, all of them numbers."""
+    negatives = ["mode.num_negatives=64"] if mode == "crd" else []
+    overrides = [*SMALL, f"teacher={teacher}", f"student={student}", f"mode={mode}", *negatives]
+    opened = open_settings(compose_config([*overrides, f"store_dir={folder / 'store'}"]), folder, FEEDS)
+    network, prepared = opened.lineup.teachers[0].assembly.network, opened.lineup.student
+    prepared.assembly.take_from(network)
+    if prepared.assembly.loss.needs != "nothing":
+        guide = LiveTeacher(network, opened.workshop.device, prepared.assembly.teacher_points)
+        prepared = dataclasses.replace(prepared, guide=guide)
+    trainer = make_trainer(prepared, opened.workshop)
+    trainer.network.train()
+    trainer._train_step(next(trainer.batches.epoch(1)), Watcher())
     assert all(each.isfinite().all() for each in trainer.network.parameters())
     return trainer.totals.means()
 

@@ -1,5 +1,6 @@
 """Numbers and paths as people read them, on the console and in reports."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 NONE = "\N{EN DASH}"  # stands where there is no number
@@ -51,3 +52,8 @@ def change(difference: float | None) -> str:
 def with_spread(shown: str, sd: float | None) -> str:
     """A mean of fractions, as it is shown, with its standard deviation in points: 97.20% ± 0.45."""
     return shown if sd is None else f"{shown} ± {100 * sd:.2f}"
+
+
+def rounded(values: Sequence[float]) -> list[float]:
+    """Numbers to four digits after the point."""
+    return [round(value, 4) for value in values]

@@ -22,7 +22,12 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.error: BaseException = Interrupted()
         self._is_polled = False
+
+    def request(self, error: BaseException) -> None:
+        """Ask the training in progress to stop; it raises `error` at its next step or at the end of its epoch."""
+        self.requested, self.error = True, error
 
     def __enter__(self) -> Self:
         self._is_main = threading.current_thread() is threading.main_thread()
@@ -47,4 +52,4 @@ class StopRequest:
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
         if self.requested or not self._is_polled:
             raise Interrupted(signal.Signals(number).name)
-        self.requested = True
+        self.request(Interrupted(signal.Signals(number).name))

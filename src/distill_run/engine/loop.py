@@ -2,8 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,40 +11,28 @@ from torch import Tensor, nn
 from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.draws import fold
-from distill_run.data.source import Split
+from distill_run.data.feed import ImageSet
 from distill_run.engine.device import Device
 from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.protocols import Guide, LoopWatcher
 from distill_run.engine.schedules import Schedule
 from distill_run.engine.totals import Totals
-from distill_run.errors import DivergedError, Interrupted, Mistake
+from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
-from distill_run.models.outputs import Outputs
 from distill_run.objectives.total import TotalLoss
 
 CALMER = "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1"
-
-Guide = Callable[[Batch], Outputs]
-
-
-class Watcher(Protocol):
-    """Who is told how a training goes."""
-
-    def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
-        """After each optimizer step; reading the loss costs a synchronisation of the device."""
-
-    def finished_epoch(self, row: dict[str, Any]) -> None:
-        """After each epoch, with its line of metrics.jsonl."""
 
 
 class Trainer:
     """Trains a network to a small loss, and remembers the epoch that was best on the validation split.
 
     `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
-    places of the network's features that the loss reads, by their names. All
-    that the training depends on is a function of `seed`, epoch and step, so that `load_state` with what
-    `save` was given, by a trainer built in the same way, goes on as if nothing had happened.
+    places of the network's features that the loss reads, by their names. Everything random is a function of `seed`,
+    epoch and step: a trainer that is built in the same way, and given a saved state by `load_state`, goes on as if it
+    had never stopped.
     """
 
     def __init__(
@@ -58,7 +46,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         batches: Batches,
-        val: Split,
+        val: ImageSet,
         recipe: Recipe,
         seed: int,
         device: Device,
@@ -82,33 +70,44 @@ class Trainer:
         self.selected: dict[str, Any] = {}
         self.totals = Totals()
 
-    def fit(self, watcher: Watcher, save: Callable[[dict[str, Any]], None], stop: StopRequest) -> None:
-        """Train to the end, giving the state to `save` after each epoch and where the training is cut short.
+    def fit(self, watcher: LoopWatcher, stop: StopRequest) -> None:
+        """Train to the end; the watcher is given the state after each epoch and where the training is cut short.
 
-        Raises DivergedError, before the optimizer's step, for a loss that is not finite; Interrupted, after
-        one, when a stop is requested.
+        Raises DivergedError, before the optimizer's step, for a loss that is not finite; and what `stop` was requested
+        with, after a step or an epoch.
         """
         with stop.polled():
             while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
-                self.network.train()
-                self.loss.train()
-                start = time.perf_counter()
-                for batch in self.batches.epoch(self.epoch, first_step=self.step):
-                    made = time.perf_counter()
-                    loss = self._train_step(batch, save)
-                    self.step += 1
-                    watcher.stepped(self.epoch, self.step, len(batch.targets), loss)
-                    done = time.perf_counter()
-                    self.totals.add_time(done - start, made - start)
-                    start = done
-                    if stop.requested:
-                        save(self.state())
-                        raise Interrupted
+                self._train_epoch(watcher, stop)
                 row = self._finish_epoch()
-                save(self.state())
-                watcher.finished_epoch(row)
+                watcher.state_saved(self.state())
+                watcher.epoch_ended(row)
+                if self.epoch <= self.recipe.epochs and stop.requested:
+                    raise stop.error
 
-    def _train_step(self, batch: Batch, save: Callable[[dict[str, Any]], None]) -> Tensor:
+    def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> None:
+        """The steps of the epoch in progress that are left."""
+        self.network.train()
+        self.loss.train()
+        start = time.perf_counter()
+        for batch in self.batches.epoch(self.epoch, first_step=self.step):
+            made = time.perf_counter()
+            loss = self._train_step(batch, watcher)
+            self.step += 1
+            watcher.stepped(self.epoch, self.step, len(batch.targets), loss)
+            done = time.perf_counter()
+            self.totals.add_time(done - start, made - start)
+            start = done
+            if stop.requested:
+                watcher.state_saved(self.state())
+                raise stop.error
+
+    def close(self) -> None:
+        """Take the hooks out of the network, and free what only the training needed."""
+        self.read.remove()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _train_step(self, batch: Batch, watcher: LoopWatcher) -> Tensor:
         self.device.seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step
         self._set_learning_rate()
         with self.device.autocast():
@@ -118,7 +117,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss):  # waits for the device, which by now has the backward pass to work at
-            save(self.state())
+            watcher.state_saved(self.state())
             raise self._diverged(batch, loss, parts)
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)

@@ -1,8 +1,8 @@
 """The logit bank: the teacher's logits for (view, sample), computed once and read by every student of that teacher.
 
-A view is a pure function of (seed, view, sample), and so is what the frozen teacher says of it. The bank therefore
-does not depend on the student, the mode, the order of the samples or the batch size: a sweep over those pays for the
-teacher's forward passes once. Objectives that ask for features cannot use it.
+A view is a pure function of (seed, view, sample), and so are the frozen teacher's logits for it. The bank therefore does
+not depend on the student, the mode, the order of the samples or the batch size: a sweep over those pays for the teacher's
+forward passes once. Objectives that ask for features cannot use it.
 """
 
 import dataclasses
@@ -16,14 +16,15 @@ import torch
 import yaml
 from torch import Tensor
 
+from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
-from distill_run.data.views import Views
 from distill_run.errors import user_error
-from distill_run.files import write_text
+from distill_run.files import write_json, write_text
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
-from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, Plan
+from distill_run.stages.live_teacher import LiveTeacher
+from distill_run.stages.training import Training
+from distill_run.stages.workshop import Workshop
 from distill_run.store import fingerprint
 from distill_run.units import quantity
 
@@ -33,28 +34,29 @@ FREE_SHARE = 0.9  # of the disk's free space that a bank may take
 
 
 class BankedTeacher:
-    """A fit.Guide that reads the teacher's logits from the store, a file for each view, filled on first use.
+    """A guide that reads the teacher's logits from the store, a file for each view, filled on first use.
 
-    A file holds (N, K) logits in the order of the training split, and is memory-mapped. Where the teacher computes in
-    float32 they are stored so, and losses differ from the live teacher's by the rounding of another batch alone; where
-    it computes in bf16 or fp16 they are stored as float16, which holds such numbers exactly between 6e-5 and 65504.
-    `digest` is the teacher's fingerprint.
+    A file holds (N, K) logits in the order of the training split, and is memory-mapped. A teacher that computes in
+    float32 has them stored in float32: losses differ from the live teacher's by the rounding of another batch alone. One
+    that computes in bf16 or fp16 has them stored in float16, which holds such numbers exactly between 6e-5 and 65504.
+    `teacher_fingerprint` identifies the teacher; the views and the device are the student's.
     """
 
-    def __init__(self, teacher: Network, digest: str, views: Views, bench: Bench) -> None:
+    def __init__(self, teacher: Network, teacher_fingerprint: str, training: Training, workshop: Workshop) -> None:
         self.teacher = teacher
-        self.views = views
-        self.bench = bench
-        inputs = bank_inputs(digest, views, bench)
+        self.views = training.views
+        self.workshop = workshop
+        inputs = bank_inputs(teacher_fingerprint, training)
         self.name = fingerprint(inputs)
         self.view: int | None = None  # the one that `logits` (N, K) are of
         self.logits = torch.empty(0)
 
         def make(directory: Path) -> dict[str, Any]:
             write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
-            return {"about": f"of teacher {digest[:12]}, view seed {views.seed}"}
+            write_json(directory / "environment.json", workshop.environment)
+            return {"about": f"of teacher {teacher_fingerprint[:12]}, view seed {training.views.seed}"}
 
-        bench.obtain(KIND, self.name, make)
+        workshop.store.obtain(KIND, self.name, make)
 
     def __call__(self, batch: Batch) -> Outputs:
         """The teacher's logits for the samples of a batch in its view, in float32."""
@@ -63,67 +65,65 @@ class BankedTeacher:
         return Outputs(self.logits[batch.indices].float())
 
     def _load(self, view: int) -> Tensor:
+        device = self.workshop.device
+
         def make(path: Path) -> None:
-            logits = self._ask_teacher(view).to(bank_dtype(self.bench)).cpu().numpy()
+            logits = self._ask_teacher(view).to(bank_dtype(device.settings)).cpu().numpy()
             if not np.isfinite(logits).all():
                 raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")
             with path.open("wb") as file:
                 np.save(file, logits)
 
-        path = self.bench.store.obtain_part(KIND, self.name, f"view_{view}.npy", make)
+        path = self.workshop.store.obtain_part(KIND, self.name, f"view_{view}.npy", make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
-        return torch.from_numpy(mapped).to(self.bench.device.torch_device)
+        return torch.from_numpy(mapped).to(device.torch_device)
 
     @cached_property
     def _live(self) -> LiveTeacher:
-        return LiveTeacher(self.teacher, self.bench.device)
+        return LiveTeacher(self.teacher, self.workshop.device)
 
     def _ask_teacher(self, view: int) -> Tensor:
         """The logits (N, K) of all samples in a view."""
-        targets = self.bench.dataset.train.targets
-        everything = torch.arange(len(targets), device=targets.device)
-        batches = (
-            Batch(indices, self.views.render(indices, view), targets[indices], view)
-            for indices in torch.split(everything, CHUNK_SIZE)
-        )
+        batches = self.workshop.feed.view_in_order(self.views, view, CHUNK_SIZE)
         return torch.cat([self._live(batch).logits for batch in batches])
 
 
-def bank_inputs(digest: str, views: Views, bench: Bench) -> dict[str, Any]:
-    """Everything that the teacher's logits depend on."""
+def bank_inputs(teacher_fingerprint: str, training: Training) -> dict[str, Any]:
+    """All that the teacher's logits for a student's views depend on."""
+    views = dataclasses.asdict(training.views)
+    del views["num_views"]  # how many there are does not change any of them
     return {
-        "teacher": digest,
-        "dataset": bench.dataset.content,
-        "augment": dataclasses.asdict(views.augment),
-        "mixing": views.mixing and {"mixup": views.mixing.mixup, "cutmix": views.mixing.cutmix},
-        "view_seed": views.seed,
-        "device": {**dataclasses.asdict(bench.device.settings), "compile": None},  # the teacher is not compiled
+        "program": training.program,
+        "teacher": teacher_fingerprint,
+        "data": dataclasses.asdict(training.data),
+        "views": views,
+        "code": training.code,
+        "device": {**dataclasses.asdict(training.device), "compile": None},  # the teacher is not compiled
     }
 
 
-def bank_dtype(bench: Bench) -> torch.dtype:
+def bank_dtype(device: DeviceSettings) -> torch.dtype:
     """How logits are stored: in no less than the precision that they were computed in."""
-    return torch.float32 if bench.device.settings.precision == "fp32" else torch.float16
+    return torch.float32 if device.precision == "fp32" else torch.float16
 
 
-def bank_bytes(plan: Plan, bench: Bench) -> int:
+def bank_bytes(training: Training, num_images: int) -> int:
     """How much disk the views of a whole training take."""
-    num_views = min(plan.recipe.epochs, bench.settings.training.views or plan.recipe.epochs)
-    return num_views * len(bench.dataset.train) * bench.shape.num_classes * bank_dtype(bench).itemsize
+    num_views = training.views.views_of(training.recipe.epochs)
+    return num_views * num_images * training.data.num_classes * bank_dtype(training.device).itemsize
 
 
-def fits(plan: Plan, num_teachers: int, bench: Bench) -> bool:
+def has_room(training: Training, num_teachers: int, workshop: Workshop) -> bool:
     """Whether the limit and the disk have room for the banks; says so where they have not and one was wanted."""
-    needed = num_teachers * bank_bytes(plan, bench)
-    limit = bench.settings.logit_bank_gigabytes * 1e9
-    free = FREE_SHARE * shutil.disk_usage(bench.store.root).free
+    needed = num_teachers * bank_bytes(training, len(workshop.feed.train))
+    limit = workshop.bank_gigabytes * 1e9
+    free = FREE_SHARE * shutil.disk_usage(workshop.store.root).free
     if needed <= min(limit, free):
         return True
-    if limit == 0:
-        return False
-    allowed, room = f"logit_bank_gigabytes allows {quantity(limit)}B", f"the disk has {quantity(free)}B free"
-    bench.console.note(
-        f"logit bank: needs {quantity(needed)}B, {allowed if limit < needed else room}: "
-        "the teacher runs live in every step; training.views=8 makes the bank smaller"
-    )
+    if limit > 0:
+        allowed, room = f"logit_bank_gigabytes allows {quantity(limit)}B", f"the disk has {quantity(free)}B free"
+        workshop.watcher.noted(
+            f"logit bank: needs {quantity(needed)}B, {allowed if limit < needed else room}: "
+            "the teacher runs live in every step; training.views=8 makes the bank smaller"
+        )
     return False

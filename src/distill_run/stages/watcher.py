@@ -7,28 +7,27 @@ from typing import Any
 from torch import Tensor
 
 from distill_run.config.schema import Settings
-from distill_run.engine.device import Device
 from distill_run.stages.trained import Trained
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run that is about to begin: its complete settings, what computes, and the command that repeats it."""
+    """A run that is about to begin: its complete settings, and what environment.json says of where it takes place."""
 
     settings: Settings
-    device: Device
-    command: str
+    environment: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class StageFacts:
-    """A training that is about to begin. `fingerprint` is that of all that its outcome depends on.
+    """A training that is about to begin: its name, its fingerprint, the program that computes it, its length.
 
-    `is_search` marks the short trainings of a learning-rate search, which nothing is kept of but their figures.
+    `is_search` marks the short trainings of a learning-rate search: only their figures are kept.
     """
 
     name: str
     fingerprint: str
+    program: str
     num_epochs: int
     num_steps: int
     is_search: bool

@@ -1,0 +1,90 @@
+"""The run directory as a watcher: what happens is written down, whole, as it happens."""
+
+import dataclasses
+import json
+import logging
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from distill_run import checkpoint
+from distill_run.errors import PrunedError
+from distill_run.files import told_of_no_room, write_json, write_json_lines, write_text
+from distill_run.record.files import RunFiles
+from distill_run.stages.trained import Trained
+from distill_run.stages.watcher import RunFacts, StageFacts, Watcher
+
+log = logging.getLogger(__name__)
+
+
+class RunRecord(Watcher):
+    """Keeps config.yaml, environment.json, status.json, metrics.jsonl, last.pt and student.pt in a run's directory.
+
+    `warnings` are those of the run so far; `environment` and `config` are what was written at its beginning.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self.files = RunFiles(run_dir)
+        self.warnings: list[str] = []
+        self.environment: dict[str, Any] = {}
+        self.config = ""
+        self._metrics: list[dict[str, Any]] = []  # of the stages that have ended
+        self._stage: StageFacts | None = None  # in progress
+
+    def warned(self, text: str) -> None:
+        """See Watcher."""
+        self.warnings.append(text)
+
+    def run_begun(self, run: RunFacts) -> None:
+        """See Watcher. A run that goes on keeps the command that it was started with."""
+        self.environment = dict(run.environment)
+        if run.settings.resume:
+            self.environment["command"] = json.loads(self.files.environment.read_text(encoding="utf-8"))["command"]
+        self.config = yaml.safe_dump({**dataclasses.asdict(run.settings), "resume": None}, sort_keys=False)
+        write_json(self.files.environment, self.environment)
+        write_text(self.files.config, self.config)
+        write_json(self.files.status, {"status": "running"})
+        for name, value in self.environment.items():
+            log.info("%s: %s", name, value)
+
+    def stage_begun(self, stage: StageFacts) -> None:
+        """See Watcher."""
+        self._stage = stage
+
+    def state_saved(self, state: dict[str, Any]) -> None:
+        """See Watcher. The trainings of a learning-rate search are short: they begin anew after an interruption."""
+        stage = self._stage
+        assert stage is not None
+        if stage.is_search:
+            return
+        point = {
+            "stage": stage.name,
+            "fingerprint": stage.fingerprint,
+            "program": stage.program,
+            "trainer": state,
+        }
+        with told_of_no_room("hydra.run.dir", self.files.run_dir):
+            checkpoint.save(self.files.last, point)
+            write_json_lines(self.files.metrics, [*self._metrics, *state["history"]])
+
+    def stage_ended(self, trained: Trained) -> None:
+        """See Watcher."""
+        self._metrics.extend(trained.history)
+        write_json_lines(self.files.metrics, self._metrics)
+        if trained.stage == "student":
+            checkpoint.save_network(self.files.student, trained.network, trained.node, trained.name)
+
+    def run_ended(self, error: BaseException | None) -> None:
+        """See Watcher."""
+        if error is None:
+            write_json(self.files.status, {"status": "completed"})
+        elif isinstance(error, KeyboardInterrupt):
+            write_json(self.files.status, {"status": "interrupted"})
+        elif isinstance(error, PrunedError):
+            write_json(self.files.status, {"status": "pruned"})
+        else:
+            log.error("the run failed", exc_info=error)
+            with suppress(OSError):  # the disk may be what has failed
+                write_json(self.files.status, {"status": "failed", "error": str(error) or type(error).__name__})

@@ -1,0 +1,129 @@
+"""What a training works on, built once and tried before anything is trained: the network, the loss, the features."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from distill_run.build import Builder
+from distill_run.checkpoint import load_given
+from distill_run.config.schema import Recipe
+from distill_run.data.feed import Feed
+from distill_run.engine.device import Device
+from distill_run.engine.protocols import Guide
+from distill_run.errors import user_error
+from distill_run.models.ensemble import Ensemble
+from distill_run.models.network import Network, build_network
+from distill_run.objectives.assemble import build_objectives
+from distill_run.objectives.base import ReplacesStudent
+from distill_run.objectives.none import CrossEntropy
+from distill_run.objectives.total import TotalLoss
+from distill_run.stages.pairing import Points, naming_the_option, pair_up, single
+from distill_run.stages.trained import Curve
+from distill_run.stages.training import Training
+
+@dataclass(frozen=True)
+class TeacherShape:
+    """A teacher as far as a student must know it before it is trained: a network of its shape, and its YAML."""
+
+    network: Network | Ensemble
+    node: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """A network with fresh weights on its device, its loss, and the places of the features that the loss reads.
+
+    `node` is the YAML of the architecture that learns: the training's own, unless the mode replaces it.
+    """
+
+    network: Network
+    node: dict[str, Any]
+    loss: TotalLoss
+    student_points: Points
+    teacher_points: Points
+
+    def take_from(self, teacher: Network | Ensemble) -> None:
+        """Load the weights that the student takes from the trained teacher, where the mode says so.
+
+        Raises UserError that names a tensor that the student does not have, or has in another shape.
+        """
+        for term in self.loss.terms.values():
+            if isinstance(term, ReplacesStudent):
+                load_given(self.network, term.given_weights(single(teacher).architecture))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A training with what it works on, what guides it, and the search that found its learning rate."""
+
+    training: Training
+    assembly: Assembly
+    guide: Guide | None = None
+    curve: Curve | tuple[()] = ()
+
+    def at_rate(self, recipe: Recipe, curve: Curve) -> "Prepared":
+        """The same with the recipe that a learning-rate search has found, and the curve of that search."""
+        return replace(self, training=replace(self.training, recipe=recipe), curve=curve)
+
+
+@dataclass(frozen=True)
+class Assembler:
+    """Builds what trainings work on, and tries it with an image."""
+
+    feed: Feed
+    device: Device
+    builder: Builder
+
+    def assemble(self, training: Training, teacher: TeacherShape | None = None) -> Assembly:
+        """The network and the loss of a training, fitted to the teacher where the loss reads features.
+
+        Raises UserError where a constructor refuses its arguments, the network cannot take the images, or the two
+        networks cannot be paired.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(training.seed)
+            loss = self._make_loss(training)
+        node = training.architecture.node
+        for name, term in loss.terms.items():
+            if isinstance(term, ReplacesStudent):
+                assert teacher is not None
+                with naming_the_option(training, name, term):
+                    single(teacher.network)
+                    node = term.student_node(node, teacher.node)
+        network = self.make_network(training, node)
+        self.try_network(network, training.architecture.key)
+        points = pair_up(loss, training, network, teacher and teacher.network, self.feed)
+        return Assembly(network, node, loss.to(self.device.torch_device), *points)
+
+    def _make_loss(self, training: Training) -> TotalLoss:
+        smoothing = training.recipe.label_smoothing
+        if training.mode is None:
+            return TotalLoss({CrossEntropy.part: CrossEntropy(label_smoothing=smoothing)}, smoothing)
+        return TotalLoss(build_objectives(training.mode, self.builder), smoothing)
+
+    def make_network(self, training: Training, node: Mapping[str, Any]) -> Network:
+        """A network with fresh weights, drawn from the training's seed, on the device."""
+        data, key = training.data, training.architecture.key
+        network = build_network(node, key, self.feed.shape, data.mean, data.std, training.seed, self.builder)
+        return self.device.place(network)
+
+    def try_network(self, network: Network, key: str) -> None:
+        """Pass one black image; raises UserError unless the network takes it and gives a logit for every class."""
+        shape = self.feed.shape
+        image = torch.zeros(1, shape.in_channels, *shape.image_size, device=self.device.torch_device)
+        network.eval()
+        try:
+            with torch.no_grad():
+                logits = network(image)
+        except (RuntimeError, ValueError, IndexError) as error:
+            raise user_error(
+                f"{key} cannot take images of {tuple(image.shape[1:])}: {str(error).splitlines()[0]}",
+                "its constructor is given in_channels, image_size and num_classes: let its layers follow from them",
+            ) from error
+        if tuple(logits.shape) != (1, shape.num_classes):
+            raise user_error(
+                f"{key} gives outputs of shape {tuple(logits.shape)} for one image",
+                f"its forward must return logits of shape (N, {shape.num_classes})",
+            )

@@ -1,0 +1,105 @@
+"""The networks of a run, each built and tried before anything is trained: nothing is trained in vain."""
+
+from dataclasses import dataclass, replace
+
+from distill_run.config.schema import Settings
+from distill_run.models.ensemble import Ensemble
+from distill_run.models.network import Network
+from distill_run.stages.assembly import Prepared, TeacherShape
+from distill_run.stages.lr_search import find_learning_rate
+from distill_run.stages.plans import Planner, checkpoint_paths, numbered, teacher_weights
+from distill_run.stages.teacher import LoadedTeacher, load_teacher, measure_teacher, together
+from distill_run.stages.trained import Trained
+from distill_run.stages.training import DataFacts, Training
+from distill_run.stages.watcher import Watcher
+from distill_run.stages.workshop import Workshop
+from distill_run.units import rounded
+
+
+@dataclass(frozen=True)
+class Lineup:
+    """Who takes part in a run. `weights` are those of all teachers; the loaded ones come first."""
+
+    loaded: list[LoadedTeacher]
+    teachers: list[Prepared]
+    weights: list[float]
+    assistants: list[Prepared]
+    baseline: Prepared | None
+    student: Prepared
+
+
+def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
+    """Plan the trainings of complete settings, build their networks and losses, and fit each pair.
+
+    Raises UserError where something does not fit.
+    """
+    planner = Planner(settings, workshop.feed, workshop.builder)
+    loaded = [
+        _on_device(load_teacher(numbered("teacher", number), path, settings, workshop.feed, workshop.builder), workshop)
+        for number, path in enumerate(checkpoint_paths(settings), start=1)
+    ]
+    teachers = [_prepare(training, None, workshop) for training in planner.teachers()]
+    weights = teacher_weights(settings, len(loaded) + len(teachers))
+    guiding = _shape_of(loaded, teachers, weights)
+    assistants = []
+    for training in planner.assistants():
+        assistants.append(_prepare(training, guiding, workshop))
+        guiding = TeacherShape(assistants[-1].assembly.network, assistants[-1].assembly.node)
+    student = planner.student()
+    baseline = _prepare(student.alone("baseline"), None, workshop) if settings.baseline else None
+    return Lineup(loaded, teachers, weights, assistants, baseline, _prepare(student, guiding, workshop))
+
+
+def search_rates(lineup: Lineup, workshop: Workshop) -> Lineup:
+    """The same at the learning rates that the recipes' searches find.
+
+    Each rate is searched with cross-entropy alone, so that one search serves all modes; baseline and student share
+    theirs, which keeps the comparison fair.
+    """
+    found, curve = find_learning_rate(lineup.student.training.alone("baseline"), workshop)
+    return replace(
+        lineup,
+        assistants=[_at_found_rate(assistant, workshop) for assistant in lineup.assistants],
+        baseline=lineup.baseline and lineup.baseline.at_rate(found.recipe, curve),
+        student=lineup.student.at_rate(found.recipe, curve),
+    )
+
+
+def obtain_teacher(lineup: Lineup, workshop: Workshop) -> Trained:
+    """The trained teacher, or several as one."""
+    members = [measure_teacher(teacher, workshop) for teacher in lineup.loaded]
+    members += workshop.obtain_all("teacher", [_at_found_rate(teacher, workshop) for teacher in lineup.teachers])
+    for member in members:
+        _compare_normalisation(member, lineup.student.training.data, workshop.watcher)
+    return members[0] if len(members) == 1 else together(members, lineup.weights, workshop)
+
+
+def _prepare(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:
+    return Prepared(training, workshop.assembler.assemble(training, teacher))
+
+
+def _on_device(teacher: LoadedTeacher, workshop: Workshop) -> LoadedTeacher:
+    return replace(teacher, network=workshop.device.place(teacher.network))
+
+
+def _shape_of(loaded: list[LoadedTeacher], teachers: list[Prepared], weights: list[float]) -> TeacherShape:
+    members = [TeacherShape(teacher.network, teacher.node) for teacher in loaded]
+    members += [TeacherShape(teacher.assembly.network, teacher.assembly.node) for teacher in teachers]
+    if len(members) == 1:
+        return members[0]
+    return TeacherShape(Ensemble([member.network for member in members], weights), {})
+
+
+def _at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
+    training = prepared.training
+    found, curve = find_learning_rate(training.alone(training.stage), workshop)
+    return prepared.at_rate(found.recipe, curve)
+
+
+def _compare_normalisation(teacher: Trained, data: DataFacts, watcher: Watcher) -> None:
+    """Warn where a teacher sees images in another normalisation than the student."""
+    assert isinstance(teacher.network, Network)
+    network = teacher.network
+    own = [rounded(network.mean.flatten().tolist()), rounded(network.std.flatten().tolist())]
+    if own != [rounded(data.mean), rounded(data.std)]:
+        watcher.warned(f"the {teacher.stage} keeps its own normalisation, which differs from the dataset's")

@@ -1,0 +1,120 @@
+"""From settings to trainings: who is trained in a run, and how."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from distill_run.build import Builder
+from distill_run.config.schema import Recipe, Settings
+from distill_run.data.feed import Feed, ViewChoice
+from distill_run.errors import user_error
+from distill_run.stages.training import Architecture, DataFacts, Training
+
+
+@dataclass(frozen=True)
+class Planner:
+    """Makes the trainings of a run from its settings, which are complete: no `auto` and no null is left in them."""
+
+    settings: Settings
+    feed: Feed
+    builder: Builder
+
+    def teachers(self) -> list[Training]:
+        """The trainings of the teachers that are not given as files: each architecture with each of the seeds."""
+        settings = self.settings
+        architectures = [
+            Architecture(f"more_teachers.{name}", name, node) for name, node in settings.more_teachers.items()
+        ]
+        if settings.teacher_checkpoint is None:
+            architectures.insert(0, Architecture("teacher", settings.names.teacher, settings.teacher))
+        first = len(checkpoint_paths(settings)) + 1
+        return [
+            self._alone(numbered("teacher", number), architecture, "teacher", seed, seed)
+            for number, (architecture, seed) in enumerate(product(architectures, teacher_seeds(settings)), start=first)
+        ]
+
+    def assistants(self) -> list[Training]:
+        """The trainings of the assistants: as the student's, but from the teacher's seed, so that all seeds share them."""
+        seed = teacher_seeds(self.settings)[0]
+        trainings = []
+        for number, (name, node) in enumerate(self.settings.assistants.items(), start=1):
+            architecture = Architecture(f"assistants.{name}", name, node)
+            alone = self._alone(numbered("assistant", number), architecture, "student", seed, seed)
+            trainings.append(self._with_mode(alone))
+        return trainings
+
+    def student(self) -> Training:
+        """The training of the student; the baseline's is the same without the mode."""
+        settings = self.settings
+        architecture = Architecture("student", settings.names.student, settings.student)
+        alone = self._alone("student", architecture, "student", settings.seed, settings.training.view_seed)
+        return self._with_mode(alone)
+
+    def _alone(
+        self, stage: str, architecture: Architecture, role: Literal["teacher", "student"], seed: int, view_seed: int
+    ) -> Training:
+        """The training of an architecture by the recipe of its role, with cross-entropy alone."""
+        settings = self.settings
+        dataset, recipe = settings.dataset, recipe_of(settings, role)
+        assert dataset.mean is not None
+        assert dataset.std is not None
+        own_code = self.builder.code_hash(
+            architecture.node, recipe.optimizer, recipe.schedule, *dataset.augment.values()
+        )
+        return Training(
+            stage=stage,
+            architecture=architecture,
+            data=DataFacts(self.feed.content, len(self.feed.classes), dataset.mean, dataset.std, dataset.augment),
+            views=ViewChoice(view_seed, settings.training.views, recipe.mixup, recipe.cutmix),
+            recipe=recipe,
+            recipe_key=f"training.{role}",
+            seed=seed,
+            device=settings.device,
+            code=own_code,
+        )
+
+    def _with_mode(self, alone: Training) -> Training:
+        mode, name = self.settings.mode, self.settings.names.mode
+        code = self.builder.code_hash(*mode_nodes(mode))
+        return dataclasses.replace(alone, mode=mode, mode_name=name, mode_code=code)
+
+
+def recipe_of(settings: Settings, role: Literal["teacher", "student"]) -> Recipe:
+    """The recipe of a role."""
+    return settings.training.teacher if role == "teacher" else settings.training.student
+
+
+def mode_nodes(mode: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The YAML of the mode's objective, and of those that its `also` adds."""
+    also = mode["also"] if "also" in mode else {}
+    return [mode, *also.values()]
+
+
+def numbered(stage: str, number: int) -> str:
+    """The name of the first, second, ... of several stages of one kind: teacher, teacher 2."""
+    return stage if number == 1 else f"{stage} {number}"
+
+
+def checkpoint_paths(settings: Settings) -> list[Path]:
+    """The files of the teachers that are trained already."""
+    given = settings.teacher_checkpoint
+    return [Path(path) for path in ([given] if isinstance(given, str) else given or [])]
+
+
+def teacher_seeds(settings: Settings) -> list[int]:
+    """One seed, or one for each of several teachers of an architecture."""
+    return settings.teacher_seed if isinstance(settings.teacher_seed, list) else [settings.teacher_seed]
+
+
+def teacher_weights(settings: Settings, num_teachers: int) -> list[float]:
+    """The weights of the teachers, whose sum is 1; raises UserError where there are not as many as teachers."""
+    weights = settings.teacher_weights or [1.0] * num_teachers
+    if len(weights) != num_teachers:
+        raise user_error(
+            f"teacher_weights has {len(weights)} numbers, the number of teachers is {num_teachers}",
+            "write one for each: checkpoints first, then teacher=, then more_teachers=, each with all of its seeds",
+        )
+    return [weight / sum(weights) for weight in weights]

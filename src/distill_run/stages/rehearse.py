@@ -1,0 +1,40 @@
+"""Every check of a configuration's components that can be made without data."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+
+from distill_run import checkpoint
+from distill_run.config.schema import Settings
+from distill_run.engine.device import choose_device
+from distill_run.errors import gather
+from distill_run.objectives.assemble import build_objectives
+from distill_run.stages.plans import checkpoint_paths
+from distill_run.stages.prepare import builder_of
+
+
+def rehearse(settings: Settings) -> None:
+    """Build every component that needs no data, and check the arguments of the others.
+
+    Raises UserError with all mistakes in them.
+    """
+    builder = builder_of(settings)
+    shape = dict.fromkeys(("in_channels", "image_size", "num_classes"))
+    networks = {"teacher": settings.teacher, "student": settings.student}
+    networks |= {f"more_teachers.{name}": node for name, node in settings.more_teachers.items()}
+    networks |= {f"assistants.{name}": node for name, node in settings.assistants.items()}
+    checks: list[Callable[[], object]] = [
+        partial(choose_device, settings.device),
+        partial(builder.bind, settings.dataset.source, "dataset.source"),
+        *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
+        *(partial(builder.build, node, f"dataset.augment.{name}") for name, node in settings.dataset.augment.items()),
+        partial(build_objectives, settings.mode, builder),
+    ]
+    parameter = torch.zeros(1, requires_grad=True)
+    for name, recipe in {"teacher": settings.training.teacher, "student": settings.training.student}.items():
+        key = f"training.{name}"
+        checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
+        checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs))
+    checks += [partial(checkpoint.load, path) for path in checkpoint_paths(settings)]
+    gather(checks)

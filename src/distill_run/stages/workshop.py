@@ -1,0 +1,162 @@
+"""What trainings need to happen, and the way from a training to its outcome: from the store, or trained now."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+
+from distill_run.build import Builder
+from distill_run.data.feed import Feed
+from distill_run.engine.device import Device
+from distill_run.engine.evaluate import predict
+from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.loop import Trainer
+from distill_run.errors import user_error
+from distill_run.stages.assembly import Assembler, Prepared
+from distill_run.stages.entry import read_entry, write_entry
+from distill_run.stages.trained import Cost, Measured, Origin, Trained
+from distill_run.stages.training import Training
+from distill_run.stages.watcher import StageFacts, Watcher
+from distill_run.store import Store
+
+
+@dataclass(frozen=True)
+class ResumePoint:
+    """Where a run was cut short: the content of its last.pt.
+
+    `program` is None in the files of versions that did not write it.
+    """
+
+    path: Path
+    stage: str
+    fingerprint: str
+    program: str | None
+    trainer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The services of a run: images, device, components, store; who is told; what asks for a stop.
+
+    `environment` is what environment.json says, `bank_gigabytes` the disk that a logit bank may take.
+    """
+
+    feed: Feed
+    device: Device
+    builder: Builder
+    store: Store
+    watcher: Watcher
+    stop: StopRequest
+    environment: dict[str, Any]
+    bank_gigabytes: float
+    resume_point: ResumePoint | None
+
+    @property
+    def assembler(self) -> Assembler:
+        """What builds the networks and losses of trainings."""
+        return Assembler(self.feed, self.device, self.builder)
+
+    def obtain(self, kind: str, prepared: Prepared) -> Trained:
+        """The store's outcome of a training; it is trained and kept there first where it is not there yet."""
+        made: list[Trained] = []
+
+        def make(directory: Path) -> dict[str, Any]:
+            made.append(self.train(prepared))
+            return write_entry(made[0], prepared.training, self.environment, directory)
+
+        directory, _ = self.store.obtain(kind, prepared.training.fingerprint, make)
+        trained = made[0] if made else read_entry(directory, prepared)
+        self.watcher.stage_ended(trained)
+        return trained
+
+    def obtain_all(self, kind: str, several: Sequence[Prepared]) -> list[Trained]:
+        """The outcomes of several trainings, one after the other."""
+        return [self.obtain(kind, prepared) for prepared in several]
+
+    def train(self, prepared: Prepared) -> Trained:
+        """Train, from the resume point where that is this training's, and measure the outcome."""
+        training = prepared.training
+        trainer = make_trainer(prepared, self)
+        self._go_on(trainer, training)
+        self.device.reset_peak_memory()
+        self.run_loop(trainer, training)
+        return self._conclude(trainer, prepared)
+
+    def run_loop(self, trainer: Trainer, training: Training, *, is_search: bool = False) -> None:
+        """Train to the end, and tell the watchers of it."""
+        num_epochs, num_steps = training.recipe.epochs, trainer.batches.num_steps
+        stage = StageFacts(training.stage, training.fingerprint, training.program, num_epochs, num_steps, is_search)
+        self.watcher.stage_begun(stage)
+        try:
+            trainer.fit(self.watcher, self.stop)
+        finally:
+            self.watcher.training_ended()
+
+    def _go_on(self, trainer: Trainer, training: Training) -> None:
+        """Bring a trainer to the resume point, if that is this training's."""
+        point = self.resume_point
+        if point is None or point.stage != training.stage:
+            return
+        if point.program != training.program:
+            self.watcher.warned(
+                f"{point.path} was written by another version of this program: "
+                "whether dataset and teacher are still the same cannot be checked"
+            )
+        elif point.fingerprint != training.fingerprint:
+            raise user_error(
+                f"the inputs of the {training.stage} are not those of {point.path} (dataset or teacher have changed)",
+                "start a new run, without resume=",
+            )
+        trainer.load_state(point.trainer)
+
+    def _conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
+        """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
+        network, history, selected = trainer.network, trainer.history, trainer.selected
+        last_test_logits = predict(network, self.feed.test)
+        trainer.close()
+        network.architecture.load_state_dict(selected["weights"])
+        seconds = sum(row["seconds"] for row in history)
+        cost = Cost(
+            train_seconds=seconds,
+            images_per_second=sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
+            data_share=sum(row["data_share"] * row["seconds"] for row in history) / seconds,
+            peak_memory_bytes=self.device.peak_memory_bytes(),
+        )
+        training = prepared.training
+        return Trained(
+            stage=training.stage,
+            name=training.architecture.name,
+            node=prepared.assembly.node,
+            network=network.eval(),
+            fingerprint=training.fingerprint,
+            selected=Measured(selected["epoch"], selected["val"], predict(network, self.feed.test)),
+            last=Measured(history[-1]["epoch"], history[-1]["val"], last_test_logits),
+            origin=Origin.TRAINED,
+            history=tuple(history),
+            cost=cost,
+            learning_rate=trainer.base_rates[0],
+            lr_search=prepared.curve,
+        )
+
+
+def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
+    """A trainer at its first step; raises UserError where optimizer or schedule refuse their arguments."""
+    training, assembly = prepared.training, prepared.assembly
+    recipe, key, builder = training.recipe, training.recipe_key, workshop.builder
+    parameters = [*assembly.network.parameters(), *assembly.loss.parameters()]
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    return Trainer(
+        stage=training.stage,
+        network=assembly.network,
+        loss=assembly.loss,
+        guide=prepared.guide,
+        points=assembly.student_points,
+        optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
+        schedule=builder.build(recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
+        batches=workshop.feed.batches(training.views, recipe.batch_size, training.seed),
+        val=workshop.feed.val,
+        recipe=recipe,
+        seed=training.seed,
+        device=workshop.device,
+    )
