@@ -11,7 +11,7 @@ from distill_run.errors import Mistake, UserError, user_error
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.features import choose_points, feature_points, read_shapes
 from distill_run.models.network import Network
-from distill_run.objectives.base import Objective, Pair
+from distill_run.objectives.base import FeatureObjective, Objective, Pair, ReplacesStudent
 from distill_run.stages.training import Bench, Plan, make_network
 
 Points = dict[str, str]  # places of features by their names
@@ -22,14 +22,15 @@ def pair_up(plan: Plan, teacher: Network | Ensemble, teacher_node: dict[str, Any
 
     Raises UserError, which names the objective, where the two cannot be paired.
     """
-    readers = {name: term for name, term in plan.loss.terms.items() if term.needs == "features"}
+    readers = {name: term for name, term in plan.loss.terms.items() if isinstance(term, FeatureObjective)}
     if not readers:
         return plan, {}
     for name, term in readers.items():
         with _named(name, term, bench):
             single = _single(teacher)
-            node, given = term.student_node(plan.node, teacher_node), term.given_weights(single.architecture)
-            plan = dataclasses.replace(plan, node=node, given={**plan.given, **given})
+            if isinstance(term, ReplacesStudent):
+                node, given = term.student_node(plan.node, teacher_node), term.given_weights(single.architecture)
+                plan = dataclasses.replace(plan, node=node, given={**plan.given, **given})
     student = make_network(plan.node, plan.key, plan.seed, bench)
     points: tuple[Points, Points] = {}, {}
     for name, term in readers.items():
@@ -61,7 +62,7 @@ def _single(teacher: Network | Ensemble) -> Network:
     return teacher
 
 
-def _fit(term: Objective, student: Network, teacher: Network, seed: int, bench: Bench) -> tuple[Points, Points]:
+def _fit(term: FeatureObjective, student: Network, teacher: Network, seed: int, bench: Bench) -> tuple[Points, Points]:
     """Fit an objective that reads features; returns the places of those in both networks."""
     ours = choose_points(term.student_points, feature_points(student, bench.shape), student, "student")
     theirs = choose_points(term.teacher_points, feature_points(teacher, bench.shape), teacher, "teacher")
@@ -87,7 +88,7 @@ def _fit(term: Objective, student: Network, teacher: Network, seed: int, bench: 
     return ours, theirs
 
 
-def _words(term: Objective) -> tuple[list[str], list[str]]:
+def _words(term: FeatureObjective) -> tuple[list[str], list[str]]:
     return term.student_points, term.teacher_points
 
 
