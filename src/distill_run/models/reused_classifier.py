@@ -1,12 +1,14 @@
 """A student that decides with the teacher's classifier: what SimKD trains and ships."""
 
-from typing import Any, final
+import copy
+from typing import final
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
 from distill_run.losses.features import as_maps
-from distill_run.models.features import INPUT, choose_points, feature_points, read_shapes
+from distill_run.models.features import INPUT, FeatureReader, choose_points, feature_points, read_shapes
 from distill_run.models.layers import last_linear
 from distill_run.models.network import ImageShape, Network
 from distill_run.rules import FLAG, whole
@@ -14,13 +16,14 @@ from distill_run.rules import FLAG, whole
 
 @final
 class ReusedClassifier(nn.Module):
-    """The student up to its last features, a projection to the teacher's, and the teacher's classifier, frozen.
+    """The student up to its last features, a projection to the teacher's features, and the teacher's frozen classifier.
 
-    `student` and `teacher` are architectures for the same images; all of the teacher but its last linear layer is
-    dropped. Features are the last map, where both networks have one, else vectors, which count as maps of 1x1. The
-    projection is 1x1, 3x3 and 1x1 convolutions with batch norm and ReLU, of the teacher's channels divided by `factor`;
-    `last_relu` is false for a teacher whose last features may be negative. Source: Chen et al., "Knowledge Distillation
-    with the Reused Teacher Classifier" (SimKD), 2022, section 3.
+    `student` and `teacher` are architectures for the same images; of the teacher, only the last linear layer is kept.
+    The features are the last map before it is pooled, or the vector that the classifier receives where there is no such
+    map; a vector counts as a map of 1x1. The projection consists of a 1x1, a 3x3 and a 1x1 convolution with batch norm
+    and ReLU; the inner ones have the teacher's channels divided by `factor`. `last_relu` is false for a teacher whose
+    last features may be negative. Source: Chen et al., "Knowledge Distillation with the Reused Teacher Classifier"
+    (SimKD), 2022, section 3.
     """
 
     def __init__(
@@ -40,46 +43,74 @@ class ReusedClassifier(nn.Module):
         shape = ImageShape(in_channels, image_size, num_classes)
         self.place, given = _last_features(student, shape, "student")
         _, wanted = _last_features(teacher, shape, "teacher")
-        # As large as the smaller of both, so that nothing is made up.
-        self.size = (min(given[1], wanted[1]), min(given[2], wanted[2]))
+        self.size = (min(given[1], wanted[1]), min(given[2], wanted[2]))  # no pixels are made up
         self.student = student
         self.projection = _projection(given[0], wanted[0], max(wanted[0] // factor, 1), last_relu)
-        if hasattr(student, "normalisation"):  # weights that came trained
+        if hasattr(student, "normalisation"):  # the student's weights were trained with it
             self.normalisation = student.normalisation
         self.classifier = last_linear(teacher, "teacher")[1].requires_grad_(False)
-        _replace(student, last_linear(student, "student")[0], nn.Identity())
-        module = student.get_submodule(self.place.removesuffix(INPUT))
-        if self.place.endswith(INPUT):
-            module.register_forward_pre_hook(_keep_input)
-        else:
-            module.register_forward_hook(_keep_output)
+        self.is_cut = _cut(student, self.place, shape)
         self.feature_points = {"projected": "projection", "unpooled": "projection", "pooled": f"classifier{INPUT}"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
-        self.student(images)
-        features = vars(self.student.get_submodule(self.place.removesuffix(INPUT))).pop("kept")
+        features = self.student(images) if self.is_cut else self._read_features(images)
         projected: Tensor = self.projection(adaptive_avg_pool2d(as_maps(features), self.size))
         logits: Tensor = self.classifier(projected.mean((2, 3)))
         return logits
 
-
-# Hooks without a memory of their own, so that a copied network keeps its features in its own modules.
-def _keep_output(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
-    vars(module)["kept"] = output
-
-
-def _keep_input(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-    vars(module)["kept"] = inputs[0]
+    def _read_features(self, images: Tensor) -> Tensor:
+        """The student's last features where its own code pools them: read by a hook that is removed at once."""
+        kept: list[Tensor] = []
+        module = self.student.get_submodule(self.place.removesuffix(INPUT))
+        if self.place.endswith(INPUT):
+            hook = module.register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+        else:
+            hook = module.register_forward_hook(lambda _, __, output: kept.append(output))
+        with hook:
+            self.student(images)
+        return kept[-1]
 
 
 def _last_features(architecture: nn.Module, shape: ImageShape, key: str) -> tuple[str, tuple[int, int, int]]:
-    """Where the features lie that the classifier is given, before they are pooled if they are, and their (C, H, W)."""
-    network = Network(architecture, [0.0] * shape.in_channels, [1.0] * shape.in_channels)
+    """The place of the last features, as ReusedClassifier explains them, and their (C, H, W)."""
+    network = _unnormalised(architecture, shape)
     points = choose_points(["unpooled"], feature_points(network, shape), network, key)
     ((name, size),) = read_shapes(network, points, shape).items()
     channels, height, width = (*size, 1, 1)[:3]
     return points[name], (channels, height, width)
+
+
+def _cut(student: nn.Module, place: str, shape: ImageShape) -> bool:
+    """Remove the classifier, and the pool before it where that is a module; neither has a weight that is still needed.
+
+    Returns whether the student's output is now its last features. It is not where its own code changes them further.
+    """
+    network = _unnormalised(student, shape)
+    classifier, _ = last_linear(student, "student")
+    pool = feature_points(network, shape).get("pooled", place)
+    values = _values_at([pool, f"{classifier}{INPUT}"], network, shape)
+    if pool != place and not pool.endswith(INPUT) and values[0] is values[1]:
+        _replace(student, pool, nn.Identity())
+    _replace(student, classifier, nn.Identity())
+    features, output = _values_at([place, ""], network, shape)
+    return features is output
+
+
+def _values_at(places: list[str], network: Network, shape: ImageShape) -> list[Tensor]:
+    """The tensors at places of the network for two black images; the place "" is its output.
+
+    A copy of the network computes them in training mode, in which dropout gives a new tensor.
+    """
+    read = FeatureReader(copy.deepcopy(network).train(), {place: place for place in places})
+    images = torch.zeros(2, shape.in_channels, *shape.image_size, device=network.mean.device)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        features = read(images).features
+    return [features[place] for place in places]
+
+
+def _unnormalised(architecture: nn.Module, shape: ImageShape) -> Network:
+    return Network(architecture, [0.0] * shape.in_channels, [1.0] * shape.in_channels)
 
 
 def _projection(before: int, after: int, middle: int, last_relu: bool) -> nn.Sequential:

@@ -1,1 +1,1 @@
-"""What the student is asked to minimise: one final class a file."""
+"""Objectives: what the student minimises. One file holds one objective."""

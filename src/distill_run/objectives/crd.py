@@ -1,4 +1,7 @@
-"""CRD: the student's embedding of a sample is told from those of other classes by the teacher's, and the reverse."""
+"""CRD: a contrastive loss of the two networks' embeddings.
+
+It pulls the embeddings of one image together and pushes those of images of other classes apart.
+"""
 
 from typing import final
 
@@ -10,26 +13,25 @@ from distill_run.data.draws import fold
 from distill_run.errors import user_error
 from distill_run.losses.contrast import Memory, Negatives
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Needs, Objective, Pair
+from distill_run.objectives.base import FeatureObjective, Pair
 from distill_run.objectives.projections import map_shape
-from distill_run.rules import BELOW_ONE, NOT_NEGATIVE, POINTS, POSITIVE, whole
+from distill_run.rules import BELOW_ONE, POSITIVE, whole
 
-_NEGATIVES = 1  # folded into the seed, which alone is that of the step's dropout
+_NEGATIVES = 1  # folded into the seed: without it, the step's dropout would draw from the same seed
 
 
 @final
-class ContrastiveRepresentation(Objective):
+class ContrastiveRepresentation(FeatureObjective):
     """Cross-entropy + weight * (the noise-contrastive losses of the student's and of the teacher's embeddings).
 
-    A linear layer and division by the length make the embedding of each network's features, where a map is averaged
-    over its positions first; both layers learn. Each anchor meets what is remembered of the other network: its own
-    sample as it was before the batch, and `num_negatives` samples of other classes. These are drawn with replacement,
-    so that there may be more of them than samples. A mixed image counts as the sample whose index it has. The memories
-    take 2 * M * embedding_size numbers for M training samples, a step a few times 2 * N * M. In eval mode nothing is
-    remembered. Source: see contrast.py.
+    A learned linear layer for each network turns its features into embeddings of length 1; a map is averaged over its
+    positions first. Two memories hold one embedding of each training sample, one memory for each network. The embedding
+    of an image by one network is compared with the other network's memory: with the same sample as it was before the
+    batch, and with `num_negatives` samples of other classes. These are drawn with replacement, so that
+    `num_negatives` may exceed the number of samples. A mixed image counts as the sample whose index it has. The
+    memories take 2 * M * embedding_size numbers for M training samples, a step takes a few times 2 * N * M. In eval
+    mode the memories stay as they are. Source: see losses/contrast.py.
     """
-
-    needs: Needs = "features"
 
     def __init__(
         self,
@@ -42,32 +44,27 @@ class ContrastiveRepresentation(Objective):
         temperature: float,
         momentum: float,
     ) -> None:
-        super().__init__()
-        NOT_NEGATIVE.check("weight", weight)
-        POINTS.check("student_points", student_points)
-        POINTS.check("teacher_points", teacher_points)
+        super().__init__(weight=weight, student_points=student_points, teacher_points=teacher_points)
         whole(1).check("embedding_size", embedding_size)
         whole(1).check("num_negatives", num_negatives)
         POSITIVE.check("temperature", temperature)
         BELOW_ONE.check("momentum", momentum)
-        self.weight = weight
-        self.student_points, self.teacher_points = student_points, teacher_points
         self.embedding_size = embedding_size
         self.num_negatives = num_negatives
         self.temperature = temperature
         self.momentum = momentum
 
     def fit_to(self, pair: Pair) -> None:
-        """See Objective."""
+        """See FeatureObjective; refuses several points, and a training set of one class."""
         if len(pair.student) != 1:
             raise user_error(
-                f"it embeds one point of each network, and there are {len(pair.student)}",
+                f"it compares one point of each network, and there are {len(pair.student)}",
                 "write mode.student_points=[pooled] mode.teacher_points=[pooled]",
             )
         if bool((pair.targets == pair.targets[0]).all()):
             raise user_error(
-                "every training image is of the same class, and it needs images of others",
-                "choose a mode that does without, as mode=soft, or another dataset",
+                "all training images are of one class, and it needs images of other classes",
+                "choose another dataset, or a mode that works with one class, as mode=soft",
             )
         self.seed = pair.seed
         self.embed_student = Embedding("student", pair.student[0], self.embedding_size)
@@ -76,9 +73,8 @@ class ContrastiveRepresentation(Objective):
         self.teacher_memory = Memory(len(pair.targets), self.embedding_size)
         self.negatives = Negatives(pair.targets.cpu(), pair.num_classes)
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
-        """See Objective. In training the memories learn the batch's embeddings."""
-        assert teacher is not None
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+        """See FeatureObjective. In training mode, the memories take over the embeddings of the batch."""
         ((student_features, teacher_features),) = self.features(student, teacher)
         ours, theirs = self.embed_student(student_features), self.embed_teacher(teacher_features)
         seed = fold(self.seed, batch.epoch, batch.step, _NEGATIVES) >> 1

@@ -1,4 +1,4 @@
-"""DIST: correlations instead of distances between the distributions."""
+"""DIST: the student's probabilities correlate with the teacher's, instead of being equal to them."""
 
 from typing import final
 
@@ -7,16 +7,16 @@ from torch import Tensor
 from distill_run.data.batches import Batch
 from distill_run.losses.logits import correlation_loss
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Objective
-from distill_run.rules import FLAG, NOT_NEGATIVE, POSITIVE
+from distill_run.objectives.base import LogitObjective
+from distill_run.rules import NOT_NEGATIVE, POSITIVE
 
 
 @final
-class Correlation(Objective):
-    """Cross-entropy + weight * temperature^2 * Pearson's distances across the classes and across the batch.
+class Correlation(LogitObjective):
+    """Cross-entropy + weight * temperature^2 * Pearson's distances (1 - correlation).
 
-    Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", 2022, equation 10; inter_weight and
-    intra_weight are the paper's beta and gamma.
+    `inter_weight` weighs the correlations across the classes, `intra_weight` those across the batch; they are the
+    paper's beta and gamma. Source: Huang et al., "Knowledge Distillation from A Stronger Teacher", 2022, equation 10.
     """
 
     def __init__(
@@ -28,20 +28,17 @@ class Correlation(Objective):
         weight: float,
         standardize_logits: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(standardize_logits=standardize_logits)
         POSITIVE.check("temperature", temperature)
         weights = {"inter_weight": inter_weight, "intra_weight": intra_weight, "weight": weight}
         for name, value in weights.items():
             NOT_NEGATIVE.check(name, value)
-        FLAG.check("standardize_logits", standardize_logits)
         self.temperature = temperature
         self.inter_weight = inter_weight
         self.intra_weight = intra_weight
         self.weight = weight
-        self.standardize_logits = standardize_logits
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
-        """See Objective."""
-        assert teacher is not None
+    def distillation(self, _: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+        """See LogitObjective."""
         weights = self.inter_weight, self.intra_weight
         return correlation_loss(student.logits, teacher.logits_at(self.temperature), self.temperature, *weights)

@@ -1,4 +1,4 @@
-"""Decoupled distillation: the target class and the other classes apart."""
+"""Decoupled distillation: one loss for the target class, another for the other classes."""
 
 from typing import final
 
@@ -7,12 +7,12 @@ from torch import Tensor
 from distill_run.data.batches import Batch
 from distill_run.losses.logits import decoupled_loss
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Objective
-from distill_run.rules import FLAG, NOT_NEGATIVE, POSITIVE
+from distill_run.objectives.base import LogitObjective
+from distill_run.rules import NOT_NEGATIVE, POSITIVE
 
 
 @final
-class Decoupled(Objective):
+class Decoupled(LogitObjective):
     """Cross-entropy + weight * temperature^2 * (target_weight * TCKD + non_target_weight * NCKD).
 
     The weight rises from 0 over the first `warmup_epochs`. Source: Zhao et al., "Decoupled Knowledge Distillation",
@@ -29,22 +29,19 @@ class Decoupled(Objective):
         warmup_epochs: float,
         standardize_logits: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(standardize_logits=standardize_logits)
         POSITIVE.check("temperature", temperature)
         weights = {"target_weight": target_weight, "non_target_weight": non_target_weight, "weight": weight}
         for name, value in {**weights, "warmup_epochs": warmup_epochs}.items():
             NOT_NEGATIVE.check(name, value)
-        FLAG.check("standardize_logits", standardize_logits)
         self.temperature = temperature
         self.target_weight = target_weight
         self.non_target_weight = non_target_weight
         self.weight = weight
         self.warmup_epochs = warmup_epochs
-        self.standardize_logits = standardize_logits
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
-        """See Objective."""
-        assert teacher is not None
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+        """See LogitObjective."""
         logits = student.logits, teacher.logits_at(self.temperature)
         how = self.temperature, self.target_weight, self.non_target_weight
         return batch.mean_over_targets(lambda targets: decoupled_loss(*logits, targets, *how, reduction="none"))

@@ -1,4 +1,4 @@
-"""FitNets: the student's features, projected, are to be the teacher's."""
+"""FitNets: the student's features, after a learned projection, imitate the teacher's."""
 
 from typing import final
 
@@ -7,41 +7,36 @@ from torch import Tensor, nn
 from distill_run.data.batches import Batch
 from distill_run.losses.features import as_maps, hint_loss
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Needs, Objective, Pair, total
+from distill_run.objectives.base import FeatureObjective, Pair
 from distill_run.objectives.projections import map_shape, regressor
-from distill_run.rules import FLAG, NOT_NEGATIVE, POINTS
+from distill_run.rules import FLAG
 
 
 @final
-class Hints(Objective):
+class Hints(FeatureObjective):
     """Cross-entropy + weight * the mean squared difference of projected and teacher's features, summed over the points.
 
-    `last_relu` ends the projection with a ReLU, as the teacher's layer does; it is false where the teacher's features
-    may be negative, which no ReLU reaches. A vector is a map of one pixel. Source: Romero et al., "FitNets: Hints for
-    Thin Deep Nets", 2015, section 2.2, in one stage together with the cross-entropy.
+    With `last_relu`, the projection ends with a ReLU, as the teacher's layer does; write false for a teacher whose
+    features may be negative. A vector counts as a map of one pixel. Source: Romero et al., "FitNets: Hints for Thin
+    Deep Nets", 2015, section 2.2, in one stage together with the cross-entropy.
     """
 
-    needs: Needs = "features"
-
     def __init__(self, *, weight: float, student_points: list[str], teacher_points: list[str], last_relu: bool) -> None:
-        super().__init__()
-        NOT_NEGATIVE.check("weight", weight)
-        POINTS.check("student_points", student_points)
-        POINTS.check("teacher_points", teacher_points)
+        super().__init__(weight=weight, student_points=student_points, teacher_points=teacher_points)
         FLAG.check("last_relu", last_relu)
-        self.weight = weight
-        self.student_points, self.teacher_points = student_points, teacher_points
         self.last_relu = last_relu
-        self.projections = nn.ModuleList()
 
     def fit_to(self, pair: Pair) -> None:
-        """See Objective."""
-        for student, teacher in zip(pair.student, pair.teacher, strict=True):
-            ours, theirs = map_shape("student", student), map_shape("teacher", teacher)
-            self.projections.append(regressor(ours, theirs, self.last_relu))
+        """See FeatureObjective."""
+        self.projections = nn.ModuleList(
+            regressor(map_shape("student", ours), map_shape("teacher", theirs), self.last_relu)
+            for ours, theirs in zip(pair.student, pair.teacher, strict=True)
+        )
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
-        """See Objective."""
-        assert teacher is not None
-        pairs = zip(self.projections, self.features(student, teacher), strict=True)
-        return total(hint_loss(projection(as_maps(ours)), theirs) for projection, (ours, theirs) in pairs)
+    def distillation(self, _: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+        """See FeatureObjective."""
+        return self.sum_over_points(_projected_difference, student, teacher, self.projections)
+
+
+def _projected_difference(student: Tensor, teacher: Tensor, projection: nn.Module) -> Tensor:
+    return hint_loss(projection(as_maps(student)), teacher)

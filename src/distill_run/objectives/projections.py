@@ -1,4 +1,4 @@
-"""Learned layers from the student's features to the teacher's, sized by the pair; they train and are thrown away."""
+"""Learned layers that turn the student's features into the shape of the teacher's; only the training needs them."""
 
 from torch import nn
 
@@ -19,13 +19,14 @@ def map_shape(network: str, shape: tuple[int, ...]) -> MapShape:
 
 
 def regressor(student: MapShape, teacher: MapShape, last_relu: bool) -> nn.Sequential:
-    """One layer from the student's map to the teacher's channels and size, batch norm and, if wanted, a ReLU.
+    """A layer from the student's map to the teacher's channels and size, then batch norm and, with `last_relu`, a ReLU.
 
-    A 3x3 convolution with stride 2 where the student's map is twice as large, a transposed one of 4x4 where it is half
-    as large, and one of the kernel that leaves the teacher's size where it is less than twice as large. Any other pair
-    meets at the smaller height and width, by a pool and a 1x1 convolution. Where either map is a single pixel the layer
-    has a bias in place of batch norm, which cannot train on one image. Source: Romero et al., "FitNets: Hints for Thin
-    Deep Nets", 2015, section 2.2; the layers are those that Tian et al. compare with in "Contrastive Representation
+    The layer depends on the sizes of the maps. Where the student's is twice as large, it is a 3x3 convolution with
+    stride 2; half as large, a transposed 4x4 convolution; of equal size or less than twice as large, a convolution
+    whose kernel gives the teacher's size. For any other pair, it is a pool to the smaller height and width and a 1x1
+    convolution. Where one of the maps is a single pixel, the layer has a bias instead of batch norm, which cannot train
+    on one image. Source: Romero et al., "FitNets: Hints for Thin
+    Deep Nets", 2015, section 2.2; the layers are those of the comparison in Tian et al., "Contrastive Representation
     Distillation", 2020.
     """
     has_norm = (1, 1) not in (student[1:], teacher[1:])

@@ -1,4 +1,4 @@
-"""ReviewKD: each of the teacher's features is compared with the student's at its depth and at all deeper ones."""
+"""ReviewKD: each of the teacher's features is compared with the student's at the same depth and deeper."""
 
 from typing import final
 
@@ -9,25 +9,23 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
 from distill_run.data.batches import Batch
 from distill_run.losses.features import as_maps
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Needs, Objective, Pair, total
+from distill_run.objectives.base import FeatureObjective, Pair, total
 from distill_run.objectives.projections import map_shape
-from distill_run.rules import NOT_NEGATIVE, POINTS, whole
+from distill_run.rules import NOT_NEGATIVE, whole
 
 POOLED_SIZES = (4, 2, 1)
 
 
 @final
-class Review(Objective):
+class Review(FeatureObjective):
     """Cross-entropy + weight * the sum over the pairs of points of the hierarchical context loss.
 
-    The points come in order of depth. From the deepest on, the student's features are fused with what the deeper ones
-    left (see Fusion), in as many channels as the deepest has, but at most `mid_channels`; a vector is a map of one
-    pixel. The weight rises from 0 over the first `warmup_epochs`. Source: Chen et al., "Distilling Knowledge via
-    Knowledge Review", 2021, sections 3.2 and 3.3; sizes, initial weights and the warm-up are those of its authors'
-    code.
+    The points stand in order of depth. Starting with the deepest, the student's features are fused with the result of
+    the next deeper fusion (see Fusion). Fused maps have as many channels as the deepest point, but at most
+    `mid_channels`; a vector counts as a map of one pixel. The weight rises from 0 over the first `warmup_epochs`.
+    Source: Chen et al., "Distilling Knowledge via Knowledge Review", 2021, sections 3.2 and 3.3; sizes, initial weights
+    and the warm-up are those of its authors' code.
     """
-
-    needs: Needs = "features"
 
     def __init__(
         self,
@@ -38,19 +36,14 @@ class Review(Objective):
         mid_channels: int,
         warmup_epochs: float,
     ) -> None:
-        super().__init__()
-        NOT_NEGATIVE.check("weight", weight)
-        POINTS.check("student_points", student_points)
-        POINTS.check("teacher_points", teacher_points)
+        super().__init__(weight=weight, student_points=student_points, teacher_points=teacher_points)
         whole(1).check("mid_channels", mid_channels)
         NOT_NEGATIVE.check("warmup_epochs", warmup_epochs)
-        self.weight = weight
-        self.student_points, self.teacher_points = student_points, teacher_points
         self.mid_channels = mid_channels
         self.warmup_epochs = warmup_epochs
 
     def fit_to(self, pair: Pair) -> None:
-        """See Objective."""
+        """See FeatureObjective."""
         ours = [map_shape("student", shape)[0] for shape in pair.student]
         theirs = [map_shape("teacher", shape)[0] for shape in pair.teacher]
         mid_channels = min(self.mid_channels, ours[-1])
@@ -60,24 +53,23 @@ class Review(Objective):
             for depth, (before, after) in enumerate(zip(ours, theirs, strict=True))
         )
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
-        """See Objective."""
-        assert teacher is not None
+    def distillation(self, _: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+        """See FeatureObjective."""
         pairs = [(as_maps(ours), as_maps(theirs)) for ours, theirs in self.features(student, teacher)]
         terms = []
-        left: Tensor | None = None
+        deeper: Tensor | None = None
         for fusion, (ours, theirs) in zip(reversed(self.fusions), reversed(pairs), strict=True):
-            compared, left = fusion(ours, left, theirs.shape[2:])
+            compared, deeper = fusion(ours, deeper, theirs.shape[2:])
             terms.append(hierarchical_context_loss(compared, theirs))
         return total(terms)
 
 
 class Fusion(nn.Module):
-    """Attention-based fusion of a student's map with what the deeper ones left.
+    """Attention-based fusion of a student's map with the result of the next deeper fusion.
 
-    Both are in `mid_channels`, and are added with weights for each position that a convolution finds in both together;
-    the deepest map has nothing to be fused with. A 3x3 convolution leads on to the teacher's channels. Source: Chen et
-    al., 2021, figure 3 (a).
+    Both have `mid_channels` channels. They are added with weights for each position, which a convolution computes from
+    both together; the deepest map is not fused with anything. A 3x3 convolution then gives the teacher's number of
+    channels. Source: Chen et al., 2021, figure 3 (a).
     """
 
     def __init__(self, in_channels: int, mid_channels: int, out_channels: int, *, is_deepest: bool) -> None:
@@ -86,12 +78,12 @@ class Fusion(nn.Module):
         self.attend = None if is_deepest else nn.Sequential(nn.Conv2d(2 * mid_channels, 2, kernel_size=1), nn.Sigmoid())
         self.expand = _convolution(mid_channels, out_channels, kernel_size=3)
 
-    def forward(self, student: Tensor, left: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
-        """What to compare with the teacher's map of `size` (H, W), and what is left for the next shallower fusion."""
+    def forward(self, student: Tensor, deeper: Tensor | None, size: torch.Size) -> tuple[Tensor, Tensor]:
+        """The map to compare with the teacher's, both of `size` (H, W), and the fused map for the next fusion."""
         fused: Tensor = self.reduce(student)
         if self.attend is not None:
-            assert left is not None
-            deeper = _resized(left, fused.shape[2:])
+            assert deeper is not None
+            deeper = _resized(deeper, fused.shape[2:])
             weights = self.attend(torch.cat([fused, deeper], dim=1))
             fused = fused * weights[:, :1] + deeper * weights[:, 1:]
         fused = _resized(fused, size)
@@ -101,8 +93,8 @@ class Fusion(nn.Module):
 def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """The mean squared difference of two maps (N, C, H, W), and of both averaged to 4x4, 2x2 and 1x1 patches.
 
-    The weights are 1 for the maps, then 1/2, 1/4 and 1/8 for the sizes that are below theirs, divided by the sum of
-    those used. Returns a scalar. Source: Chen et al., 2021, section 3.3 and figure 3 (b).
+    The weights are 1 for the maps, then 1/2, 1/4 and 1/8 for those sizes that are smaller than the maps, divided by the
+    sum of the weights in use. Returns a scalar. Source: Chen et al., 2021, section 3.3 and figure 3 (b).
     """
     sizes = [size for size in POOLED_SIZES if size < min(student.shape[2:])]
     losses = [mse_loss(student, teacher)]

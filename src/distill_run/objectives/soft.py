@@ -1,4 +1,4 @@
-"""Soft targets: the teacher's softened distribution."""
+"""Soft targets: the student learns the teacher's softened distribution."""
 
 from typing import final
 
@@ -7,12 +7,12 @@ from torch import Tensor
 from distill_run.data.batches import Batch
 from distill_run.losses.logits import DIVERGENCES, soft_target_loss
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Objective
-from distill_run.rules import FLAG, POSITIVE, one_of
+from distill_run.objectives.base import LogitObjective
+from distill_run.rules import POSITIVE, one_of
 
 
 @final
-class SoftTargets(Objective):
+class SoftTargets(LogitObjective):
     """(1 - alpha) * cross-entropy + alpha * weight * temperature^2 * divergence of the softened distributions.
 
     Source: Hinton, Vinyals and Dean, "Distilling the Knowledge in a Neural Network", 2015, section 2.
@@ -21,16 +21,13 @@ class SoftTargets(Objective):
     def __init__(
         self, *, temperature: float, alpha: float, weight: float, divergence: str, standardize_logits: bool
     ) -> None:
-        super().__init__()
+        super().__init__(standardize_logits=standardize_logits)
         self.weigh(alpha, weight)
         POSITIVE.check("temperature", temperature)
         one_of(*DIVERGENCES).check("divergence", divergence)
-        FLAG.check("standardize_logits", standardize_logits)
         self.temperature = temperature
         self.divergence = divergence
-        self.standardize_logits = standardize_logits
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:  # noqa: ARG002
-        """See Objective."""
-        assert teacher is not None
+    def distillation(self, _: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+        """See LogitObjective."""
         return soft_target_loss(student.logits, teacher.logits_at(self.temperature), self.temperature, self.divergence)
