@@ -18,7 +18,8 @@ from distill_run.engine.device import Device, choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import gather, user_error
 from distill_run.models.ensemble import Ensemble
-from distill_run.models.network import ImageShape, Network
+from distill_run.data.source import ImageShape
+from distill_run.models.network import Network
 from distill_run.objectives.assemble import build_objectives
 from distill_run.stages.pairing import pair_up
 from distill_run.stages.student import assistant_plans, baseline_plan, with_mode

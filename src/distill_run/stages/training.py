@@ -22,7 +22,8 @@ from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Guide, Trainer
 from distill_run.errors import user_error
 from distill_run.files import told_of_no_room, write_json_lines
-from distill_run.models.network import ImageShape, Network, build_network
+from distill_run.data.source import ImageShape
+from distill_run.models.network import Network, build_network
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.trained import Cost, Curve, Measured, Origin, Trained
