@@ -11,7 +11,7 @@ from torch import Tensor
 from conftest import TINY
 from distill_run import checkpoint
 from distill_run.config.compose import compose_config, config_dir, option_names
-from distill_run.data.feed import Feeds
+from distill_run.data.opening import Feeds
 from distill_run.engine.loop import Trainer
 from distill_run.stages.guides import SeveralTeachers
 from distill_run.stages.live_teacher import LiveTeacher

@@ -120,7 +120,7 @@ def test_every_unreadable_file_is_named(photos: Path) -> None:
     text = message(photos)
     assert f"{photos / 'train' / 'day' / '00.png'} cannot be read: " in text
     assert f"{photos / 'train' / 'day' / '01.png'} cannot be read: it is empty\n  mend or remove the file" in text
-    assert f"{photos / 'train' / 'night' / '02.png'} cannot be read: it is no image that Pillow knows" in text
+    assert f"{photos / 'train' / 'night' / '02.png'} cannot be read: Pillow does not recognise it as an image" in text
 
 
 def test_a_failed_decoding_leaves_no_folder(photos: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from distill_run.config.compose import compose_config, config_dir, option_names
-from distill_run.data.feed import Feeds
+from distill_run.data.opening import Feeds
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import make_trainer

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill_run.config.compose import compose_config
 from distill_run.config.schema import Settings
-from distill_run.data.feed import Feeds
+from distill_run.data.opening import Feeds
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.engine.protocols import Guide

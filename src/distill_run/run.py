@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill_run.config.schema import Settings
 from distill_run.console import Console
-from distill_run.data.feed import Feeds
+from distill_run.data.opening import Feeds
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted
 from distill_run.files import told_of_no_room

@@ -32,7 +32,7 @@ from distill_run.data.splits import make_dataset
 from distill_run.engine.device import choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Guide
-from distill_run.models.network import ImageShape
+from distill_run.data.source import ImageShape
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.logit_bank import BankedTeacher

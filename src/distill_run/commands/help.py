@@ -5,7 +5,7 @@ import textwrap
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from distill_run.config.compose import ROLES, compose_config, config_dir, option_names
+from distill_run.config.compose import LISTS, ROLES, compose_config, config_dir, option_names
 from distill_run.errors import show
 
 PAGE = """\
@@ -33,7 +33,7 @@ Other commands
 Options
   -m, --multirun          sweep over every key that is given several values
   --cfg job --resolve     show the configuration of a command without running it
-  --config-dir DIR        add a folder of your own models, objectives and datasets
+  --config-dir DIR        add a folder of your own models, objectives, datasets ...
   --info, --hydra-help    what Hydra knows and can do
   -sc install=bash        how to install shell completion (bash, zsh, fish):
                           eval "$(distill-run -sc install=bash)"
@@ -59,6 +59,7 @@ GROUPS = (
     "also",
     "more_teachers",
     "assistants",
+    "augment",
     "training",
     "training/teacher/optimizer",
     "training/teacher/schedule",
@@ -78,7 +79,7 @@ KEYS = {
     "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
     "dataset.root": "the folder of the images",
     "dataset.train_fraction": "less of the training images",
-    "dataset.augment.crop_padding": "pixels; also augment.flip, augment.cutout",
+    "dataset.augment.crop.padding": "pixels; also flip.enabled, cutout.size",
     "mode.temperature": "softens both distributions; above 0",
     "mode.alpha": "weight of the teacher, 0 to 1",
     "mode.divergence": "forward, reverse or jensen_shannon",
@@ -111,7 +112,9 @@ def help_page() -> str:
 def _group(group: str, default: str | None) -> str:
     """A group with its options, or with those that it shares with a group further up."""
     same = {"also": "mode", "more_teachers": "teacher", "assistants": "teacher"}
-    if group in same:
+    if group == "augment":
+        words = f"none, one or several of: {'  '.join(option_names(config_dir() / LISTS[group][0]))}"
+    elif group in same:
         words = f"none, one or several of those of {same[group]}, as in '{group}=[A,B]'"
     elif group == "student":
         words = f"{default}, and those of teacher"

@@ -24,6 +24,7 @@ LISTS = {
     "also": ("mode", "mode.also"),
     "more_teachers": ("model", "more_teachers"),
     "assistants": ("model", "assistants"),
+    "augment": ("augmentation", "dataset.augment"),
 }
 
 

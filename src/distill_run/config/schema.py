@@ -27,17 +27,8 @@ class Names:
 
 
 @dataclass(frozen=True)
-class AugmentSettings:
-    """How a view differs from the stored image; 0 and false leave a part out."""
-
-    crop_padding: Annotated[int, whole(0)]
-    flip: Annotated[bool, rules.FLAG]
-    cutout: Annotated[int, whole(0)]
-
-
-@dataclass(frozen=True)
 class DatasetSettings:
-    """Where the images come from, how they are split, normalised and augmented."""
+    """Where the images come from, how they are split and normalised, and the steps that augment them, in order."""
 
     source: Component
     root: Annotated[str | None, optional(rules.TEXT)]
@@ -47,7 +38,7 @@ class DatasetSettings:
     split_seed: Annotated[int, rules.SEED]
     mean: Annotated[list[float] | None, optional(rules.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(rules.CHANNEL_STDS)]
-    augment: AugmentSettings
+    augment: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
 
 
 @dataclass(frozen=True)

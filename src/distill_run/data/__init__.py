@@ -1,1 +1,1 @@
-"""Images: where they come from, how they are split, seen and served."""
+"""Images: where they come from, how they are split, augmented and served."""

@@ -14,18 +14,18 @@ from torch import Tensor
 
 from distill_run.errors import Mistake, UserError, user_error
 
-MODES = {1: "L", 3: "RGB"}  # Pillow's names by number of channels
+MODES = {1: "L", 3: "RGB"}  # number of channels: what Pillow calls it
 MOST_SHOWN = 5
 
 Pixels = NDArray[np.uint8]
 
 
 def decode(paths: Sequence[Path], image_size: int | None, channels: int) -> Tensor:
-    """All files as uint8 (N, C, H, W), as squares of `image_size` or as they are where all have one size.
+    """Decode all files to uint8 (N, C, H, W): to squares of `image_size`, or as they are if all have one size.
 
     Raises UserError that names the files that cannot be read, or the sizes that differ.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter while it decodes
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes without the interpreter lock
         decoded = list(pool.map(lambda path: _decode_one(path, image_size, channels), paths))
     if damaged := [result for result in decoded if isinstance(result, Mistake)]:
         rest = len(damaged) - MOST_SHOWN
@@ -37,7 +37,7 @@ def decode(paths: Sequence[Path], image_size: int | None, channels: int) -> Tens
 
 
 def _decode_one(path: Path, image_size: int | None, channels: int) -> Pixels | Mistake:
-    """Pixels (H, W, C), or why there are none."""
+    """Pixels (H, W, C), or the reason why there are none."""
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file).convert(MODES[channels])
@@ -45,7 +45,7 @@ def _decode_one(path: Path, image_size: int | None, channels: int) -> Pixels | M
                 image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
             return np.asarray(image).reshape(image.height, image.width, channels)
     except UnidentifiedImageError:
-        reason = "it is empty" if path.stat().st_size == 0 else "it is no image that Pillow knows"
+        reason = "it is empty" if path.stat().st_size == 0 else "Pillow does not recognise it as an image"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         reason = str(error).splitlines()[0]
     return Mistake(f"{path} cannot be read: {reason}", "mend or remove the file")

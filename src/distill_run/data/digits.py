@@ -12,9 +12,9 @@ TEST_FRACTION = 0.25
 
 
 def load(*, image_size: int) -> Source:
-    """1797 grey images of ten digits, 8x8 as measured, bilinearly enlarged to `image_size`.
+    """1797 grey images of ten digits, measured in 8x8 pixels and enlarged bilinearly to `image_size`.
 
-    They have no official test split: a stratified quarter is cut off, always the same.
+    There is no official test split; always the same stratified quarter is cut off as one.
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI, 1998.
     """
     whole(8).check("image_size", image_size)

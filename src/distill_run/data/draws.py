@@ -1,23 +1,62 @@
-"""Random numbers as pure functions of indices: nothing depends on what was drawn before, or beside."""
+"""Random numbers as pure functions of indices: a draw does not depend on earlier draws for other samples."""
 
+from math import prod
+
+import torch
 from torch import Tensor
+
+# What is folded in after the seed and the indices. Two streams of the same numbers need different entries here, unless
+# one of them only seeds a torch.Generator, whose numbers have nothing to do with those of random_bits.
+STREAMS = {
+    "augment": (),  # seed, view
+    "mixing": (1,),  # seed, view
+    "order": (),  # seed, epoch; seeds a generator
+    "dropout": (),  # seed, epoch, step; seeds a generator
+    "negatives": (1,),  # seed, epoch, step; seeds a generator
+}
+MOST_CHOICES = 2**40  # that the bits of one block are used for; the bias of a draw is at most 2^40 / 2^62
+_POSITIONS = 0x5851F42D4C957F2D  # the stream of the numbers that belong to one key; any odd constant would do
+
+
+def stream(name: str, *numbers: int) -> int:
+    """The 64-bit number of a stream of random numbers: its name, and the seed, view, epoch or step it belongs to."""
+    return fold(*numbers, *STREAMS[name])
 
 
 class Draws:
-    """Independent uniform draws for each sample: the digits of its random bits, taken as a mixed-radix number.
+    """Independent uniform draws for each sample.
 
-    `indices` (N,) are the samples, `stream` a number of 64 bits. The 62 bits leave a bias below 1e-9 as long as the
-    product of all choices is below 2^32; those of a view of 1000 x 1000 pixels are.
+    `indices` (N,) are the samples, `stream` a number of 64 bits. The draws of a sample are the digits of its 62 random
+    bits, taken as a mixed-radix number. When these bits are used up, those of a new block follow, so that any number
+    of draws can be made. What is drawn depends on the order of the calls, so all steps of a view share one object.
     """
 
     def __init__(self, indices: Tensor, stream: int) -> None:
+        self.indices = indices
+        self.stream = stream
+        self.num_blocks = 1
+        self.num_choices = 1
         self.bits = random_bits(indices, stream)
 
     def __call__(self, choices: int) -> Tensor:
         """A number of 0..choices-1 for each sample (N,)."""
+        if self.num_choices * choices > MOST_CHOICES and self.num_choices > 1:
+            self.bits, self.num_choices = self._new_block(), 1
+        self.num_choices *= choices
         drawn = self.bits % choices
         self.bits = self.bits // choices
         return drawn
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Numbers (N, *shape) from 0 to below 1, in float32: for noise and the like."""
+        positions = torch.arange(prod(shape), device=self.indices.device)
+        bits = random_bits(self._new_block().unsqueeze(1) + positions, _POSITIONS)
+        return ((bits >> 38).float() / 2**24).view(-1, *shape)
+
+    def _new_block(self) -> Tensor:
+        block = random_bits(self.indices, fold(self.stream, self.num_blocks))
+        self.num_blocks += 1
+        return block
 
 
 # SplitMix64 (Steele, Lea and Flood, 2014): a counter-based generator whose output function is a strong hash.
@@ -28,7 +67,7 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 
 
 def fold(*numbers: int) -> int:
-    """One 64-bit number out of several, each of which changes all of its bits."""
+    """One 64-bit number made of several; each of them changes all of its bits."""
     state = 0
     for number in numbers:
         state = (state + number * _GOLDEN + _GOLDEN) & _MASK
@@ -39,7 +78,7 @@ def fold(*numbers: int) -> int:
 
 
 def random_bits(counters: Tensor, stream: int) -> Tensor:
-    """SplitMix64 of int64 counters (N,) in a stream: uniform int64 in 0..2^62 - 1, on the counters' device."""
+    """Uniform int64 in 0..2^62 - 1 for each int64 counter: SplitMix64 in that stream, on the counters' device."""
     state = counters * _signed(_GOLDEN) + _signed(stream)  # int64 arithmetic wraps, as the generator wants
     state = (state ^ _shift(state, 30)) * _signed(_MIX_1)
     state = (state ^ _shift(state, 27)) * _signed(_MIX_2)

@@ -1,68 +1,102 @@
-"""TEMPORARY: replaced at the merge."""
+"""Feeds: everything that trains, measures or draws images gets them from a Feed, wherever the images lie."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from distill_run.data.augment import Augmentation
 from distill_run.data.batches import Batch, Batches
-from distill_run.data.mixing import Mixing
-from distill_run.data.source import Split
-from distill_run.data.splits import Dataset, channel_statistics, make_dataset
-from distill_run.data.views import Views
+from distill_run.data.source import ImageSet, ImageShape, Split
+from distill_run.data.splits import Dataset, channel_statistics
+from distill_run.data.views import ViewChoice, Views
 
 
-@dataclass(frozen=True)
-class ViewChoice:
-    seed: int
-    num_views: int | None
-    mixup: float
-    cutmix: float
+class Feed(ABC):
+    """The data of a run: three splits, and the augmented views of the training split.
 
-    def views_of(self, num_epochs: int) -> int:
-        return min(num_epochs, self.num_views or num_epochs)
+    `notes` are sentences for the user about the data. `content` is a sha256 that changes with every image and target
+    of the three splits. `entries` are the kinds and names of the store's entries that the data were read from.
+    """
+
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
+    classes: tuple[str, ...]
+    notes: tuple[str, ...]
+    content: str
+    entries: tuple[tuple[str, str], ...]
+
+    @property
+    def shape(self) -> ImageShape:
+        """What a network for these data takes and gives."""
+        channels, *image_size = self.train.shape
+        return ImageShape(channels, (image_size[0], image_size[1]), len(self.classes))
+
+    @abstractmethod
+    def channel_statistics(self) -> tuple[list[float], list[float]]:
+        """Mean and standard deviation of each channel of the training images, in 0..1, without augmentation."""
+
+    @abstractmethod
+    def batches(self, views: ViewChoice, batch_size: int, seed: int) -> Batches:
+        """The training split in batches, in the order of `seed` and in the chosen views."""
+
+    @abstractmethod
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
+        """One view of all training samples, in the order of the split."""
+
+    @abstractmethod
+    def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
+        """One view of a few training samples (N,), as float32 (N, C, H, W) in 0..1: for a picture."""
 
 
-class Feed:
-    def __init__(self, dataset: Dataset, augment: Any) -> None:
-        self.dataset, self.augment = dataset, augment
+class MemoryFeed(Feed):
+    """A feed whose images all lie in memory, on the device that trains, where they are also augmented."""
+
+    train: Split
+    val: Split
+    test: Split
+
+    def __init__(self, dataset: Dataset, augmentations: Sequence[Augmentation]) -> None:
         self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
-        self.classes, self.notes, self.content = dataset.classes, dataset.notes, dataset.content
-        from distill_run.models.network import ImageShape
-
-        c, h, w = self.train.images.shape[1:]
-        self.shape = ImageShape(c, (h, w), len(self.classes))
+        self.classes, self.notes = dataset.classes, dataset.notes
+        self.content, self.entries = dataset.content, dataset.entries
+        self.augmentations = augmentations
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
+        """See Feed."""
         return channel_statistics(self.train.images)
 
-    def _views(self, v: ViewChoice) -> Views:
-        mixed = v.mixup > 0 or v.cutmix > 0
-        mixing = Mixing(len(self.train), self.shape.image_size, v.mixup, v.cutmix) if mixed else None
-        return Views(self.train.images, self.augment, v.seed, mixing)
-
     def batches(self, views: ViewChoice, batch_size: int, seed: int) -> Batches:
-        return Batches(self.train, self._views(views), batch_size, seed, views.num_views)
+        """See Feed."""
+        return MemoryBatches(self._views(views), batch_size, seed)
 
     def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
-        rendering = self._views(views)
-        targets = self.train.targets
-        everything = torch.arange(len(targets), device=targets.device)
+        """See Feed."""
+        rendered = self._views(views)
+        everything = torch.arange(len(self.train), device=self.train.targets.device)
         for indices in torch.split(everything, chunk_size):
-            yield Batch(indices, rendering.render(indices, view), targets[indices], view)
+            yield rendered.batch(indices, view)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
-        return self._views(views).render(indices, view)
+        """See Feed."""
+        return self._views(views).render(indices.to(self.train.targets.device), view)[0]
+
+    def _views(self, choice: ViewChoice) -> Views:
+        return Views(self.train, self.augmentations, choice)
 
 
-MemoryFeed = Feed
+class MemoryBatches(Batches):
+    """Batches of a split that lies in memory."""
 
+    def __init__(self, views: Views, batch_size: int, seed: int) -> None:
+        super().__init__(len(views.split), batch_size, seed)
+        self.views = views
 
-class Feeds:
-    def open(self, settings: Any, builder: Any, device: torch.device) -> Feed:
-        source = builder.build(settings.source, "dataset.source")
-        self.entries = source.entries
-        ds = make_dataset(source, settings.val_fraction, settings.train_fraction, settings.split_seed)
-        return Feed(ds.to(device), settings.augment)
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """See Batches."""
+        view, device = self.views.choice.view_of(epoch), self.views.split.targets.device
+        batches = torch.split(self.order(epoch).to(device), self.batch_size)
+        for step in range(first_step, self.num_steps):
+            yield self.views.batch(batches[step], view, epoch, step)

@@ -1,6 +1,7 @@
 """Your own images: ROOT/train/<class>/*, ROOT/test/<class>/* and, if there is one, ROOT/val/<class>/*."""
 
 import difflib
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from distill_run.data.decode import MOST_SHOWN, decode
 from distill_run.data.source import Source, Split
 from distill_run.errors import Mistake, UserError, user_error
 from distill_run.rules import one_of, optional, whole
-from distill_run.store import Store, fingerprint
+from distill_run.store import Store, fingerprint, read_meta
 
 KIND, FILE = "images", "images.npy"
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
@@ -23,33 +24,49 @@ EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif"
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of one split with the index of each one's class, and how many others were skipped."""
+    """The image files of one split with the index of each one's class, and how many other files have which suffix."""
 
     paths: list[Path]
     targets: list[int]
     skipped: Counter[str]
 
 
-def load(*, root: str | None, image_size: int | None, channels: int, store_dir: str) -> Source:
-    """Decode all images under `root` as squares of `image_size` pixels, or as they are where all have one size.
+@dataclass(frozen=True)
+class Prepared:
+    """The decoded images of a listing, a sha256 of images and targets, and the name of their entry in the store."""
 
-    The classes are the folders of ROOT/train in alphabetical order. Raises UserError for what would silently
-    lose data: a folder that is not there, a class that train lacks, a file that cannot be decoded, sizes that
-    differ. Files without an image's extension are counted in the notes. What was decoded is kept in
-    the store for the next time, under the names, sizes and times of all the files.
+    split: Split
+    digest: str
+    name: str
+
+
+def load(*, root: str | None, image_size: int | None, channels: int, store_dir: str) -> Source:
+    """Decode all images under `root` to squares of `image_size` pixels, or as they are if all have one size.
+
+    The classes are the folders of ROOT/train in alphabetical order. Raises UserError for whatever would lose data
+    without notice: a missing folder, a class that train does not have, a file that cannot be decoded, different sizes.
+    Files that have no image's extension are counted in the notes. The decoded images are kept in the store for the
+    next run, under the names, sizes and modification times of all files.
     """
     optional(whole(1)).check("image_size", image_size)
     one_of(1, 3).check("channels", channels)
     folders = _split_folders(root)
     classes = _class_names(folders["train"])
     listings = {name: _list(name, folder, classes) for name, folder in folders.items()}
-    told: list[str] = []
-    store = Store(Path(store_dir), told.append)
-    prepared = {name: _prepared(listing, image_size, channels, store) for name, listing in listings.items()}
-    splits = {name: split for name, (split, _) in prepared.items()}
-    notes = [*told, *(note for name, listing in listings.items() for note in _notes(name, listing))]
-    entries = tuple((KIND, name) for _, name in prepared.values())
-    return Source(splits["train"], splits.get("val"), splits["test"], tuple(classes), tuple(notes), entries)
+    notes: list[str] = []
+    store = Store(Path(store_dir), notes.append)
+    prepared = {name: _prepare(listing, image_size, channels, store) for name, listing in listings.items()}
+    for name, listing in listings.items():
+        notes.extend(_notes(name, listing))
+    return Source(
+        train=prepared["train"].split,
+        val=prepared["val"].split if "val" in prepared else None,
+        test=prepared["test"].split,
+        classes=tuple(classes),
+        notes=tuple(notes),
+        entries=tuple((KIND, each.name) for each in prepared.values()),
+        digests={name: each.digest for name, each in prepared.items()},
+    )
 
 
 def _split_folders(root: str | None) -> dict[str, Path]:
@@ -77,27 +94,38 @@ def _class_names(train: Path) -> list[str]:
 
 
 def _list(split: str, folder: Path, classes: Sequence[str]) -> Listing:
-    """The files of a split; raises UserError for classes that train does not have, and for none at all."""
+    """The files of a split; raises UserError for classes that train does not have, and if there is no image."""
+    _check_classes(folder, classes)
+    listing = Listing([], [], Counter(path.suffix for path in folder.iterdir() if path.is_file()))
+    for target, name in enumerate(classes):
+        is_empty = True
+        for path in sorted((folder / name).rglob("*")):
+            if not path.is_file():
+                continue
+            if path.suffix.lower() in EXTENSIONS:
+                listing.paths.append(path)
+                listing.targets.append(target)
+                is_empty = False
+            else:
+                listing.skipped[path.suffix] += 1
+        if is_empty and split == "train":
+            raise user_error(f"{folder / name} holds no image", "put images there, or remove the folder")
+    if not listing.paths:
+        raise user_error(f"{folder} holds no image", "put images into its class folders")
+    return listing
+
+
+def _check_classes(folder: Path, classes: Sequence[str]) -> None:
+    """Raise UserError if a split has none of the classes of train, or others than those."""
     found = sorted(child.name for child in folder.iterdir() if child.is_dir())
     if not set(found) & set(classes):
         raise user_error(
             f"{folder} shares no class with train: it has {_some(found)}, train has {_some(classes)}",
             "use the same names of folders in every split",
         )
-    if unknown := [name for name in found if name not in classes]:
+    unknown = [name for name in found if name not in classes]
+    if unknown:
         raise UserError(_unknown_class(folder / name, classes) for name in unknown)
-    listing = Listing([], [], Counter(child.suffix for child in folder.iterdir() if child.is_file()))
-    for target, name in enumerate(classes):
-        files = sorted(path for path in (folder / name).rglob("*") if path.is_file()) if name in found else []
-        images = [path for path in files if path.suffix.lower() in EXTENSIONS]
-        listing.skipped.update(path.suffix for path in files if path.suffix.lower() not in EXTENSIONS)
-        listing.paths.extend(images)
-        listing.targets.extend([target] * len(images))
-        if not images and split == "train":
-            raise user_error(f"{folder / name} holds no image", "put images there, or remove the folder")
-    if not listing.paths:
-        raise user_error(f"{folder} holds no image", "put images into its class folders")
-    return listing
 
 
 def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
@@ -106,8 +134,8 @@ def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
     return Mistake(f"{folder} is a class that train does not have", remedy)
 
 
-def _prepared(listing: Listing, image_size: int | None, channels: int, store: Store) -> tuple[Split, str]:
-    """The images of a listing, decoded now or read from what an earlier run over the same files has kept; its name."""
+def _prepare(listing: Listing, image_size: int | None, channels: int, store: Store) -> Prepared:
+    """Decode the images of a listing, or read what an earlier run over the same files kept in the store."""
     stats = [path.stat() for path in listing.paths]
     signatures = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(listing.paths, stats, strict=True)]
     name = fingerprint({"files": signatures, "image_size": image_size, "channels": channels})
@@ -117,8 +145,10 @@ def _prepared(listing: Listing, image_size: int | None, channels: int, store: St
         return {"about": f"{len(listing.paths):,} images of {os.path.commonpath(listing.paths)}"}
 
     directory, _ = store.obtain(KIND, name, make)
-    images = torch.from_numpy(np.load(directory / FILE))
-    return Split(images, torch.tensor(listing.targets)), name
+    images_digest: str = read_meta(directory)["files"][FILE]  # the store has just verified it: no need to hash again
+    targets = torch.tensor(listing.targets)
+    digest = hashlib.sha256(images_digest.encode() + targets.numpy().tobytes()).hexdigest()
+    return Prepared(Split(torch.from_numpy(np.load(directory / FILE)), targets), digest, name)
 
 
 def _notes(split: str, listing: Listing) -> list[str]:

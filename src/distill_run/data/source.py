@@ -1,14 +1,49 @@
-"""What a source of images gives: uint8 tensors of its splits and the names of its classes."""
+"""What a source of images gives: the images and targets of each split, and the names of the classes."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from distill_run.data.packing import Packed, pack
+
+
+@dataclass(frozen=True)
+class ImageShape:
+    """What a network takes: channels, (height, width) in pixels, and the number of classes that it tells apart."""
+
+    in_channels: int
+    image_size: tuple[int, int]
+    num_classes: int
+
+
+class ImageSet(Protocol):
+    """Images with their targets, wherever the images lie: in memory or in files."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    @property
+    def targets(self) -> Tensor:
+        """The class (N,) of each image, on the device that trains."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The shape (C, H, W) of every image."""
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """All images in their order, at most `size` at a time, as float32 in 0..1 on the device that trains."""
+
+    def image(self, index: int) -> Tensor:
+        """One image, uint8 (C, H, W), on the CPU."""
+
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) of uint8 and targets (N,) of int64."""
+    """Images (N, C, H, W) of uint8 and targets (N,) of int64, in memory: an ImageSet."""
 
     images: Tensor
     targets: Tensor
@@ -27,6 +62,26 @@ class Split:
     def __len__(self) -> int:
         return len(self.targets)
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """See ImageSet."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def packed(self) -> Packed:
+        """The images packed for rendering; made on first use, then shared by everything that renders this split."""
+        return pack(self.images)
+
+    def chunks(self, size: int) -> Iterator[Tensor]:
+        """See ImageSet."""
+        for chunk in torch.split(self.images, size):
+            yield chunk.float() / 255
+
+    def image(self, index: int) -> Tensor:
+        """See ImageSet."""
+        return self.images[index].cpu()
+
     def select(self, indices: Tensor) -> "Split":
         """The samples at `indices` (M,), in their order."""
         return Split(self.images[indices], self.targets[indices])
@@ -38,10 +93,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as it comes: a validation split only where it brings one.
+    """A dataset as it comes, with a validation split only if it brings one.
 
-    `notes` are sentences for the user, such as how many files were skipped and why; `entries` the kinds and names of
-    what it keeps in the store.
+    `notes` are sentences for the user, such as how many files were skipped and why. `entries` are the kinds and names
+    of what the source keeps in the store. `digests` holds a sha256 of images and targets for each split ("train",
+    "val", "test"); a source that does not know them leaves it empty, and the images are hashed.
     """
 
     train: Split
@@ -50,3 +106,4 @@ class Source:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     entries: tuple[tuple[str, str], ...] = ()
+    digests: Mapping[str, str] = field(default_factory=dict)

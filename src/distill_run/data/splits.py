@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from distill_run.data.source import Source, Split
+from distill_run.data.source import ImageSet, Source, Split
 from distill_run.errors import user_error
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Three splits that share classes and image shape; `content` is the sha256 of all their bytes."""
+    """Three splits that share classes and image shape.
+
+    `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source.
+    """
 
     train: Split
     val: Split
@@ -20,38 +23,43 @@ class Dataset:
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     content: str
+    entries: tuple[tuple[str, str], ...] = ()
 
     def to(self, device: torch.device) -> "Dataset":
         """The same dataset on another device."""
         parts = (self.train.to(device), self.val.to(device), self.test.to(device))
-        return Dataset(*parts, self.classes, self.notes, self.content)
+        return Dataset(*parts, self.classes, self.notes, self.content, self.entries)
 
 
 def make_dataset(source: Source, val_fraction: float, train_fraction: float, split_seed: int) -> Dataset:
-    """Cut a stratified validation split from train where the source has none, and check that all fits together.
+    """The three splits of a source, checked; validation is cut from train if the source brings none.
 
-    Of what is left to train, `train_fraction` is kept. The cuts are functions of the targets, the fractions and
-    `split_seed` alone. Raises UserError where a split
-    is empty, differs in image shape or has targets outside the classes.
+    The cut is stratified. `train_fraction` of what is left to train is kept. Both cuts are functions of the targets,
+    the fractions and `split_seed` alone. Raises UserError for a split that is empty, has another image shape than
+    train or has targets outside the classes.
     """
-    train, val = source.train, source.val
-    if val is None:
-        rest, cut = stratified_cut(train.targets, val_fraction, split_seed)
-        train, val = train.select(rest), train.select(cut)
+    kept, cut = torch.arange(len(source.train)), torch.arange(0)
+    if source.val is None:
+        kept, cut = stratified_cut(source.train.targets, val_fraction, split_seed)
     if train_fraction < 1:
-        rest, _ = stratified_cut(train.targets, 1 - train_fraction, split_seed)
-        train = train.select(rest)
-    splits = {"train": train, "val": val, "test": source.test}
+        rest, _ = stratified_cut(source.train.targets[kept], 1 - train_fraction, split_seed)
+        kept = kept[rest]
+    splits = {
+        "train": source.train if len(kept) == len(source.train) else source.train.select(kept),
+        "val": source.train.select(cut) if source.val is None else source.val,
+        "test": source.test,
+    }
     for name, split in splits.items():
-        _check_split(name, split, train, len(source.classes))
+        _check_split(name, split, splits["train"], len(source.classes))
     notes = (*source.notes, *_absent_classes(splits, source.classes))
-    return Dataset(train, val, source.test, source.classes, notes, _content(splits))
+    content = _content_of_cut(source, kept, cut) if source.digests else _content_of_bytes(splits)
+    return Dataset(**splits, classes=source.classes, notes=notes, content=content, entries=source.entries)
 
 
 def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
-    """Sorted indices of the rest and of the part that is cut off: `fraction` of each class, at least one image.
+    """Sorted indices of what is left and of what is cut off: `fraction` of each class, at least one image.
 
-    A class of a single image stays in the rest.
+    A class with a single image is not cut.
     """
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     is_cut = torch.zeros(len(targets), dtype=torch.bool)
@@ -72,8 +80,8 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return [round(m, 4) for m in mean.tolist()], [round(max(s, 1e-4), 4) for s in std.tolist()]
 
 
-def class_counts(split: Split, num_classes: int) -> Tensor:
-    """How many images (K,) of each class a split has."""
+def class_counts(split: ImageSet, num_classes: int) -> Tensor:
+    """How many images of each class (K,) a split has."""
     return torch.bincount(split.targets.cpu(), minlength=num_classes)
 
 
@@ -95,7 +103,7 @@ def _check_split(name: str, split: Split, train: Split, num_classes: int) -> Non
 
 
 def _absent_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> list[str]:
-    """A sentence for each split that lacks classes which others have."""
+    """A sentence for each split that has no image of some class."""
     notes = []
     for name, split in splits.items():
         counts = class_counts(split, len(classes))
@@ -105,10 +113,21 @@ def _absent_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> list[
     return notes
 
 
-def _content(splits: dict[str, Split]) -> str:
+def _content_of_bytes(splits: dict[str, Split]) -> str:
     digest = hashlib.sha256()
     for name, split in splits.items():
         digest.update(f"{name} {tuple(split.images.shape)}".encode())
         digest.update(split.images.cpu().contiguous().numpy().data)
         digest.update(split.targets.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
+
+
+def _content_of_cut(source: Source, kept: Tensor, cut: Tensor) -> str:
+    """The content's hash from the digests that the source brings, and which training images went where."""
+    digest = hashlib.sha256()
+    for name in ("train", "val", "test"):
+        digest.update(f"{name} {source.digests.get(name)} ".encode())
+    for indices in (kept, cut):
+        digest.update(f"{len(indices)} ".encode())
+        digest.update(indices.numpy().data)
     return digest.hexdigest()

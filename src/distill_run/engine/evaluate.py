@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_run.data.source import Split
+from distill_run.data.source import ImageSet
 from distill_run.losses.logits import kl_divergence
 
 CHUNK_SIZE = 500  # images at a time; fixed, so that no setting of a training changes what is measured
@@ -12,13 +12,13 @@ NUM_BINS = 15
 
 
 @torch.no_grad()
-def predict(network: nn.Module, split: Split) -> Tensor:
-    """Logits (N, K) of a split's images as they are, without augmentation, in float32 on the CPU."""
+def predict(network: nn.Module, images: ImageSet) -> Tensor:
+    """Logits (N, K) of images as they are, without augmentation, in float32 on the CPU."""
     was_training = network.training
     network.eval()
     chunks = []
-    for chunk in torch.split(split.images, CHUNK_SIZE):
-        chunks.append(network(chunk.float() / 255).float())
+    for chunk in images.chunks(CHUNK_SIZE):
+        chunks.append(network(chunk).float())
     network.train(was_training)
     return torch.cat(chunks).cpu()
 

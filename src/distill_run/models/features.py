@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from distill_run.errors import user_error
-from distill_run.models.network import ImageShape, Network
+from distill_run.data.source import ImageShape
+from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 
 INPUT = ":input"

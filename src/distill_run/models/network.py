@@ -1,7 +1,6 @@
 """A network: an architecture together with the normalisation that it is trained with, and what it costs."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,15 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from distill_run.build import Builder
-
-
-@dataclass(frozen=True)
-class ImageShape:
-    """What a network takes: channels, (height, width) in pixels, and the number of classes that it tells apart."""
-
-    in_channels: int
-    image_size: tuple[int, int]
-    num_classes: int
+from distill_run.data.source import ImageShape
 
 
 class Network(nn.Module):

@@ -1,4 +1,4 @@
-"""Augmented training images with their targets, drawn before the first epoch: a look at what the networks will see."""
+"""A picture of augmented training images with their classes, drawn before the first epoch."""
 
 from pathlib import Path
 
@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from distill_run.data.batches import Batches
+from distill_run.data.feed import Feed
+from distill_run.data.views import ViewChoice
 from distill_run.files import atomic_path
 
 NUM_SAMPLES = 8
@@ -15,16 +16,15 @@ CELL = 72  # pixels of the drawing for one image
 CAPTION = 14
 
 
-def draw_views(batches: Batches, classes: tuple[str, ...], path: Path) -> None:
-    """Write a picture with a column for each of a few samples: its target, the image as it is, and its first views."""
-    split = batches.split
-    indices = torch.linspace(0, len(split) - 1, NUM_SAMPLES, device=split.targets.device).long()
-    rows = [split.images[indices].float() / 255]
-    rows += [batches.views.render(indices, view) for view in range(NUM_VIEWS)]
+def draw_views(feed: Feed, views: ViewChoice, path: Path) -> None:
+    """Write a picture with a column for each of a few samples: its class, the image as it is, and its first views."""
+    indices = torch.linspace(0, len(feed.train) - 1, NUM_SAMPLES).long()
+    rows = [torch.stack([feed.train.image(index) for index in indices.tolist()]).float() / 255]
+    rows += [feed.render(views, indices, view) for view in range(NUM_VIEWS)]
     sheet = Image.new("RGB", (NUM_SAMPLES * CELL, CAPTION + len(rows) * CELL), "white")
     pen = ImageDraw.Draw(sheet)
-    for column, target in enumerate(split.targets[indices].tolist()):
-        pen.text((column * CELL + 2, 1), classes[target][:11], fill="black")
+    for column, target in enumerate(feed.train.targets.cpu()[indices].tolist()):
+        pen.text((column * CELL + 2, 1), feed.classes[target][:11], fill="black")
         for row, images in enumerate(rows):
             sheet.paste(_picture(images[column]), (column * CELL, CAPTION + row * CELL))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def draw_views(batches: Batches, classes: tuple[str, ...], path: Path) -> None:
 
 
 def _picture(image: torch.Tensor) -> Image.Image:
-    """One image (C, H, W) in 0..1 as it is drawn: enlarged without smoothing, a margin around it."""
+    """One image (C, H, W) in 0..1 as it is drawn: enlarged without smoothing, smaller than its cell by a margin."""
     pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     if pixels.shape[2] != 3:
         pixels = np.repeat(pixels[:, :, :1], 3, axis=2)

@@ -109,7 +109,7 @@ def bank_dtype(device: DeviceSettings) -> torch.dtype:
 
 def bank_bytes(training: Training, num_images: int) -> int:
     """How much disk the views of a whole training take."""
-    num_views = training.views.views_of(training.recipe.epochs)
+    num_views = len(training.views.views_of(training.recipe.epochs))
     return num_views * num_images * training.data.num_classes * bank_dtype(training.device).itemsize
 
 

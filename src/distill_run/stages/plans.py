@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from distill_run.build import Builder
 from distill_run.config.schema import Recipe, Settings
-from distill_run.data.feed import Feed, ViewChoice
+from distill_run.data.feed import Feed
+from distill_run.data.views import ViewChoice
 from distill_run.errors import user_error
 from distill_run.stages.training import Architecture, DataFacts, Training
 

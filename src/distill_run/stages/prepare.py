@@ -7,7 +7,8 @@ from pathlib import Path
 from distill_run import checkpoint
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings, Settings
-from distill_run.data.feed import Feed, Feeds
+from distill_run.data.feed import Feed
+from distill_run.data.opening import Feeds
 from distill_run.data.splits import class_counts
 from distill_run.engine.device import choose_device
 from distill_run.engine.environment import describe_environment
@@ -37,15 +38,18 @@ def open_workshop(
     for note in device.notes:
         watcher.noted(note)
     builder = builder_of(settings)
-    feed, entries = feeds.open(settings.dataset, builder, device.torch_device)
+    feed = feeds.open(settings.dataset, builder, device.torch_device)
     _introduce(feed, settings.names.dataset, watcher)
     dataset = _complete(settings.dataset, feed, watcher)
     settings = dataclasses.replace(settings, dataset=dataset, device=device.settings)
+    store = Store(Path(settings.store_dir), watcher.noted, run_dir)
+    for kind, name in feed.entries:
+        store.record_use(run_dir, kind, name)
     workshop = Workshop(
         feed=feed,
         device=device,
         builder=builder,
-        store=Store(Path(settings.store_dir), watcher.noted, run_dir),
+        store=store,
         watcher=watcher,
         stop=stop,
         environment=describe_environment(device, command),

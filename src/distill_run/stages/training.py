@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill_run.config.schema import DeviceSettings, Recipe
-from distill_run.data.feed import ViewChoice
+from distill_run.data.views import ViewChoice
 from distill_run.stages.program import program_identity
 from distill_run.store import fingerprint
 

@@ -1,0 +1,35 @@
+"""From the settings of a dataset to its feed; runs of one process that use the same data share them."""
+
+import torch
+
+from distill_run.build import Builder
+from distill_run.config.schema import DatasetSettings
+from distill_run.data.augment import build_augmentations
+from distill_run.data.feed import Feed, MemoryFeed
+from distill_run.data.splits import Dataset, make_dataset
+
+
+class Feeds:
+    """Opens feeds and keeps the data of the last one.
+
+    The points of a sweep differ in other things than the data most of the time: where the source, the cut and the
+    device are the same, nothing is read or hashed again. Files that change meanwhile are not noticed.
+    """
+
+    def __init__(self) -> None:
+        self._key: tuple[object, ...] = ()
+        self._dataset: Dataset | None = None
+
+    def open(self, settings: DatasetSettings, builder: Builder, device: torch.device) -> Feed:
+        """The feed that the settings describe, on a device; raises UserError where that is not possible."""
+        augmentations = build_augmentations(settings.augment, builder)
+        return MemoryFeed(self._obtain(settings, builder, device), augmentations)
+
+    def _obtain(self, settings: DatasetSettings, builder: Builder, device: torch.device) -> Dataset:
+        cut = (settings.val_fraction, settings.train_fraction, settings.split_seed)
+        key = (settings.source, builder.code_dir, cut, device)
+        if self._dataset is None or self._key != key:
+            self._dataset = None  # before others are read: two datasets may not fit into memory
+            self._dataset = make_dataset(builder.build(settings.source, "dataset.source"), *cut).to(device)
+            self._key = key
+        return self._dataset
