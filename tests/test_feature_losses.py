@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
 
-from distill_run.losses.features import attention_loss, hint_loss, meet, unit_rows, variational_loss
+from distill_run.losses.features import attention_loss, hint_loss, meet, variational_loss
+from distill_run.losses.numerics import unit_rows
 from helpers import Array, few_examples
 
 Loss = Callable[[Tensor, Tensor], Tensor]

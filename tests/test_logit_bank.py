@@ -26,7 +26,13 @@ from helpers import message_of
 from workshops import Opened, open_run
 
 # Views that differ, a student that listens to the teacher alone.
-AUGMENTED = (*TINY, "dataset.augment.crop.padding=2", "dataset.augment.flip.enabled=true", "mode.alpha=1", "mode.temperature=2")
+AUGMENTED = (
+    *TINY,
+    "dataset.augment.crop.padding=2",
+    "dataset.augment.flip.enabled=true",
+    "mode.alpha=1",
+    "mode.temperature=2",
+)
 pytestmark = pytest.mark.usefixtures("no_pages")
 
 LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative; README states them

@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +45,8 @@ def reordered(value: Any) -> Any:
 
 
 def test_the_fingerprint_is_the_sha256_of_sorted_json() -> None:
-    """From: printf '{"format": 2, "inputs": {"a": [1, 0.5, null], "b": {"c": "x", "d": true}}}' | sha256sum."""
-    expected = "0a3b0cce09d4f6549b73b71025c5093fc334859a2c2cf62ced8c9f982ac4edfa"
+    """From: printf '{"format": 3, "inputs": {"a": [1, 0.5, null], "b": {"c": "x", "d": true}}}' | sha256sum."""
+    expected = "69c87b191ea5afe708f9508e4185eb9138e45eb941d680295fc77ecbb2d4515f"
     assert fingerprint({"b": {"d": True, "c": "x"}, "a": (1.0, 0.5, None)}) == expected
 
 
@@ -211,6 +213,56 @@ print(*Store(root, lambda text: None).obtain("teacher", "a", make))
     assert sorted(outputs) == ["", f"{entry} False", f"{entry} True", f"{entry} True"]
     assert len((tmp_path / "makers").read_text(encoding="utf-8").split()) == 1
     assert list(entry.parent.iterdir()) == [entry]
+
+
+def race(root: Path, make_second: Callable[[Path], dict[str, Any]]) -> list[Future[tuple[Path, bool]]]:
+    """Two threads ask for the same entry of a new store: the first fails as soon as the second waits."""
+    told: list[str] = []
+    store = Store(root, told.append)
+    has_begun = threading.Event()
+
+    def fail_when_waited_for(folder: Path) -> dict[str, Any]:
+        has_begun.set()
+        while not told:
+            time.sleep(0.001)
+        raise ValueError("the first has failed")
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(store.obtain, "teacher", "a" * 64, fail_when_waited_for)
+        assert has_begun.wait(60)
+        second = pool.submit(store.obtain, "teacher", "a" * 64, make_second)
+    return [first, second]
+
+
+def test_one_who_waits_takes_over_from_a_maker_that_fails_in_a_new_store(tmp_path: Path) -> None:
+    """The maker removes the folders that it has made, also that of the lock which the other waits for."""
+    first, second = race(tmp_path / "outputs" / "store", leave_weights)
+    with pytest.raises(ValueError, match="the first has failed"):
+        first.result()
+    entry = tmp_path / "outputs" / "store" / "teacher" / ("a" * 64)
+    assert second.result() == (entry, False)
+    assert (entry / "weights").read_text(encoding="utf-8") == "w"
+    assert make_store(tmp_path / "outputs" / "store").obtain("teacher", "a" * 64, leave_empty) == (entry, True)
+
+
+def test_a_maker_and_one_who_takes_over_both_tell_why_they_fail_and_leave_no_entry(tmp_path: Path) -> None:
+    def fail(folder: Path) -> dict[str, Any]:
+        raise ValueError("the second has failed")
+
+    for future, message in zip(race(tmp_path / "store", fail), ("the first has", "the second has"), strict=True):
+        with pytest.raises(ValueError, match=message):
+            future.result()
+    assert [path for path in tmp_path.rglob("*") if path.name not in ("store", ".locks")] == []
+
+
+def test_a_store_records_the_entries_that_its_run_uses(tmp_path: Path) -> None:
+    store = Store(tmp_path / "store", nobody, run_dir=tmp_path / "run")
+    for name in "bab":
+        store.obtain("teacher", name, leave_empty)
+    (record,) = (tmp_path / "store" / ".runs").iterdir()
+    assert json.loads(record.read_text(encoding="utf-8")) == {"run": "../run", "entries": ["teacher/a", "teacher/b"]}
+    make_store(tmp_path / "other").obtain("teacher", "a", leave_empty)
+    assert not (tmp_path / "other" / ".runs").exists()
 
 
 @pytest.mark.parametrize("what", ["changed", "cut short", "removed", "no meta", "half a meta", "foreign meta"])

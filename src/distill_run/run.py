@@ -41,7 +41,7 @@ def run(
     console = console or Console()
     record = RunRecord(run_dir)
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *watchers])
-    with (stop or StopRequest()) as stop, told_of_no_room("hydra.run.dir", run_dir):
+    with stop or StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
         workshop, settings = open_workshop(settings, run_dir, command, watcher, stop, feeds or Feeds())
         lineup = make_lineup(settings, workshop)
         with _told(watcher, RunFacts(settings, workshop.environment)):
@@ -55,7 +55,9 @@ def run(
             networks["student"] = train_student(lineup.student, [teacher, *assistants][-1], workshop)
             report = summarise(settings, workshop.feed, networks, assistants, record.warnings)
             record.conclude(report)
-            write_pages(RunFindings(report, networks, workshop.feed, settings, record.config, record.environment, run_dir))
+            write_pages(
+                RunFindings(report, networks, workshop.feed, settings, record.config, record.environment, run_dir)
+            )
             console.results(report, run_dir, record.environment["command"])
     return report
 

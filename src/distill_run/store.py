@@ -1,10 +1,10 @@
-"""The content-addressed store: what was computed once from the same inputs is not computed again.
+"""The content-addressed store: a result that was computed once is reused wherever the inputs are the same.
 
-An entry's name is the sha256 of everything that it depends on. It is made by one process, under a lock, in a
-temporary folder, and renamed, so that it is there whole or not at all. The lock is the operating system's: it is free
-again the moment its owner dies, and the next process takes over.
+The name of an entry is the sha256 of everything that it depends on. One process makes the entry, under a lock, in a
+temporary folder, which is then renamed: an entry is there whole or not at all. The lock belongs to the operating
+system: when its owner dies the lock is free at once, and the next process takes over.
 
-    ROOT/<kind>/<fingerprint>/   its files, and meta.json: facts about it and the sha256 of each file
+    ROOT/<kind>/<fingerprint>/   the files of an entry, and meta.json: facts and the sha256 of each file
     ROOT/.locks/                 an empty file for each entry that was ever made
     ROOT/.runs/                  a file for each run: the entries that it uses
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -27,11 +27,13 @@ from distill_run.files import atomic_path, told_of_no_room, write_json
 FORMAT = 3  # raised when the content of an entry for the same inputs changes
 META = "meta.json"
 LOCKS, RUNS = ".locks", ".runs"
-SHOWN_NAME = 12
+SHOWN_NAME = 12  # digits of a fingerprint that messages show
+
+T = TypeVar("T")
 
 
 def canonical(value: Any) -> Any:
-    """A form that is equal for inputs that mean the same: keys sorted, whole floats as integers, tuples as lists."""
+    """The same value in one fixed form: keys sorted, whole floats as integers, tuples as lists."""
     if isinstance(value, dict):
         return {str(key): canonical(value[key]) for key in sorted(value)}
     if isinstance(value, list | tuple):
@@ -42,7 +44,7 @@ def canonical(value: Any) -> Any:
 
 
 def fingerprint(inputs: dict[str, Any]) -> str:
-    """The sha256, in hexadecimal, of inputs made of plain containers, numbers, texts and null."""
+    """The sha256 of inputs, in hexadecimal; inputs are plain containers, numbers, texts and None."""
     text = json.dumps({"format": FORMAT, "inputs": canonical(inputs)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -54,29 +56,34 @@ def file_hash(path: Path) -> str:
 
 
 class Store:
-    """Entries ROOT/<kind>/<fingerprint>, each a directory; see the module.
+    """The entries ROOT/<kind>/<fingerprint>, each of them a directory; the module explains the files.
 
-    `tell` is given a sentence when the user would wonder: another process is waited for, an entry was damaged.
+    `tell` receives a sentence when the user may wonder: when another process is waited for, or an entry was damaged.
+    With `run_dir`, the store also records which entries this run uses (see `record_use`).
     """
 
-    def __init__(self, root: Path, tell: Callable[[str], None]) -> None:
+    def __init__(self, root: Path, tell: Callable[[str], None], run_dir: Path | None = None) -> None:
         self.root = root
         self.tell = tell
+        self.run_dir = run_dir
 
     def path(self, kind: str, name: str) -> Path:
-        """Where the entry of that kind and fingerprint lies, or would lie."""
+        """The directory of the entry with that kind and fingerprint, whether it exists or not."""
         return self.root / kind / name
 
     def obtain(self, kind: str, name: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
-        """The entry's directory, and whether it was there already; if not, `make` fills a new one.
+        """The entry's directory, and whether it existed already; if it did not, `make` fills a new one.
 
-        `make` returns facts for meta.json. However many processes ask at once, one makes the entry and the others
-        wait. An entry whose bytes have changed is made again. Raises UserError where the disk has no room.
+        `make` returns facts for meta.json. If several processes ask at once, one makes the entry and the others wait;
+        if the maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
+        UserError where the disk has no room.
         """
+        if self.run_dir is not None:  # before the entry is made, so that `distill-store gc` does not remove it at once
+            self.record_use(self.run_dir, kind, name)
         path = self.path(kind, name)
         if path.is_dir() and not damage(path):
             return path, True
-        with self._leaving_nothing_on_failure(path.parent), self.locked(kind, name):
+        with self._leaving_nothing_on_failure(), self.locked(kind, name):
             if path.is_dir():
                 if not (found := damage(path)):
                     return path, True
@@ -89,7 +96,7 @@ class Store:
         return path, False
 
     def obtain_part(self, kind: str, name: str, file_name: str, make: Callable[[Path], None]) -> Path:
-        """A file of an entry that grows; `make` writes it on first use, under the entry's lock."""
+        """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
         path = self.path(kind, name) / file_name
         if _is_sound_part(path):
             return path
@@ -106,8 +113,8 @@ class Store:
         return path
 
     def record_use(self, run_dir: Path, kind: str, name: str) -> None:
-        """Note that a run refers to an entry: `distill-store gc` leaves it alone while the run's folder is there."""
-        place = os.path.relpath(run_dir.resolve(), self.root.resolve())  # right also where both are moved together
+        """Record that a run uses an entry: `distill-store gc` keeps the entry as long as the run's folder exists."""
+        place = os.path.relpath(run_dir.resolve(), self.root.resolve())  # still right when both are moved together
         path = self.root / RUNS / f"{fingerprint({'run': place})}.json"
         entries = set(json.loads(path.read_text(encoding="utf-8"))["entries"]) if path.is_file() else set()
         if f"{kind}/{name}" not in entries:
@@ -116,28 +123,28 @@ class Store:
 
     @contextmanager
     def locked(self, kind: str, name: str) -> Iterator[None]:
-        """Hold the entry's lock, which one process at a time can."""
+        """Hold the entry's lock, which only one process can hold at a time."""
         with self._told_of_no_room():
             path = self.root / LOCKS / f"{kind}-{name}"
-            path.parent.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path)
             try:
-                lock.acquire(timeout=0)
+                _inside(path.parent, lambda: lock.acquire(timeout=0))
             except Timeout:
                 self.tell(f"{kind} {name[:SHOWN_NAME]}: another process is making it; waiting for that")
-                lock.acquire()
+                _inside(path.parent, lock.acquire)
         try:
             yield
         except BaseException:
-            path.unlink(missing_ok=True)
+            with suppress(OSError):
+                path.unlink()
             raise
         finally:
             lock.release()
 
     @contextmanager
-    def _leaving_nothing_on_failure(self, folder: Path) -> Iterator[None]:
-        """Remove again what was made in vain: `folder`, the store itself and its parents, where they are empty."""
-        folders = (folder, self.root / LOCKS, self.root, *self.root.parents)
+    def _leaving_nothing_on_failure(self) -> Iterator[None]:
+        """After a failure, remove the folders of the store that did not exist before and are empty."""
+        folders = (self.root / LOCKS, self.root, *self.root.parents)
         absent = [folder for folder in folders if not folder.exists()]
         try:
             yield
@@ -149,21 +156,36 @@ class Store:
 
     @contextmanager
     def _working_folder(self, path: Path) -> Iterator[Path]:
-        """A folder to fill, which is gone after the block unless it was renamed; needs the entry's lock."""
-        prefix = f".{path.name}-"
+        """A folder to fill, which is removed after the block unless it was renamed; needs the entry's lock."""
+        kind_dir, prefix = path.parent, f".{path.name}-"
         with self._told_of_no_room():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            for orphan in path.parent.glob(f"{prefix}*"):  # of a process that was killed: the lock was free
+            for orphan in kind_dir.glob(f"{prefix}*"):  # its process was killed, since the lock was free
                 shutil.rmtree(orphan)
-            working = Path(tempfile.mkdtemp(prefix=prefix, dir=path.parent))
+            working = Path(_inside(kind_dir, lambda: tempfile.mkdtemp(prefix=prefix, dir=kind_dir)))
             try:
-                working.chmod(path.parent.stat().st_mode & 0o777)  # mkdtemp's is for its owner alone
+                working.chmod(kind_dir.stat().st_mode & 0o777)  # others may not read what mkdtemp makes
                 yield working
             finally:
                 shutil.rmtree(working, ignore_errors=True)
+                with suppress(OSError):  # it holds other entries, as a rule
+                    kind_dir.rmdir()
 
     def _told_of_no_room(self) -> AbstractContextManager[None]:
         return told_of_no_room("store_dir", self.root)
+
+
+def _inside(folder: Path, act: Callable[[], T]) -> T:
+    """The result of `act`, which needs `folder`; the folder is made first.
+
+    Another process that fails removes the empty folders that it has made, perhaps between the two steps or while this
+    one waits. Then the folder is made again.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            return act()
+        except FileNotFoundError:
+            continue
 
 
 def read_meta(directory: Path) -> dict[str, Any]:
@@ -173,7 +195,7 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 
 def damage(directory: Path) -> str | None:
-    """Which file of an entry is not what was written, or None; the parts of an entry that grows are left out."""
+    """The name of a file in an entry whose bytes have changed, or None; parts that were added later are not checked."""
     try:
         files = read_meta(directory)["files"]
         return next((name for name, digest in files.items() if file_hash(directory / name) != digest), None)
@@ -182,7 +204,7 @@ def damage(directory: Path) -> str | None:
 
 
 def damaged_parts(directory: Path) -> list[str]:
-    """Which files of an entry that grows are not what was written."""
+    """The names of the files that were added to an entry and whose bytes have changed since."""
     return [name for name in read_meta(directory)["parts"] if not _is_sound_part(directory / name)]
 
 

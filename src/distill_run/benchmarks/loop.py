@@ -27,12 +27,11 @@ from distill_run.build import Builder
 from distill_run.config.compose import check, compose_config
 from distill_run.config.schema import Settings
 from distill_run.console import Console
-from distill_run.data.source import Source, Split
+from distill_run.data.source import ImageShape, Source, Split
 from distill_run.data.splits import make_dataset
 from distill_run.engine.device import choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Guide
-from distill_run.data.source import ImageShape
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.logit_bank import BankedTeacher

@@ -1,8 +1,8 @@
-"""Noise-contrastive estimation against memories of embeddings: the mathematics of CRD.
+"""Noise-contrastive estimation with remembered embeddings: the mathematics of CRD.
 
-N is the batch, M the number of training samples, K that of the negatives of each anchor, E the size of an embedding.
-Source: Tian, Krishnan and Isola, "Contrastive Representation Distillation", 2020, section 3.1; the memories and the
-constant Z are those of its authors' code, after Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance
+N is the batch size, M the number of training samples, K the number of negatives for each anchor, E the size of an
+embedding. Source: Tian, Krishnan and Isola, "Contrastive Representation Distillation", 2020, section 3.1. The memories
+and the constant Z follow the authors' code and Wu et al., "Unsupervised Feature Learning via Non-Parametric Instance
 Discrimination", 2018, section 3.2.
 """
 
@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 
 class Memory(nn.Module):
-    """An embedding (M, E) of each training sample by one network, which anchors of the other network are held against.
+    """One network's embeddings (M, E) of all training samples, which the other network's anchors are compared with.
 
-    All that it remembers is in buffers, so that it goes where the module goes, and a resumed run goes on with it.
-    `log_normaliser` is the logarithm of Z, which is estimated once, from the first batch in training; NaN before.
+    The memory is in buffers, so it moves to a device with the module, and a resumed run continues with it.
+    `log_normaliser` is the logarithm of Z. It is estimated once, from the first training batch, and is NaN before.
     """
 
     embeddings: Tensor
@@ -30,11 +30,11 @@ class Memory(nn.Module):
         self.register_buffer("log_normaliser", torch.tensor(math.nan))
 
     def loss(self, anchors: Tensor, samples: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-        """The noise-contrastive loss of anchors (N, E), the embeddings of `samples` (N,), and of `negatives` (N, K).
+        """The noise-contrastive loss of anchors (N, E) with positives `samples` (N,) and `negatives` (N, K).
 
-        A pair is scored by h = exp(similarity / temperature) / Z and believed to be one sample with the probability
-        h / (h + K / M). Gradients reach the anchors alone. The similarities with all M samples take N * M numbers,
-        where the embeddings of all negatives would take N * K * E.
+        A pair has the score h = exp(similarity / temperature) / Z, and shows one sample with the probability
+        h / (h + K / M). Only the anchors receive gradients. The similarities with all M samples take N * M numbers;
+        the embeddings of all negatives would take N * K * E.
         """
         log_scores = anchors @ self.embeddings.T / temperature
         log_noise = math.log(negatives.shape[1] / len(self.embeddings))
@@ -42,7 +42,7 @@ class Memory(nn.Module):
         return noise_contrastive_loss(log_scores - log_normaliser - log_noise, samples, negatives)
 
     def _normaliser(self, log_scores: Tensor, samples: Tensor, negatives: Tensor) -> Tensor:
-        """The logarithm of Z: M times the mean of exp(similarity / temperature) over positives and negatives."""
+        """The logarithm of Z, which is M times the mean of exp(similarity / temperature) over all pairs."""
         if not self.log_normaliser.isnan():
             return self.log_normaliser
         candidates = torch.cat([samples.unsqueeze(1), negatives], dim=1)
@@ -54,27 +54,27 @@ class Memory(nn.Module):
 
     @torch.no_grad()
     def remember(self, samples: Tensor, embeddings: Tensor, momentum: float) -> None:
-        """Move the rows of `samples` (N,) to momentum * row + (1 - momentum) * embedding (N, E), of length 1."""
+        """Replace each row of `samples` (N,) by momentum * row + (1 - momentum) * embedding (N, E), at length 1."""
         moved = torch.lerp(embeddings, self.embeddings[samples], momentum)
-        # A new tensor: the gradient of the loss still reads the old one.
+        # Not in place: the backward pass of the loss still reads the old tensor.
         self.embeddings = self.embeddings.index_copy(0, samples, F.normalize(moved, dim=1))
 
 
 def noise_contrastive_loss(log_odds: Tensor, samples: Tensor, negatives: Tensor) -> Tensor:
-    """-log p(positive) - the sum over the negatives of log(1 - p(negative)), averaged over the batch, in nats.
+    """-log p(positive) - sum of log(1 - p(negative)) over the negatives, averaged over the batch, in nats.
 
-    `log_odds` (N, M) are log(p / (1 - p)) of each anchor and each sample; `samples` (N,) are the positives, and
-    `negatives` (N, K) may name a sample several times. Returns a scalar.
+    `log_odds` (N, M) are log(p / (1 - p)) for each anchor and each sample. `samples` (N,) are the positives, and
+    `negatives` (N, K) may hold a sample several times. Returns a scalar.
     """
     positive = log_odds.gather(1, samples.unsqueeze(1))
-    # Every sample is counted instead of each negative gathered: on a GPU the gradient of a gather that meets a sample
-    # twice is summed in an order that changes from run to run.
+    # Count how often each sample is a negative, and do not gather the negatives: where a gather reads a sample twice, a
+    # GPU adds up its gradient in an order that changes from run to run.
     times = torch.zeros_like(log_odds).scatter_add_(1, negatives, log_odds.new_ones(()).expand(negatives.shape))
     return (F.softplus(-positive).sum() + (times * F.softplus(log_odds)).sum()) / len(samples)
 
 
 class Negatives(nn.Module):
-    """Draws samples of other classes, uniformly and independently, so that one may be drawn several times."""
+    """Draws samples of other classes, uniformly and with replacement: a sample may be drawn several times."""
 
     by_class: Tensor
     counts: Tensor
@@ -83,16 +83,16 @@ class Negatives(nn.Module):
     def __init__(self, targets: Tensor, num_classes: int) -> None:
         super().__init__()
         counts = torch.bincount(targets, minlength=num_classes)
-        # They follow from the training set, so a checkpoint does without them.
+        # A checkpoint does not need them, because they follow from the training set.
         self.register_buffer("by_class", targets.argsort(stable=True), persistent=False)
         self.register_buffer("counts", counts, persistent=False)
         self.register_buffer("starts", counts.cumsum(0) - counts, persistent=False)
 
     def draw(self, targets: Tensor, num_negatives: int, seed: int) -> Tensor:
-        """Samples (N, num_negatives), none of which is of its row's class of targets (N,): a function of the seed."""
+        """Samples (N, num_negatives), none of the class that `targets` (N,) gives for their row; drawn from `seed`."""
         generator = torch.Generator(targets.device).manual_seed(seed)
         shape = (len(targets), num_negatives)
         random = torch.randint(2**31 - 1, shape, generator=generator, device=targets.device)
         starts, counts = self.starts[targets].unsqueeze(1), self.counts[targets].unsqueeze(1)
-        place = random % (len(self.by_class) - counts)  # among the others, whose order leaves out the class
+        place = random % (len(self.by_class) - counts)  # in the order of all samples without this class
         return self.by_class[place + counts * (place >= starts)]

@@ -1,7 +1,8 @@
-"""The mathematics of distillation: pure functions of tensors, computed in float32 or wider.
+"""Losses that compare logits: pure functions of tensors, computed in float32 or wider.
 
-N is the batch, K the number of classes. Logits are outputs before softmax; targets are class indices. A loss is
-averaged over the batch; those that read targets give each sample's (N,) with `reduction="none"`, for mixed samples.
+N is the batch size, K the number of classes. Logits are outputs before softmax; targets are class indices. A loss is
+averaged over the batch. With `reduction="none"`, a loss that reads targets returns one value for each sample (N,),
+which mixed images need.
 """
 
 import math
@@ -12,6 +13,7 @@ from torch import Tensor, cat, finfo, float32, promote_types, stack
 from torch.linalg import vector_norm
 from torch.nn.functional import one_hot
 
+from distill_run.losses.numerics import wide
 from distill_run.rules import BELOW_ONE, INSIDE_UNIT, POSITIVE, one_of
 
 DIVERGENCES = ("forward", "reverse", "jensen_shannon")
@@ -20,25 +22,26 @@ DIVERGENCES = ("forward", "reverse", "jensen_shannon")
 def cross_entropy(
     student_logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, reduction: str = "mean"
 ) -> Tensor:
-    """Cross-entropy of (N, K) logits against (N,) targets, in nats."""
-    return F.cross_entropy(_wide(student_logits), targets, label_smoothing=label_smoothing, reduction=reduction)
+    """Cross-entropy of logits (N, K) against targets (N,), in nats."""
+    return F.cross_entropy(wide(student_logits), targets, label_smoothing=label_smoothing, reduction=reduction)
 
 
 def soft_target_loss(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, divergence: str = "forward"
 ) -> Tensor:
-    """Divergence between the softened distributions of student and teacher, times temperature squared.
+    """The divergence between the softened distributions of student and teacher, times temperature squared.
 
-    Both (N, K) logits are divided by the temperature before softmax. The divergence is summed over classes and
-    averaged over the batch, in nats; the factor temperature^2 keeps the size of its gradient (Hinton, Vinyals
-    and Dean, 2015, section 2). `divergence` is "forward", KL(teacher || student); "reverse", KL(student ||
-    teacher); or "jensen_shannon", the mean of the two KL to their mixture. Returns a scalar of at least 0; no
-    gradient flows to the teacher. Raises ValueError for a temperature that is not above 0 or another divergence.
+    Both logits (N, K) are divided by the temperature before softmax. The divergence is summed over classes and
+    averaged over the batch, in nats; the factor temperature^2 keeps the size of the gradient (Hinton, Vinyals
+    and Dean, 2015, section 2). `divergence` is "forward": KL(teacher || student); "reverse": KL(student ||
+    teacher); or "jensen_shannon": the mean of both distributions' KL to their mixture. Returns a scalar of at least
+    0; no gradient flows to the teacher. Raises ValueError for a temperature that is not above 0 and for an unknown
+    divergence.
     """
     POSITIVE.check("temperature", temperature)
     one_of(*DIVERGENCES).check("divergence", divergence)
-    student = F.log_softmax(_wide(student_logits) / temperature, dim=1)
-    teacher = F.log_softmax(_wide(teacher_logits.detach()) / temperature, dim=1)
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(wide(teacher_logits.detach()) / temperature, dim=1)
     if divergence == "forward":
         distance = kl_divergence(teacher, student)
     elif divergence == "reverse":
@@ -50,10 +53,10 @@ def soft_target_loss(
 
 
 def hard_target_loss(student_logits: Tensor, teacher_logits: Tensor, label_smoothing: float = 0.0) -> Tensor:
-    """Cross-entropy of the student's (N, K) logits against the argmax of the teacher's, in nats.
+    """Cross-entropy of the student's logits (N, K) against the argmax of the teacher's, in nats.
 
-    It is the usual surrogate of the 0/1 disagreement of their decisions, which has no gradient. Returns a scalar
-    averaged over the batch. Raises ValueError for a label smoothing outside 0 to below 1.
+    It stands in for the share of images on which the two networks disagree, which has no gradient. Returns a scalar
+    averaged over the batch. Raises ValueError unless the label smoothing is at least 0 and below 1.
     """
     BELOW_ONE.check("label_smoothing", label_smoothing)
     return cross_entropy(student_logits, teacher_logits.argmax(dim=1), label_smoothing)
@@ -70,14 +73,15 @@ def decoupled_loss(
 ) -> Tensor:
     """target_weight * TCKD + non_target_weight * NCKD, times temperature squared, in nats.
 
-    TCKD is the divergence of the two-way distributions (target class, all others), NCKD that of the distributions
-    among the other classes; with weights 1 and 1 - p, p the teacher's probability of the target, their sum is
-    KL(teacher || student). Source: Zhao et al., "Decoupled Knowledge Distillation", 2022, equations 6 and 7. Logits are
-    (N, K) with K of at least 2, targets (N,); no gradient flows to the teacher.
+    TCKD is the divergence between the distributions over two outcomes, "the target class" and "any other class". NCKD
+    is the divergence between the distributions over the other classes alone. With the weights 1 and 1 - p, where p is
+    the teacher's probability of the target, the sum is KL(teacher || student). Logits are (N, K) with K at least 2,
+    targets (N,); no gradient flows to the teacher. Source: Zhao et al., "Decoupled Knowledge Distillation", 2022,
+    equations 6 and 7.
     """
     POSITIVE.check("temperature", temperature)
     student, teacher = (
-        _split_off_target(F.log_softmax(_wide(logits) / temperature, dim=1), targets)
+        _split_off_target(F.log_softmax(wide(logits) / temperature, dim=1), targets)
         for logits in (student_logits, teacher_logits.detach())
     )
     target_part = kl_divergence(teacher[0], student[0], reduction)
@@ -86,7 +90,7 @@ def decoupled_loss(
 
 
 def _split_off_target(log_p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probabilities of (target, any other) (N, 2), and of the others among themselves (N, K - 1)."""
+    """Two log-distributions: over target and any other class (N, 2), and over the other classes alone (N, K - 1)."""
     num_samples, num_classes = log_p.shape
     is_other = ~one_hot(targets, num_classes).bool()
     others = log_p[is_other].view(num_samples, num_classes - 1)
@@ -97,15 +101,16 @@ def _split_off_target(log_p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def correlation_loss(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float, inter_weight: float, intra_weight: float
 ) -> Tensor:
-    """Pearson's distance of the softened probabilities of each sample and of each class, times temperature squared.
+    """Pearson's distance between the softened probabilities of student and teacher, times temperature squared.
 
-    inter_weight * (1 - mean over samples of the correlation across the classes) + intra_weight * (1 - mean over classes
-    of the correlation across the batch). Source: Huang et al., "Knowledge Distillation from A Stronger Teacher"
-    (DIST), 2022, equations 8 to 10. Logits are (N, K); returns a scalar from 0 to 2 * (both weights) * temperature^2.
+    inter_weight * (1 - the correlation across the classes, averaged over samples) + intra_weight * (1 - the
+    correlation across the batch, averaged over classes). Logits are (N, K); returns a scalar from 0 to
+    2 * (inter_weight + intra_weight) * temperature^2. Source: Huang et al., "Knowledge Distillation from A Stronger
+    Teacher" (DIST), 2022, equations 8 to 10.
     """
     POSITIVE.check("temperature", temperature)
     student, teacher = (
-        F.softmax(_wide(logits) / temperature, dim=1) for logits in (student_logits, teacher_logits.detach())
+        F.softmax(wide(logits) / temperature, dim=1) for logits in (student_logits, teacher_logits.detach())
     )
     between_classes = 1 - _correlation(student, teacher).mean()
     within_classes = 1 - _correlation(student.T, teacher.T).mean()
@@ -113,13 +118,14 @@ def correlation_loss(
 
 
 def _correlation(left: Tensor, right: Tensor) -> Tensor:
-    """Pearson's correlation of the rows of two matrices; 0 for a row without any variation."""
+    """Pearson's correlation between each row of one matrix and the same row of the other; 0 for a constant row."""
     left, right = (_directions(rows - rows.mean(dim=1, keepdim=True)) for rows in (left, right))
     return (left * right).sum(dim=1)
 
 
 def _directions(rows: Tensor) -> Tensor:
-    """Rows divided by their lengths; one that is 0 but for rounding stays so, and has no gradient of 1e7."""
+    """Rows divided by their lengths. A row of zeros and rounding errors stays as it is."""
+    # Divided by its length, such a row would have a gradient of 1e7.
     length = vector_norm(rows, dim=1, keepdim=True)
     directions: Tensor = rows / length.where(length > 1e-7, 1)
     return directions
@@ -132,10 +138,11 @@ def virtual_teacher_loss(
     correct_probability: float,
     reduction: str = "mean",
 ) -> Tensor:
-    """temperature^2 * KL(virtual teacher || student), both softened: a teacher by design, which is always right.
+    """temperature^2 * KL(virtual teacher || student), both softened.
 
-    It gives `correct_probability` to the target and the same share of the rest to every other class. Source: Yuan et
-    al., "Revisiting Knowledge Distillation via Label Smoothing Regularization" (Tf-KD_reg), 2020, equations 9 and 10.
+    The virtual teacher is a formula, not a network: it gives `correct_probability` to the target, and divides the rest
+    equally among the other classes. Logits are (N, K), targets (N,). Source: Yuan et al., "Revisiting Knowledge
+    Distillation via Label Smoothing Regularization" (Tf-KD_reg), 2020, equations 9 and 10.
     """
     POSITIVE.check("temperature", temperature)
     INSIDE_UNIT.check("correct_probability", correct_probability)
@@ -143,40 +150,37 @@ def virtual_teacher_loss(
     wanted = one_hot(targets, num_classes).to(promote_types(student_logits.dtype, float32))
     rest = (1 - correct_probability) / (num_classes - 1)
     designed = wanted * correct_probability + (1 - wanted) * rest
-    student, teacher = (F.log_softmax(_wide(x) / temperature, dim=1) for x in (student_logits, designed.log()))
+    student, teacher = (F.log_softmax(wide(x) / temperature, dim=1) for x in (student_logits, designed.log()))
     return temperature**2 * kl_divergence(teacher, student, reduction)
 
 
 def standardized(logits: Tensor) -> Tensor:
-    """Each row of logits (N, K) with mean 0 and standard deviation 1 (that of the population).
+    """Logits (N, K) shifted and scaled so that each row has the mean 0 and the standard deviation 1.
+
+    It is the standard deviation of the population, which divides by K.
 
     Source: Sun et al., "Logit Standardization in Knowledge Distillation", 2024, algorithm 1.
     """
-    wide = _wide(logits)
-    centred = wide - wide.mean(dim=1, keepdim=True)
+    values = wide(logits)
+    centred = values - values.mean(dim=1, keepdim=True)
     deviation = centred.std(dim=1, keepdim=True, correction=0)
-    # A row without variation but rounding's stays as it is, and has no gradient of 1e7.
+    # A row that varies by rounding errors alone is not scaled: its gradient would be 1e7.
     rounding = 8 * finfo(logits.dtype).eps * logits.detach().abs().amax(dim=1, keepdim=True)
     return centred / deviation.where(deviation > rounding, 1)
 
 
 def averaged_logits(members: Sequence[tuple[float, Tensor]], temperature: float) -> Tensor:
-    """Logits (N, K) of several networks as one's: softened, they are the weighted mean of the members' probabilities.
+    """Logits (N, K) whose softened distribution is the weighted mean of the members' softened distributions.
 
-    `members` are weights, whose sum is 1, and logits (N, K): softmax(result / temperature) is sum of weight *
-    softmax(logits / temperature).
+    `members` are pairs of a weight and logits (N, K); the weights sum to 1. In short: softmax(result / temperature) is
+    the sum of weight * softmax(logits / temperature).
     """
-    softened = [F.log_softmax(_wide(logits) / temperature, dim=1) + math.log(weight) for weight, logits in members]
+    softened = [F.log_softmax(wide(logits) / temperature, dim=1) + math.log(weight) for weight, logits in members]
     return temperature * stack(softened).logsumexp(dim=0)
 
 
 def kl_divergence(log_p: Tensor, log_q: Tensor, reduction: str = "mean") -> Tensor:
-    """KL(p || q) of (N, K) log-probabilities, summed over classes, in nats."""
+    """KL(p || q) of two log-distributions (N, K), summed over classes, in nats."""
     if reduction == "none":
         return F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(dim=1)
     return F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """At least float32: a softmax in half precision loses the small probabilities that carry the teacher."""
-    return logits.to(promote_types(logits.dtype, float32))

@@ -1,7 +1,7 @@
-"""Losses that compare how the samples of a batch relate to each other: pure functions, in float32 or wider.
+"""Losses that compare the relations between the samples of a batch: pure functions, in float32 or wider.
 
-Features are (N, ...); all that follows the batch is flattened, so that student and teacher need not have one shape. No
-gradient flows to the teacher's. One image has no relations: the loss of a batch of one is 0, and so is its gradient.
+Features are (N, ...). All dimensions but the first are flattened, so student and teacher may have different shapes. No
+gradient flows to the teacher. One image has no relations: the loss of a batch of one is 0, and so is its gradient.
 """
 
 from collections.abc import Callable
@@ -11,14 +11,14 @@ from torch import Tensor, cat, stack
 from torch.linalg import vector_norm
 from torch.utils.checkpoint import checkpoint
 
-from distill_run.losses.features import unit_rows, wide
+from distill_run.losses.numerics import unit_rows, wide
 
 PROBABILITY_FLOOR = 1e-7
-PORTION = 2**24  # numbers: the size to which tensors are kept that would have N^3 or N^2 * D of them
+PORTION = 2**24  # the most numbers of one tensor, where a whole one would have N^3 or N^2 * D of them
 
 
 def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The squared Frobenius norm of the difference of the row-normalised Gram matrices, divided by N^2.
+    """The mean squared difference between the Gram matrices (N, N) of both networks, whose rows have length 1.
 
     Source: Tung and Mori, "Similarity-Preserving Knowledge Distillation", 2019, section 3.
     """
@@ -27,33 +27,34 @@ def similarity_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber's loss of the distances between samples, in units of their mean over pairs of different samples.
+    """Huber's loss between the pairwise distances of both networks, each divided by its mean.
 
-    It is averaged over all N^2 pairs, as in the authors' program, which the usual weight of 25 belongs to; that of a
-    sample with itself adds 0. Source: Park et al., "Relational Knowledge Distillation", 2019, section 3.2.1.
+    The mean of the distances is over pairs of different samples. The loss is averaged over all N^2 pairs, as in the
+    authors' program, for which the usual weight of 25 is meant; a sample's distance to itself adds 0. Source: Park et
+    al., "Relational Knowledge Distillation", 2019, section 3.2.1.
     """
     ours, theirs = (_relative_distances(vectors) for vectors in _vectors(student, teacher))
     return F.smooth_l1_loss(ours, theirs)
 
 
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber's loss of the cosines of the angles in which each sample sees any two others.
+    """Huber's loss between the cosines of both networks: that of the angle at a sample between two other samples.
 
-    It is averaged over all N^3 triples, as in the authors' program, which the usual weight of 50 belongs to; one with
-    the same sample twice adds 0. Two samples that coincide span no angle: its cosine is 0, without a gradient. Source:
-    Park et al., "Relational Knowledge Distillation", 2019, section 3.2.2.
+    It is averaged over all N^3 triples, as in the authors' program, for which the usual weight of 50 is meant; a triple
+    that holds one sample twice adds 0. Between samples that coincide there is no direction: the cosine is 0, without a
+    gradient. Source: Park et al., "Relational Knowledge Distillation", 2019, section 3.2.2.
     """
     ours, theirs = _vectors(student, teacher)
     return stack(_in_portions(_summed_angle_loss, ours, theirs)).sum() / len(ours) ** 3
 
 
 def probability_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """KL(teacher || student) of the probabilities that samples are neighbours, averaged over all N^2 pairs.
+    """KL(teacher || student) of the probabilities that two samples are neighbours, averaged over all N^2 pairs.
 
-    A pair's probability is (cosine + 1) / 2 divided by the sum of its row; 1e-7 keeps the quotient finite. A sample is
-    its own neighbour too, as in the authors' program, which the usual weight of 30000 belongs to; the sums of the paper
-    leave it out. Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge Transfer",
-    2018, section 3.
+    The probability of a pair is (cosine + 1) / 2, divided by the sum of its row; 1e-7 keeps the quotient finite. A
+    sample counts as its own neighbour, as in the authors' program, for which the usual weight of 30000 is meant; the
+    paper leaves it out. Source: Passalis and Tefas, "Learning Deep Representations with Probabilistic Knowledge
+    Transfer", 2018, section 3.
     """
     ours, theirs = (_neighbours(vectors) for vectors in _vectors(student, teacher))
     return (theirs * ((theirs + PROBABILITY_FLOOR) / (ours + PROBABILITY_FLOOR)).log()).mean()
@@ -64,7 +65,7 @@ def _vectors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _relative_distances(vectors: Tensor) -> Tensor:
-    """Distances (N, N) divided by their mean over pairs of different samples; all 0 where the samples coincide."""
+    """Distances (N, N), divided by their mean over pairs of different samples; all 0 where all samples coincide."""
     num = len(vectors)
     distances = cat(_in_portions(_distances_from, vectors))
     mean = distances.sum() / max(num * (num - 1), 1)
@@ -72,20 +73,21 @@ def _relative_distances(vectors: Tensor) -> Tensor:
 
 
 def _neighbours(vectors: Tensor) -> Tensor:
+    """The probabilities (N, N) that each sample (row) has each other one as its neighbour."""
     units = unit_rows(vectors)
-    likeness = ((units @ units.T + 1) / 2).clamp_min(0)  # rounding takes a cosine below -1
+    likeness = ((units @ units.T + 1) / 2).clamp_min(0)  # rounding may give a cosine below -1
     probabilities: Tensor = likeness / likeness.sum(dim=1, keepdim=True)
     return probabilities
 
 
 def _distances_from(seeing: slice, vectors: Tensor) -> Tensor:
-    # Of differences: |a|^2 + |b|^2 - 2ab would lose the distance of vectors that are long and close.
+    # Subtract first: |a|^2 + |b|^2 - 2ab would lose the distance between vectors that are long and close.
     distances: Tensor = vector_norm(vectors[seeing, None] - vectors, dim=-1)
     return distances
 
 
 def _summed_angle_loss(seeing: slice, student: Tensor, teacher: Tensor) -> Tensor:
-    """The sum over the triples whose angle lies at one of the samples `seeing`."""
+    """Huber's loss, summed over the triples whose angle is at one of the samples `seeing`."""
     ours, theirs = (_cosines_at(seeing, vectors) for vectors in (student, teacher))
     return F.smooth_l1_loss(ours, theirs, reduction="sum")
 
@@ -96,13 +98,14 @@ def _cosines_at(seeing: slice, vectors: Tensor) -> Tensor:
 
 
 def _in_portions(function: Callable[..., Tensor], *several: Tensor) -> list[Tensor]:
-    """What the function gives for the samples, in portions, and of all vectors (N, D).
+    """The results of `function` for slices of the batch; each call also receives all the vectors (N, D) in `several`.
 
-    A portion is so small that N * max(N, D) numbers for each of its samples stay within PORTION. Where there are
-    several, only the vectors are kept: the backward pass computes each portion once more.
+    A slice is so small that N * max(N, D) numbers for each of its samples are at most PORTION. With more than one
+    slice, the graph keeps only the vectors, and the backward pass computes each slice again: that saves memory.
     """
     num = len(several[0])
-    size = max(PORTION // (num * max(num, *(vectors.shape[1] for vectors in several))), 1)
+    largest = max(vectors.shape[1] for vectors in several)
+    size = max(PORTION // (num * max(num, largest)), 1)
     if size >= num:
         return [function(slice(num), *several)]
     portions = [slice(start, start + size) for start in range(0, num, size)]

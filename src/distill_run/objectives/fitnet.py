@@ -5,7 +5,8 @@ from typing import final
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
-from distill_run.losses.features import as_maps, hint_loss
+from distill_run.losses.features import hint_loss
+from distill_run.losses.numerics import as_maps
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import FeatureObjective, Pair
 from distill_run.objectives.projections import map_shape, regressor

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
 
 from distill_run.data.batches import Batch
-from distill_run.losses.features import as_maps
+from distill_run.losses.numerics import as_maps
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import FeatureObjective, Pair, total
 from distill_run.objectives.projections import map_shape

@@ -7,13 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from distill_run.config.schema import DatasetSettings
 from distill_run.console import Console, TrainingDisplay
 from distill_run.errors import DivergedError
 from distill_run.models.network import Network
 from distill_run.record.files import RunFiles
 from distill_run.stages.trained import Trained
-from distill_run.stages.watcher import RunFacts, StageFacts, Watcher
+from distill_run.stages.watcher import StageFacts, Watcher
 from distill_run.units import rounded, shown_path
 
 SHOWN_HASH = 12
@@ -38,9 +37,7 @@ class ConsoleWatcher(Watcher):
 
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
-        self._display = self._open.enter_context(
-            self.console.training(stage.name, stage.num_epochs, stage.num_steps)
-        )
+        self._display = self._open.enter_context(self.console.training(stage.name, stage.num_epochs, stage.num_steps))
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         """See Watcher."""
@@ -64,7 +61,9 @@ class ConsoleWatcher(Watcher):
         if kind == "baseline" and trained.reused:
             self.console.note(head)
         elif kind in ("teacher", "assistant"):
-            self.console.note(f"{head}, validation accuracy {trained.selected.val['accuracy']:.2%}{_normalised(trained)}")
+            self.console.note(
+                f"{head}, validation accuracy {trained.selected.val['accuracy']:.2%}{_normalised(trained)}"
+            )
 
     def run_ended(self, error: BaseException | None) -> None:
         """See Watcher."""

@@ -23,6 +23,7 @@ from distill_run.stages.pairing import Points, naming_the_option, pair_up, singl
 from distill_run.stages.trained import Curve
 from distill_run.stages.training import Training
 
+
 @dataclass(frozen=True)
 class TeacherShape:
     """A teacher as far as a student must know it before it is trained: a network of its shape, and its YAML."""

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-
 from distill_run.build import Builder
 from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
