@@ -7,10 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_run.config.schema import AugmentSettings, DeviceSettings, Recipe
-from distill_run.data.batches import Batch, Batches
+from distill_run.config.schema import DeviceSettings, Recipe
+from distill_run.data.augment import Crop, Flip
+from distill_run.data.batches import Batch
+from distill_run.data.feed import MemoryBatches
 from distill_run.data.source import Split
-from distill_run.data.views import Views
+from distill_run.data.views import ViewChoice, Views
 from distill_run.engine.device import Device, choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
@@ -18,7 +20,7 @@ from distill_run.engine.schedules import Constant, Cosine, Schedule
 from distill_run.errors import DivergedError, Interrupted, PrunedError
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Needs, Objective
+from distill_run.objectives.base import FeatureObjective, Objective, TargetObjective
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
@@ -73,7 +75,7 @@ def make(
 ) -> Trainer:
     student = student or network()
     objective = objective or CrossEntropy(label_smoothing=0.0)
-    train = split(50, seed=1)
+    views = Views(split(50, seed=1), [Crop(padding=1), Flip(enabled=True)], ViewChoice(5, None, 0.0, 0.0))
     loss = TotalLoss({objective.part: objective}, label_smoothing=0.0)
     parameters = [*student.parameters(), *loss.parameters()]
     return Trainer(
@@ -84,7 +86,9 @@ def make(
         points=points or {},
         optimizer=torch.optim.SGD(parameters, lr=lr, momentum=0.9),
         schedule=schedule or Constant(epochs=EPOCHS, warmup_epochs=0),
-        batches=Batches(train, Views(train.images, AugmentSettings(1, True, 0), 5), 16, seed=5, num_views=None),
+        batches=MemoryBatches(
+            Views(train, [Crop(padding=1), Flip(enabled=True)], ViewChoice(5, None, 0.0, 0.0)), 16, seed=5
+        ),
         val=split(20, seed=2),
         recipe=recipe(**changes),
         seed=5,
@@ -187,19 +191,14 @@ def test_what_an_objective_learns_is_trained_and_saved() -> None:
 
 
 def test_features_and_a_projection_train_as_one_would_write_it_by_hand() -> None:
-    class Imitation(Objective):
-        needs: Needs = "features"
-
+    class Imitation(FeatureObjective):
         def __init__(self) -> None:
-            super().__init__()
-            self.student_points = self.teacher_points = ["map"]
-            self.weight = 3.0
+            super().__init__(weight=3.0, student_points=["map"], teacher_points=["map"])
             with torch.random.fork_rng():
                 torch.manual_seed(4)
                 self.projection = nn.Conv2d(4, 4, 1)
 
-        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
-            assert teacher is not None
+        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
             ((ours, theirs),) = self.features(student, teacher)
             return F.mse_loss(self.projection(ours), theirs)
 
@@ -261,7 +260,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     fit(trainer)
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
     trainer.recipe = recipe(epochs=EPOCHS + 1)
-    trainer.batches.split.targets[:] = 0
+    trainer.batches.views.split.targets[:] = 0  # type: ignore[attr-defined]
 
     class Broken(TargetObjective):
         def distillation(self, batch: Batch, student: Outputs) -> Tensor:

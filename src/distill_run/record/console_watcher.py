@@ -61,9 +61,8 @@ class ConsoleWatcher(Watcher):
         if kind == "baseline" and trained.reused:
             self.console.note(head)
         elif kind in ("teacher", "assistant"):
-            self.console.note(
-                f"{head}, validation accuracy {trained.selected.val['accuracy']:.2%}{_normalised(trained)}"
-            )
+            accuracy = trained.selected.val["accuracy"]
+            self.console.note(f"{head}, validation accuracy {accuracy:.2%}{_normalised(trained)}")
 
     def run_ended(self, error: BaseException | None) -> None:
         """See Watcher."""

@@ -1,8 +1,8 @@
 """The logit bank: the teacher's logits for (view, sample), computed once and read by every student of that teacher.
 
-A view is a pure function of (seed, view, sample), and so are the frozen teacher's logits for it. The bank therefore does
-not depend on the student, the mode, the order of the samples or the batch size: a sweep over those pays for the teacher's
-forward passes once. Objectives that ask for features cannot use it.
+A view is a pure function of (seed, view, sample), and so are the frozen teacher's logits for it. The bank therefore
+does not depend on the student, the mode, the order of the samples or the batch size: a sweep over those pays for the
+teacher's forward passes once. Objectives that ask for features cannot use it.
 """
 
 import dataclasses
@@ -36,9 +36,9 @@ FREE_SHARE = 0.9  # of the disk's free space that a bank may take
 class BankedTeacher:
     """A guide that reads the teacher's logits from the store, a file for each view, filled on first use.
 
-    A file holds (N, K) logits in the order of the training split, and is memory-mapped. A teacher that computes in
-    float32 has them stored in float32: losses differ from the live teacher's by the rounding of another batch alone. One
-    that computes in bf16 or fp16 has them stored in float16, which holds such numbers exactly between 6e-5 and 65504.
+    A file holds (N, K) logits in the order of the training split, and is memory-mapped. If the teacher computes in
+    float32, so are the stored logits: a loss differs from the live teacher's only by the rounding of another batch. If
+    it computes in bf16 or fp16, they are stored as float16, which is exact for such numbers between 6e-5 and 65504.
     `teacher_fingerprint` identifies the teacher; the views and the device are the student's.
     """
 

@@ -38,7 +38,7 @@ class Planner:
         ]
 
     def assistants(self) -> list[Training]:
-        """The trainings of the assistants: as the student's, but from the teacher's seed, so that all seeds share them."""
+        """The trainings of the assistants: like the student's, but from the teacher's seed: all students share them."""
         seed = teacher_seeds(self.settings)[0]
         trainings = []
         for number, (name, node) in enumerate(self.settings.assistants.items(), start=1):
@@ -90,8 +90,7 @@ def recipe_of(settings: Settings, role: Literal["teacher", "student"]) -> Recipe
 
 def mode_nodes(mode: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """The YAML of the mode's objective, and of those that its `also` adds."""
-    also = mode["also"] if "also" in mode else {}
-    return [mode, *also.values()]
+    return [mode, *mode.get("also", {}).values()]
 
 
 def numbered(stage: str, number: int) -> str:

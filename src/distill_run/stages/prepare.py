@@ -67,8 +67,7 @@ def builder_of(settings: Settings) -> Builder:
 def _read_resume_point(run_dir: Path) -> ResumePoint:
     path = run_dir / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
-    program = content["program"] if "program" in content else None
-    return ResumePoint(path, content["stage"], content["fingerprint"], program, content["trainer"])
+    return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])
 
 
 def _complete(wanted: DatasetSettings, feed: Feed, watcher: Watcher) -> DatasetSettings:

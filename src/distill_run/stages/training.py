@@ -38,8 +38,9 @@ class Training:
     """Who is trained, on what, how, from which seed, in which precision, and by which teacher.
 
     `stage`, `mode_name`, the architecture's key and name, and `recipe_key` say where the training stands; its outcome
-    does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the fingerprint of
-    the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code, where it is used.
+    does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
+    fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
+    where it is used.
     """
 
     stage: str
