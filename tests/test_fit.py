@@ -104,7 +104,7 @@ class Watcher:
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         self.losses.append(loss.item())
 
-    def finished_epoch(self, row: dict[str, Any]) -> None:
+    def epoch_ended(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
 
 

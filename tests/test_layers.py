@@ -25,6 +25,7 @@ ROOMS = (
     ("models", "data"),
     ("losses", "build"),
     ("console", "config", "store"),
+    ("typed_json",),
     ("files", "rules"),
     ("errors", "units"),
 )

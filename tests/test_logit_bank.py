@@ -21,7 +21,8 @@ from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.losses.logits import soft_target_loss
 from distill_run.models.network import Network
-from distill_run.run import Report, run
+from distill_run.report.run_report import RunReport
+from distill_run.run import run
 from distill_run.stages.logit_bank import BankedTeacher
 from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan
@@ -57,11 +58,11 @@ def epochs_of(batches: Batches, num_epochs: int) -> Iterator[Batch]:
         yield from batches.epoch(epoch)
 
 
-def tiny_run(folder: Path, *overrides: str, name: str = "run", store: str = "store") -> Report:
+def tiny_run(folder: Path, *overrides: str, name: str = "run", store: str = "store") -> RunReport:
     return run(compose_config([*AUGMENTED, f"store_dir={folder / store}", *overrides]), folder / name)
 
 
-def weights_of(report: Report) -> dict[str, Tensor]:
+def weights_of(report: RunReport) -> dict[str, Tensor]:
     content: dict[str, Any] = checkpoint.load(report.run_dir / "checkpoints" / "student.pt")
     weights: dict[str, Tensor] = content["weights"]
     return weights

@@ -47,7 +47,7 @@ class Watcher:
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: torch.Tensor) -> None: ...
 
-    def finished_epoch(self, row: dict[str, Any]) -> None:
+    def epoch_ended(self, row: dict[str, Any]) -> None:
         self.rows.append(row)
 
 

@@ -5,7 +5,6 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from distill_run.files import told_of_no_room, write_json, write_json_lines, wri
 from distill_run.record.environment import describe_environment
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
-from distill_run.report.summary import Findings, networks_of, summarise
+from distill_run.report.results import tell_results
+from distill_run.report.run_report import RunReport, write_report
+from distill_run.report.summary import Findings, summarise
 from distill_run.stages.prepare import prepare
 from distill_run.stages.student import (
     baseline_plan,
@@ -37,21 +38,7 @@ from distill_run.units import shown_path
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Report:
-    """What a run found out: the content of its report.json, and the directory where that lies."""
-
-    summary: dict[str, Any]
-    run_dir: Path
-
-    @property
-    def val_accuracy(self) -> float:
-        """The student's accuracy on the validation split: what a search may optimise."""
-        accuracy: float = self.summary["student"]["selected"]["val"]["accuracy"]
-        return accuracy
-
-
-def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Report:
+def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> RunReport:
     """Train or load the teacher, train the student alone, distil it, test all three and write the report.
 
     `config` is a composed configuration (see config.compose_config); where its `resume` is set, it is the one
@@ -73,11 +60,13 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
                 networks["baseline"] = obtain_baseline(plan, curve, bench)
             networks["student"] = train_student(plan, curve, [networks["teacher"], *assistants][-1], bench)
             write_json_lines(run_dir / "metrics.jsonl", bench.metrics)
-            summary = summarise(bench.settings, bench.dataset, bench.shape, networks, assistants, console.warnings)
-            write_json(run_dir / "report.json", summary)
-            write_pages(Findings(summary, networks, bench.dataset, bench.settings, saved_config, environment, run_dir))
-            console.results(summary, networks_of(summary), shown_path(run_dir), environment["command"])
-    return Report(summary, run_dir)
+            report = summarise(
+                bench.settings, bench.dataset, bench.shape, networks, assistants, console.warnings, run_dir
+            )
+            write_report(report)
+            write_pages(Findings(report, networks, bench.dataset, bench.settings, saved_config, environment))
+            tell_results(console, report, environment["command"])
+    return report
 
 
 def _write_record(bench: Bench) -> tuple[dict[str, Any], str]:

@@ -34,7 +34,7 @@ class Watcher(Protocol):
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         """After each optimizer step; reading the loss costs a synchronisation of the device."""
 
-    def finished_epoch(self, row: dict[str, Any]) -> None:
+    def epoch_ended(self, row: dict[str, Any]) -> None:
         """After each epoch, with its line of metrics.jsonl."""
 
 
@@ -106,7 +106,7 @@ class Trainer:
                         raise Interrupted
                 row = self._finish_epoch()
                 save(self.state())
-                watcher.finished_epoch(row)
+                watcher.epoch_ended(row)
 
     def _train_step(self, batch: Batch, save: Callable[[dict[str, Any]], None]) -> Tensor:
         self.device.seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step

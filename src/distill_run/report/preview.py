@@ -1,4 +1,4 @@
-"""Augmented training images with their targets, drawn before the first epoch: a look at what the networks will see."""
+"""A picture of augmented training images, drawn before the first epoch: what the networks will see."""
 
 from pathlib import Path
 
@@ -11,12 +11,12 @@ from distill_run.files import atomic_path
 
 NUM_SAMPLES = 8
 NUM_VIEWS = 6
-CELL = 72  # pixels of the drawing for one image
+CELL = 72  # pixels of the picture for one image
 CAPTION = 14
 
 
 def draw_views(batches: Batches, classes: tuple[str, ...], path: Path) -> None:
-    """Write a picture with a column for each of a few samples: its target, the image as it is, and its first views."""
+    """Write a picture of a few samples, one in each column: its target, the original image, and its first views."""
     split = batches.split
     indices = torch.linspace(0, len(split) - 1, NUM_SAMPLES, device=split.targets.device).long()
     rows = [split.images[indices].float() / 255]
@@ -33,7 +33,7 @@ def draw_views(batches: Batches, classes: tuple[str, ...], path: Path) -> None:
 
 
 def _picture(image: torch.Tensor) -> Image.Image:
-    """One image (C, H, W) in 0..1 as it is drawn: enlarged without smoothing, a margin around it."""
+    """One image (C, H, W) in 0..1, enlarged without smoothing, with a margin around it."""
     pixels = (image * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     if pixels.shape[2] != 3:
         pixels = np.repeat(pixels[:, :, :1], 3, axis=2)
