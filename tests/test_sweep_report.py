@@ -19,9 +19,9 @@ from distill_run.sweeps.command_lines import read_command_line, repeat
 from distill_run.sweeps.estimates import Estimate, contains, estimate
 from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
-from distill_run.sweeps.report.csv_file import to_csv
 from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep
 from distill_run.sweeps.report.sweep_report import SweepReport
+from distill_run.sweeps.report.tables import to_csv
 from distill_run.sweeps.values import natural, read_value, shown
 from helpers import examples
 from sweeps import made_up_report, write_run

@@ -59,13 +59,14 @@ def tiles(report: RunReport) -> list[Tile]:
     """The key figures; those that need a baseline are left out where there is none."""
     student, teacher = report.student, report.teacher
     low, high = interval(student, report.dataset.test_size)
+    ratio = teacher.params / student.params
     sizes = f"{quantity(teacher.params)} to {quantity(student.params)} parameters"
     accuracy, agreement = percent(student.selected.test.accuracy), percent(report.fidelity.agreement)
     return [
         Tile("Student's accuracy", accuracy, f"on test; 95% interval {low:.1%} to {high:.1%}"),
         *_baseline_tiles(report),
-        Tile("Compression", f"{teacher.params / student.params:.1f}{TIMES}", sizes),
-        Tile("Agreement with the teacher", agreement, "of the test images get the same class from both"),
+        Tile("Compression", f"{ratio:.1f}{TIMES}" if ratio >= 1 else f"{ratio:.2g}{TIMES}", sizes),
+        Tile("Agreement with the teacher", agreement, "test images with the same class from both"),
     ]
 
 

@@ -45,9 +45,9 @@ def _draw_history(accuracy: Axes, loss: Axes, stage: str, trained: Trained) -> N
     style["markevery"] = max(len(epochs) // 25, 1)
     accuracy.plot(epochs, [row["val"]["accuracy"] for row in trained.history], label=stage, **style)
     loss.plot(epochs, [row["train"]["loss"] for row in trained.history], label=stage, **style)
-    selected = trained.selected
+    epoch: Any = trained.selected.epoch
     mark = ring("_selected", COLOURS[stage])  # a leading underscore keeps it out of the legend
-    mark.set_data([selected.epoch], [selected.val["accuracy"]])
+    mark.set_data([epoch], [trained.selected.val["accuracy"]])
     accuracy.add_line(mark)
 
 

@@ -81,7 +81,7 @@ class Point:
 
 
 def _figures(report: RunReport) -> Figures:
-    student, baseline = report.student.selected, report.baseline and report.baseline.selected
+    student, baseline = report.student.selected, None if report.baseline is None else report.baseline.selected
     return Figures(
         val_accuracy=student.val.accuracy,
         val_nll=student.val.nll,

@@ -34,10 +34,15 @@ def _certainty(best: RecommendedSetting, num_settings: int) -> str:
         )
     if not best.compared:
         return "This cannot be said: no other setting shares two completed seeds with it."
-    share = {0: "None", best.compared: "All"}.get(len(best.alternatives), str(len(best.alternatives)))
+    others = f"{best.compared} other setting{'' if best.compared == 1 else 's'}"
+    if not best.alternatives:
+        return (
+            f"Of {others}, none is as good on validation: compared seed by seed, no 95% interval of a difference "
+            "contains zero."
+        )
     return (
-        f"{share} of {best.compared} other settings may be as good on validation: paired by seed, the 95% interval of "
-        f"the difference contains zero ({ALIKE} in the table). This does not prove that they are equal; more seeds "
+        f"Of {others}, {len(best.alternatives)} may be as good on validation ({ALIKE} in the table): compared seed by "
+        "seed, the 95% interval of the difference contains zero. This does not prove that they are equal; more seeds "
         "give narrower intervals."
     )
 

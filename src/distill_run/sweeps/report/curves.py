@@ -99,9 +99,9 @@ def _intervals(positions: Positions, name: str) -> tuple[list[float], list[float
 
 
 def _draw_runs(axes: Axes, positions: Positions, report: SweepReport, name: str) -> None:
-    accuracies = {run.directory: run.figure(name) for run in report.runs if run.figure(name) is not None}
+    accuracies = {run.directory: run.figure(name) for run in report.runs}
     for position, setting in positions.items():
-        singles = [accuracies[run] for run in setting.runs if run in accuracies]
+        singles = [found for run in setting.runs if (found := accuracies[run]) is not None]
         if len(singles) > 1:
             axes.plot([position] * len(singles), singles, **ONE_RUN)
 

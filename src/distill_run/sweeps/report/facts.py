@@ -46,7 +46,7 @@ def tiles(report: SweepReport) -> list[Tile]:
         Tile(
             "Agreement with the teacher",
             percent(best.mean("agreement")),
-            "of the test images get the same class from both",
+            "test images with the same class from both",
         ),
     ]
 

@@ -9,7 +9,6 @@ from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
 from distill_run.sweeps.report import facts, tables
 from distill_run.sweeps.report.answers import answers
-from distill_run.sweeps.report.csv_file import to_csv
 from distill_run.sweeps.report.summary import summarise_sweep
 from distill_run.sweeps.report.sweep_report import SweepReport, write_sweep_json
 
@@ -22,7 +21,7 @@ def write_sweep_report(directories: Sequence[Path], output: Path) -> SweepReport
     points = [read_point(run_dir) for run_dir in find_runs(directories)]
     report = summarise_sweep(gather_sweep(directories, points), output)
     write_sweep_json(report, output)
-    write_text(output / "sweep.csv", to_csv(report))
+    write_text(output / "sweep.csv", tables.to_csv(report))
     _write_pages(report, output)
     return report
 

@@ -1,5 +1,6 @@
 """What the console says at the end of a sweep."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +35,11 @@ def _row(setting: SettingReport, keys: tuple[str, ...]) -> list[str]:
     return [
         *(shown(setting.values[key]) for key in keys),
         f"{setting.replicates} of {setting.asked}",
-        _cell(setting.val_accuracy, percent(setting.val_accuracy and setting.val_accuracy.mean)),
-        _cell(setting.test_accuracy, percent(setting.test_accuracy and setting.test_accuracy.mean)),
-        _cell(setting.difference, change(setting.difference and setting.difference.mean)),
+        _cell(setting.val_accuracy, percent),
+        _cell(setting.test_accuracy, percent),
+        _cell(setting.difference, change),
     ]
 
 
-def _cell(found: Estimate | None, mean: str) -> str:
-    return NONE if found is None else with_spread(mean, found.sd)
+def _cell(found: Estimate | None, show: Callable[[float], str]) -> str:
+    return NONE if found is None else with_spread(show(found.mean), found.sd)

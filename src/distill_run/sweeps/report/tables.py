@@ -1,9 +1,12 @@
-"""The tables of a sweep's pages: its settings, its runs, and the runs without a result."""
+"""The tables of a sweep: settings, runs and runs without a result on its pages, and sweep.csv."""
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from distill_run.sweeps.estimates import Estimate
+from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.answers import ALIKE
 from distill_run.sweeps.report.summary import short_keys
 from distill_run.sweeps.report.sweep_report import RunEntry, SettingReport, SweepReport
@@ -127,3 +130,16 @@ def troubles_table(report: SweepReport) -> Table | None:
 
 def _values(run: RunEntry, keys: Sequence[str]) -> list[str]:
     return [shown(run.values[key]) for key in keys]
+
+
+def to_csv(report: SweepReport) -> str:
+    """The content of sweep.csv: a row for each run, below a header; a cell is empty where there is no value."""
+    keys = [key for key in (*report.keys, *report.replicate_keys) if key != "seed"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["directory", "status", "error", *keys, "seed", *FIGURES, "command"])
+    for run in report.runs:
+        values = [shown(run.values[key]) for key in keys]
+        figures = [run.figure(name) for name in FIGURES]
+        writer.writerow([run.directory, run.status, run.error, *values, run.seed, *figures, run.command])
+    return file.getvalue()
