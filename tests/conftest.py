@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from distill_run.config.compose import compose_config
-from distill_run.run import Report, run
+from distill_run.report.run_report import RunReport
+from distill_run.run import run
 
 # Real digits, networks of a thousand parameters, one epoch.
 TINY = (
@@ -66,7 +67,7 @@ def no_pages() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def tiny_report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+def tiny_report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
     """A completed run of the tiny pair."""
     folder = tmp_path_factory.mktemp("tiny")
     return run(compose_config([*TINY, f"store_dir={folder / 'store'}"]), folder / "run")

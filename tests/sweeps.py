@@ -19,11 +19,17 @@ def made_up_report(
     warnings: Sequence[str] = (),
     content: str = "c0",
 ) -> dict[str, Any]:
-    """A report.json with all that a sweep's report reads; the teacher reaches 0.9."""
+    """A report.json as the first version wrote it, without the keys that were added later; the teacher reaches 0.9."""
 
     def network(val_accuracy: float, test_accuracy: float) -> dict[str, Any]:
-        selected = {"epoch": 1, "val": {"accuracy": val_accuracy, "nll": nll}, "test": {"accuracy": test_accuracy}}
-        return {"architecture": "net", "fingerprint": "f", "selected": selected, "train_seconds": 2.0}
+        rest = {"top5_accuracy": 1.0, "nll": nll, "ece": 0.25}
+        moment = {
+            "epoch": 1, "val": {"accuracy": val_accuracy, **rest}, "test": {"accuracy": test_accuracy, **rest},
+        }  # fmt: skip
+        return {
+            "architecture": "net", "params": 10, "macs": 20, "bytes": 40, "fingerprint": "f", "selected": moment,
+            "last": moment, "train_seconds": 2.0, "images_per_second": 5.0,
+        }  # fmt: skip
 
     return {
         "format": 1,
@@ -32,11 +38,13 @@ def made_up_report(
         "dataset": {
             "name": "digits", "num_classes": 10, "train_size": 8, "val_size": 8, "test_size": 8, "content": content,
         },
+        "mode": {"name": "soft", "temperature": 4.0},
         "teacher": network(0.9, 0.9),
         "baseline": None if baseline is None else network(baseline, baseline),
         "student": network(val, test),
-        "fidelity": {"agreement": 0.75},
+        "fidelity": {"agreement": 0.75, "disagreement": 0.25, "kl": 0.5},
         "gap_recovered": None if baseline is None else (test - baseline) / (0.9 - baseline),
+        "conclusion": "made up",
         "warnings": list(warnings),
     }  # fmt: skip
 

@@ -10,12 +10,13 @@ from conftest import TINY, without_pages
 from distill_run.config.compose import compose_config
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
-from distill_run.run import Report, run
+from distill_run.report.run_report import RunReport
+from distill_run.run import run
 
 CHAIN = ("assistants=[mlp,cnn_small]", "assistants.mlp.hidden=[16]")
 
 
-def chain_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> Report:
+def chain_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> RunReport:
     small = [*TINY, "training.teacher.epochs=1", "training.student.epochs=1", f"store_dir={folder / 'store'}"]
     with nullcontext() if pages else without_pages():
         return run(compose_config([*small, *overrides]), folder / name)

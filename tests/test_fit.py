@@ -86,9 +86,7 @@ def make(
         points=points or {},
         optimizer=torch.optim.SGD(parameters, lr=lr, momentum=0.9),
         schedule=schedule or Constant(epochs=EPOCHS, warmup_epochs=0),
-        batches=MemoryBatches(
-            Views(train, [Crop(padding=1), Flip(enabled=True)], ViewChoice(5, None, 0.0, 0.0)), 16, seed=5
-        ),
+        batches=MemoryBatches(views, 16, seed=5),
         val=split(20, seed=2),
         recipe=recipe(**changes),
         seed=5,

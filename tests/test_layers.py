@@ -26,6 +26,7 @@ ROOMS = (
     ("data",),
     ("losses", "build"),
     ("console", "config", "store"),
+    ("typed_json",),
     ("files", "rules"),
     ("errors", "units"),
 )

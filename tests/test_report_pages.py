@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import distill_run
 from distill_run import checkpoint
 from distill_run.config.schema import Settings
 from distill_run.data.source import Split
@@ -23,7 +24,7 @@ from distill_run.report.pages import write_pages
 from distill_run.report.samples import choose, disagreements, pick_samples
 from distill_run.report.summary import Findings, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text
-from distill_run.stages.training import Trained
+from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.units import duration, quantity
 
 CLASSES = ("<b>x</b>", "a|b", r"$\frac$", "猫")
@@ -55,12 +56,12 @@ def made_up_network(stage: str) -> Network:
 
 
 def made_up_training(stage: str, targets: Tensor) -> Trained:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "stage": stage,
             "epoch": epoch,
             "train": {"loss": 1 / epoch},
-            "val": {"accuracy": accuracy, "nll": 0.5},
+            "val": {"accuracy": accuracy, "top5_accuracy": 1.0, "nll": 0.5, "ece": 0.1},
         }
         for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1)
     ]
@@ -74,28 +75,22 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
         node={},
         network=made_up_network(stage),
         fingerprint=f"{SEEDS[stage]:x}" * 64,
-        selected={"epoch": 2, "val": rows[1]["val"]},
-        last={"epoch": 3, "val": rows[2]["val"]},
-        selected_test_logits=made_up_logits(targets, SKILLS[stage], SEEDS[stage]),
-        last_test_logits=made_up_logits(targets, 1.0, SEEDS[stage]),
-        history=rows,
-        train_seconds=187.0,
-        images_per_second=1234.0,
-        data_share=0.25,
-        peak_memory_bytes=None,
+        selected=Measured(2, rows[1]["val"], made_up_logits(targets, SKILLS[stage], SEEDS[stage])),
+        last=Measured(3, rows[2]["val"], made_up_logits(targets, 1.0, SEEDS[stage])),
+        origin=Origin.REUSED if stage == "teacher" else Origin.TRAINED,
+        history=tuple(rows),
+        cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25),
         learning_rate=0.1,
-        lr_search=curve if stage != "teacher" else [],
-        reused=stage == "teacher",
-        origin="reused from the store" if stage == "teacher" else "trained",
+        lr_search=curve if stage != "teacher" else (),
         guided_by="logit bank" if stage == "student" else None,
     )
 
 
-def came_trained(teacher: Trained) -> Trained:
-    figures = {**teacher.selected, "epoch": None}
+def loaded(teacher: Trained) -> Trained:
+    measured = dataclasses.replace(teacher.selected, epoch=None)
     return dataclasses.replace(
-        teacher, selected=figures, last=figures, history=[], train_seconds=0.0, images_per_second=None,
-        data_share=None, learning_rate=None, origin="loaded from /models/<t>_big.pt",
+        teacher, selected=measured, last=measured, history=(), cost=Cost(), learning_rate=None, origin=Origin.LOADED,
+        path=Path("/models/<t>_big.pt"),
     )  # fmt: skip
 
 
@@ -106,9 +101,10 @@ def make_findings(networks: dict[str, Trained], dataset: Dataset, run_dir: Path)
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
         code_dir=None,
     )
-    summary = summarise(cast(Settings, settings), dataset, SHAPE, networks, [], ["watch <out> for a|b"])
+    warnings = ["watch <out> for a|b"]
+    report = summarise(cast(Settings, settings), dataset, SHAPE, networks, [], warnings, run_dir)
     environment = {"command": COMMAND, "torch": "2.15", "git_dirty": False, "cuda": None}
-    return Findings(summary, networks, dataset, cast(Settings, settings), CONFIG, environment, run_dir)
+    return Findings(report, networks, dataset, cast(Settings, settings), CONFIG, environment)
 
 
 @pytest.fixture(scope="module")
@@ -133,8 +129,8 @@ def findings(networks: dict[str, Trained], dataset: Dataset, tmp_path_factory: p
 @pytest.fixture(scope="module")
 def least(networks: dict[str, Trained], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """A teacher from a checkpoint, no baseline and no search: whatever may be null is."""
-    student = dataclasses.replace(networks["student"], lr_search=[])
-    pair = {"teacher": came_trained(networks["teacher"]), "student": student}
+    student = dataclasses.replace(networks["student"], lr_search=())
+    pair = {"teacher": loaded(networks["teacher"]), "student": student}
     findings = make_findings(pair, dataset, tmp_path_factory.mktemp("least"))
     write_pages(findings)
     return findings
@@ -169,11 +165,11 @@ class Page(HTMLParser):
 
 
 def html(findings: Findings) -> Page:
-    return Page((findings.run_dir / "report.html").read_text(encoding="utf-8"))
+    return Page((findings.report.run_dir / "report.html").read_text(encoding="utf-8"))
 
 
 def markdown(findings: Findings) -> str:
-    return (findings.run_dir / "report.md").read_text(encoding="utf-8")
+    return (findings.report.run_dir / "report.md").read_text(encoding="utf-8")
 
 
 def test_the_run_gets_exactly_these_files(findings: Findings, least: Findings) -> None:
@@ -181,8 +177,8 @@ def test_the_run_gets_exactly_these_files(findings: Findings, least: Findings) -
         return sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
 
     plots = ["confusion", "curves", "lr_search", "reliability", "samples"]
-    assert written(findings.run_dir) == [*(f"plots/{name}.png" for name in plots), "report.html", "report.md"]
-    assert "plots/lr_search.png" not in written(least.run_dir)
+    assert written(findings.report.run_dir) == [*(f"plots/{name}.png" for name in plots), "report.html", "report.md"]
+    assert "plots/lr_search.png" not in written(least.report.run_dir)
 
 
 def test_html_needs_nothing_from_outside(findings: Findings) -> None:
@@ -192,12 +188,12 @@ def test_html_needs_nothing_from_outside(findings: Findings) -> None:
     assert all(source.startswith("data:image/") for source in sources)
     assert not page.all("script")
     assert not page.all("link")
-    assert "url(" not in (findings.run_dir / "report.html").read_text(encoding="utf-8")
+    assert "url(" not in (findings.report.run_dir / "report.html").read_text(encoding="utf-8")
 
 
 def test_html_embeds_the_very_plots_of_the_folder(findings: Findings) -> None:
     for image in html(findings).all("img")[:4]:
-        file = findings.run_dir / "plots" / f"{image['class']}.png"
+        file = findings.report.run_dir / "plots" / f"{image['class']}.png"
         embedded = str(image["src"]).removeprefix("data:image/png;base64,")
         assert base64.b64decode(embedded) == file.read_bytes()
 
@@ -220,11 +216,11 @@ def test_html_escapes_what_users_named(findings: Findings) -> None:
 
 
 def test_html_says_the_figures(findings: Findings) -> None:
-    text, summary = html(findings).text, findings.summary
-    assert summary["conclusion"] in text
-    assert f"{summary['student']['last']['test']['accuracy']:.2%}" in text
-    assert f"{summary['gap_recovered']:.0%}" in text
-    assert f"{summary['fidelity']['agreement']:.2%}" in text
+    text, report = html(findings).text, findings.report
+    assert report.conclusion in text
+    assert f"{report.student.last.test.accuracy:.2%}" in text
+    assert f"{report.gap_recovered:.0%}" in text
+    assert f"{report.fidelity.agreement:.2%}" in text
     assert "temperature 4.0" in text
     assert "_target_" not in text.replace(CONFIG, "")
 
@@ -232,7 +228,7 @@ def test_html_says_the_figures(findings: Findings) -> None:
 def test_markdown_images_are_there(findings: Findings) -> None:
     paths = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)$", markdown(findings), re.MULTILINE)
     assert len(paths) == 5
-    assert all((findings.run_dir / path).read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert all((findings.report.run_dir / path).read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row(findings: Findings) -> None:
@@ -247,11 +243,12 @@ def test_markdown_warns_in_a_block_of_its_own(findings: Findings) -> None:
     assert "> [!WARNING]\n> watch \\<out\\> for a\\|b\n" in markdown(findings)
 
 
-def test_the_code_in_the_report_loads_the_student(findings: Findings) -> None:
+def test_the_code_in_the_report_loads_the_student(findings: Findings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distill_run, "load_network", checkpoint.load_network, raising=False)
     network = findings.networks["student"].network
     assert isinstance(network, Network)
     node = {"_target_": "distill_run.models.mlp.MLP", "hidden": [4], "dropout": 0.0}
-    path = findings.run_dir / "checkpoints" / "student.pt"
+    path = findings.report.run_dir / "checkpoints" / "student.pt"
     checkpoint.save(path, checkpoint.network_content(network, node, "mlp", SHAPE, CLASSES))
     block = re.search(r"```python\n(.*?)```", markdown(findings), re.DOTALL)
     assert block
@@ -272,27 +269,27 @@ def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> No
     assert "exact McNemar test" in answers[0][1]
     assert "net_teacher was reused from the store; its fingerprint begins with 111111111111." in answers[1][1]
     assert "80.00% on validation" in answers[1][1]
-    assert answers[1][1].endswith("The student was given its logits from the logit bank.")
-    assert answers[2][1].startswith("Epoch 2, the best on validation")
+    assert answers[1][1].endswith("The student learned from its logits, which were read from the logit bank.")
+    assert answers[2][1].startswith("Epoch 2 is the best on validation")
     assert answers[3][1].startswith("checkpoints/student.pt")
 
 
 def test_answers_tell_of_a_teacher_trained_now(findings: Findings) -> None:
-    teacher = {**findings.summary["teacher"], "reused": False, "origin": "trained"}
-    fresh = dataclasses.replace(findings, summary={**findings.summary, "teacher": teacher})
+    teacher = dataclasses.replace(findings.report.teacher, reused=False, origin="trained")
+    fresh = dataclasses.replace(findings, report=dataclasses.replace(findings.report, teacher=teacher))
     assert "was trained in this run" in facts.answers(fresh)[1][1]
 
 
 def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
-    assert [tile.label for tile in facts.tiles(least)] == [
+    assert [tile.label for tile in facts.tiles(least.report)] == [
         "Student's accuracy",
         "Compression",
-        "Teacher agreement",
+        "Agreement with the teacher",
     ]
-    table = dict(facts.table(least))
+    table = dict(facts.table(least.report))
     assert table["Training time"] == ["elsewhere", "3:07"]
     assert table["Selected epoch"] == ["–", "2 of 3"]  # noqa: RUF001 - the dash is meant
-    assert table["Training images a second"][0] == "–"  # noqa: RUF001
+    assert table["Training images per second"][0] == "–"  # noqa: RUF001
     answers = facts.answers(least)
     assert "there is no baseline" in answers[0][1]
     assert "was loaded from /models/<t>_big.pt" in answers[1][1]
@@ -300,20 +297,22 @@ def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
 
 
 def test_a_teacher_below_the_baseline_leaves_no_gap(findings: Findings) -> None:
-    swapped = dataclasses.replace(findings, summary={**findings.summary, "gap_recovered": None})
-    tile = facts.tiles(swapped)[2]
+    tile = facts.tiles(dataclasses.replace(findings.report, gap_recovered=None))[2]
     assert (tile.label, tile.note) == ("Gap recovered", "the teacher is not above the baseline")
 
 
 def test_table_shows_both_checkpoints_and_the_interval(findings: Findings) -> None:
-    table = dict(facts.table(findings))
+    table = dict(facts.table(findings.report))
     targets = findings.dataset.test.targets
     student = findings.networks["student"]
-    right = round(90 * measure(student.selected_test_logits, targets)["accuracy"])
+    right = round(90 * measure(student.selected.test_logits, targets)["accuracy"])
     low, high = wilson_interval(right, 90)
     assert table["Test accuracy"][2] == f"{right / 90:.2%}"
     assert table["95% interval"][2] == f"{low:.1%} to {high:.1%}"
-    assert table["The same after the last epoch"][2] == f"{measure(student.last_test_logits, targets)['accuracy']:.2%}"
+    assert (
+        table["Test accuracy after the last epoch"][2]
+        == f"{measure(student.last.test_logits, targets)['accuracy']:.2%}"
+    )
 
 
 def test_disagreements_come_first_then_mistakes_then_any() -> None:
@@ -329,7 +328,7 @@ def test_disagreements_come_first_then_mistakes_then_any() -> None:
 def test_samples_hold_what_each_network_said(findings: Findings) -> None:
     sample = pick_samples(findings)[0]
     decision = sample.decisions[2]
-    probabilities = findings.networks["student"].selected_test_logits[sample.index].double().softmax(0)
+    probabilities = findings.networks["student"].selected.test_logits[sample.index].double().softmax(0)
     assert decision.stage == "student"
     assert decision.answer == CLASSES[int(probabilities.argmax())]
     assert decision.confidence == pytest.approx(probabilities.max().item())
@@ -385,12 +384,12 @@ def test_mcnemar_counts_only_where_they_differ() -> None:
 @pytest.mark.parametrize(
     ("paired", "words"),
     [
-        (Paired(0, 0, 1.0), "the very same ones of the 1,450 test images"),
+        (Paired(0, 0, 1.0), "exactly the same of the 1,450 test images"),
         (
             Paired(7, 3, 0.34),
-            "is within what chance alone could give on 1,450 test images: 7 are right only with",
+            "could be chance: of 1,450 test images, only the student is right on 7, only",
         ),
-        (Paired(30, 3, 0.00001), "is more than chance alone would give on 1,450 test images"),
+        (Paired(30, 3, 0.00001), "is larger than chance would explain: of 1,450 test images"),
     ],
 )
 def test_verdict(paired: Paired, words: str) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -15,7 +16,8 @@ from distill_run.engine.evaluate import confusion, measure, reliability
 from distill_run.models.network import Network
 from distill_run.report import drawing, pictures, plots
 from distill_run.report.samples import Decision, Sample
-from distill_run.stages.training import Trained
+from distill_run.stages.trained import Measured, Origin, Trained
+from distill_run.units import shorten
 
 ACCURACIES = {"teacher": [0.5, 0.9, 0.8], "baseline": [0.4, 0.6], "student": [0.3, 0.7]}
 CURVE: list[dict[str, float | None]] = [
@@ -26,17 +28,25 @@ CURVE: list[dict[str, float | None]] = [
 
 
 def made_up(stage: str, accuracies: list[float], curve: list[dict[str, float | None]] | None = None) -> Trained:
-    history = [
+    history: list[dict[str, Any]] = [
         {"epoch": epoch, "train": {"loss": 1 / epoch}, "val": {"accuracy": accuracy}}
         for epoch, accuracy in enumerate(accuracies, start=1)
     ]
-    best: dict[str, Any] = max(history, key=lambda row: row["val"]["accuracy"])
-    network = Network(nn.Flatten(), [0.5], [0.5])
-    logits = torch.zeros(1, 2)
+    best = max(history, key=lambda row: row["val"]["accuracy"])
+    selected, last = (Measured(row["epoch"], row["val"], torch.zeros(1, 2)) for row in (best, history[-1]))
     return Trained(
-        stage, "net", {}, network, "f" * 64, best, history[-1], logits, logits, history, 1.0, 1.0, 0.0, None, 0.1,
-        curve or [], False, "trained",
-    )  # fmt: skip
+        stage=stage,
+        name="net",
+        node={},
+        network=Network(nn.Flatten(), [0.5], [0.5]),
+        fingerprint="f" * 64,
+        selected=selected,
+        last=last,
+        origin=Origin.TRAINED,
+        history=tuple(history),
+        learning_rate=0.1,
+        lr_search=curve or (),
+    )
 
 
 @pytest.fixture
@@ -92,11 +102,10 @@ def test_a_stage_has_one_colour_in_both_panels(networks: dict[str, Trained]) -> 
         assert {stage: colours[stage] for stage in drawing.COLOURS} == drawing.COLOURS
 
 
-def test_a_teacher_that_came_trained_is_a_level_line(networks: dict[str, Trained]) -> None:
-    teacher = made_up("teacher", [0.9])
-    teacher.history.clear()
+def test_a_teacher_that_was_loaded_is_a_horizontal_line(networks: dict[str, Trained]) -> None:
+    teacher = dataclasses.replace(made_up("teacher", [0.9]), history=())
     figure = plots.learning_curves({**networks, "teacher": teacher})
-    assert lines(figure, 0)["teacher (came trained)"][1] == [0.9, 0.9]
+    assert lines(figure, 0)["teacher (loaded)"][1] == [0.9, 0.9]
     assert list(lines(figure, 1)) == ["baseline", "student"]
 
 
@@ -160,8 +169,8 @@ def test_rates_whose_labels_would_collide_have_no_tick() -> None:
 
 
 def test_a_decision_is_right_or_wrong_in_signs() -> None:
-    assert pictures.said(Decision("teacher", "cat", 0.987, True)) == "✓ teacher: cat (99%)"
-    assert pictures.said(Decision("student", "a" * 30, 0.5, False)) == f"✗ student: {'a' * 13}… (50%)"
+    assert pictures.decision_text(Decision("teacher", "cat", 0.987, True)) == "✓ teacher: cat (99%)"
+    assert pictures.decision_text(Decision("student", "a" * 30, 0.5, False)) == f"✗ student: {'a' * 13}… (50%)"
 
 
 def test_contact_sheet_has_the_images_in_rows() -> None:
@@ -190,15 +199,13 @@ def test_class_names_are_never_read_as_formulas() -> None:
 
 
 def test_long_names_are_cut() -> None:
-    assert drawing.shorten("automobile") == "automobile"
-    assert drawing.shorten("a" * 30) == "a" * 13 + "…"
+    assert shorten("automobile") == "automobile"
+    assert shorten("a" * 30) == "a" * 13 + "…"
 
 
 def test_only_the_figures_import_matplotlib_and_only_when_they_are_drawn() -> None:
     """Read off the sources: to ask a new process takes as long as importing torch."""
-    drawn = {
-        "coordinates", "drawing", "heat_map", "pictures", "plots", "sweep_curves", "sweep_pictures",
-    }  # fmt: skip
+    drawn = {"coordinates", "curves", "drawing", "heat_map", "pictures", "plots"}
     at_once = re.compile(rf"^(?:import|from) .*\b(?:matplotlib|{'|'.join(sorted(drawn))})\b", re.MULTILINE)
     sources = {path.stem: path.read_text(encoding="utf-8") for path in Path(distill_run.__file__).parent.rglob("*.py")}
     assert {name for name, text in sources.items() if at_once.search(text)} == drawn

@@ -19,7 +19,8 @@ from distill_run.config.compose import compose_config
 from distill_run.console import Console
 from distill_run.data.digits import load as load_digits
 from distill_run.errors import DivergedError, UserError
-from distill_run.run import Report, run
+from distill_run.report.run_report import RunReport
+from distill_run.run import run
 from helpers import message_of
 
 FILES = {
@@ -40,7 +41,7 @@ FILES = {
 }
 
 
-def tiny_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> Report:
+def tiny_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> RunReport:
     with nullcontext() if pages else without_pages():
         return run(compose_config([*TINY, f"store_dir={folder / 'store'}", *overrides]), folder / name)
 
@@ -53,12 +54,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_a_run_leaves_exactly_these_files(tiny_report: Report) -> None:
+def test_a_run_leaves_exactly_these_files(tiny_report: RunReport) -> None:
     assert files_of(tiny_report.run_dir) == FILES
     assert read_json(tiny_report.run_dir / "status.json") == {"status": "completed"}
 
 
-def test_report_json_keeps_the_contract(tiny_report: Report) -> None:
+def test_report_json_keeps_the_contract(tiny_report: RunReport) -> None:
     report = read_json(tiny_report.run_dir / "report.json")
     assert report == tiny_report.summary
     assert len(report["dataset"].pop("content")) == 64  # a sha256; test_splits.py has its value
@@ -86,7 +87,7 @@ def test_report_json_keeps_the_contract(tiny_report: Report) -> None:
     assert report["student"]["macs"] == 64 * 8 + 8 * 10
 
 
-def test_the_reported_accuracy_is_that_of_student_pt(tiny_report: Report) -> None:
+def test_the_reported_accuracy_is_that_of_student_pt(tiny_report: RunReport) -> None:
     """Recomputed without the program's own networks, data splits' tensors apart: NumPy on the file's weights."""
     content = torch.load(tiny_report.run_dir / "checkpoints" / "student.pt", weights_only=True)
     weights = {name: value.double().numpy() for name, value in content["weights"].items()}
@@ -101,7 +102,7 @@ def test_the_reported_accuracy_is_that_of_student_pt(tiny_report: Report) -> Non
     np.testing.assert_allclose(network(test.images / 255).detach().numpy(), logits, atol=1e-4)
 
 
-def test_metrics_have_a_line_an_epoch_of_every_stage(tiny_report: Report) -> None:
+def test_metrics_have_a_line_an_epoch_of_every_stage(tiny_report: RunReport) -> None:
     rows = [json.loads(line) for line in (tiny_report.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["epoch"]) for row in rows] == [
         (stage, epoch) for stage in ("teacher", "baseline", "student") for epoch in (1, 2)
@@ -112,7 +113,7 @@ def test_metrics_have_a_line_an_epoch_of_every_stage(tiny_report: Report) -> Non
     assert {"loss", "cross_entropy", "distillation", "accuracy"} == rows[-1]["train"].keys()
 
 
-def test_the_saved_configuration_holds_what_auto_became(tiny_report: Report) -> None:
+def test_the_saved_configuration_holds_what_auto_became(tiny_report: RunReport) -> None:
     config = yaml.safe_load((tiny_report.run_dir / "config.yaml").read_text())
     assert config["device"]["kind"] == "cpu"
     train = load_digits(image_size=8).train.images.double() / 255
@@ -120,7 +121,7 @@ def test_the_saved_configuration_holds_what_auto_became(tiny_report: Report) -> 
     assert config["dataset"]["num_classes"] == 10
 
 
-def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path: Path, tiny_report: Report) -> None:
+def test_the_same_seed_gives_the_same_numbers_and_another_seed_others(tmp_path: Path, tiny_report: RunReport) -> None:
     again = tiny_run(tmp_path)
     other = tiny_run(tmp_path, "seed=1", name="other")
     for stage in ("teacher", "baseline", "student"):
@@ -211,7 +212,7 @@ def test_a_rate_that_diverges_loses_the_search(tmp_path: Path) -> None:
     assert report.summary["student"]["learning_rate"] == 0.1
 
 
-def test_a_run_directs_teachers_from_elsewhere(tmp_path: Path, tiny_report: Report) -> None:
+def test_a_run_directs_teachers_from_elsewhere(tmp_path: Path, tiny_report: RunReport) -> None:
     checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
     report = tiny_run(tmp_path, f"teacher_checkpoint={checkpoint}")
     assert report.summary["teacher"]["selected"]["test"] == tiny_report.summary["teacher"]["selected"]["test"]
@@ -219,7 +220,7 @@ def test_a_run_directs_teachers_from_elsewhere(tmp_path: Path, tiny_report: Repo
     assert report.summary["teacher"]["selected"]["epoch"] is None
 
 
-def test_a_plain_state_dict_is_a_teacher_too(tmp_path: Path, tiny_report: Report) -> None:
+def test_a_plain_state_dict_is_a_teacher_too(tmp_path: Path, tiny_report: RunReport) -> None:
     checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
     weights = load_network(checkpoint).architecture.state_dict()
     torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, tmp_path / "plain.pt")
@@ -231,7 +232,7 @@ def test_a_plain_state_dict_is_a_teacher_too(tmp_path: Path, tiny_report: Report
     assert len(list((tmp_path / "store" / "logits").iterdir())) == 2
 
 
-def test_a_teacher_with_weights_that_are_no_numbers_is_refused(tmp_path: Path, tiny_report: Report) -> None:
+def test_a_teacher_with_weights_that_are_no_numbers_is_refused(tmp_path: Path, tiny_report: RunReport) -> None:
     checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
     content = torch.load(checkpoint, weights_only=True)
     next(iter(content["weights"].values()))[0] = float("nan")
@@ -251,7 +252,7 @@ def test_a_teacher_with_weights_that_are_no_numbers_is_refused(tmp_path: Path, t
     ],
 )
 def test_a_teacher_of_another_shape_is_refused_before_anything_is_written(
-    tmp_path: Path, tiny_report: Report, overrides: tuple[str, ...], expected: str | None
+    tmp_path: Path, tiny_report: RunReport, overrides: tuple[str, ...], expected: str | None
 ) -> None:
     checkpoint = next((tiny_report.run_dir.parent / "store" / "teacher").iterdir()) / "weights.pt"
     if expected is None:  # the file brings its architecture; teacher= is for plain state dicts

@@ -16,7 +16,8 @@ from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from distill_run.run import Report, run
+from distill_run.report.run_report import RunReport
+from distill_run.run import run
 from helpers import Array, TinyClassifier, message_of, numpy_log_softmax, some_logits
 
 MEMBERS = ((0.5, some_logits(0, 6, 4)), (0.3, some_logits(1, 6, 4)), (0.2, some_logits(2, 6, 4)))
@@ -29,7 +30,7 @@ def mean_probabilities(temperature: float) -> Array:
     return np.sum(parts, axis=0)  # type: ignore[no-any-return]
 
 
-def teachers_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> Report:
+def teachers_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> RunReport:
     small = [*TINY, "training.teacher.epochs=1", "training.student.epochs=1", "baseline=false"]
     with nullcontext() if pages else without_pages():
         return run(compose_config([*small, f"store_dir={folder / 'store'}", *overrides]), folder / name)

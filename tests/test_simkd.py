@@ -16,7 +16,8 @@ from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.models.reused_classifier import ReusedClassifier
 from distill_run.objectives.simkd import ReusedTeacherClassifier
-from distill_run.run import Report, run
+from distill_run.report.run_report import RunReport
+from distill_run.run import run
 from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan, distil
 from distill_run.stages.teacher import obtain_teacher
@@ -46,7 +47,7 @@ def reused(student: nn.Module, teacher: nn.Module, factor: int = 2, last_relu: b
     return ReusedClassifier(**shape, student=student, teacher=teacher, factor=factor, last_relu=last_relu)  # type: ignore[arg-type]
 
 
-def simkd_run(folder: Path, *overrides: str) -> Report:
+def simkd_run(folder: Path, *overrides: str) -> RunReport:
     small = [*TINY, "training.teacher.epochs=1", "training.student.epochs=1", "baseline=false", "mode=simkd"]
     return run(compose_config([*small, f"store_dir={folder / 'store'}", *overrides]), folder / "run")
 

@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import dataclasses
 import itertools
 import json
 import math
@@ -19,19 +20,20 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from distill_run.commands import report as report_command
-from distill_run.sweeps.report import facts as sweep_facts
 from distill_run.sweeps.report.answers import answers
 from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, scale_of, seed_strip
 from distill_run.sweeps.report.heat_map import BLUES, heat_maps, is_grid
 from distill_run.sweeps.report.pages import write_sweep_report
+from distill_run.sweeps.report.sweep_report import SweepReport, read_sweep_json
+from distill_run.sweeps.report.tables import settings_table
 from sweeps import write_run
 
 HOSTILE = "<script>alert(1)</script>|$x$`"
 VOID = {"meta", "img"}
 
 
-def write_grid(folder: Path, seeds: Sequence[int] = (0, 1), **keys: Sequence[Any]) -> dict[str, Any]:
+def write_grid(folder: Path, seeds: Sequence[int] = (0, 1), **keys: Sequence[Any]) -> SweepReport:
     """A sweep over a grid, with a validation accuracy that grows from setting to setting; returns its report."""
     points = itertools.product(*keys.values(), seeds)
     total = math.prod(map(len, keys.values()))
@@ -99,7 +101,7 @@ def test_the_directory_gets_exactly_these_files(folder: Path) -> None:
 
 def test_the_json_is_what_was_returned_and_finite(folder: Path) -> None:
     text = (folder / "sweep.json").read_text()
-    assert json.loads(text, parse_constant=pytest.fail) == write_sweep_report([folder], folder)
+    assert json.loads(text, parse_constant=pytest.fail) == write_sweep_report([folder], folder).to_json()
     assert len(list(csv.reader((folder / "sweep.csv").read_text().splitlines()))) == 1 + 13
 
 
@@ -122,15 +124,16 @@ def test_the_page_embeds_the_very_plot_of_the_folder(folder: Path) -> None:
 
 
 def test_both_pages_say_the_figures(folder: Path) -> None:
-    content = json.loads((folder / "sweep.json").read_text())
-    best = content["recommendation"]
+    report = read_sweep_json(folder)
+    best = report.recommendation
+    assert best is not None
     for text in (Page(folder).text, markdown(folder)):
-        assert content["conclusion"] in text
-        assert best["command"] in text
-        assert f"{best['val_accuracy']['mean']:.2%}" in text
+        assert report.conclusion in text
+        assert best.command in text
+        assert f"{best.val_accuracy.mean:.2%}" in text
         assert "took no part in" in text
-        assert "Another choice of test images they do not cover." in text
-        assert "What another seed would change" in text
+        assert "They do not cover another choice of test images." in text
+        assert "could change with another seed" in text
 
 
 def test_hostile_errors_and_values_are_shown_as_they_are(tmp_path: Path) -> None:
@@ -160,13 +163,14 @@ def test_two_hundred_points_stay_readable(tmp_path: Path) -> None:
 
 def test_one_point_has_no_plot_and_all_else(tmp_path: Path) -> None:
     write_run(tmp_path / "0", ["mode.alpha=0.5"])
-    content = write_sweep_report([tmp_path], tmp_path)
+    report = write_sweep_report([tmp_path], tmp_path)
     assert not (tmp_path / "plots").exists()
     page = Page(tmp_path)
-    assert content["recommendation"]["command"] == "distill-run mode.alpha=0.5"
+    assert report.recommendation is not None
+    assert report.recommendation.command == "distill-run mode.alpha=0.5"
     assert "one run; 95% interval –" in page.text  # noqa: RUF001 - the dash is meant
     assert "seed=0,1,2" in page.text
-    assert "± " not in page.text.replace("±\ntheir", "").replace("± their", "")
+    assert "± " not in re.sub(r"±\s+their", "", page.text)
     assert not page.all("img")
     assert "None" not in page.text.replace("None of", "")
 
@@ -174,8 +178,8 @@ def test_one_point_has_no_plot_and_all_else(tmp_path: Path) -> None:
 def test_without_a_completed_point_the_page_lists_the_failures(tmp_path: Path) -> None:
     for number in range(2):
         write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"], status="failed", error=f"reason {number}")
-    content = write_sweep_report([tmp_path], tmp_path)
-    assert content["recommendation"] is None
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert report.recommendation is None
     for text in (Page(tmp_path).text, markdown(tmp_path)):
         assert "No run is completed" in text
         assert "reason 0" in text
@@ -184,27 +188,27 @@ def test_without_a_completed_point_the_page_lists_the_failures(tmp_path: Path) -
 
 
 def test_a_folder_without_runs_gives_an_empty_report(tmp_path: Path) -> None:
-    content = write_sweep_report([tmp_path], tmp_path)
-    assert (content["runs"], content["settings"], content["recommendation"]) == ([], [], None)
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert (report.runs, report.settings, report.recommendation) == ((), (), None)
     assert "No runs" in Page(tmp_path).text
 
 
 def test_without_a_baseline_its_columns_are_left_out(tmp_path: Path) -> None:
     for number in range(2):
         write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"], baseline=None)
-    content = write_sweep_report([tmp_path], tmp_path)
-    assert sweep_facts.settings_table(content).headings == [
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert settings_table(report).headings == [
         "", "alpha", "runs", "validation", "test", "agreement", "teacher's test", "trained in",
     ]  # fmt: skip
-    assert "Was distillation worth it?" not in dict(answers(content))
+    assert "Was distillation worth it?" not in dict(answers(report))
     assert "baseline" not in markdown(tmp_path)
 
 
 def test_a_report_across_sweeps_leads_to_their_runs(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_run(tmp_path / name / "0", [f"mode={name}"])
-    content = write_sweep_report([tmp_path / "a", tmp_path / "b"], tmp_path / "c" / "d")
-    assert [run["directory"] for run in content["runs"]] == ["../../a/0", "../../b/0"]
+    report = write_sweep_report([tmp_path / "a", tmp_path / "b"], tmp_path / "c" / "d")
+    assert [run.directory for run in report.runs] == ["../../a/0", "../../b/0"]
     assert [link["href"] for link in Page(tmp_path / "c" / "d").all("a")] == [
         "../../a/0/report.html", "../../b/0/report.html",
     ]  # fmt: skip
@@ -222,15 +226,19 @@ def test_what_distillation_was_worth_follows_the_interval(
     tmp_path: Path, span: tuple[float, float], words: str
 ) -> None:
     write_grid(tmp_path, mode__alpha=(0.1, 0.9))
-    content = write_sweep_report([tmp_path], tmp_path)
-    content["recommendation"]["difference"].update(low=span[0], high=span[1])
-    assert words in dict(answers(content))["Was distillation worth it?"]
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert report.recommendation is not None
+    assert report.recommendation.difference is not None
+    difference = dataclasses.replace(report.recommendation.difference, low=span[0], high=span[1])
+    best = dataclasses.replace(report.recommendation, difference=difference)
+    assert words in dict(answers(dataclasses.replace(report, recommendation=best)))["Was distillation worth it?"]
 
 
 def test_replicates_that_share_a_seed_are_said_to_depend(tmp_path: Path) -> None:
-    content = write_grid(tmp_path, seeds=[0, 1], teacher_seed=(0, 1))
-    assert "are not independent" in dict(answers(content))["What do the intervals cover?"]
-    assert content["recommendation"]["command"] == "distill-run -m seed=0,1 teacher_seed=0,1"
+    report = write_grid(tmp_path, seeds=[0, 1], teacher_seed=(0, 1))
+    assert "are not independent" in dict(answers(report))["What do the intervals cover?"]
+    assert report.recommendation is not None
+    assert report.recommendation.command == "distill-run -m seed=0,1 teacher_seed=0,1"
 
 
 # the plots
@@ -244,8 +252,8 @@ def test_one_key_gives_a_curve_on_the_axis_that_suits_it() -> None:
 
 
 def test_the_curve_shows_means_intervals_baseline_and_runs(tmp_path: Path) -> None:
-    content = write_grid(tmp_path, mode__temperature=(1, 2, 10))
-    figure = key_curve(content, "mode.temperature")
+    report = write_grid(tmp_path, mode__temperature=(1, 2, 10))
+    figure = key_curve(report, "mode.temperature")
     lines = {str(line.get_label()): line for line in figure.axes[0].lines}
     assert list(lines["student, mean"].get_xdata()) == [1, 2, 10]  # type: ignore[arg-type]
     assert list(lines["student, mean"].get_ydata()) == pytest.approx([0.5, 0.5 + 0.4 / 3, 0.5 + 0.8 / 3])  # type: ignore[arg-type]
@@ -256,21 +264,21 @@ def test_the_curve_shows_means_intervals_baseline_and_runs(tmp_path: Path) -> No
 
 
 def test_categories_are_not_joined(tmp_path: Path) -> None:
-    content = write_grid(tmp_path, mode=("soft", "hard"))
-    axes = key_curve(content, "mode").axes[0]
+    report = write_grid(tmp_path, mode=("soft", "hard"))
+    axes = key_curve(report, "mode").axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["hard", "soft"]
     assert {line.get_linestyle() for line in axes.lines} == {"None"}
 
 
 def test_the_heat_map_has_a_cell_a_setting(folder: Path) -> None:
-    content = json.loads((folder / "sweep.json").read_text())
-    assert is_grid(content)
-    figure = heat_maps(content)
+    report = read_sweep_json(folder)
+    assert is_grid(report)
+    figure = heat_maps(report)
     shown = np.asarray(figure.axes[0].images[0].get_array())
-    means = {tuple(each["values"].values()): each["val_accuracy"]["mean"] for each in content["settings"]}
+    means = {tuple(each.values.values()): each.mean("val_accuracy") for each in report.settings}
     assert shown.tolist() == [[means[t, a] for t in (1, 2, 4)] for a in (0.1, 0.9)]
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["0.1", "0.9"]
-    best = content["recommendation"]["val_accuracy"]["mean"]
+    best = report.settings[0].mean("val_accuracy")
     assert f"{100 * best:.2f}\n± 0.00" in texts(figure)
     assert [axes.get_title() for axes in figure.axes[:2]] == ["validation accuracy, %", "test accuracy, %"]
     [outer, inner] = figure.axes[0].patches
@@ -290,8 +298,8 @@ def test_a_missing_cell_stays_empty(tmp_path: Path) -> None:
 def test_scattered_points_are_no_grid(tmp_path: Path) -> None:
     for number in range(10):
         write_run(tmp_path / str(number), [f"a={number}", f"b={number**2}"])
-    content = write_sweep_report([tmp_path], tmp_path)
-    assert not is_grid(content)
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert not is_grid(report)
     assert "Parallel coordinates" in str(Page(tmp_path).all("img")[0]["alt"])
 
 
@@ -304,8 +312,8 @@ def test_the_shades_fall_evenly() -> None:
 
 
 def test_many_keys_give_parallel_coordinates(tmp_path: Path) -> None:
-    content = write_grid(tmp_path, mode__temperature=(1, 2), student=("a", "b"), lr=[i / 10 for i in range(1, 15)])
-    figure = parallel_coordinates(content)
+    report = write_grid(tmp_path, mode__temperature=(1, 2), student=("a", "b"), lr=[i / 10 for i in range(1, 15)])
+    figure = parallel_coordinates(report)
     lines = figure.axes[0].lines
     assert len(lines) == 4 + 2 * 2 * 14 + 1
     assert {"temperature", "student", "lr", "validation accuracy"} <= set(texts(figure))
@@ -315,8 +323,8 @@ def test_many_keys_give_parallel_coordinates(tmp_path: Path) -> None:
 
 
 def test_seeds_alone_give_a_strip(tmp_path: Path) -> None:
-    content = write_grid(tmp_path, seeds=[0, 10, 2])
-    figure = seed_strip(content)
+    report = write_grid(tmp_path, seeds=[0, 10, 2])
+    figure = seed_strip(report)
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0", "2", "10"]
     assert "Run by run" in Page(tmp_path).text
 

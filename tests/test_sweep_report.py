@@ -1,4 +1,4 @@
-"""From run directories to the content of sweep.json: what is read, grouped, estimated and recommended."""
+"""From run directories to sweep.json: reading, grouping, estimating and recommending."""
 
 import csv
 import dataclasses
@@ -14,20 +14,28 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distill_run.report.run_report import RunReport
+from distill_run.sweeps.command_lines import read_command_line, repeat
 from distill_run.sweeps.estimates import Estimate, contains, estimate
 from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
-from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep, to_csv
-from distill_run.sweeps.typed import natural, read_command, read_value, repeat, shown
+from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep
+from distill_run.sweeps.report.sweep_report import SweepReport
+from distill_run.sweeps.report.tables import to_csv
+from distill_run.sweeps.values import natural, read_value, shown
 from helpers import examples
-from sweeps import write_run
+from sweeps import made_up_report, write_run
 
 T_2, T_1 = 4.3027, 12.7062  # Student's t at 97.5%, of 2 and of 1 degrees of freedom, from a printed table
 
 
-def content_of(*directories: Path) -> dict[str, Any]:
+def report_of(*directories: Path) -> SweepReport:
     points = [read_point(run_dir) for run_dir in find_runs(directories)]
     return summarise_sweep(gather_sweep(directories, points), directories[0])
+
+
+def content_of(*directories: Path) -> dict[str, Any]:
+    return report_of(*directories).to_json()
 
 
 def sweep(folder: Path, runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -67,14 +75,14 @@ def test_values_are_read_as_hydra_reads_them(text: str, value: object) -> None:
 
 def test_commands_are_read_word_by_word() -> None:
     text = "distill-run --config-dir 'my conf' mode=soft +mode.x=1 ++seed=2 '~training.clip' hydra.verbose=true sweep=a"
-    command = read_command(text)
+    command = read_command_line(text)
     assert command.options == ("--config-dir", "my conf")
     assert command.values == {"mode": "soft", "mode.x": 1, "seed": 2, "training.clip": "removed"}
 
 
 def test_what_changes_no_figure_is_no_key() -> None:
     text = "distill-run code_dir=a resume=b +sweep=c store_dir=d hydra.sweep.dir=e hydra=f hydration=1"
-    assert read_command(text).values == {"hydration": 1}
+    assert read_command_line(text).values == {"hydration": 1}
 
 
 def test_numbers_within_texts_sort_as_numbers() -> None:
@@ -84,26 +92,26 @@ def test_numbers_within_texts_sort_as_numbers() -> None:
 
 def test_several_seeds_repeat_in_one_command() -> None:
     texts = [f"distill-run --config-dir 'my conf' 'student.hidden=[8,4]' seed={seed} mode.alpha=0.5" for seed in (1, 0)]
-    text = repeat([read_command(text) for text in texts], [{"seed": 1}, {"seed": 0}])
+    text = repeat([read_command_line(text) for text in texts], [{"seed": 1}, {"seed": 0}])
     words = ["distill-run", "--config-dir", "my conf", "-m", "student.hidden=[8,4]", "mode.alpha=0.5", "seed=0,1"]
     assert shlex.split(text) == words
 
 
 def test_one_run_repeats_by_its_own_command() -> None:
     text = "distill-run 'dataset.root=a b' seed=1"
-    assert repeat([read_command(text)], [{"seed": 1}]) == text
+    assert repeat([read_command_line(text)], [{"seed": 1}]) == text
 
 
 def test_replicates_that_are_no_grid_repeat_line_by_line() -> None:
     pairs = [(0, 0), (1, 1)]
     texts = [f"distill-run seed={one} teacher_seed={other}" for one, other in pairs]
     values = [{"seed": one, "teacher_seed": other} for one, other in pairs]
-    assert repeat([read_command(text) for text in texts], values) == "\n".join(texts)
+    assert repeat([read_command_line(text) for text in texts], values) == "\n".join(texts)
 
 
 def test_a_seed_that_is_not_known_is_not_typed() -> None:
     texts = ["distill-run seed=1", "distill-run"]
-    assert repeat([read_command(text) for text in texts], [{"seed": 1}, {"seed": "default"}]) == "\n".join(texts)
+    assert repeat([read_command_line(text) for text in texts], [{"seed": 1}, {"seed": "default"}]) == "\n".join(texts)
 
 
 @examples
@@ -111,8 +119,8 @@ def test_a_seed_that_is_not_known_is_not_typed() -> None:
 def test_commands_come_through_the_shell_unharmed(values: list[str]) -> None:
     words = [f"dataset.k{number}={value}" for number, value in enumerate(values)]
     texts = [shlex.join(["distill-run", *words, f"seed={seed}"]) for seed in (0, 1)]
-    commands = [read_command(text) for text in texts]
-    assert commands[0].words == (*words, "seed=0")
+    commands = [read_command_line(text) for text in texts]
+    assert commands[0].overrides == (*words, "seed=0")
     repeated = repeat(commands, [{"seed": 0}, {"seed": 1}])
     assert shlex.split(repeated) == ["distill-run", "-m", *words, "seed=0,1"]
 
@@ -189,7 +197,7 @@ def test_the_paired_difference_is_worked_out_run_by_run(tmp_path: Path) -> None:
     assert [run["difference"] for run in content["runs"]] == pytest.approx([0.02, 0.01, 0.06])
     assert (content["keys"], content["replicate_keys"], len(content["settings"])) == ([], ["seed"], 1)
     assert content["conclusion"] == (
-        "The student reaches 80.00% on test, the mean of 3 runs, 3.00 points above the student alone."
+        "The student reaches 80.00% on test, the mean of 3 runs, 3.00 percentage points above the student alone."
     )
 
 
@@ -213,9 +221,7 @@ def test_what_another_had_run_counts_once(tmp_path: Path) -> None:
     content = sweep(tmp_path, {"mode.alpha=0.5 seed=0": {"val": 0.5}, "mode.alpha=0.50 seed=0": {"val": 0.9}})
     assert content["settings"][0]["val_accuracy"] == {"count": 1, "mean": 0.5, "sd": None, "low": None, "high": None}
     assert content["settings"][0]["asked"] == 1
-    assert content["warnings"] == [
-        "1 run repeated what another had run, seed and all: the first of each counts, the others do not"
-    ]
+    assert content["warnings"] == ["1 run repeated another run with the same seed: only the first of each counts"]
 
 
 # recommending
@@ -230,8 +236,8 @@ def test_validation_recommends_and_test_does_not(tmp_path: Path) -> None:
     assert (best["test_accuracy"]["mean"], best["command"]) == (0.5, "distill-run mode.alpha=0.9")
     assert (best["alternatives"], best["compared"], best["incomplete"]) == ([], 0, [])
     assert content["conclusion"] == (
-        "The best of 2 settings on validation is alpha 0.9: it reaches 50.00% on test, 10.00 points above the student "
-        "alone."
+        "The best of 2 settings on validation is alpha 0.9: it reaches 50.00% on test, 10.00 percentage points above "
+        "the student alone."
     )
 
 
@@ -321,10 +327,10 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
     assert content["counts"] == {"completed": 0, "pruned": 1, "failed": 2, "unfinished": 2, "unreadable": 0}
     assert [run["error"] for run in content["runs"]] == [
         "the loss is nan\n  lower the rate",
-        "still running, or killed without a word",
-        "interrupted; resume= takes it up again",
-        "the search gave it up: others were better after as many epochs",
-        "it does not say why",
+        "still running, or killed",
+        "interrupted; resume= continues it",
+        "the search stopped it: other trials were better after as many epochs",
+        "no reason is recorded",
     ]
     assert content["recommendation"] is None
     assert content["conclusion"] == "No run is completed: there is nothing to recommend yet."
@@ -338,7 +344,7 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
         ("report.json", '{"format": 1, "stud', "report.json is damaged (Unterminated string"),
         ("report.json", "[]", "report.json is damaged (it holds no object)"),
         ("report.json", '{"format": 2}', "report.json has format 2; format 1 can be read"),
-        ("report.json", '{"format": 1}', "report.json is damaged (wrong or absent: 'student')"),
+        ("report.json", '{"format": 1}', "report.json is damaged (seed is absent)"),
         ("report.json", "\ufeff\x00", "report.json is damaged ("),
         ("report.json", "[" * 100_000, "report.json is damaged ("),
         ("status.json", '{"status": "done"}', "status.json has the status 'done', which is not known"),
@@ -399,7 +405,7 @@ def test_a_damaged_configuration_tells_nothing(tmp_path: Path, config: str) -> N
 
 def test_different_data_are_warned_of(tmp_path: Path) -> None:
     content = sweep(tmp_path, {"mode.alpha=0.1": {}, "mode.alpha=0.2": {"content": "c1"}})
-    assert content["warnings"] == ["the runs used 2 different sets of data: their accuracies cannot be compared"]
+    assert content["warnings"] == ["the runs used 2 different datasets: their accuracies cannot be compared"]
 
 
 def test_another_cut_is_no_other_data(tmp_path: Path) -> None:
@@ -439,14 +445,9 @@ def test_keys_are_as_short_as_can_be_told_apart() -> None:
 
 
 def test_the_csv_has_a_row_a_run(tmp_path: Path) -> None:
-    content = sweep(
-        tmp_path,
-        {
-            'mode.alpha=0.5 seed=0 "x=a,\\"b"': {"val": 0.25},
-            "mode.alpha=0.9 seed=1 x=c": {"status": "failed", "error": "first\nsecond, third"},
-        },
-    )
-    first, second = csv.DictReader(io.StringIO(to_csv(content)))
+    write_run(tmp_path / "0", ["mode.alpha=0.5", "seed=0", 'x=a,"b'], val=0.25)
+    write_run(tmp_path / "1", ["mode.alpha=0.9", "seed=1", "x=c"], status="failed", error="first\nsecond, third")
+    first, second = csv.DictReader(io.StringIO(to_csv(report_of(tmp_path))))
     assert list(first) == [
         "directory", "status", "error", "mode.alpha", "x", "seed", "val_accuracy", "val_nll", "test_accuracy",
         "teacher_test_accuracy", "baseline_val_accuracy", "baseline_test_accuracy", "difference", "gap_recovered",
@@ -457,11 +458,60 @@ def test_the_csv_has_a_row_a_run(tmp_path: Path) -> None:
     assert (second["status"], second["error"], second["test_accuracy"]) == ("failed", "first\nsecond, third", "")
 
 
-def test_the_content_says_what_its_docstring_says(tmp_path: Path) -> None:
-    content = sweep(tmp_path, {"mode.alpha=0.5 seed=0": {}, "mode.alpha=0.9 seed=0": {}})
-    doc = summarise_sweep.__doc__ or ""
-    keys = [*content, *content["counts"], *content["recommendation"], *content["settings"][0]["val_accuracy"]]
-    assert [key for key in keys if f'"{key}"' not in doc] == []
+def test_the_content_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", ["mode.alpha=0.5", "x=[1,{a: b}]"])
+    write_run(tmp_path / "1", ["mode.alpha=0.9"], status="failed")
+    report = report_of(tmp_path)
+    assert SweepReport.from_json(json.loads(json.dumps(report.to_json()))) == report
+
+
+def test_a_damaged_sweep_json_says_what_is_wrong(tmp_path: Path) -> None:
+    write_run(tmp_path / "0", ["mode.alpha=0.5"])
+    content = content_of(tmp_path)
+    content["settings"][0]["val_accuracy"]["mean"] = "high"
+    with pytest.raises(ValueError, match=r'damaged \(settings\[0\].val_accuracy.mean is "high", not a finite number\)'):
+        SweepReport.from_json(content)
+    with pytest.raises(ValueError, match=r"sweep\.json has format None; format 1 can be read"):
+        SweepReport.from_json({})
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("teacher", None, "teacher is null, not an object"),
+        ("student.selected.epoch", 1.5, "student.selected.epoch is 1.5, not a whole number"),
+        ("student.lr_search", {}, "student.lr_search is {}, not a list"),
+        ("student.reused", 1, "student.reused is 1, not true or false"),
+        ("dataset.name", 3, "dataset.name is 3, not a text"),
+        ("warnings", ["a", None], "warnings[1] is null, not a text"),
+        ("fidelity", {}, "fidelity.agreement is absent"),
+    ],
+)
+def test_a_damaged_report_says_which_key_is_wrong(path: str, value: object, reason: str) -> None:
+    content = made_up_report()
+    *parents, last = path.split(".")
+    node = content
+    for name in parents:
+        node = node[name]
+    node[last] = value
+    with pytest.raises(ValueError, match=r"report\.json is damaged") as told:
+        RunReport.from_json(content, Path("run"))
+    assert str(told.value) == f"report.json is damaged ({reason})"
+
+
+def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -> None:
+    old = made_up_report()
+    report = RunReport.from_json({**old, "added_by_a_later_version": 1}, Path("run"))
+    content = report.to_json()
+    assert RunReport.from_json(content, Path("run")) == report
+    assert {key: content[key] for key in old if key not in ("teacher", "baseline", "student", "dataset")} == {
+        key: value for key, value in old.items() if key not in ("teacher", "baseline", "student", "dataset")
+    }
+    assert content["student"] == {
+        **old["student"], "data_share": None, "peak_memory_bytes": None, "learning_rate": None, "lr_search": [],
+        "reused": False, "origin": "trained",
+    }  # fmt: skip
+    assert (content["guided_by"], content["assistants"]) == (None, [])
 
 
 def test_values_are_shown_as_typed() -> None:

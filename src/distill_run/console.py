@@ -1,12 +1,12 @@
-"""What a person sees while a run goes on. The only importer of rich.
+"""What a person sees on the terminal. Only this module imports rich.
 
-A terminal gets one live line for the training in progress; anything else gets plain lines, one for each epoch.
+A terminal shows one live line for the training in progress. A file or a pipe gets plain lines, one for each epoch.
 """
 
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from distill_run.errors import show
-from distill_run.units import NONE, change, duration, percent, quantity, with_spread
+from distill_run.units import duration
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,13 +24,12 @@ log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
 PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
-SHOWN_SETTINGS = 10
 
 
 class Console:
-    """Lines, the live display and the final table, on stdout; all but the display also go to the log.
+    """Writes lines, tables and the live display to stdout, and the lines to the log as well.
 
-    A quiet one writes to the log alone: the points of a sweep have one, and the sweep's display speaks for them.
+    A quiet console writes to the log only. The points of a sweep have one: the sweep's display shows their progress.
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
@@ -39,41 +37,42 @@ class Console:
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
         self.warnings: list[str] = []
-        self.observers: list[Callable[[dict[str, Any]], None]] = []  # called with each epoch's line of metrics.jsonl
+        # Called with each epoch's line of metrics.jsonl. It goes when the pruner of commands/search.py is a watcher.
+        self.observers: list[Callable[[dict[str, Any]], None]] = []
 
     @property
     def is_live(self) -> bool:
-        """Whether a line can be written over."""
+        """Whether a line can be overwritten."""
         return self.rich.is_terminal and not self.rich.quiet
 
     def note(self, text: str) -> None:
-        """A line for the record."""
+        """Write a line."""
         log.info(text)
         self.rich.print(escape(text))
 
     def warn(self, text: str) -> None:
-        """A line that nobody should overlook; it also stands in the report."""
+        """Write a warning, and keep it for the report."""
         log.warning(text)
         self.warnings.append(text)
         self.rich.print(f"[bold yellow]warning:[/] {escape(text)}")
 
     @contextmanager
-    def training(self, stage: str, epochs: int, num_steps: int) -> Iterator["TrainingDisplay"]:
-        """The display of one training."""
+    def training(self, stage: str, num_epochs: int, num_steps: int) -> Iterator["TrainingDisplay"]:
+        """Show the progress of one training; `num_steps` is that of an epoch."""
         columns = [
             TextColumn("{task.fields[stage]:<9}"),
-            TextColumn("epoch {task.fields[epoch]:>3}/" + str(epochs)),
+            TextColumn("epoch {task.fields[epoch]:>3}/" + str(num_epochs)),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
         ]
         with Progress(
             *columns, console=self.rich, transient=True, disable=not self.is_live, refresh_per_second=5
         ) as progress:
-            yield TrainingDisplay(self, progress, stage, epochs, num_steps)
+            yield TrainingDisplay(self, progress, stage, num_epochs, num_steps)
 
     @contextmanager
     def sweep(self) -> Iterator["SweepDisplay"]:
-        """The display of a sweep."""
+        """Show the progress of a sweep."""
         columns = [
             BarColumn(bar_width=24),
             TextColumn("{task.completed}/{task.total} points"),
@@ -82,60 +81,27 @@ class Console:
         with Progress(*columns, console=self.rich, transient=True, disable=not self.is_live) as progress:
             yield SweepDisplay(self, progress)
 
-    def results(
-        self, summary: dict[str, Any], networks: list[tuple[str, dict[str, Any]]], run_dir: str, command: str
-    ) -> None:
-        """The final table, a row for each of `networks` by stage, the conclusion, and what to do next."""
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int) -> None:
+        """Show a table. The first `num_texts` columns are texts, the others are figures and stand to the right."""
         table = Table(box=None, pad_edge=False, header_style="bold")
-        table.add_column("", no_wrap=True)
-        for heading in ("test acc", "top-5", "nll", "ece", "params", "MACs", "size", "trained in"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for stage, network in networks:
-            table.add_row(f"{stage} {network['architecture']}", *_cells(network))
+        for index, heading in enumerate(headings):
+            is_text = index < num_texts
+            table.add_column(escape(heading), justify="left" if is_text else "right", no_wrap=not is_text)
+        for row in rows:
+            table.add_row(*map(escape, row))
         self.rich.print()
         self.rich.print(table)
-        self.rich.print()
-        for warning in summary["warnings"]:
-            if warning not in self.warnings:
-                self.warn(warning)
-        log.info(summary["conclusion"])
-        self.rich.print(f"[bold]{escape(summary['conclusion'])}[/]")
-        self.rich.print()
-        self.note(f"report   {run_dir}/report.html")
-        self.note(f"student  {run_dir}/checkpoints/student.pt")
-        self.note(f"repeat   {command}")
-        self.note(
-            "use it   from distill_run.checkpoint import load_network; "
-            f"network = load_network('{run_dir}/checkpoints/student.pt')"
-        )
 
-    def settings(self, content: dict[str, Any], folder: str) -> None:
-        """The table of a sweep's settings, the conclusion, and what to do next; `content` is that of sweep.json."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for heading in content["keys"]:
-            table.add_column(escape(heading))
-        for heading in ("runs", "val acc", "test acc", "change"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for setting in content["settings"][:SHOWN_SETTINGS]:
-            table.add_row(*(escape(show(setting["values"][key])) for key in content["keys"]), *_means(setting))
+    def conclude(self, sentence: str) -> None:
+        """Write the one sentence that people should remember."""
+        log.info(sentence)
         self.rich.print()
-        self.rich.print(table)
-        if (hidden := len(content["settings"]) - SHOWN_SETTINGS) > 0:
-            self.rich.print(f"and {hidden} more")
+        self.rich.print(f"[bold]{escape(sentence)}[/]")
         self.rich.print()
-        unfinished = {status: count for status, count in content["counts"].items() if status != "completed" and count}
-        if unfinished:
-            self.note("without a result: " + ", ".join(f"{count} {status}" for status, count in unfinished.items()))
-        log.info(content["conclusion"])
-        self.rich.print(f"[bold]{escape(content['conclusion'])}[/]")
-        self.rich.print()
-        self.note(f"report   {folder}/sweep.html")
-        if content["recommendation"] is not None:
-            self.note("repeat   " + content["recommendation"]["command"].replace("\n", "\n         "))
 
 
 class SweepDisplay:
-    """A sweep's live line: a bar over its points, and what those that run are doing."""
+    """The live line of a sweep: a bar for its points, and what the running points do."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
         self.console = console
@@ -143,24 +109,24 @@ class SweepDisplay:
         self.task = progress.add_task("", total=None, state="")
 
     def line(self, text: str) -> None:
-        """A line that stays. It is not logged: the log is that of whichever point is running in this process."""
+        """Write a line. It is not logged: the log belongs to the point that runs in this process."""
         self.console.rich.print(escape(text))
 
     def update(self, num_ended: int, num_points: int | None, state: str) -> None:
-        """Show how many points have ended, and what the others do."""
+        """Show how many points have ended, and what the running points do."""
         self.progress.update(self.task, completed=num_ended, total=num_points, state=state)
 
 
 class TrainingDisplay:
-    """One training's line; a fit.Watcher."""
+    """The live line of one training."""
 
-    def __init__(self, console: Console, progress: Progress, stage: str, epochs: int, num_steps: int) -> None:
+    def __init__(self, console: Console, progress: Progress, stage: str, num_epochs: int, num_steps: int) -> None:
         self.console = console
         self.progress = progress
         self.stage = stage
-        self.epochs = epochs
+        self.num_epochs = num_epochs
         self.num_steps = num_steps
-        self.task = progress.add_task("", total=epochs * num_steps, stage=stage, epoch=1, figures="")
+        self.task = progress.add_task("", total=num_epochs * num_steps, stage=stage, epoch=1, figures="")
         self.started = time.perf_counter()
         self.refreshed = self.started
         self.first_done: int | None = None
@@ -168,7 +134,7 @@ class TrainingDisplay:
         self.val_accuracy = ""
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: "Tensor") -> None:
-        """See fit.Watcher. The loss is read a few times a second only: each reading waits for the device."""
+        """Show the loss and the speed, a few times a second only: to read the loss is to wait for the device."""
         self.num_images += num_images
         done = (epoch - 1) * self.num_steps + step
         if self.first_done is None:
@@ -181,13 +147,13 @@ class TrainingDisplay:
         figures = f"loss {loss.item():.3f}{self.val_accuracy}  {rate:,.0f} images/s  {self._left(done)} left"
         self.progress.update(self.task, completed=done, epoch=epoch, figures=figures)
 
-    def finished_epoch(self, row: dict[str, Any]) -> None:
-        """See fit.Watcher."""
+    def epoch_ended(self, row: dict[str, Any]) -> None:
+        """Write the line of an epoch; `row` is its line of metrics.jsonl."""
         val_accuracy = row["val"]["accuracy"]
         self.progress.update(self.task, completed=row["epoch"] * self.num_steps, epoch=row["epoch"])
         self.val_accuracy = f"  val acc {val_accuracy:.2%}"
         line = (
-            f"{self.stage:<9} epoch {row['epoch']:>3}/{self.epochs}  loss {row['train']['loss']:.3f}  "
+            f"{self.stage:<9} epoch {row['epoch']:>3}/{self.num_epochs}  loss {row['train']['loss']:.3f}  "
             f"val acc {val_accuracy:.2%}  {row['images_per_second']:,.0f} images/s  "
             f"{self._left(row['epoch'] * self.num_steps)} left"
         )
@@ -197,29 +163,7 @@ class TrainingDisplay:
             observer(row)
 
     def _left(self, done: int) -> str:
-        """The time that the rest of this training will take at the rate so far."""
+        """The time that the rest of this training will take at the speed so far."""
         fresh = done - (self.first_done or 0)
-        seconds = (time.perf_counter() - self.started) / max(fresh, 1) * (self.epochs * self.num_steps - done)
+        seconds = (time.perf_counter() - self.started) / max(fresh, 1) * (self.num_epochs * self.num_steps - done)
         return duration(seconds)
-
-
-def _cells(network: dict[str, Any]) -> list[str]:
-    test = network["selected"]["test"]
-    seconds = "" if network["train_seconds"] == 0 else duration(network["train_seconds"])
-    return [
-        f"{test['accuracy']:.2%}",
-        f"{test['top5_accuracy']:.2%}",
-        f"{test['nll']:.3f}",
-        f"{test['ece']:.3f}",
-        f"{network['params']:,}",
-        quantity(network["macs"]),
-        quantity(network["bytes"]) + "B",
-        seconds + (" (reused)" if network["reused"] and seconds else "") or "elsewhere",
-    ]
-
-
-def _means(setting: dict[str, Any]) -> list[str]:
-    val, test, difference = (setting[name] for name in ("val_accuracy", "test_accuracy", "difference"))
-    shown = [NONE if found is None else with_spread(percent(found["mean"]), found["sd"]) for found in (val, test)]
-    gained = NONE if difference is None else with_spread(change(difference["mean"]), difference["sd"])
-    return [f"{setting['replicates']} of {setting['asked']}", *shown, gained]

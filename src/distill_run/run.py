@@ -14,7 +14,9 @@ from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.record.run_record import RunRecord
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
-from distill_run.report.summary import RunFindings, RunReport, summarise
+from distill_run.report.results import tell_results
+from distill_run.report.run_report import RunReport, write_report
+from distill_run.report.summary import Findings, summarise
 from distill_run.stages.lineup import make_lineup, obtain_teacher, search_rates
 from distill_run.stages.prepare import open_workshop
 from distill_run.stages.student import obtain_assistants, train_student
@@ -53,12 +55,10 @@ def run(
             if lineup.baseline is not None:
                 networks["baseline"] = workshop.obtain("baseline", lineup.baseline)
             networks["student"] = train_student(lineup.student, [teacher, *assistants][-1], workshop)
-            report = summarise(settings, workshop.feed, networks, assistants, record.warnings)
-            record.conclude(report)
-            write_pages(
-                RunFindings(report, networks, workshop.feed, settings, record.config, record.environment, run_dir)
-            )
-            console.results(report, run_dir, record.environment["command"])
+            report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)
+            write_report(report)
+            write_pages(Findings(report, networks, workshop.feed, settings, record.config, record.environment))
+            tell_results(console, report, record.environment["command"])
     return report
 
 

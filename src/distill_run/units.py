@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-NONE = "\N{EN DASH}"  # stands where there is no number
+NONE = "\N{EN DASH}"  # shown where there is no number
+MAX_LABEL_LENGTH = 14  # characters of a name in a figure
 
 
 def quantity(number: float) -> str:
@@ -45,15 +46,20 @@ def percent(share: float | None) -> str:
 
 
 def change(difference: float | None) -> str:
-    """A difference of fractions in points: +1.20."""
+    """A difference of fractions in percentage points: +1.20."""
     return NONE if difference is None else f"{100 * difference:+.2f}"
 
 
 def with_spread(shown: str, sd: float | None) -> str:
-    """A mean of fractions, as it is shown, with its standard deviation in points: 97.20% ± 0.45."""
+    """A mean as it is shown, with its standard deviation in percentage points: 97.20% ± 0.45."""
     return shown if sd is None else f"{shown} ± {100 * sd:.2f}"
 
 
 def rounded(values: Sequence[float]) -> list[float]:
     """Numbers to four digits after the point."""
     return [round(value, 4) for value in values]
+
+
+def shorten(text: str, max_length: int = MAX_LABEL_LENGTH) -> str:
+    """A text of at most `max_length` characters; one that is longer ends in an ellipsis."""
+    return text if len(text) <= max_length else text[: max_length - 1] + "…"

@@ -156,7 +156,7 @@ class _Nobody:
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         """See fit.Watcher."""
 
-    def finished_epoch(self, row: dict[str, Any]) -> None:
+    def epoch_ended(self, row: dict[str, Any]) -> None:
         """See fit.Watcher."""
 
 

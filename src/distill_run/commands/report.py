@@ -12,6 +12,7 @@ from distill_run.console import Console
 from distill_run.errors import Mistake, UserError, tell, user_error
 from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.report.pages import write_sweep_report
+from distill_run.sweeps.report.results import tell_sweep_results
 
 USAGE = "distill-report DIR... [--output DIR]"
 
@@ -20,14 +21,14 @@ def main() -> NoReturn:
     """Run the command line in sys.argv; exits with 0, or with 1 after a mistake."""
     try:
         directories, output = _read_arguments(sys.argv[1:])
-        content = write_sweep_report(directories, output)
+        report = write_sweep_report(directories, output)
     except UserError as error:
         tell(error)
         sys.exit(1)
     except OSError as error:
         tell(user_error(f"{error.filename}: {error.strerror}", "give directories that can be read and written"))
         sys.exit(1)
-    Console().settings(content, str(output))
+    tell_sweep_results(Console(), report, output)
     sys.exit(0)
 
 

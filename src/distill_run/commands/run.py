@@ -28,7 +28,6 @@ from distill_run.sweeps.request import (
     record_failure,
     swept_keys,
 )
-from distill_run.units import shown_path
 
 failures: list[UserError] = []
 
@@ -84,6 +83,7 @@ def _run_sweep(request: Request, overrides: list[str]) -> bool:
     from distill_run.console import Console  # here, so that help and mistakes are told without rich
     from distill_run.sweeps.progress import SweepProgress
     from distill_run.sweeps.report.pages import write_sweep_report
+    from distill_run.sweeps.report.results import tell_sweep_results
 
     console = Console()
     new = Path(HydraConfig.get().sweep.dir)
@@ -99,7 +99,7 @@ def _run_sweep(request: Request, overrides: list[str]) -> bool:
             raise
         finally:
             if progress.ended:
-                console.settings(write_sweep_report([folder], folder), shown_path(folder))
+                tell_sweep_results(console, write_sweep_report([folder], folder), folder)
     return "failed" not in progress.ended.values()
 
 

@@ -36,9 +36,9 @@ from distill_run.errors import Mistake, PrunedError, UserError, gather, leave, u
 from distill_run.store import fingerprint
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.report.pages import write_sweep_report
+from distill_run.sweeps.report.results import tell_sweep_results
 from distill_run.sweeps.request import Request, dated_directory, named_directory, record_failure
 from distill_run.sweeps.space import Space, read_space
-from distill_run.units import shown_path
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -183,7 +183,7 @@ class Search:
             raise
         finally:
             if progress.ended:
-                console.settings(write_sweep_report([self.folder], self.folder), shown_path(self.folder))
+                tell_sweep_results(console, write_sweep_report([self.folder], self.folder), self.folder)
         return "failed" not in progress.ended.values()
 
     def open_study(self) -> "Study":

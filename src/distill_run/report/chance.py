@@ -1,6 +1,6 @@
-"""How much of a figure could be chance: an accuracy's interval, and a test of two networks on equal images.
+"""How much of a figure could be chance: the interval of an accuracy, and a test that compares two networks.
 
-Both speak of the choice of test images only. What another seed would change, they cannot know.
+Both tell only what another choice of test images would change. They cannot tell what another seed would change.
 """
 
 import math
@@ -25,7 +25,7 @@ def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
 
 @dataclass(frozen=True)
 class Paired:
-    """On how many images only one of two networks is right, and the p-value of the difference."""
+    """The numbers of images on which only the first or only the second network is right, and the test's p-value."""
 
     only_first: int
     only_second: int
@@ -33,16 +33,16 @@ class Paired:
 
 
 def compare(first_right: Tensor, second_right: Tensor) -> Paired:
-    """The exact McNemar test of two networks' rightness (N,), bool, on the same images."""
+    """The exact McNemar test of two networks on the same images; each argument says where one is right: (N,), bool."""
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     return Paired(only_first, only_second, two_sided(only_first, only_second))
 
 
 def two_sided(heads: int, tails: int) -> float:
-    """How probable it is that a fair coin falls at least as unevenly as this, either way."""
+    """The probability that a fair coin falls at least as unevenly as this, in either direction."""
     num_throws = heads + tails
-    ways, total = 1, 0  # whole numbers: exact for any number of throws
+    ways, total = 1, 0  # whole numbers are exact for any number of throws
     for i in range(min(heads, tails) + 1):
         total += ways
         ways = ways * (num_throws - i) // (i + 1)
@@ -51,14 +51,14 @@ def two_sided(heads: int, tails: int) -> float:
 
 
 def verdict(paired: Paired, num_images: int) -> str:
-    """One sentence: whether student (first) and baseline (second) differ by more than chance."""
+    """One sentence that says whether student (first) and baseline (second) differ by more than chance."""
     if paired.only_first == paired.only_second == 0:
-        return f"Student and baseline are right on the very same ones of the {num_images:,} test images."
-    outcome = "is more than chance alone would give"
+        return f"Student and baseline are right on exactly the same of the {num_images:,} test images."
+    outcome = "is larger than chance would explain"
     if paired.p_value >= SIGNIFICANCE:
-        outcome = "is within what chance alone could give"
+        outcome = "could be chance"
     return (
-        f"The difference between student and baseline {outcome} on {num_images:,} test images: "
-        f"{paired.only_first} are right only with the teacher's help, {paired.only_second} only without it "
+        f"The difference between student and baseline {outcome}: of {num_images:,} test images, only the student is "
+        f"right on {paired.only_first}, only the baseline on {paired.only_second} "
         f"(exact McNemar test, p = {paired.p_value:.2g})."
     )

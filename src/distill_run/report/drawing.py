@@ -1,7 +1,7 @@
-"""What all figures share: their colours, their panels, and the way to a PNG. Importing this module imports matplotlib.
+"""What all figures share: colours, panels, and writing a PNG. Importing this module imports matplotlib.
 
-Figures are drawn without pyplot: no window, no state between two of them. Every margin is set in inches: a layout
-engine would draw each figure twice, and take longer than a short training.
+Figures are drawn without pyplot: no window opens, and no state is kept between two figures. Every margin is set in
+inches: a layout engine would draw each figure twice, and take longer than a short training.
 """
 
 import base64
@@ -25,13 +25,12 @@ DOTS_PER_INCH = 160
 COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}
 MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 INK, MUTED, FAINT = "#1f2733", "#98a1ae", "#d9dee6"
-MAX_NAME_LENGTH = 14
 STEPS = [1, 2, 2.5, 5, 10]  # between the ticks of an axis
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG, its file's name, and what it says to those who cannot see it (`alt`) and to those who can."""
+    """A PNG with its file's name, its title, a text for readers who cannot see it (`alt`), and a caption."""
 
     name: str
     title: str
@@ -52,17 +51,17 @@ class Picture:
 
 
 def render(figure: Figure) -> bytes:
-    """The figure as a PNG; the same figure gives the same bytes, without a date or a version."""
+    """The figure as a PNG without date and version: the same figure gives the same bytes."""
     canvas: Any = FigureCanvasAgg(figure)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
-        canvas.draw()  # warns of class names in a script that the font lacks: the page's text has them right
+        canvas.draw()  # warns of characters that the font lacks; the text of the page shows them
     return png(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
 
 
 def png(image: Image.Image) -> bytes:
-    """The image as a file's bytes."""
+    """The image as the bytes of a PNG file."""
     file = io.BytesIO()
-    image.save(file, format="PNG", compress_level=3)  # a third of the default's time, little larger
+    image.save(file, format="PNG", compress_level=3)  # takes a third of the default's time; the file is little larger
     return file.getvalue()
 
 
@@ -76,11 +75,14 @@ def lay_out(
     right: float = 0.25,
     gap: float = 0.0,
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of axes of one size side by side; margins too are in inches."""
+    """A figure with `count` panels of one size side by side. All sizes and margins are in inches."""
     width, height = left + count * size[0] + (count - 1) * gap + right, bottom + size[1] + top
     figure = Figure((width, height), DOTS_PER_INCH, facecolor="white")
-    place = (bottom / height, size[0] / width, size[1] / height)
-    return figure, [figure.add_axes(((left + i * (size[0] + gap)) / width, *place)) for i in range(count)]
+    panels = []
+    for index in range(count):
+        x = left + index * (size[0] + gap)
+        panels.append(figure.add_axes((x / width, bottom / height, size[0] / width, size[1] / height)))
+    return figure, panels
 
 
 def dress(axes: Axes, y_label: str, x_label: str) -> None:
@@ -96,17 +98,12 @@ def dress(axes: Axes, y_label: str, x_label: str) -> None:
 
 
 def add_legend(figure: Figure, axes: Axes, more: list[Line2D]) -> None:
-    """One line above the panels: what is labelled in `axes`, and the marks in `more`."""
+    """Put a legend above the panels: the labelled lines of `axes`, and the marks in `more`."""
     handles = [*axes.get_legend_handles_labels()[0], *more]
     figure.legend(handles=handles, loc="upper center", ncols=len(handles), frameon=False)
 
 
 def ring(label: str, colour: str) -> Line2D:
-    """A mark around a point that was chosen."""
+    """A ring around what was chosen."""
     style: dict[str, Any] = {"marker": "o", "markersize": 11, "markeredgewidth": 1.8}
     return Line2D([], [], linestyle="", markerfacecolor="none", markeredgecolor=colour, label=label, **style)
-
-
-def shorten(name: str) -> str:
-    """A class name that fits beside others."""
-    return name if len(name) <= MAX_NAME_LENGTH else name[: MAX_NAME_LENGTH - 1] + "…"

@@ -1,22 +1,24 @@
-"""The figures of a report, each with what it shows in words. Importing this module imports matplotlib."""
+"""The figures of a run's report with their captions. Importing this module imports matplotlib."""
 
 from pathlib import Path
 
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from distill_run.engine.evaluate import measure
 from distill_run.report import plots
-from distill_run.report.drawing import COLOURS, INK, Picture, png, render, shorten
+from distill_run.report.drawing import COLOURS, INK, Picture, png, render
 from distill_run.report.samples import Decision, Sample, disagreements
 from distill_run.report.summary import Findings
+from distill_run.units import shorten
 
 SHEET_COLUMNS = 3
-CELL_SIZE = (560, 190)  # pixels, of a picture with its texts
+CELL_SIZE = (560, 190)  # pixels of an image with its texts
 PICTURE_SIZE = (160, 160)
 
 
 def contact_sheet(samples: list[Sample]) -> Image.Image:
-    """The images with their targets and what each network said; a tick is right, a cross is wrong."""
+    """The images with their targets and each network's decision; a tick is right, a cross is wrong."""
     width, height = CELL_SIZE
     sheet = Image.new("RGB", (width * SHEET_COLUMNS, height * -(-len(samples) // SHEET_COLUMNS)), "white")
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
@@ -29,18 +31,18 @@ def contact_sheet(samples: list[Sample]) -> Image.Image:
         x += PICTURE_SIZE[0] + 15
         draw.text((x, y), f"target: {shorten(sample.target)}", INK, bold)
         for line, decision in enumerate(sample.decisions, start=1):
-            draw.text((x, y + 37 * line), said(decision), COLOURS[decision.stage], plain)
+            draw.text((x, y + 37 * line), decision_text(decision), COLOURS[decision.stage], plain)
     return sheet
 
 
-def said(decision: Decision) -> str:
-    """A network's decision in a line."""
+def decision_text(decision: Decision) -> str:
+    """A network's decision in one line."""
     mark = "✓" if decision.is_right else "✗"
     return f"{mark} {decision.stage}: {shorten(decision.answer)} ({decision.confidence:.0%})"
 
 
 def draw(findings: Findings) -> list[Picture]:
-    """The figures that the findings have data for."""
+    """The figures for which there are data."""
     pictures = [_curves(findings)]
     if any(trained.lr_search for trained in findings.networks.values()):
         pictures.append(_search(findings))
@@ -50,21 +52,21 @@ def draw(findings: Findings) -> list[Picture]:
 def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
     """The contact sheet of sample images."""
     logits = [trained.selected.test_logits for trained in findings.networks.values()]
-    count, total = int(disagreements(logits).sum()), len(findings.dataset.test)
+    count, total = int(disagreements(logits).sum()), len(findings.feed.test)
     return Picture(
         "samples",
         "Where they disagree",
-        f"{len(samples)} test images with what each network said of them; the table has the same in words.",
-        f"On {count:,} of {total:,} test images the networks do not all decide the same. Shown are the first "
-        "of these; where there are fewer than twelve, images follow that one of them got wrong, then any. "
-        "With each image: a tick or a cross, the network, its decision, and its confidence.",
+        f"{len(samples)} test images with the decision of each network. The table has the same in words.",
+        f"The networks disagree on {count:,} of {total:,} test images. The first of these are shown. If there are "
+        "fewer than twelve, images follow that a network got wrong, then any others. Each line has a tick (right) or "
+        "a cross (wrong), the network, its decision, and its confidence.",
         png(contact_sheet(samples)),
     )
 
 
 def _curves(findings: Findings) -> Picture:
     best = [
-        f"{stage} {findings.summary[stage]['selected']['val']['accuracy']:.2%}"
+        f"{stage} {trained.selected.val['accuracy']:.2%}"
         + (f" in epoch {trained.selected.epoch}" if trained.history else "")
         for stage, trained in findings.networks.items()
     ]
@@ -72,8 +74,8 @@ def _curves(findings: Findings) -> Picture:
         "curves",
         "Learning curves",
         f"Validation accuracy and training loss by epoch. Selected: {', '.join(best)}.",
-        "The selected epoch is the best on validation. Losses of different objectives have different scales: "
-        "compare their shapes, not their heights.",
+        "The selected epoch is the best on validation. The losses of different objectives have different scales: "
+        "compare the shapes of the curves, not their heights.",
         render(plots.learning_curves(findings.networks)),
     )
 
@@ -84,8 +86,8 @@ def _search(findings: Findings) -> Picture:
         "lr_search",
         "Learning-rate search",
         f"Validation accuracy by learning rate. Chosen: {', '.join(rates)}.",
-        "Short trainings, the best on validation wins. The student's rate is searched without the teacher, "
-        "and serves the baseline too.",
+        "Each point is a short training; the rate that is best on validation is chosen. The student's rate is searched "
+        "without the teacher, and the baseline uses it too.",
         render(plots.lr_search_curve(findings.networks)),
     )
 
@@ -94,22 +96,23 @@ def _confusion(findings: Findings) -> Picture:
     logits = {stage: trained.selected.test_logits for stage, trained in findings.networks.items()}
     return Picture(
         "confusion",
-        "What is taken for what",
+        "Which classes are confused",
         f"Confusion matrices of {', '.join(logits)} on the test split.",
-        "Rows are targets, columns decisions; a shade is the share of its row, on a scale that brings out "
-        "rare mistakes. Numbers, where there is room, count images.",
-        render(plots.confusion_matrices(logits, findings.dataset.test.targets.cpu(), findings.dataset.classes)),
+        "Rows are targets, columns are decisions. The shade is the share of the row, on a scale that makes rare "
+        "mistakes visible. The numbers count images; they are left out where there are many classes.",
+        render(plots.confusion_matrices(logits, findings.feed.test.targets.cpu(), findings.feed.classes)),
     )
 
 
 def _reliability(findings: Findings) -> Picture:
     logits = {stage: trained.selected.test_logits for stage, trained in findings.networks.items()}
-    errors = [f"{stage} {findings.summary[stage]['selected']['test']['ece']:.3f}" for stage in logits]
+    targets = findings.feed.test.targets.cpu()
+    errors = [f"{stage} {measure(each, targets)['ece']:.3f}" for stage, each in logits.items()]
     return Picture(
         "reliability",
-        "Can the confidence be believed?",
+        "Is the confidence right?",
         f"Accuracy against confidence on the test split. Expected calibration error: {', '.join(errors)}.",
-        "On the dashed line, confidence is as high as accuracy; below it, a network is surer than it is "
-        "right. The bars are the share of the images that falls into each bin: a point over a low bar rests on few.",
-        render(plots.reliability_diagrams(logits, findings.dataset.test.targets.cpu())),
+        "On the dashed line, confidence equals accuracy; below it, a network is too confident. The bars show the share "
+        "of the images in each bin: a mark above a low bar stands for few images.",
+        render(plots.reliability_diagrams(logits, targets)),
     )

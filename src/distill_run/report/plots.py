@@ -1,4 +1,4 @@
-"""The figures of a run's report; see drawing.py for what they share."""
+"""The figures of a run's report. drawing.py has what all figures share."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +11,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from distill_run.engine.evaluate import NUM_BINS, confusion, measure, reliability
-from distill_run.report.drawing import COLOURS, INK, MARKERS, MUTED, STEPS, add_legend, dress, lay_out, ring, shorten
+from distill_run.report.drawing import COLOURS, INK, MARKERS, MUTED, STEPS, add_legend, dress, lay_out, ring
 from distill_run.stages.trained import Trained
+from distill_run.units import shorten
 
 MAX_NAMED_CLASSES = 20
 MAX_COUNTED_CLASSES = 12
@@ -21,14 +22,14 @@ MAX_RATE_GAPS = 8
 
 
 def learning_curves(networks: Mapping[str, Trained]) -> Figure:
-    """Validation accuracy and training loss against epochs; a network that came trained is a level line."""
+    """Validation accuracy and training loss by epoch; a network that was loaded is a horizontal line."""
     figure, (accuracy, loss) = lay_out(2, (4.2, 2.95), left=0.75, bottom=0.55, top=0.45, gap=0.75)
     for stage, trained in networks.items():
         if trained.history:
             _draw_history(accuracy, loss, stage, trained)
         else:
             level = trained.selected.val["accuracy"]
-            accuracy.axhline(level, color=COLOURS[stage], linestyle="--", label=f"{stage} (came trained)")
+            accuracy.axhline(level, color=COLOURS[stage], linestyle="--", label=f"{stage} (loaded)")
     dress(accuracy, "validation accuracy", "epoch")
     dress(loss, "training loss", "epoch")
     accuracy.yaxis.set_major_formatter(PercentFormatter(1))
@@ -44,21 +45,21 @@ def _draw_history(accuracy: Axes, loss: Axes, stage: str, trained: Trained) -> N
     style["markevery"] = max(len(epochs) // 25, 1)
     accuracy.plot(epochs, [row["val"]["accuracy"] for row in trained.history], label=stage, **style)
     loss.plot(epochs, [row["train"]["loss"] for row in trained.history], label=stage, **style)
-    selected = trained.selected
+    epoch: Any = trained.selected.epoch
     mark = ring("_selected", COLOURS[stage])  # a leading underscore keeps it out of the legend
-    mark.set_data([selected.epoch], [selected.val["accuracy"]])
+    mark.set_data([epoch], [trained.selected.val["accuracy"]])
     accuracy.add_line(mark)
 
 
 def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
-    """Validation accuracy of each learning rate that was tried; crosses at the foot have diverged."""
+    """Validation accuracy of each learning rate that was tried; crosses at the bottom are rates that diverged."""
     figure, [axes] = lay_out(1, (6, 2.75), left=0.75, bottom=0.55, top=0.45)
     axes.set_xscale("log", subs=[])  # no minor ticks
     for stage, trained in networks.items():
-        # The students share one search; it is drawn once.
+        # Baseline and student share one search; it is drawn once.
         if trained.lr_search and not (stage == "baseline" and "student" in networks):
             _draw_search(axes, stage, trained)
-    rates = {point["lr"] for trained in networks.values() for point in trained.lr_search if point["lr"]}
+    rates = {trial["lr"] for trained in networks.values() for trial in trained.lr_search if trial["lr"]}
     axes.set_xticks(_apart(sorted(rates)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.yaxis.set_major_formatter(PercentFormatter(1))
@@ -68,7 +69,7 @@ def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
 
 
 def _apart(rates: list[float]) -> list[float]:
-    """Those of the sorted rates whose labels have room beside each other on a logarithmic axis."""
+    """The sorted rates without those whose labels would overlap on a logarithmic axis."""
     step = (rates[-1] / rates[0]) ** (1 / MAX_RATE_GAPS)
     kept = rates[:1]
     for rate in rates:
@@ -78,9 +79,9 @@ def _apart(rates: list[float]) -> list[float]:
 
 
 def _draw_search(axes: Axes, stage: str, trained: Trained) -> None:
-    points: list[dict[str, Any]] = sorted(trained.lr_search, key=lambda point: point["lr"] or 0.0)
-    tried = {point["lr"]: point["val_accuracy"] for point in points if point["val_accuracy"] is not None}
-    diverged = [point["lr"] for point in points if point["val_accuracy"] is None]
+    trials: list[dict[str, Any]] = sorted(trained.lr_search, key=lambda trial: trial["lr"] or 0.0)
+    tried = {trial["lr"]: trial["val_accuracy"] for trial in trials if trial["val_accuracy"] is not None}
+    diverged = [trial["lr"] for trial in trials if trial["val_accuracy"] is None]
     style: dict[str, Any] = {"color": COLOURS[stage], "marker": MARKERS[stage], "markersize": 4}
     axes.plot(list(tried), list(tried.values()), label=stage, **style)
     chosen = ring("_chosen", COLOURS[stage])
@@ -88,17 +89,17 @@ def _draw_search(axes: Axes, stage: str, trained: Trained) -> None:
     chosen.set_data([rate], [tried[rate]])
     axes.add_line(chosen)
     crosses = _cross("_diverged", COLOURS[stage])
-    crosses.set_transform(axes.get_xaxis_transform())  # heights are shares of the axes
+    crosses.set_transform(axes.get_xaxis_transform())  # heights are shares of the panel
     crosses.set_data(diverged, [0.03] * len(diverged))
     axes.add_line(crosses)
 
 
 def confusion_matrices(logits: Mapping[str, Tensor], targets: Tensor, classes: tuple[str, ...]) -> Figure:
-    """A matrix for each network's logits (N, K): rows are targets (N,), columns decisions.
+    """A matrix for each network's logits (N, K): rows are targets (N,), columns are decisions.
 
-    The shades follow the square root of the share of the row, so that rare mistakes can be seen.
+    The shade is the square root of the share of the row, so that rare mistakes can be seen.
     """
-    # Names stand beside and, upright, below a matrix; it is to be as large with long ones as with short ones.
+    # The margins grow with the class names, so that the matrix keeps its size.
     room = 0.08 + 0.068 * max(map(len, map(shorten, classes))) if len(classes) <= MAX_NAMED_CLASSES else 0.0
     size = (MATRIX_SIZE, MATRIX_SIZE)
     figure, panels = lay_out(len(logits), size, left=0.4 + room, bottom=0.35 + room, top=0.35, right=1.05, gap=0.15)
@@ -128,7 +129,7 @@ def _name_classes(axes: Axes, classes: tuple[str, ...], *, with_rows: bool) -> N
 
 def _write_counts(axes: Axes, counts: Tensor, shares: Tensor) -> None:
     cell, digits = 72 * MATRIX_SIZE / len(counts), len(str(int(counts.max())))
-    size = min(8.0, 1.4 * cell / digits)  # points: a digit is 0.64 of its height wide
+    size = min(8.0, 1.4 * cell / digits)  # a digit is 0.64 of its height wide
     style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": size, "parse_math": False}
     for row, column in counts.nonzero().tolist():
         colour = "white" if shares[row, column] > 0.4 else INK
@@ -136,7 +137,7 @@ def _write_counts(axes: Axes, counts: Tensor, shares: Tensor) -> None:
 
 
 def reliability_diagrams(logits: Mapping[str, Tensor], targets: Tensor) -> Figure:
-    """Accuracy against mean confidence in 15 bins of logits (N, K); bars are each bin's share of the images."""
+    """Accuracy by mean confidence in 15 bins, for logits (N, K); bars show each bin's share of the images."""
     figure, panels = lay_out(len(logits), (3.0, 3.0), left=0.75, bottom=0.55, top=0.35, gap=0.25)
     for axes, (stage, each) in zip(panels, logits.items(), strict=True):
         _draw_reliability(axes, stage, each, targets)
@@ -158,15 +159,15 @@ def _draw_reliability(axes: Axes, stage: str, logits: Tensor, targets: Tensor) -
     axes.bar(centres, share.tolist(), width=0.9 / NUM_BINS, color=COLOURS[stage], alpha=0.25)
     axes.plot([0, 1], [0, 1], color=MUTED, linestyle="--", linewidth=1)
     axes.plot(x, y, color=COLOURS[stage], linewidth=1, alpha=0.5)
-    sizes = (15 + 150 * share[filled]).tolist()  # a bin of many images weighs more
+    sizes = (15 + 150 * share[filled]).tolist()  # a bin with many images has a large mark
     axes.scatter(x, y, sizes, color=COLOURS[stage], marker=MARKERS[stage], clip_on=False, zorder=3)
     _title(axes, stage, f"{stage}: ECE {measure(logits, targets)['ece']:.3f}")
 
 
 def _cross(label: str, colour: str) -> Line2D:
-    """A mark for what went wrong."""
+    """A mark for a training that diverged."""
     return Line2D([], [], linestyle="", marker="x", markersize=8, markeredgewidth=2, color=colour, label=label)
 
 
 def _title(axes: Axes, stage: str, text: str) -> None:
-    axes.set_title(text, color=COLOURS[stage], fontweight="bold", y=1)  # with y, nothing is measured
+    axes.set_title(text, color=COLOURS[stage], fontweight="bold", y=1)  # a fixed height saves a slow layout

@@ -12,7 +12,7 @@ from distill_run.files import atomic_path
 
 NUM_SAMPLES = 8
 NUM_VIEWS = 6
-CELL = 72  # pixels of the drawing for one image
+CELL = 72  # pixels of the picture for one image
 CAPTION = 14
 
 

@@ -1,4 +1,4 @@
-"""Which test images to show, and what each network said of them."""
+"""Which test images to show, with the class that each network gives them."""
 
 import base64
 import io
@@ -11,12 +11,12 @@ from torch import Tensor
 from distill_run.report.summary import Findings
 
 NUM_SAMPLES = 12
-THUMBNAIL_SIZE = 192  # pixels: twice of what the page shows, for dense screens
+THUMBNAIL_SIZE = 192  # pixels: twice the size on the page, for screens with many pixels
 
 
 @dataclass(frozen=True)
 class Decision:
-    """What one network said of an image, and how sure it was (a fraction)."""
+    """The class that one network gives an image, and its confidence (a fraction)."""
 
     stage: str
     answer: str
@@ -26,7 +26,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Sample:
-    """A test image, (C, H, W) of uint8, its place in the split, its class, and the networks' decisions."""
+    """A test image, (C, H, W) of uint8, its index in the split, its class, and the networks' decisions."""
 
     index: int
     image: Tensor
@@ -35,7 +35,7 @@ class Sample:
 
     @property
     def picture(self) -> Image.Image:
-        """The image to look at; of channels that are neither grey nor RGB, the first alone."""
+        """The image to look at. Where the channels are neither grey nor RGB, only the first is shown."""
         if self.image.shape[0] == 3:
             return Image.fromarray(self.image.permute(1, 2, 0).contiguous().numpy())
         return Image.fromarray(self.image[0].contiguous().numpy())
@@ -50,13 +50,13 @@ class Sample:
 
 
 def disagreements(logits: list[Tensor]) -> Tensor:
-    """On which images (N,), bool, networks with these logits (N, K) do not all decide the same."""
+    """For each image whether the networks with these logits (N, K) give it different classes: (N,), bool."""
     decisions = torch.stack([each.argmax(1) for each in logits])
     return (decisions != decisions[0]).any(0)
 
 
 def choose(logits: list[Tensor], targets: Tensor) -> list[int]:
-    """Up to 12 images: where networks disagree, then where one is wrong, then any; in the split's order."""
+    """Up to 12 indices of images: first where networks disagree, then where one is wrong, then any others."""
     wrong = torch.stack([each.argmax(1) != targets for each in logits]).any(0)
     rank = 2 - wrong.long()
     rank[disagreements(logits)] = 0
@@ -64,20 +64,17 @@ def choose(logits: list[Tensor], targets: Tensor) -> list[int]:
 
 
 def pick_samples(findings: Findings) -> list[Sample]:
-    """The test images that tell most about how the networks differ."""
-    test, classes = findings.dataset.test, findings.dataset.classes
+    """The test images that show best how the networks differ."""
+    test, classes = findings.feed.test, findings.feed.classes
     targets = test.targets.cpu()
     logits = {stage: trained.selected.test_logits for stage, trained in findings.networks.items()}
     probabilities = {stage: each.double().softmax(1) for stage, each in logits.items()}
-    return [
-        Sample(
-            index,
-            test.images[index].cpu(),
-            classes[int(targets[index])],
-            tuple(_decision(stage, each[index], int(targets[index]), classes) for stage, each in probabilities.items()),
-        )
-        for index in choose(list(logits.values()), targets)
-    ]
+    samples = []
+    for index in choose(list(logits.values()), targets):
+        target = int(targets[index])
+        decisions = [_decision(stage, each[index], target, classes) for stage, each in probabilities.items()]
+        samples.append(Sample(index, test.image(index), classes[target], tuple(decisions)))
+    return samples
 
 
 def _decision(stage: str, probabilities: Tensor, target: int, classes: tuple[str, ...]) -> Decision:

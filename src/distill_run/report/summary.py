@@ -1,4 +1,4 @@
-"""report.json: the figures of a run, all fractions, and the sentences that are drawn from them."""
+"""From trained networks to a run's report: its figures, its conclusion, and the warnings that only figures can give."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,14 +7,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from distill_run.config.schema import Settings
+from distill_run.data.feed import Feed
 from distill_run.data.source import ImageShape
-from distill_run.data.splits import Dataset
 from distill_run.engine.evaluate import fidelity, measure
 from distill_run.models.network import count_bytes, count_macs, count_params
+from distill_run.report.run_report import DatasetFacts, Fidelity, Moment, NetworkReport, RunReport, Scores
 from distill_run.stages.trained import Measured, Trained
-
-FORMAT = 1
-STAGES = ("teacher", "baseline", "student")
 
 
 class Accuracies(NamedTuple):
@@ -29,86 +27,82 @@ class Accuracies(NamedTuple):
 class Findings:
     """All that the pages show. `networks` holds what was trained by its stage; the baseline may be left out."""
 
-    summary: dict[str, Any]
+    report: RunReport
     networks: dict[str, Trained]
-    dataset: Dataset
+    feed: Feed
     settings: Settings
     config: str
     environment: dict[str, Any]
-    run_dir: Path
 
 
 def summarise(
     settings: Settings,
-    dataset: Dataset,
-    shape: ImageShape,
+    feed: Feed,
     networks: dict[str, Trained],
     assistants: list[Trained],
     warnings: list[str],
-) -> dict[str, Any]:
-    """The content of report.json (format 1); absent networks are null."""
+    run_dir: Path,
+) -> RunReport:
+    """The report of a run from what was trained, by stage; the test split is measured here, once."""
+    targets, shape = feed.test.targets.cpu(), feed.shape
+    figures = {stage: _network(trained, targets, shape) for stage, trained in networks.items()}
+    accuracies = _test_accuracies(figures)
     student, teacher = networks["student"], networks["teacher"]
-    figures: dict[str, Any] = {
-        stage: _network(networks[stage], dataset, shape) if stage in networks else None for stage in STAGES
-    }
-    accuracies = Accuracies(*(figures[stage] and figures[stage]["selected"]["test"]["accuracy"] for stage in STAGES))
-    return {
-        "format": FORMAT,
-        "status": "completed",
-        "seed": settings.seed,
-        "dataset": {
-            "name": settings.names.dataset,
-            "num_classes": shape.num_classes,
-            "train_size": len(dataset.train),
-            "val_size": len(dataset.val),
-            "test_size": len(dataset.test),
-            "content": dataset.content,
-        },
-        "mode": {"name": settings.names.mode, **settings.mode},
-        "guided_by": student.guided_by,
-        **figures,
-        "assistants": [_network(assistant, dataset, shape) for assistant in assistants],
-        "fidelity": fidelity(student.selected.test_logits, teacher.selected.test_logits),
-        "gap_recovered": gap_recovered(accuracies),
-        "conclusion": conclusion(accuracies),
-        "warnings": [*warnings, *_comparisons(accuracies)],
-    }
+    return RunReport(
+        seed=settings.seed,
+        dataset=DatasetFacts(
+            name=settings.names.dataset,
+            num_classes=shape.num_classes,
+            train_size=len(feed.train),
+            val_size=len(feed.val),
+            test_size=len(feed.test),
+            content=feed.content,
+        ),
+        mode={"name": settings.names.mode, **settings.mode},
+        guided_by=student.guided_by,
+        teacher=figures["teacher"],
+        baseline=figures.get("baseline"),
+        student=figures["student"],
+        assistants=tuple(_network(assistant, targets, shape) for assistant in assistants),
+        fidelity=Fidelity(**fidelity(student.selected.test_logits, teacher.selected.test_logits)),
+        gap_recovered=gap_recovered(accuracies),
+        conclusion=conclusion(accuracies),
+        warnings=(*warnings, *_comparisons(accuracies)),
+        run_dir=run_dir,
+    )
 
 
-def networks_of(summary: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    """The figures of each network of report.json by its stage: teacher, assistants, baseline, student."""
-    chain = [("assistant", network) for network in summary["assistants"]]
-    teacher, *others = ((stage, summary[stage]) for stage in STAGES if summary[stage] is not None)
-    return [teacher, *chain, *others]
+def _network(trained: Trained, targets: Tensor, shape: ImageShape) -> NetworkReport:
+    return NetworkReport(
+        architecture=trained.name,
+        params=count_params(trained.network),
+        macs=count_macs(trained.network, shape),
+        bytes=count_bytes(trained.network),
+        fingerprint=trained.fingerprint,
+        selected=_moment(trained.selected, targets),
+        last=_moment(trained.last, targets),
+        train_seconds=trained.cost.train_seconds,
+        images_per_second=trained.cost.images_per_second,
+        data_share=trained.cost.data_share,
+        peak_memory_bytes=trained.cost.peak_memory_bytes,
+        learning_rate=trained.learning_rate,
+        lr_search=tuple(trained.lr_search),
+        reused=trained.reused,
+        origin=trained.origin_text,
+    )
 
 
-def _network(trained: Trained, dataset: Dataset, shape: ImageShape) -> dict[str, Any]:
-    targets = dataset.test.targets.cpu()
-    return {
-        "architecture": trained.name,
-        "params": count_params(trained.network),
-        "macs": count_macs(trained.network, shape),
-        "bytes": count_bytes(trained.network),
-        "fingerprint": trained.fingerprint,
-        "selected": _moment(trained.selected, targets),
-        "last": _moment(trained.last, targets),
-        "train_seconds": trained.cost.train_seconds,
-        "images_per_second": trained.cost.images_per_second,
-        "data_share": trained.cost.data_share,
-        "peak_memory_bytes": trained.cost.peak_memory_bytes,
-        "learning_rate": trained.learning_rate,
-        "lr_search": list(trained.lr_search),
-        "reused": trained.reused,
-        "origin": trained.origin_text,
-    }
+def _moment(measured: Measured, targets: Tensor) -> Moment:
+    return Moment(measured.epoch, Scores(**measured.val), Scores(**measure(measured.test_logits, targets)))
 
 
-def _moment(measured: Measured, targets: Tensor) -> dict[str, Any]:
-    return {"epoch": measured.epoch, "val": measured.val, "test": measure(measured.test_logits, targets)}
+def _test_accuracies(figures: dict[str, NetworkReport]) -> Accuracies:
+    found = {stage: network.selected.test.accuracy for stage, network in figures.items()}
+    return Accuracies(found["teacher"], found.get("baseline"), found["student"])
 
 
 def gap_recovered(accuracies: Accuracies) -> float | None:
-    """(student - baseline) / (teacher - baseline) of test accuracy; None where the teacher is not the better."""
+    """(student - baseline) / (teacher - baseline), of test accuracy; None unless the teacher is above the baseline."""
     teacher, baseline, student = accuracies
     if baseline is None or teacher <= baseline:
         return None
@@ -116,19 +110,19 @@ def gap_recovered(accuracies: Accuracies) -> float | None:
 
 
 def conclusion(accuracies: Accuracies) -> str:
-    """One sentence: what distillation bought on the test split."""
+    """One sentence: how distillation changed the test accuracy."""
     teacher, baseline, student = accuracies
     if baseline is None:
         return f"The student reaches {student:.2%}, the teacher {teacher:.2%}; there is no baseline to compare with."
     change = 100 * (student - baseline)
-    alone = f"from {baseline:.2%} alone to {student:.2%}; the teacher reaches {teacher:.2%}."
     if change == 0:
         return f"Distillation changed nothing: {student:.2%} with and without the teacher, which reaches {teacher:.2%}."
+    from_to = f"from {baseline:.2%} alone to {student:.2%}; the teacher reaches {teacher:.2%}."
     if change < 0:
-        return f"Distillation cost {-change:.2f} points of test accuracy: {alone}"
+        return f"Distillation cost {-change:.2f} percentage points of test accuracy: {from_to}"
     gap = gap_recovered(accuracies)
-    share = f", {gap:.0%} of the gap to the teacher" if gap is not None else ""
-    return f"Distillation bought {change:.2f} points of test accuracy{share}: {alone}"
+    share = "" if gap is None else f", {gap:.0%} of the gap to the teacher"
+    return f"Distillation gained {change:.2f} percentage points of test accuracy{share}: {from_to}"
 
 
 def _comparisons(accuracies: Accuracies) -> list[str]:

@@ -1,26 +1,51 @@
-"""How a report's pages are set: their templates, what Markdown must escape, and a key figure's tile."""
+"""How the pages of a report are set: their templates, their head, and what Markdown must escape."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from distill_run.files import write_text
+
 MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]<>|~$&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # a_b needs no escape
+MAX_OPEN_ROWS = 30  # of a long list or table; the rest is folded away or counted
 
 
 @dataclass(frozen=True)
 class Tile:
-    """One key figure: what it is, its value, and what it is measured against."""
+    """One key figure: what it is, its value, and a note."""
 
     label: str
     value: str
     note: str
 
 
+@dataclass(frozen=True)
+class Head:
+    """What every report begins with. `answers` are pairs of a question and its answer."""
+
+    title: str
+    conclusion: str
+    labels: Sequence[str]
+    warnings: Sequence[str]
+    tiles: Sequence[Tile]
+    answers: Sequence[tuple[str, str]]
+
+
+def write_both(folder: Path, name: str, head: Head, content: Mapping[str, Any]) -> None:
+    """Write <name>.html and <name>.md from their templates, each whole or not at all."""
+    shown = {**content, "name": name, "head": head, "max_open_rows": MAX_OPEN_ROWS}
+    for file_name in (f"{name}.md", f"{name}.html"):
+        write_text(folder / file_name, templates().get_template(file_name).render(shown))
+
+
 @cache  # a sweep's points compile them once
 def templates() -> Environment:
-    """HTML escapes by itself whatever it is given; Markdown asks with the filters `text` and `code`."""
+    """The templates. HTML escapes every value by itself; Markdown asks for it with the filters `text` and `code`."""
     environment = Environment(
         loader=PackageLoader("distill_run.report"),
         autoescape=lambda name: name is not None and name.endswith(".html"),
@@ -39,7 +64,7 @@ def markdown_text(value: object) -> str:
 
 
 def markdown_code(value: object, language: str = "") -> str:
-    """A fenced block; the fence is longer than any row of backticks in it."""
+    """A fenced block; the fence is longer than any row of backticks in the text."""
     text = str(value).rstrip("\n")
     longest = max(map(len, re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

@@ -1,4 +1,4 @@
-"""What repeated runs tell of a figure: its mean, its standard deviation, and the interval that the mean lies in."""
+"""Mean, standard deviation and confidence interval of a figure over repeated runs."""
 
 import math
 import statistics
@@ -14,7 +14,7 @@ SHARE = (0.0, 1.0)
 
 @dataclass(frozen=True)
 class Estimate:
-    """The mean of `count` values, their standard deviation and the mean's 95% interval; one value has but a mean."""
+    """Mean and standard deviation of `count` values, and the 95% interval of the mean; one value has only a mean."""
 
     count: int
     mean: float
@@ -24,7 +24,7 @@ class Estimate:
 
 
 def estimate(values: Sequence[float], limits: tuple[float, float] = ANY_NUMBER) -> Estimate | None:
-    """Mean, standard deviation (n - 1) and Student's t interval, cut to what a value can be; None of no values."""
+    """Mean, standard deviation (n - 1) and Student's t interval, cut at the limits of a value; None without values."""
     if not values:
         return None
     count, mean = len(values), statistics.fmean(values)
@@ -36,7 +36,7 @@ def estimate(values: Sequence[float], limits: tuple[float, float] = ANY_NUMBER) 
 
 
 def contains(interval: Estimate, value: float) -> bool:
-    """Whether a value lies in the estimate's interval; False where there is none."""
+    """Whether a value lies in the interval; False where there is no interval."""
     if interval.low is None or interval.high is None:
         return False
     return interval.low <= value <= interval.high

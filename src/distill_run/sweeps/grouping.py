@@ -1,7 +1,7 @@
-"""What the runs of a sweep tell together: their settings, each with its replicates, and the one that validation picks.
+"""Groups the runs of a sweep into settings, ranks the settings by validation, and recommends one.
 
-Keys that only repeat a setting under another chance (REPLICATE_KEYS) make replicates; every other key whose value
-differs between the runs makes settings. All is read off the runs' files.
+Runs that differ only in seeds (REPLICATE_KEYS) are replicates of one setting. Every other key whose value differs
+between the runs tells settings apart.
 """
 
 import json
@@ -10,21 +10,22 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from distill_run.sweeps.command_lines import repeat
 from distill_run.sweeps.estimates import ANY_NUMBER, SHARE, Estimate, contains, estimate
 from distill_run.sweeps.points import Figures, Point
-from distill_run.sweeps.typed import order, repeat
+from distill_run.sweeps.values import order
 
 REPLICATE_KEYS = ("seed", "teacher_seed", "training.view_seed", "dataset.split_seed")
 FIGURES = tuple(field.name for field in fields(Figures))
-DIGITS = 12  # means that differ later are equal, and differ by rounding only
+DIGITS = 12  # means that are equal to so many digits count as equal: they differ by rounding
 
 
 @dataclass(frozen=True)
 class Setting:
     """Runs that differ in replicate keys only.
 
-    `replicates` holds a completed run for each combination of their values, by that combination; `num_asked` counts
-    the combinations of all runs. `figures` are estimates over the replicates, None where none has the figure.
+    `replicates` holds one completed run for each combination of replicate values; `num_asked` counts the combinations
+    of all runs, completed or not. `figures` are estimates over the replicates; None where no replicate has the figure.
     """
 
     values: dict[str, Any]
@@ -41,10 +42,11 @@ class Setting:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The setting that is best on validation, and what else could be said to be as good.
+    """The setting that is best on validation, and the settings that may be as good.
 
-    `alternatives` cannot be told from it by their paired differences on validation; `num_compared` counts the
-    settings that share at least two replicates with it. `incomplete` have fewer replicates and were not considered.
+    `alternatives` are the settings whose paired difference to it on validation may be zero. `num_compared` counts the
+    settings that share at least two replicates with it. `incomplete` settings have fewer replicates than it; they
+    were not considered. `command` repeats its runs.
     """
 
     setting: Setting
@@ -56,7 +58,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs of some directories. `settings` are ranked: the recommended one is the first."""
+    """All runs below some directories. `settings` are ranked: the recommended one is the first."""
 
     directories: tuple[Path, ...]
     keys: tuple[str, ...]
@@ -67,7 +69,7 @@ class Sweep:
 
 
 def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
-    """Group the runs, rank the settings, and recommend one where a run is completed."""
+    """Group the runs, rank the settings, and recommend one if a run is completed."""
     known = [point for point in points if point.command is not None or point.config]
     swept = _swept_keys(known)
     keys = tuple(key for key in swept if key not in REPLICATE_KEYS)
@@ -90,15 +92,18 @@ def identity(point: Point, keys: Iterable[str]) -> str:
 
 def _swept_keys(points: Sequence[Point]) -> list[str]:
     """The keys that any command sets and whose values differ, in the order in which they were typed."""
-    typed = dict.fromkeys(key for point in points if point.command is not None for key in point.command.values)
-    return [key for key in typed if len({identity(point, [key]) for point in points}) > 1]
+    keys: dict[str, None] = {}  # a set that keeps its order
+    for point in points:
+        if point.command is not None:
+            keys.update(dict.fromkeys(point.command.values))
+    return [key for key in keys if len({identity(point, [key]) for point in points}) > 1]
 
 
 def _make_setting(points: Sequence[Point], keys: Sequence[str], replicate_keys: Sequence[str]) -> Setting:
-    """The setting of these runs; of several completed runs of one replicate the first counts."""
+    """The setting of these runs. Where several completed runs are one replicate, the first counts."""
     replicates: dict[str, Point] = {}
     for point in points:
-        if point.findings is not None:
+        if point.report is not None:
             replicates.setdefault(identity(point, replicate_keys), point)
     asked = {identity(point, replicate_keys) for point in points}
     values = {key: points[0].value(key) for key in keys}
@@ -113,7 +118,7 @@ def _estimate_figure(figure: str, points: Iterable[Point]) -> Estimate | None:
 
 
 def _rank(setting: Setting, most: int) -> tuple[int, float, float]:
-    """Complete settings first, then those with fewer replicates, then those with none; each by validation."""
+    """A sorting key: complete settings first, then those with fewer replicates, then those with none; by validation."""
     completeness = 0 if len(setting.replicates) == most else 1 if setting.replicates else 2
     accuracy, nll = setting.mean("val_accuracy") or 0.0, setting.mean("val_nll") or 0.0
     return completeness, -round(accuracy, DIGITS), round(nll, DIGITS)
@@ -135,7 +140,7 @@ def _recommend(ranked: Sequence[Setting], replicate_keys: Sequence[str]) -> Reco
 
 
 def paired_difference(first: Setting, second: Setting) -> Estimate | None:
-    """By how much validation accuracy differs (first - second) over the replicates that both have."""
+    """The difference of validation accuracy, first - second, over the replicates that both have."""
     shared = [key for key in first.replicates if key in second.replicates]
     pairs = [(first.replicates[key].figures, second.replicates[key].figures) for key in shared]
     return estimate([one.val_accuracy - other.val_accuracy for one, other in pairs])

@@ -1,7 +1,6 @@
-"""The runs that directories hold, read from their files: how each ended, what it set, what it found."""
+"""The runs below some directories, read from their files: how each run ended, its keys, and its figures."""
 
 import json
-import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,21 +10,23 @@ from typing import Any
 
 import yaml
 
+from distill_run.report.run_report import RunReport, read_report
 from distill_run.store import canonical
-from distill_run.sweeps.typed import DEFAULT, Command, natural, read_command
+from distill_run.sweeps.command_lines import DEFAULT, CommandLine, read_command_line
+from distill_run.sweeps.values import natural
+from distill_run.typed_json import read_object
 
-FORMAT = 1  # of report.json
-GROUPS = {"teacher", "student", "dataset", "mode"}  # config.yaml has their options under `names`
+GROUPS = {"teacher", "student", "dataset", "mode"}  # config.yaml has their chosen options under `names`
 STATUSES = ("completed", "pruned", "failed", "unfinished", "unreadable")
 UNFINISHED = {
-    "running": "still running, or killed without a word",
-    "interrupted": "interrupted; resume= takes it up again",
+    "running": "still running, or killed",
+    "interrupted": "interrupted; resume= continues it",
 }
 
 
 @dataclass(frozen=True)
 class Figures:
-    """What is compared of a completed run: fractions, nats and seconds; None where there is no baseline or no gap."""
+    """The figures of a completed run that are compared: fractions, nats and seconds. None needs a baseline or a gap."""
 
     val_accuracy: float
     val_nll: float
@@ -40,29 +41,21 @@ class Figures:
 
 
 @dataclass(frozen=True)
-class Findings:
-    """The part of a completed run's report.json that a sweep's report needs."""
-
-    figures: Figures
-    seed: float
-    dataset: dict[str, Any]
-    architectures: tuple[str, str]  # of teacher and student
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class Point:
-    """One run directory. `status` is one of STATUSES; `error` says why a run is not completed."""
+    """One run of a sweep. `status` is one of STATUSES; `error` says why a run is not completed.
+
+    Only a completed run has a `report`. `command` is None where it cannot be read.
+    """
 
     run_dir: Path
     status: str
     error: str | None
-    command: Command | None
-    findings: Findings | None
+    command: CommandLine | None
+    report: RunReport | None
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The content of config.yaml, read when it is first asked for; empty where it cannot be read."""
+        """The content of config.yaml, read when it is first needed; empty where it cannot be read."""
         try:
             text = (self.run_dir / "config.yaml").read_text(encoding="utf-8")
             config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
@@ -70,25 +63,41 @@ class Point:
             return {}
         return config if isinstance(config, dict) else {}
 
-    @property
+    @cached_property
     def figures(self) -> Figures:
         """The figures of a completed run."""
-        assert self.findings is not None
-        return self.findings.figures
+        assert self.report is not None
+        return _figures(self.report)
 
     def value(self, key: str) -> Any:
-        """What the run has for a key of the command line, in canonical form."""
-        if self.command is not None and key in (typed := self.command.values):
-            return typed[key]
+        """The run's value of a key: from its command, otherwise from its configuration, otherwise DEFAULT."""
+        if self.command is not None and key in (values := self.command.values):
+            return values[key]
         path = ["names", key] if key in GROUPS else key.split(".")
         node: Any = self.config
         for part in path:
             node = node.get(part, DEFAULT) if isinstance(node, dict) else DEFAULT
-        return DEFAULT if isinstance(node, dict) else _plain(node)
+        return DEFAULT if isinstance(node, dict) else _comparable(node)
 
 
-def _plain(value: Any) -> Any:
-    """A value of YAML in canonical form; as a text what JSON does not know: dates, infinity."""
+def _figures(report: RunReport) -> Figures:
+    student, baseline = report.student.selected, None if report.baseline is None else report.baseline.selected
+    return Figures(
+        val_accuracy=student.val.accuracy,
+        val_nll=student.val.nll,
+        test_accuracy=student.test.accuracy,
+        teacher_test_accuracy=report.teacher.selected.test.accuracy,
+        baseline_val_accuracy=None if baseline is None else baseline.val.accuracy,
+        baseline_test_accuracy=None if baseline is None else baseline.test.accuracy,
+        difference=report.change,
+        gap_recovered=report.gap_recovered,
+        agreement=report.fidelity.agreement,
+        train_seconds=report.student.train_seconds,
+    )
+
+
+def _comparable(value: Any) -> Any:
+    """A value of YAML in the form of `read_value`; a text where JSON cannot hold it, as with dates and infinity."""
     try:
         json.dumps(canonical(value), allow_nan=False)
     except (TypeError, ValueError, RecursionError):
@@ -97,7 +106,7 @@ def _plain(value: Any) -> Any:
 
 
 def find_runs(directories: Iterable[Path]) -> list[Path]:
-    """The run directories at or below the given ones, each once, in an order that is theirs: 2 before 10."""
+    """The run directories at or below the given ones, each once, sorted by name: 2 before 10."""
     found = {run for directory in directories for run in _runs_below(directory.resolve())}
     return sorted(found, key=lambda path: [natural(part) for part in path.parts])
 
@@ -115,98 +124,44 @@ def _is_run(folder: Path) -> bool:
 
 
 def read_point(run_dir: Path) -> Point:
-    """The run in a directory; whatever is absent or damaged makes it unfinished or unreadable, never an error."""
-    command, findings = None, None
+    """The run in a directory. A file that is absent or damaged makes it unfinished or unreadable; nothing is raised."""
+    command, report = None, None
     try:
         command = _read_command(run_dir / "environment.json")
         status, error = _read_status(run_dir / "status.json")
         if status == "completed":
-            findings = _read_findings(run_dir / "report.json")
+            report = read_report(run_dir)
             if command is None:
                 raise ValueError("environment.json is missing, and with it the command")
     except ValueError as damage:
         return Point(run_dir, "unreadable", str(damage), command, None)
-    return Point(run_dir, status, error, command, findings)
+    return Point(run_dir, status, error, command, report)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; a ValueError names the file and says what is wrong with it."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} is damaged ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path.name} is damaged (it holds no object)")
-    return content
-
-
-def _read_command(path: Path) -> Command | None:
+def _read_command(path: Path) -> CommandLine | None:
     if not path.exists():
         return None
-    text = _read_object(path).get("command")
+    text = read_object(path).get("command")
     if not isinstance(text, str):
         raise ValueError(f"{path.name} has no command")
     try:
-        return read_command(text)
+        return read_command_line(text)
     except ValueError as error:
         raise ValueError(f"{path.name} has a damaged command ({error})") from None
 
 
 def _read_status(path: Path) -> tuple[str, str | None]:
-    """One of STATUSES, and why it is not the first."""
+    """One of STATUSES, and why the run is not completed."""
     if not path.exists():
         return "unfinished", "it has no status.json: it ended before its first training"
-    content = _read_object(path)
+    content = read_object(path)
     status = content.get("status")
     if status == "completed":
         return status, None
     if status == "pruned":
-        return status, "the search gave it up: others were better after as many epochs"
+        return status, "the search stopped it: other trials were better after as many epochs"
     if status == "failed":
-        return status, str(content.get("error") or "it does not say why")
+        return status, str(content.get("error") or "no reason is recorded")
     if isinstance(status, str) and status in UNFINISHED:
         return "unfinished", UNFINISHED[status]
     raise ValueError(f"{path.name} has the status {status!r}, which is not known")
-
-
-def _read_findings(path: Path) -> Findings:
-    report = _read_object(path)
-    if report.get("format") != FORMAT:
-        raise ValueError(f"{path.name} has format {report.get('format')!r}; format {FORMAT} can be read")
-    try:
-        return Findings(
-            figures=_read_figures(report),
-            seed=_number(report["seed"]),
-            dataset=dict(report["dataset"]),
-            architectures=(str(report["teacher"]["architecture"]), str(report["student"]["architecture"])),
-            warnings=tuple(map(str, report["warnings"])),
-        )
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"{path.name} is damaged (wrong or absent: {error})") from None
-
-
-def _read_figures(report: dict[str, Any]) -> Figures:
-    student, baseline = report["student"], report["baseline"]
-    selected, alone = student["selected"], None if baseline is None else baseline["selected"]
-    test_accuracy = _number(selected["test"]["accuracy"])
-    alone_test = None if alone is None else _number(alone["test"]["accuracy"])
-    return Figures(
-        val_accuracy=_number(selected["val"]["accuracy"]),
-        val_nll=_number(selected["val"]["nll"]),
-        test_accuracy=test_accuracy,
-        teacher_test_accuracy=_number(report["teacher"]["selected"]["test"]["accuracy"]),
-        baseline_val_accuracy=None if alone is None else _number(alone["val"]["accuracy"]),
-        baseline_test_accuracy=alone_test,
-        difference=None if alone_test is None else test_accuracy - alone_test,
-        gap_recovered=None if report["gap_recovered"] is None else _number(report["gap_recovered"]),
-        agreement=_number(report["fidelity"]["agreement"]),
-        train_seconds=_number(student["train_seconds"]),
-    )
-
-
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"{value!r} is not a finite number")
-    return value

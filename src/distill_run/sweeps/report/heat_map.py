@@ -1,7 +1,6 @@
 """A sweep over two keys as heat maps of validation and test accuracy side by side."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,33 +10,38 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from distill_run.report.drawing import FAINT, INK, lay_out, shorten
-from distill_run.sweeps.typed import order, shown
+from distill_run.report.drawing import FAINT, INK, lay_out
+from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
+from distill_run.sweeps.values import order, shown
+from distill_run.units import shorten
 
-# The house's blue, its lightness falling evenly from 94 to 22: equal steps look equal.
+# Blue with a lightness that falls evenly from 94 to 22: equal steps look equal.
 BLUES = LinearSegmentedColormap.from_list(
     "blues", ["#e7eff7", "#c2d7ee", "#9fbee4", "#7ca6dc", "#588ed3", "#2f75c8", "#265ea7", "#1c4887", "#103369"]
 )
-DARK = 0.55  # where white is read more easily than ink
+DARK = 0.55  # the shade above which white text is easier to read than black
 TITLES = {"val_accuracy": "validation accuracy, %", "test_accuracy": "test accuracy, %"}
 CELL = (0.78, 0.55)  # inches, where there is room
 MAX_SIZE = (4.4, 4.4)
 MIN_SIZE = (2.2, 1.6)
 MIN_FONT_SIZE = 4.5
 LEAST_SPAN = 1e-4  # of a colour scale
-MAX_CELLS_A_SETTING = 3  # a grid with more holes is no grid
+MAX_CELLS_PER_SETTING = 3  # a grid with more holes is not shown as one
+
+Sides = tuple[list[str], list[str]]  # the values of the rows and of the columns, as they are shown
+Index = tuple[int, int]  # row and column of a cell
 
 
-def is_grid(content: Mapping[str, Any]) -> bool:
+def is_grid(report: SweepReport) -> bool:
     """Whether the settings fill a good part of the grid that the values of the two keys span."""
-    rows, columns = _sides(content)
-    return len(rows) * len(columns) <= MAX_CELLS_A_SETTING * len(content["settings"])
+    rows, columns = _sides(report)
+    return len(rows) * len(columns) <= MAX_CELLS_PER_SETTING * len(report.settings)
 
 
-def heat_maps(content: Mapping[str, Any]) -> Figure:
-    """The mean of each setting in a cell; a setting without a completed run is hatched, the recommended one ringed."""
-    row_key, column_key = side_keys(content)
-    rows, columns = _sides(content)
+def heat_maps(report: SweepReport) -> Figure:
+    """A cell with the mean of each setting. Cells without a completed run are hatched, the recommended is framed."""
+    row_key, column_key = side_keys(report)
+    rows, columns = _sides(report)
     size = (
         min(max(CELL[0] * len(columns), MIN_SIZE[0]), MAX_SIZE[0]),
         min(max(CELL[1] * len(rows), MIN_SIZE[1]), MAX_SIZE[1]),
@@ -47,8 +51,8 @@ def heat_maps(content: Mapping[str, Any]) -> Figure:
     bottom = 0.5 + (below if upright else 0.1)
     figure, panels = lay_out(2, size, left=0.5 + beside, bottom=bottom, top=0.4, right=0.8, gap=0.95)
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
-        _draw_map(axes, content, name, (rows, columns))
-        axes.set_title(title, fontsize=10, fontweight="bold", color=INK, y=1)  # with y, nothing is measured
+        _draw_map(axes, report, name, (rows, columns))
+        axes.set_title(title, fontsize=10, fontweight="bold", color=INK, y=1)  # a fixed height saves a slow layout
         axes.set_xticks(range(len(columns)), map(shorten, columns), rotation=90 if upright else 0, parse_math=False)
         axes.set_yticks(range(len(rows)), map(shorten, rows), parse_math=False)
         axes.tick_params(length=0, labelsize=8, labelleft=axes is panels[0])
@@ -57,35 +61,35 @@ def heat_maps(content: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def side_keys(content: Mapping[str, Any]) -> tuple[str, str]:
-    """The keys of rows and columns: the one with more values lies along the columns."""
-    first, second = content["keys"]
-    return (second, first) if len(_names(content, first)) > len(_names(content, second)) else (first, second)
+def side_keys(report: SweepReport) -> tuple[str, str]:
+    """The keys of the rows and of the columns: the one with more values has the columns."""
+    first, second = report.keys
+    return (second, first) if len(_names(report, first)) > len(_names(report, second)) else (first, second)
 
 
-def _sides(content: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    rows, columns = side_keys(content)
-    return _names(content, rows), _names(content, columns)
+def _sides(report: SweepReport) -> Sides:
+    rows, columns = side_keys(report)
+    return _names(report, rows), _names(report, columns)
 
 
-def _names(content: Mapping[str, Any], key: str) -> list[str]:
-    values = sorted((setting["values"][key] for setting in content["settings"]), key=order)
+def _names(report: SweepReport, key: str) -> list[str]:
+    values = sorted((setting.values[key] for setting in report.settings), key=order)
     return list(dict.fromkeys(map(shown, values)))
 
 
-def _draw_map(axes: Axes, content: Mapping[str, Any], name: str, sides: tuple[list[str], list[str]]) -> None:
+def _draw_map(axes: Axes, report: SweepReport, name: str, sides: Sides) -> None:
     rows, columns = sides
-    places = [_place(content, setting, sides) for setting in content["settings"]]
+    cells = {_cell(side_keys(report), setting, sides): setting for setting in report.settings}
     means = np.full((len(rows), len(columns)), np.nan)
-    for place, setting in zip(places, content["settings"], strict=True):
-        if setting[name] is not None:
-            means[place] = setting[name]["mean"]
-    axes.patch.set(facecolor="#f4f6f9", hatch="////", edgecolor=FAINT)  # shows through where there is nothing
+    for cell, setting in cells.items():
+        if (found := setting.figure(name)) is not None:
+            means[cell] = found.mean
+    axes.patch.set(facecolor="#f4f6f9", hatch="////", edgecolor=FAINT)  # visible in cells without a mean
     low, high = np.nanmin(means), np.nanmax(means)
     image = axes.imshow(means, cmap=BLUES, aspect="auto", vmin=low, vmax=max(high, low + LEAST_SPAN))
     shades = (means - low) / max(high - low, LEAST_SPAN)
-    _write_means(axes, name, dict(zip(places, content["settings"], strict=True)), shades)
-    row, column = places[0]
+    _write_means(axes, name, cells, shades)
+    row, column = _cell(side_keys(report), report.settings[0], sides)
     for colour, width in (("white", 5.0), (INK, 2.2)):
         axes.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False)
@@ -97,27 +101,27 @@ def _draw_map(axes: Axes, content: Mapping[str, Any], name: str, sides: tuple[li
     bar.spines[:].set_visible(False)
 
 
-def _place(content: Mapping[str, Any], setting: Mapping[str, Any], sides: tuple[list[str], list[str]]) -> Any:
-    keys = side_keys(content)
-    return tuple(names.index(shown(setting["values"][key])) for names, key in zip(sides, keys, strict=True))
+def _cell(keys: tuple[str, str], setting: SettingReport, sides: Sides) -> Index:
+    row, column = (names.index(shown(setting.values[key])) for names, key in zip(sides, keys, strict=True))
+    return row, column
 
 
-def _write_means(axes: Axes, name: str, cells: dict[Any, dict[str, Any]], shades: NDArray[np.float64]) -> None:
-    width, height = _cell_points(axes, shades.shape)
-    size = min(9.0, width / 3.9, height / 3.2)  # points: five digits and a point, two lines
+def _write_means(axes: Axes, name: str, cells: Mapping[Index, SettingReport], shades: NDArray[np.float64]) -> None:
+    width, height = _cell_size(axes, shades.shape)
+    size = min(9.0, width / 3.9, height / 3.2)  # five digits and a decimal point; two lines
     if size < MIN_FONT_SIZE:
         return
     for (row, column), setting in cells.items():
-        if (found := setting[name]) is None:
+        if (found := setting.figure(name)) is None:
             continue
-        text = f"{100 * found['mean']:.2f}" + ("" if found["sd"] is None else f"\n± {100 * found['sd']:.2f}")
+        text = f"{100 * found.mean:.2f}" + ("" if found.sd is None else f"\n± {100 * found.sd:.2f}")
         colour = "white" if shades[row, column] > DARK else INK
         axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour, linespacing=1.25)
 
 
-def _cell_points(axes: Axes, shape: tuple[int, ...]) -> tuple[float, float]:
-    """Width and height of a cell in points."""
-    place, figure = axes.get_position(), axes.get_figure()
+def _cell_size(axes: Axes, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Width and height of a cell in 1/72 inch, the unit of font sizes."""
+    box, figure = axes.get_position(), axes.get_figure()
     assert isinstance(figure, Figure)
     width, height = figure.get_size_inches()
-    return 72 * width * place.width / shape[1], 72 * height * place.height / shape[0]
+    return 72 * width * box.width / shape[1], 72 * height * box.height / shape[0]

@@ -1,127 +1,120 @@
-"""The content of sweep.json and sweep.csv, all fractions, and the sentences that are drawn from it."""
+"""From a grouped sweep to its report: sweep.json, its conclusion and its warnings."""
 
-import csv
 import dataclasses
-import io
-import json
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill_run.report.run_report import RunReport
+from distill_run.sweeps.command_lines import DEFAULT
 from distill_run.sweeps.grouping import FIGURES, Recommendation, Setting, Sweep
 from distill_run.sweeps.points import STATUSES, Point
-from distill_run.sweeps.typed import DEFAULT, shown
+from distill_run.sweeps.report.sweep_report import FORMAT, RecommendedSetting, RunEntry, SettingReport, SweepReport
+from distill_run.sweeps.values import shown
 
-FORMAT = 1
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
-def summarise_sweep(sweep: Sweep, folder: Path) -> dict[str, Any]:
-    """The content of sweep.json (format 1) in `folder`; fractions, nats and seconds, null where there is no number.
-
-    {"format": 1, "directories": [absolute paths], "keys": [...], "replicate_keys": [...],
-     "datasets" | "teachers" | "students": [names],
-     "counts": {"completed", "pruned", "failed", "unfinished", "unreadable"},
-     "settings": [ranked, the recommended one first:
-         {"values": {key: value}, "runs": [ids], "replicates": how many completed, "asked": how many there should be,
-          <figure>: {"count", "mean", "sd", "low", "high"} | null, ...}],
-     "runs": [{"directory": id, relative to the folder of sweep.json, "status", "error",
-               "values": {key: value}, "seed", "command", <figure>: number | null, ...}],
-     "recommendation": {"setting": its place in settings, "values", "val_accuracy", "test_accuracy", "difference",
-         "alternatives" | "incomplete": [places], "compared": number, "command"} | null,
-     "conclusion": sentence, "warnings": [sentences]}
-
-    The figures are those of points.Figures; `low` and `high` are the 95% interval over the replicates.
-    """
+def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
+    """The report of a sweep. Its directories are told relative to `folder`, where sweep.json will lie."""
     names = {id(point): os.path.relpath(point.run_dir, folder.resolve()) for point in sweep.points}
-    content: dict[str, Any] = {
-        "format": FORMAT,
-        "directories": [str(directory.resolve()) for directory in sweep.directories],
-        "keys": list(sweep.keys),
-        "replicate_keys": list(sweep.replicate_keys),
-        **_backgrounds(sweep),
-        "counts": {status: sum(point.status == status for point in sweep.points) for status in STATUSES},
-        "settings": [_setting(setting, names) for setting in sweep.settings],
-        "runs": [_run(point, sweep, names[id(point)]) for point in sweep.points],
-        "recommendation": _recommendation(sweep.recommendation, sweep.settings),
-    }
-    return {**content, "conclusion": conclude(content), "warnings": _warnings(sweep, content)}
+    reports = completed_reports(sweep)
+    settings = tuple(_setting(setting, names) for setting in sweep.settings)
+    best = _recommended(sweep.recommendation, sweep.settings)
+    return SweepReport(
+        format=FORMAT,
+        directories=tuple(str(directory.resolve()) for directory in sweep.directories),
+        keys=sweep.keys,
+        replicate_keys=sweep.replicate_keys,
+        datasets=_distinct(report.dataset.name for report in reports),
+        teachers=_distinct(report.teacher.architecture for report in reports),
+        students=_distinct(report.student.architecture for report in reports),
+        counts={status: sum(point.status == status for point in sweep.points) for status in STATUSES},
+        settings=settings,
+        runs=tuple(_run(point, sweep, names[id(point)]) for point in sweep.points),
+        recommendation=best,
+        conclusion=conclude(settings, best),
+        warnings=(*_differences(sweep), *_lucky(settings, best), *_counted([each.warnings for each in reports])),
+    )
 
 
-def _backgrounds(sweep: Sweep) -> dict[str, list[str]]:
-    found = [point.findings for point in sweep.points if point.findings is not None]
-    return {
-        "datasets": sorted({str(each.dataset.get("name")) for each in found}),
-        "teachers": sorted({each.architectures[0] for each in found}),
-        "students": sorted({each.architectures[1] for each in found}),
-    }
+def completed_reports(sweep: Sweep) -> list[RunReport]:
+    """The reports of the completed runs."""
+    return [point.report for point in sweep.points if point.report is not None]
 
 
-def _setting(setting: Setting, names: Mapping[int, str]) -> dict[str, Any]:
-    figures = {name: found and dataclasses.asdict(found) for name, found in setting.figures.items()}
-    return {
-        "values": setting.values,
-        "runs": [names[id(point)] for point in setting.points],
-        "replicates": len(setting.replicates),
-        "asked": setting.num_asked,
+def _distinct(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
+def _setting(setting: Setting, names: Mapping[int, str]) -> SettingReport:
+    return SettingReport(
+        values=setting.values,
+        runs=tuple(names[id(point)] for point in setting.points),
+        replicates=len(setting.replicates),
+        asked=setting.num_asked,
+        **setting.figures,
+    )
+
+
+def _run(point: Point, sweep: Sweep, name: str) -> RunEntry:
+    seed = point.value("seed") if point.report is None else point.report.seed
+    figures = dict.fromkeys(FIGURES) if point.report is None else dataclasses.asdict(point.figures)
+    return RunEntry(
+        directory=name,
+        status=point.status,
+        error=point.error,
+        values={key: point.value(key) for key in (*sweep.keys, *sweep.replicate_keys)},
+        seed=None if seed == DEFAULT else seed,
+        command=None if point.command is None else point.command.text,
         **figures,
-    }
+    )
 
 
-def _run(point: Point, sweep: Sweep, name: str) -> dict[str, Any]:
-    seed = point.findings.seed if point.findings is not None else point.value("seed")
-    return {
-        "directory": name,
-        "status": point.status,
-        "error": point.error,
-        "values": {key: point.value(key) for key in (*sweep.keys, *sweep.replicate_keys)},
-        "seed": None if seed == DEFAULT else seed,
-        "command": point.command and point.command.text,
-        **{figure: point.findings and getattr(point.figures, figure) for figure in FIGURES},
-    }
-
-
-def _recommendation(best: Recommendation | None, settings: tuple[Setting, ...]) -> dict[str, Any] | None:
+def _recommended(best: Recommendation | None, settings: Sequence[Setting]) -> RecommendedSetting | None:
     if best is None:
         return None
-    places = {id(setting): place for place, setting in enumerate(settings)}
-    estimates = {name: best.setting.figures[name] for name in ("val_accuracy", "test_accuracy", "difference")}
-    return {
-        "setting": places[id(best.setting)],
-        "values": best.setting.values,
-        **{name: found and dataclasses.asdict(found) for name, found in estimates.items()},
-        "alternatives": [places[id(setting)] for setting in best.alternatives],
-        "compared": best.num_compared,
-        "incomplete": [places[id(setting)] for setting in best.incomplete],
-        "command": best.command,
-    }
+    figures = best.setting.figures
+    val_accuracy, test_accuracy = figures["val_accuracy"], figures["test_accuracy"]
+    assert val_accuracy is not None
+    assert test_accuracy is not None
+    indices = {id(setting): index for index, setting in enumerate(settings)}
+    return RecommendedSetting(
+        setting=indices[id(best.setting)],
+        values=best.setting.values,
+        val_accuracy=val_accuracy,
+        test_accuracy=test_accuracy,
+        difference=figures["difference"],
+        alternatives=tuple(indices[id(setting)] for setting in best.alternatives),
+        compared=best.num_compared,
+        incomplete=tuple(indices[id(setting)] for setting in best.incomplete),
+        command=best.command,
+    )
 
 
-def conclude(content: Mapping[str, Any]) -> str:
-    """One sentence: which setting validation picks, and what its student reaches on test."""
-    best = content["recommendation"]
+def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None) -> str:
+    """One sentence: which setting is best on validation, and what its student reaches on test."""
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
-    count, test = best["test_accuracy"]["count"], best["test_accuracy"]["mean"]
+    count = best.test_accuracy.count
     mean = "" if count == 1 else f", the mean of {runs(count)}"
-    reached = f"{test:.2%} on test{mean}{_against_baseline(best)}."
-    if not content["keys"]:
+    reached = f"{best.test_accuracy.mean:.2%} on test{mean}{_against_baseline(best)}."
+    if not best.values:
         return f"The student reaches {reached}"
-    name, considered = setting_name(best["values"]), sum(each["replicates"] == count for each in content["settings"])
-    if considered == 1:
+    name, num_complete = setting_name(best.values), sum(setting.replicates == count for setting in settings)
+    if num_complete == 1:
         return f"Only {name} has {runs(count)} completed: it reaches {reached}"
-    return f"The best of {considered} settings on validation is {name}: it reaches {reached}"
+    return f"The best of {num_complete} settings on validation is {name}: it reaches {reached}"
 
 
-def _against_baseline(best: Mapping[str, Any]) -> str:
-    difference = best["difference"]
-    if difference is None:
+def _against_baseline(best: RecommendedSetting) -> str:
+    if best.difference is None:
         return ""
-    points = 100 * difference["mean"]
-    return f", {abs(points):.2f} points {'above' if points >= 0 else 'below'} the student alone"
+    points, side = 100 * abs(best.difference.mean), "above" if best.difference.mean >= 0 else "below"
+    return f", {points:.2f} percentage points {side} the student alone"
 
 
 def runs(count: int) -> str:
@@ -130,82 +123,58 @@ def runs(count: int) -> str:
 
 
 def setting_name(values: Mapping[str, Any]) -> str:
-    """A setting in words: its keys, as short as they can be told apart, with their values."""
+    """A setting in words: its short keys with their values."""
     names = short_keys(list(values))
     return ", ".join(f"{names[key]} {shown(value)}" for key, value in values.items()) or "the only setting"
 
 
-def short_keys(keys: list[str]) -> dict[str, str]:
-    """The last part of each key where no other key ends alike, otherwise the whole key."""
-    ends = Counter(key.rpartition(".")[2] for key in keys)
-    return {key: end if ends[end := key.rpartition(".")[2]] == 1 else key for key in keys}
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Each key's last part, or the whole key where another key has the same last part."""
+    ends = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(ends.values())
+    return {key: end if counts[end] == 1 else key for key, end in ends.items()}
 
 
-def _warnings(sweep: Sweep, content: Mapping[str, Any]) -> list[str]:
-    found = [point.findings for point in sweep.points if point.findings is not None]
-    told = _told([each.warnings for each in found])
-    return [*_different_data(sweep), *_different_folders(sweep), *_repeated(sweep), *_unlucky(content), *told]
-
-
-def _told(warnings: Sequence[Sequence[str]]) -> list[str]:
-    """What the runs warn of, each with the number of runs; of those that differ in numbers only, the first."""
+def _counted(warnings: Sequence[Sequence[str]]) -> list[str]:
+    """The warnings of the runs, each once with its number of runs; texts that differ in numbers only count as one."""
     kinds: dict[str, list[str]] = {}
     for texts in warnings:
         for kind, text in {NUMBER.sub("0", text): text for text in texts}.items():
             kinds.setdefault(kind, []).append(text)
-    return [
-        f"{texts[0]} ({len(texts)} of {runs(len(warnings))}{', with other numbers in some' * (len(set(texts)) > 1)})"
-        for texts in sorted(kinds.values(), key=len, reverse=True)
-    ]
+    counted = []
+    for texts in sorted(kinds.values(), key=len, reverse=True):
+        others = ", with other numbers in some" if len(set(texts)) > 1 else ""
+        counted.append(f"{texts[0]} ({len(texts)} of {runs(len(warnings))}{others})")
+    return counted
 
 
-def _different_data(sweep: Sweep) -> list[str]:
-    keys = ["name", "num_classes", "train_size", "val_size", "test_size"]
-    if "dataset.split_seed" not in sweep.replicate_keys:  # another cut is other content, as was asked
-        keys.append("content")
-    found = [point.findings.dataset for point in sweep.points if point.findings is not None]
-    kinds = {json.dumps([dataset.get(key) for key in keys], default=str) for dataset in found}
-    if len(kinds) < 2:
-        return []
-    return [f"the runs used {len(kinds)} different sets of data: their accuracies cannot be compared"]
+def _differences(sweep: Sweep) -> list[str]:
+    """Warnings of runs that are not comparable or not counted."""
+    warnings = []
+    datasets = {report.dataset for report in completed_reports(sweep)}
+    if "dataset.split_seed" in sweep.replicate_keys:  # other splits are other content, as asked for
+        datasets = {dataclasses.replace(dataset, content="") for dataset in datasets}
+    if len(datasets) > 1:
+        warnings.append(f"the runs used {len(datasets)} different datasets: their accuracies cannot be compared")
+    options = {" ".join(point.command.options) for point in sweep.points if point.command is not None}
+    if len(options) > 1:
+        listed = ", ".join(each or "none" for each in sorted(options))
+        warnings.append(f"the runs were started with different options ({listed}): a key may not mean the same in all")
+    num_spare = len(completed_reports(sweep)) - sum(len(setting.replicates) for setting in sweep.settings)
+    if num_spare:
+        warnings.append(f"{runs(num_spare)} repeated another run with the same seed: only the first of each counts")
+    return warnings
 
 
-def _different_folders(sweep: Sweep) -> list[str]:
-    folders = {" ".join(point.command.options) for point in sweep.points if point.command is not None}
-    if len(folders) < 2:
-        return []
-    shown_folders = ", ".join(folder or "none" for folder in sorted(folders))
-    return [f"the runs were started with different options ({shown_folders}): the same key may mean different things"]
-
-
-def _repeated(sweep: Sweep) -> list[str]:
-    completed = sum(point.findings is not None for point in sweep.points)
-    spare = completed - sum(len(setting.replicates) for setting in sweep.settings)
-    if not spare:
-        return []
-    return [f"{runs(spare)} repeated what another had run, seed and all: the first of each counts, the others do not"]
-
-
-def _unlucky(content: Mapping[str, Any]) -> list[str]:
-    """Settings that would have won, had they been complete."""
-    best = content["recommendation"]
-    incomplete = [content["settings"][place] for place in best["incomplete"]] if best else []
-    return [
-        f"{setting_name(setting['values'])} has {setting['val_accuracy']['mean']:.2%} on validation, more than what is "
-        f"recommended, but only {setting['replicates']} of {best['val_accuracy']['count']} runs: it was not considered"
-        for setting in incomplete
-        if setting["val_accuracy"]["mean"] > best["val_accuracy"]["mean"]
-    ]
-
-
-def to_csv(content: Mapping[str, Any]) -> str:
-    """One row a run, with a header; empty where there is no value."""
-    keys = [key for key in (*content["keys"], *content["replicate_keys"]) if key != "seed"]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["directory", "status", "error", *keys, "seed", *FIGURES, "command"])
-    for run in content["runs"]:
-        head = [run["directory"], run["status"], run["error"]]
-        values = [shown(run["values"][key]) for key in keys]
-        writer.writerow([*head, *values, run["seed"], *(run[figure] for figure in FIGURES), run["command"]])
-    return file.getvalue()
+def _lucky(settings: Sequence[SettingReport], best: RecommendedSetting | None) -> list[str]:
+    """Warnings of incomplete settings whose mean is above that of the recommended one."""
+    warnings = []
+    for setting in [settings[index] for index in best.incomplete] if best else []:
+        assert best is not None
+        accuracy = setting.mean("val_accuracy")
+        if accuracy > best.val_accuracy.mean:
+            warnings.append(
+                f"{setting_name(setting.values)} has {accuracy:.2%} on validation, more than what is recommended, but "
+                f"only {setting.replicates} of {best.val_accuracy.count} runs: it was not considered"
+            )
+    return warnings

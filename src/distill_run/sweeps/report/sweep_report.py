@@ -1,0 +1,145 @@
+"""What sweep.json holds: settings, runs and the recommended setting of a sweep. It is written and read here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill_run.files import write_json
+from distill_run.sweeps.estimates import Estimate
+from distill_run.typed_json import decode, encode, read_object
+
+FORMAT = 1
+FILE_NAME = "sweep.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingReport:
+    """Runs that differ in seeds only, with estimates of their figures (see points.Figures); None without a figure.
+
+    `runs` are the directories of the runs, `replicates` is how many are completed, `asked` how many there should be.
+    """
+
+    values: dict[str, Any]
+    runs: tuple[str, ...]
+    replicates: int
+    asked: int
+    val_accuracy: Estimate | None
+    val_nll: Estimate | None
+    test_accuracy: Estimate | None
+    teacher_test_accuracy: Estimate | None
+    baseline_val_accuracy: Estimate | None
+    baseline_test_accuracy: Estimate | None
+    difference: Estimate | None
+    gap_recovered: Estimate | None
+    agreement: Estimate | None
+    train_seconds: Estimate | None
+
+    def figure(self, name: str) -> Estimate | None:
+        """The estimate of a figure by its name."""
+        found: Estimate | None = getattr(self, name)
+        return found
+
+    def mean(self, name: str) -> float:
+        """The mean of a figure that the setting has."""
+        found = self.figure(name)
+        assert found is not None
+        return found.mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunEntry:
+    """One run, with its figures (see points.Figures). `directory` is relative to the folder of sweep.json."""
+
+    directory: str
+    status: str
+    error: str | None
+    values: dict[str, Any]
+    seed: Any
+    command: str | None
+    val_accuracy: float | None
+    val_nll: float | None
+    test_accuracy: float | None
+    teacher_test_accuracy: float | None
+    baseline_val_accuracy: float | None
+    baseline_test_accuracy: float | None
+    difference: float | None
+    gap_recovered: float | None
+    agreement: float | None
+    train_seconds: float | None
+
+    def figure(self, name: str) -> float | None:
+        """A figure by its name."""
+        found: float | None = getattr(self, name)
+        return found
+
+
+@dataclass(frozen=True)
+class RecommendedSetting:
+    """The setting that is best on validation. Other settings are given by their index in `SweepReport.settings`.
+
+    `alternatives` may be as good; `compared` is how many settings could be compared with it; `incomplete` settings have
+    fewer completed runs and were not considered. `command` repeats the runs of the recommended setting.
+    """
+
+    setting: int
+    values: dict[str, Any]
+    val_accuracy: Estimate
+    test_accuracy: Estimate
+    difference: Estimate | None
+    alternatives: tuple[int, ...]
+    compared: int
+    incomplete: tuple[int, ...]
+    command: str
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """The content of sweep.json: fractions, nats and seconds. `settings` are ranked, the recommended one is the first.
+
+    `keys` tell settings apart, `replicate_keys` tell the runs of one setting apart. `counts` has the number of runs by
+    status.
+    """
+
+    format: int
+    directories: tuple[str, ...]
+    keys: tuple[str, ...]
+    replicate_keys: tuple[str, ...]
+    datasets: tuple[str, ...]
+    teachers: tuple[str, ...]
+    students: tuple[str, ...]
+    counts: dict[str, int]
+    settings: tuple[SettingReport, ...]
+    runs: tuple[RunEntry, ...]
+    recommendation: RecommendedSetting | None
+    conclusion: str
+    warnings: tuple[str, ...]
+
+    @property
+    def completed_settings(self) -> list[SettingReport]:
+        """The settings with at least one completed run."""
+        return [setting for setting in self.settings if setting.replicates]
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of sweep.json as plain containers."""
+        content: dict[str, Any] = encode(self)
+        return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "SweepReport":
+        """Read the content of sweep.json; raises ValueError that names what is wrong or absent."""
+        if content.get("format") != FORMAT:
+            raise ValueError(f"{FILE_NAME} has format {content.get('format')!r}; format {FORMAT} can be read")
+        try:
+            return decode(cls, content)
+        except ValueError as error:
+            raise ValueError(f"{FILE_NAME} is damaged ({error})") from None
+
+
+def write_sweep_json(report: SweepReport, folder: Path) -> None:
+    """Write sweep.json into a folder, whole or not at all."""
+    write_json(folder / FILE_NAME, report.to_json())
+
+
+def read_sweep_json(folder: Path) -> SweepReport:
+    """The report in a folder's sweep.json; raises ValueError that says what is wrong with it."""
+    return SweepReport.from_json(read_object(folder / FILE_NAME))

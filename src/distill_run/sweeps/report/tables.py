@@ -1,0 +1,145 @@
+"""The tables of a sweep: settings, runs and runs without a result on its pages, and sweep.csv."""
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from distill_run.sweeps.estimates import Estimate
+from distill_run.sweeps.grouping import FIGURES
+from distill_run.sweeps.report.answers import ALIKE
+from distill_run.sweeps.report.summary import short_keys
+from distill_run.sweeps.report.sweep_report import RunEntry, SettingReport, SweepReport
+from distill_run.sweeps.values import shown
+from distill_run.units import NONE, change, duration, percent, shorten, with_spread
+
+MAX_ERROR_LENGTH = 400
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a figure of the settings is shown: its heading, its mean, and whether with deviation and interval."""
+
+    heading: str
+    show: Callable[[float], str]
+    has_spread: bool = False
+
+
+# A column that no setting has a figure for is left out.
+COLUMNS = {
+    "val_accuracy": Column("validation", percent, has_spread=True),
+    "test_accuracy": Column("test", percent, has_spread=True),
+    "difference": Column("change", change, has_spread=True),
+    "gap_recovered": Column("gap recovered", "{:.0%}".format),
+    "agreement": Column("agreement", percent),
+    "teacher_test_accuracy": Column("teacher's test", percent),
+    "train_seconds": Column("trained in", duration),
+}
+RUN_COLUMNS = {
+    "val_accuracy": "validation",
+    "test_accuracy": "test",
+    "baseline_test_accuracy": "baseline's test",
+    "difference": "change",
+    "agreement": "agreement",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The text of a cell, a smaller note below it, and the file that it links to."""
+
+    text: str
+    note: str = ""
+    link: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Headings and rows; the first `num_texts` columns are texts, the others are figures."""
+
+    title: str
+    headings: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    num_texts: int
+
+
+def settings_table(report: SweepReport) -> Table:
+    """A row for each setting, the recommended one first, then the others by validation."""
+    columns = {}
+    for name, column in COLUMNS.items():
+        if any(setting.figure(name) is not None for setting in report.settings):
+            columns[name] = column
+    is_replicated = any(setting.replicates > 1 for setting in report.settings)
+    without_interval = NONE if is_replicated else ""  # a column of dashes says nothing
+    rows = []
+    for index, setting in enumerate(report.settings):
+        row = [Cell(_rank(index, report)), *(Cell(shown(setting.values[key])) for key in report.keys)]
+        row.append(Cell(_num_runs(setting)))
+        row += [_estimate(setting.figure(name), column, without_interval) for name, column in columns.items()]
+        rows.append(row)
+    headings = ["", *short_keys(report.keys).values(), "runs", *(column.heading for column in columns.values())]
+    return Table("Settings, ranked by validation", headings, rows, 1 + len(report.keys))
+
+
+def _rank(index: int, report: SweepReport) -> str:
+    if report.recommendation is None or not report.settings[index].replicates:
+        return NONE
+    return f"{index + 1} {ALIKE}" if index in report.recommendation.alternatives else str(index + 1)
+
+
+def _num_runs(setting: SettingReport) -> str:
+    is_complete = setting.replicates == setting.asked
+    return str(setting.replicates) if is_complete else f"{setting.replicates} of {setting.asked}"
+
+
+def _estimate(found: Estimate | None, column: Column, without_interval: str) -> Cell:
+    if found is None:
+        return Cell(NONE)
+    if not column.has_spread:
+        return Cell(column.show(found.mean))
+    note = without_interval
+    if found.low is not None and found.high is not None:
+        note = f"{column.show(found.low)} to {column.show(found.high)}"
+    return Cell(with_spread(column.show(found.mean), found.sd), note)
+
+
+def runs_table(report: SweepReport) -> Table:
+    """A row for each run."""
+    figures = [name for name in RUN_COLUMNS if any(run.figure(name) is not None for run in report.runs)]
+    keys = [*report.keys, *report.replicate_keys]
+    rows = []
+    for run in report.runs:
+        link = f"{run.directory}/report.html" if run.status == "completed" else None
+        numbers = [(change if name == "difference" else percent)(run.figure(name)) for name in figures]
+        rows.append([Cell(run.directory, link=link), *map(Cell, [run.status, *_values(run, keys), *numbers])])
+    headings = ["run", "status", *short_keys(keys).values(), *(RUN_COLUMNS[name] for name in figures)]
+    return Table("Runs", headings, rows, 2 + len(keys))
+
+
+def troubles_table(report: SweepReport) -> Table | None:
+    """A row with the reason for each run that is not completed; None where all are."""
+    keys = [*report.keys, *report.replicate_keys]
+    rows = []
+    for run in report.runs:
+        if run.status != "completed":
+            reason = shorten(run.error or NONE, MAX_ERROR_LENGTH)
+            rows.append([Cell(text) for text in (run.directory, run.status, *_values(run, keys), reason)])
+    headings = ["run", "status", *short_keys(keys).values(), "reason"]
+    return Table("Runs without a result", headings, rows, len(headings)) if rows else None
+
+
+def _values(run: RunEntry, keys: Sequence[str]) -> list[str]:
+    return [shown(run.values[key]) for key in keys]
+
+
+def to_csv(report: SweepReport) -> str:
+    """The content of sweep.csv: a row for each run, below a header; a cell is empty where there is no value."""
+    keys = [key for key in (*report.keys, *report.replicate_keys) if key != "seed"]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["directory", "status", "error", *keys, "seed", *FIGURES, "command"])
+    for run in report.runs:
+        values = [shown(run.values[key]) for key in keys]
+        figures = [run.figure(name) for name in FIGURES]
+        writer.writerow([run.directory, run.status, run.error, *values, run.seed, *figures, run.command])
+    return file.getvalue()
