@@ -14,6 +14,7 @@ from distill_run.build import Builder
 from distill_run.checkpoint import (
     is_network,
     load,
+    load_given,
     load_network,
     load_weights,
     network_content,
@@ -53,7 +54,8 @@ def some_network(shape: ImageShape = SHAPE, node: dict[str, Any] = NODE) -> Netw
 
 
 def content_of(network: Network) -> dict[str, Any]:
-    return network_content(network, NODE, "cnn", SHAPE, CLASSES)
+    network.classes = CLASSES
+    return network_content(network, NODE, "cnn")
 
 
 @pytest.fixture
@@ -70,6 +72,9 @@ def test_a_saved_network_gives_the_same_logits_to_the_bit(path: Path) -> None:
     assert torch.equal(again(images), network.eval()(images))
     assert torch.equal(again.mean, network.mean)
     assert torch.equal(again.std, network.std)
+    assert again.classes == CLASSES
+    assert again.image_size == (8, 6)
+    assert again.state_dict().keys() == network.state_dict().keys()
 
 
 def test_a_file_of_a_network_says_all_that_is_needed_to_use_it(path: Path) -> None:
@@ -152,7 +157,7 @@ def test_a_truncated_file_is_refused(path: Path, share: float) -> None:
     path.write_bytes(whole[: int(share * len(whole))])
     what, remedy = message_of(load, path).splitlines()
     assert what.startswith(f"{path} is ")
-    assert remedy.startswith(("  copy it anew", "  save tensors alone"))
+    assert remedy.startswith(("  copy it again", "  save tensors alone"))
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
@@ -269,7 +274,7 @@ def test_surplus_weights_are_named() -> None:
     network = some_network()
     weights = {**weights_of(network), "fc.weight": torch.zeros(1)}
     assert message_of(load_weights, network, weights, "cnn") == (
-        "the checkpoint has fc.weight, cnn has not\n  choose its architecture"
+        "the checkpoint has fc.weight, which cnn does not have\n  choose the architecture it was made with"
     )
 
 
@@ -294,6 +299,35 @@ def test_a_network_of_another_architecture_does_not_fit() -> None:
     narrow = some_network(node={**NODE, "widths": [4, 5]})
     what, _ = message_of(load_weights, narrow, weights_of(some_network()), "cnn").splitlines()
     assert what == "stages.1.0.weight has the shape (6, 4, 3, 3) in the checkpoint, (5, 4, 3, 3) in cnn"
+
+
+def test_given_weights_are_loaded_and_the_others_stay() -> None:
+    network = some_network()
+    before = {key: value.clone() for key, value in weights_of(network).items()}
+    load_given(network, {"head.4.bias": torch.tensor([1.0, 2.0, 3.0, 4.0])})
+    changed = {key for key, value in weights_of(network).items() if not torch.equal(value, before[key])}
+    assert changed == {"head.4.bias"}
+    assert weights_of(network)["head.4.bias"].tolist() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "message"),
+    [
+        ("head.5.bias", 4, "the network has no weights head.5.bias\n  give weights by the keys of its state_dict()"),
+        (
+            "head.4.bias",
+            3,
+            "head.4.bias is given with the shape (3,), the network needs (4,)\n"
+            "  give weights of the shape that they have in its state_dict()",
+        ),
+    ],
+)
+def test_given_weights_that_do_not_fit_are_named_and_none_is_loaded(key: str, size: int, message: str) -> None:
+    network = some_network()
+    before = {name: value.clone() for name, value in weights_of(network).items()}
+    given = {"head.1.bias": before["head.1.bias"] + 1, key: torch.ones(size)}
+    assert message_of(load_given, network, given) == message
+    assert all(torch.equal(value, before[name]) for name, value in weights_of(network).items())
 
 
 def test_weights_from_memory_are_read_without_a_path() -> None:

@@ -27,7 +27,7 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_without_a_gpu_is_the_cpu(
     monkeypatch: pytest.MonkeyPatch, has_bf16: bool, precision: str, why: str
 ) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has_bf16)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16}, raising=False)
     device = choose_device(wanted("auto", "auto", channels_last=True))
     assert device.settings == wanted("cpu", precision, channels_last=True)
     assert device.notes == (

@@ -192,11 +192,11 @@ STUDENTS = "stage1, stage2, stage1_preact, stage2_preact, pooled"
         ),
         (
             (["stage9"], ["stage1"]),
-            f"mode=soft: student has no point stage9\n  choose of {STUDENTS}, or the path of one of its modules",
+            f"mode=soft: student has no point stage9\n  choose from {STUDENTS}, or the path of one of its modules",
         ),
         (
             (["stage1"], ["stage-5"]),
-            "mode=soft: teacher has no point stage-5\n  choose of stage1, stage2, stage3, stage4, stage1_preact, "
+            "mode=soft: teacher has no point stage-5\n  choose from stage1, stage2, stage3, stage4, stage1_preact, "
             "stage2_preact, stage3_preact, stage4_preact, pooled, or the path of one of its modules",
         ),
         ((["pooled"], ["stage1"]), "mode=soft: (6,) and (3, 4, 4) do not go together\n  choose others"),

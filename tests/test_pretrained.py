@@ -151,7 +151,8 @@ def test_a_network_of_published_weights_is_whole_in_its_file(
 ) -> None:
     node, shape = node_of("torchvision", "mobilenet_v3_small", pretrained=True), ImageShape(3, (32, 32), 3)
     network = build(node, num_classes=3).eval()
-    save(tmp_path / "student.pt", network_content(network, node, "torchvision", shape, ("a", "b", "c")))
+    network.classes = ("a", "b", "c")
+    save(tmp_path / "student.pt", network_content(network, node, "torchvision"))
     fail_to_fetch(monkeypatch)
     again = load_network(tmp_path / "student.pt")
     assert torch.equal(again(images_of(2)), network(images_of(2)))
@@ -282,7 +283,8 @@ def test_published_weights_of_timm_see_images_as_they_were_trained_to(
     expected = theirs(resize(normalize(images_of(2), [0.5] * 3, [0.5] * 3), [160, 160], antialias=True))
     torch.testing.assert_close(network(images_of(2)), expected, rtol=1e-4, atol=1e-5)
     monkeypatch.setattr(builder, unreachable)
-    save(tmp_path / "student.pt", network_content(network, node, "timm", shape, tuple(map(str, range(1000)))))
+    network.classes = tuple(map(str, range(1000)))
+    save(tmp_path / "student.pt", network_content(network, node, "timm"))
     again = load_network(tmp_path / "student.pt")
     assert torch.equal(again(images_of(2)), network(images_of(2)))
     assert load(tmp_path / "student.pt")["architecture"]["input_size"] == [160, 160]

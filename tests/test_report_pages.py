@@ -249,7 +249,8 @@ def test_the_code_in_the_report_loads_the_student(findings: Findings, monkeypatc
     assert isinstance(network, Network)
     node = {"_target_": "distill_run.models.mlp.MLP", "hidden": [4], "dropout": 0.0}
     path = findings.report.run_dir / "checkpoints" / "student.pt"
-    checkpoint.save(path, checkpoint.network_content(network, node, "mlp", SHAPE, CLASSES))
+    network.classes = CLASSES
+    checkpoint.save_network(path, network, node, "mlp")
     block = re.search(r"```python\n(.*?)```", markdown(findings), re.DOTALL)
     assert block
     names: dict[str, Any] = {}

@@ -1,7 +1,7 @@
-"""The one place where a component's YAML becomes an object.
+"""The one place where the YAML of a component becomes an object.
 
-A component is a mapping with a `_target_` and the constructor's arguments. Targets are refused outside an
-allow-list, because a configuration or a checkpoint may come from somebody else.
+A component is a mapping with a `_target_` and the arguments of its constructor. Targets must be in trusted packages,
+because a configuration or a checkpoint may come from somebody else.
 """
 
 import hashlib
@@ -19,18 +19,18 @@ OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
 
 
 class Builder:
-    """Builds components whose targets lie in trusted packages or in the user's own folder of code."""
+    """Builds components whose targets are in trusted packages or in the user's own folder of code."""
 
     def __init__(self, trusted_packages: Sequence[str] = OWN_PACKAGES, code_dir: Path | None = None) -> None:
         self.trusted_packages = tuple(trusted_packages)
         self.code_dir = code_dir
 
     def build(self, node: Mapping[str, Any], key: str, **injected: Any) -> Any:
-        """The object that `node` describes; `injected` arguments are the program's, not the user's.
+        """The object that `node` describes; the program adds the `injected` arguments.
 
-        `key` is where the node stands in the configuration, for messages. An argument that is a component itself is
-        built first, and injected the same. Raises UserError for a target that is not trusted or not there, for
-        arguments that do not fit and for values that the constructor refuses.
+        `key` is the node's key in the configuration, for messages. An argument that is a component itself is built
+        first, with the same `injected` arguments. Raises UserError if the target is not trusted or does not exist, if
+        the arguments do not fit, or if the constructor refuses a value.
         """
         target = self.bind(node, key, **injected)
         arguments = {
@@ -47,7 +47,7 @@ class Builder:
             raise user_error(f"{key}: {error}", f"see the arguments of {node['_target_']}") from error
 
     def bind(self, node: Mapping[str, Any], key: str, **injected: Any) -> Callable[..., Any]:
-        """The target of `node`, once its arguments are known to fit the signature."""
+        """The target of `node`, after a check that the arguments fit its signature."""
         target = self._locate(node["_target_"], key)
         arguments = _arguments(node)
         parameters = inspect.signature(target).parameters
@@ -62,7 +62,7 @@ class Builder:
         return target
 
     def code_hash(self, *nodes: Mapping[str, Any]) -> str | None:
-        """The sha256 of all Python files of the user's folder, where one of the nodes names a target in it."""
+        """The sha256 of all Python files in the user's folder; None if no node has a target in that folder."""
         if not any(self._is_own_code(node["_target_"].rpartition(".")[0]) for node in nodes):
             return None
         assert self.code_dir is not None
@@ -96,7 +96,7 @@ class Builder:
 
 
 def folder_hash(folder: Path) -> str:
-    """The sha256 of the names and the content of all Python files below a folder."""
+    """The sha256 of the names and contents of all Python files in a folder and its subfolders."""
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
@@ -113,7 +113,7 @@ def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """Let modules of `folder` be imported by name, ahead of others, for the time of the block."""
+    """Within the block, modules of `folder` can be imported by name, and come before all others."""
     if folder is None:
         yield
         return

@@ -1,4 +1,4 @@
-"""Files of weights: plain containers, written atomically, read without running code that they might carry."""
+"""Files of weights: plain containers, written whole or not at all, and read without running any code in them."""
 
 import io
 import pickle
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill_run.build import OWN_PACKAGES, Builder
 from distill_run.data.source import ImageShape
@@ -21,9 +22,9 @@ from distill_run.models.pretrained import without_fetching
 NETWORK_FORMAT = 1
 NETWORK_KEYS = {"format", "name", "architecture", "in_channels", "image_size", "classes", "mean", "std", "weights"}
 
-REPLACE = "copy it anew; if it lies in the store, remove its folder, and it is made again"
+REPLACE = "copy it again; if it is in the store, remove its folder, and it will be made again"
 
-# What torch.load may raise for bytes that are no checkpoint.
+# What torch.load may raise for a file that is not a checkpoint.
 DAMAGE = (
     RuntimeError,
     EOFError,
@@ -47,7 +48,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> Any:
-    """Read what `save` wrote, onto the CPU; raises UserError for a file that is absent, damaged, or would run code."""
+    """The content of a file of `save`, on the CPU; raises UserError if it is absent, damaged, or would run code."""
     if not path.is_file():
         raise user_error(f"there is no checkpoint {path}", "check the path")
     try:
@@ -62,21 +63,25 @@ def load(path: Path) -> Any:
         raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", REPLACE) from error
 
 
-def network_content(
-    network: Network, node: Mapping[str, Any], name: str, shape: ImageShape, classes: tuple[str, ...]
-) -> dict[str, Any]:
-    """Weights and all that is needed to build the network again from this file alone."""
+def network_content(network: Network, node: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The content of a file from which `rebuild` builds the network again, and nothing else is needed."""
+    assert network.image_size is not None
     return {
         "format": NETWORK_FORMAT,
         "name": name,
         "architecture": without_fetching(node),
-        "in_channels": shape.in_channels,
-        "image_size": list(shape.image_size),
-        "classes": list(classes),
+        "in_channels": network.mean.numel(),
+        "image_size": list(network.image_size),
+        "classes": list(network.classes),
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
         "weights": {key: value.detach().cpu() for key, value in network.architecture.state_dict().items()},
     }
+
+
+def save_network(path: Path, network: Network, node: Mapping[str, Any], name: str) -> None:
+    """Write a network with all that is needed to build it again from the file alone."""
+    save(path, network_content(network, node, name))
 
 
 def is_network(content: Any) -> bool:
@@ -89,9 +94,10 @@ def load_network(
 ) -> Network:
     """The network in a run's student.pt or a store entry's weights.pt, in eval mode on the CPU.
 
-    It takes images (N, C, H, W) in 0..1 and gives logits (N, K). `code_dir` is the folder of Python files where
-    an architecture of your own is defined; `trusted_packages` are those that may define one otherwise. Raises
-    UserError for a file that is not such a network.
+    It takes images (N, C, H, W) in 0..1 and returns logits (N, K); `network.classes` are the names of the K classes and
+    `network.image_size` is the (height, width) that it was trained with. `code_dir` is the folder of Python files that
+    defines an architecture of your own; other architectures must be in one of the `trusted_packages`. Raises UserError
+    if the file does not hold such a network.
     """
     path = Path(path)
     content = load(path)
@@ -102,7 +108,7 @@ def load_network(
 
 
 def rebuild(content: dict[str, Any], builder: Builder) -> Network:
-    """The network that `network_content` described, with its weights; raises UserError for another format."""
+    """The network that `network_content` described, with its weights; raises UserError for an unknown format."""
     if content["format"] != NETWORK_FORMAT:
         raise user_error(
             f"the network file has format {content['format']}, this program reads {NETWORK_FORMAT}",
@@ -112,23 +118,45 @@ def rebuild(content: dict[str, Any], builder: Builder) -> Network:
     node, mean, std = content["architecture"], content["mean"], content["std"]
     network = build_network(node, "architecture", shape, mean, std, 0, builder)
     load_weights(network, content["weights"], content["name"])
+    network.classes = tuple(content["classes"])
     return network
 
 
-def load_weights(network: Network, weights: Mapping[str, Any], name: str) -> None:
-    """Load an architecture's state dict; raises UserError that names the first tensors that do not fit."""
+def load_weights(network: Network, weights: Mapping[str, Tensor], name: str) -> None:
+    """Load the whole state dict of an architecture; raises UserError that names the first tensors that do not fit."""
     expected = network.architecture.state_dict()
     if absent := expected.keys() - weights.keys():
         raise user_error(f"the checkpoint lacks {_some(absent)} of {name}", "choose the architecture it was made with")
     if surplus := weights.keys() - expected.keys():
-        raise user_error(f"the checkpoint has {_some(surplus)}, {name} has not", "choose its architecture")
+        raise user_error(
+            f"the checkpoint has {_some(surplus)}, which {name} does not have",
+            "choose the architecture it was made with",
+        )
     for key, tensor in expected.items():
-        if tuple(weights[key].shape) != tuple(tensor.shape):
+        if weights[key].shape != tensor.shape:
             raise user_error(
                 f"{key} has the shape {tuple(weights[key].shape)} in the checkpoint, {tuple(tensor.shape)} in {name}",
                 "choose the architecture, the number of classes and the image size it was made with",
             )
     network.architecture.load_state_dict(weights)
+
+
+def load_given(network: Network, given: Mapping[str, Tensor]) -> None:
+    """Load weights for a part of an architecture; the rest keeps its values.
+
+    The keys are those of the architecture's state dict. Raises UserError that names a key which the architecture does
+    not have, or whose tensor has another shape; then nothing is loaded.
+    """
+    expected = network.architecture.state_dict()
+    for key, tensor in given.items():
+        if key not in expected:
+            raise user_error(f"the network has no weights {key}", "give weights by the keys of its state_dict()")
+        if tensor.shape != expected[key].shape:
+            raise user_error(
+                f"{key} is given with the shape {tuple(tensor.shape)}, the network needs {tuple(expected[key].shape)}",
+                "give weights of the shape that they have in its state_dict()",
+            )
+    network.architecture.load_state_dict(given, strict=False)
 
 
 def _some(keys: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""What can stop a run: a mistake that the user can mend, a diverged training, an interruption."""
+"""What can stop a run: a mistake that the user can correct, a diverged training, an interruption."""
 
 import difflib
 import sys
@@ -7,18 +7,18 @@ from typing import NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
 
-INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
+INTERRUPTED = 130  # the usual exit status of a program that was stopped by Ctrl-C
 
 
 class Mistake(NamedTuple):
-    """One thing to mend: `what` is wrong (key and value), and the `remedy` (what to type instead)."""
+    """One thing to correct: `what` is wrong (key and value), and the `remedy` (what to type instead)."""
 
     what: str
     remedy: str
 
 
 class UserError(ValueError):
-    """One or more mistakes of the user, each told in two lines."""
+    """One or more mistakes of the user; the message has two lines for each."""
 
     def __init__(self, mistakes: Iterable[Mistake]) -> None:
         self.mistakes = list(mistakes)
@@ -26,14 +26,14 @@ class UserError(ValueError):
 
 
 def user_error(what: str, remedy: str) -> UserError:
-    """The error of a single mistake."""
+    """The error for a single mistake."""
     return UserError([Mistake(what, remedy)])
 
 
 def gather(attempts: Iterable[Callable[[], T]]) -> list[T]:
-    """The results of all attempts; raises one UserError with the mistakes of all that fail, each told once."""
+    """The results of all attempts; if some fail, raises one UserError with all their mistakes, each of them once."""
     results: list[T] = []
-    mistakes: dict[Mistake, None] = {}  # a set that keeps its order
+    mistakes: dict[Mistake, None] = {}  # used as a set that keeps its order
     for attempt in attempts:
         try:
             results.append(attempt())
@@ -45,47 +45,48 @@ def gather(attempts: Iterable[Callable[[], T]]) -> list[T]:
 
 
 def unknown_key(key: str, known: Iterable[str]) -> Mistake:
-    """The mistake of a key that does not exist, with the nearest ones that do."""
+    """The mistake for a key that does not exist; the remedy names similar keys that do."""
     near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.6)
     remedy = f"did you mean {' or '.join(near)}?" if near else "distill-run --help lists the keys"
     return Mistake(f"{key} is not a key of the configuration", remedy)
 
 
 class RejectedValueError(UserError):
-    """A value outside what its parameter accepts; whoever knows the parameter's full key adds it."""
+    """A value that its parameter does not accept; `under` adds the rest of the key, where it is known."""
 
     def __init__(self, name: str, value: object, accepted: str) -> None:
         self.name, self.value, self.accepted = name, value, accepted
         super().__init__([Mistake(f"{name}={show(value)} is not accepted", f"write {accepted}")])
 
     def under(self, key: str) -> "RejectedValueError":
-        """The same error with the parameter's name prefixed, as in mode.temperature."""
+        """The same error with a longer key, as in mode.temperature."""
         return RejectedValueError(f"{key}.{self.name}", self.value, self.accepted)
 
 
 class DivergedError(UserError):
-    """A loss that is not a finite number; raised before the optimizer's step."""
+    """A loss is not a finite number; raised before the optimizer's step."""
 
 
 class PrunedError(Exception):
-    """A search gives up a run that is not promising."""
+    """A search stops a run early, because it is not promising."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user (or the system) asked the run to stop, and everything that a resume needs is saved."""
+    """The user or the system asked the run to stop; everything that a resume needs is saved."""
 
 
 def show(value: object) -> str:
-    """A value as one would type it on the command line."""
+    """A value as a user types it on the command line."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return str(value)
 
 
 def leave(command: Callable[[], bool]) -> NoReturn:
-    """Run a command and end the program: with 0 where it returns true, otherwise 1; with 130 after an interruption.
+    """Run a command and end the program with an exit status.
 
-    A mistake is told, and ends it with 1.
+    The status is 0 if the command returns true, 1 if it returns false or raises a UserError, which is printed, and 130
+    after an interruption.
     """
     try:
         is_well = command()

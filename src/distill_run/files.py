@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and disks that have no room."""
+"""Files that are written whole or not at all, and the errors of disks that are full."""
 
 import errno
 import json
@@ -15,7 +15,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write to; renamed to `path` when the block ends well."""
+    """A temporary path beside `path` to write to; it is renamed to `path` if the block ends without an error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
@@ -37,13 +37,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, whole or not at all."""
+    """Write one JSON object on each line, whole or not at all."""
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 @contextmanager
 def told_of_no_room(key: str, place: Path) -> Iterator[None]:
-    """Turn the errors of a full or a read-only disk into a UserError that names the key that says where to write."""
+    """Turn the errors of a full or read-only disk into a UserError, which names the `key` that chooses the folder."""
     try:
         yield
     except OSError as error:

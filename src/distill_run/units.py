@@ -1,4 +1,4 @@
-"""Numbers and paths as people read them, on the console and in reports."""
+"""Numbers and paths in the form that people read, on the console and in reports."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ def quantity(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span as 4.1s, 3:07 or 2:05:00."""
+    """A time span, such as 4.1s, 3:07 or 2:05:00."""
     if seconds < 10:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -26,7 +26,7 @@ def duration(seconds: float) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long ago something was, in its largest unit: 5 min, 3 h, 12 days."""
+    """How long ago something was, in one unit: 5 min, 3 h, 12 days."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:
             return f"{seconds / length:.0f} {unit}"
@@ -34,14 +34,14 @@ def age(seconds: float) -> str:
 
 
 def shown_path(path: Path) -> str:
-    """A path as one would type it: relative where it lies below the working directory."""
+    """A path as a user types it: relative if it is inside the working directory."""
     absolute = path.resolve()
     here = Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
 
 
 def percent(share: float | None) -> str:
-    """A fraction as 97.20%."""
+    """A fraction in percent, such as 97.20%."""
     return NONE if share is None else f"{share:.2%}"
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -114,9 +115,17 @@ def _best_precision(kind: str) -> tuple[str, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16", "the GPU computes it natively"
         return "fp32", "the GPU has no bf16"
-    if kind == "cpu" and torch.cpu._is_avx512_bf16_supported():
+    if kind == "cpu" and _cpu_has_bf16():
         return "bf16", "the CPU has AVX512-BF16"
     return "fp32", "the CPU has no AVX512-BF16" if kind == "cpu" else "the safe choice on mps"
+
+
+def _cpu_has_bf16() -> bool:
+    if hasattr(torch.cpu, "get_capabilities"):
+        return bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    # Older versions of torch have no public name for it; Linux lists the flags of the CPU.
+    cpu_info = Path("/proc/cpuinfo")
+    return cpu_info.is_file() and "avx512_bf16" in cpu_info.read_text(encoding="utf-8").split()
 
 
 def _make_cuda_repeatable() -> None:

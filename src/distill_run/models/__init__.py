@@ -1,1 +1,1 @@
-"""Architectures: one file a family. A constructor takes in_channels, image_size and num_classes from the dataset."""
+"""Architectures, one file for each family; the dataset decides in_channels, image_size and num_classes."""

@@ -1,4 +1,4 @@
-"""Several networks that decide together."""
+"""Several networks that act as one."""
 
 from collections.abc import Sequence
 from typing import final
@@ -11,7 +11,7 @@ from distill_run.models.network import Network
 
 @final
 class Ensemble(nn.Module):
-    """Images (N, C, H, W) in 0..1 to the logits (N, K) of the weighted mean of the members' probabilities."""
+    """Images (N, C, H, W) in 0..1 to logits (N, K): their softmax is the weighted mean of the members'."""
 
     def __init__(self, networks: Sequence[Network], weights: Sequence[float]) -> None:
         super().__init__()

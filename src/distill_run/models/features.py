@@ -1,12 +1,13 @@
-"""Features: what a network computes at named points, read by hooks that any module takes.
+"""Features: activations of a network at named points, read by forward hooks, which every module has.
 
-A point is a name of the architecture's `feature_points`, or the path of one of its modules: "stages.1" is what that
-module gives, "head:input" what it is given. An architecture that names no points has them found by a dry pass.
+A point has a name and a place. The place "stages.1" is the output of the module with that path, and "head:input" is
+the input of the module `head`. An architecture names its points in `feature_points`; if it does not, a dry pass finds
+them. The path of any module may serve as a name, too.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,20 +20,27 @@ from distill_run.models.outputs import Outputs
 
 INPUT = ":input"
 Size = tuple[int, int] | None
-STAGES = re.compile(r"stage(s|-\d+)(_preact)?$")  # words for several points, or for one counted from the last
+STAGES = re.compile(r"stage(s|-\d+)(_preact)?$")  # all stages, or one counted from the last
+
+
+def stage_points(places: Sequence[str], preact: Sequence[str] = ()) -> dict[str, str]:
+    """The points `stage1`, `stage2`, ... at `places`, and `stage1_preact`, ... (before the activation) at `preact`."""
+    points = {f"stage{number}": place for number, place in enumerate(places, start=1)}
+    points.update({f"stage{number}_preact": place for number, place in enumerate(preact, start=1)})
+    return points
 
 
 class FeatureReader:
-    """A network that gives its Outputs, with the features at `points`: places by the names to give them.
+    """Computes a network's logits together with the features at `points`, which map names to places.
 
-    `forward` computes the network, where that is not the network itself, as when it is compiled. The hooks rest but for
-    the time of a call, and nothing is kept after it.
+    `forward` computes the network in place of the network itself, for example as a compiled function. The hooks are
+    active only during a call, and nothing is kept after it.
     """
 
     def __init__(
         self, network: Network, points: Mapping[str, str], forward: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        self.forward = network if forward is None else forward  # a compiled module has no truth value
+        self.forward = network if forward is None else forward  # not `or`: a compiled module has no truth value
         self.points = points
         self.values: dict[str, tuple[Tensor, int]] = {}
         self.is_reading = False
@@ -45,7 +53,7 @@ class FeatureReader:
         return module.register_forward_hook(lambda _, __, output: self._keep(name, output))
 
     def remove(self) -> None:
-        """Take the hooks out of the network."""
+        """Remove the hooks from the network."""
         for handle in self.handles:
             handle.remove()
 
@@ -65,19 +73,19 @@ class FeatureReader:
             if not isinstance(value, Tensor):
                 raise user_error(
                     f"the features at {self.points[name]} are not a tensor, but a {type(value).__name__}",
-                    "choose a module that gives one, or whose input is one (PATH:input)",
+                    "choose a module whose output is a tensor, or whose input is one (PATH:input)",
                 )
-            self.values[name] = value, value._version
+            self.values[name] = value, _num_writes(value)
 
     def _take(self, name: str) -> Tensor:
-        """The features at a point; raises UserError where there are none, or the network has overwritten them since."""
+        """The features at a point; raises UserError if there are none or the network has overwritten them since."""
         if name not in self.values:
             raise user_error(
                 f"the features at {self.points[name]} are not computed when the network is asked for logits",
                 "choose a module that the forward pass calls",
             )
-        value, version = self.values[name]
-        if value._version != version:
+        value, num_writes = self.values[name]
+        if _num_writes(value) != num_writes:
             raise user_error(
                 f"the features at {self.points[name]} are overwritten in place by the layer that follows",
                 "choose the point after that layer, or build it with inplace=False",
@@ -85,8 +93,17 @@ class FeatureReader:
         return value.float()
 
 
+def _num_writes(value: Tensor) -> int:
+    """How often a tensor was written to in place.
+
+    Torch has no public name for this counter, by which autograd finds overwritten tensors. To compare with a copy would
+    cost the memory and time of one in every step.
+    """
+    return value._version
+
+
 def read_shapes(network: Network, points: Mapping[str, str], shape: ImageShape) -> dict[str, tuple[int, ...]]:
-    """The shape of one sample's features at each point, (C, H, W) or (C,), found by a dry pass."""
+    """The shape of one image's features at each point, (C, H, W) or (C,), found by a dry pass."""
     reader = FeatureReader(network, points)
     outputs = dry_pass(reader, network, shape)
     reader.remove()
@@ -94,7 +111,7 @@ def read_shapes(network: Network, points: Mapping[str, str], shape: ImageShape) 
 
 
 def dry_pass(reader: FeatureReader, network: Network, shape: ImageShape) -> Outputs:
-    """The outputs for two black images, in eval mode; it leaves no trace in the network."""
+    """The outputs for two black images, in eval mode; nothing in the network changes."""
     was_training = network.training
     network.eval()
     with torch.no_grad():
@@ -104,86 +121,121 @@ def dry_pass(reader: FeatureReader, network: Network, shape: ImageShape) -> Outp
 
 
 def feature_points(network: Network, shape: ImageShape) -> dict[str, str]:
-    """The names and places of the architecture's own points, or of those that a dry pass finds."""
+    """The points that the architecture names, or those that a dry pass finds, with their places."""
     own: dict[str, str] | None = getattr(network.architecture, "feature_points", None)
     return _find_points(network, shape) if own is None else own
 
 
 def choose_points(wanted: Sequence[str], available: Mapping[str, str], network: Network, key: str) -> dict[str, str]:
-    """The points that `wanted` names, with their places: "stages" is every stage, "stage-1" the last one.
+    """The points that the words in `wanted` name, with their places.
 
-    "stages_preact" and "stage-1_preact" are the same before the activation, where the network names such points;
-    "unpooled" is what is pooled to what the classifier is given, and that itself where nothing is.
-    Raises UserError for a name that is neither a point nor a module of the network.
+    A word is one of `available`, the path of a module, or one of these: "stages" is every stage, and "stage-1" the
+    last stage; "stages_preact" and "stage-1_preact" are the same before the activation, if the network has such points;
+    "unpooled" is the map that is pooled for the classifier, or the classifier's input if nothing is pooled.
+    Raises UserError for any other word.
     """
-    return {name: place for word in wanted for name, place in _points_of(word, available, network, key)}
+    chosen: dict[str, str] = {}
+    for word in wanted:
+        points = _points_of(word, available, network)
+        if not points:
+            names = ", ".join(available)
+            raise user_error(f"{key} has no point {word}", f"choose from {names}, or the path of one of its modules")
+        chosen.update(points)
+    return chosen
 
 
-def _points_of(word: str, available: Mapping[str, str], network: Network, key: str) -> Iterator[tuple[str, str]]:
-    counted = STAGES.match(word)
-    stages = _stages(available, counted[2] or "") if counted else []
-    if counted and counted[1] == "s" and stages:
-        yield from ((name, available[name]) for name in stages)
-    elif counted and counted[1] != "s" and 1 <= -int(counted[1]) <= len(stages):
-        name = stages[int(counted[1])]
-        yield name, available[name]
-    elif word == "unpooled" and word not in available and "pooled" in available:
-        yield "pooled", available["pooled"]
-    elif word in available:
-        yield word, available[word]
-    elif word and word.removesuffix(INPUT) in dict(network.architecture.named_modules()):
-        yield word, word
-    else:
-        names = ", ".join(available)
-        raise user_error(f"{key} has no point {word}", f"choose of {names}, or the path of one of its modules")
+def _points_of(word: str, available: Mapping[str, str], network: Network) -> dict[str, str]:
+    """The points that a word names, with their places; empty if it names none."""
+    stages = _stages_of(word, available)
+    if stages:
+        return {name: available[name] for name in stages}
+    if word in available:
+        return {word: available[word]}
+    if word == "unpooled" and "pooled" in available:
+        return {"pooled": available["pooled"]}
+    paths = dict(network.architecture.named_modules())
+    if word and word.removesuffix(INPUT) in paths:
+        return {word: word}
+    return {}
 
 
-def _stages(available: Mapping[str, str], suffix: str) -> list[str]:
-    """The names of the stages, or of those before the activation, which are the same where the network names none."""
-    return [name for name in available if re.fullmatch(rf"stage\d+{suffix}", name)] or (
-        _stages(available, "") if suffix else []
-    )
+def _stages_of(word: str, available: Mapping[str, str]) -> list[str]:
+    """The names of the stages that "stages" or "stage-N" means; empty for any other word, or without such a stage."""
+    match = STAGES.match(word)
+    if match is None:
+        return []
+    which, suffix = match[1], match[2] or ""
+    stages = [name for name in available if re.fullmatch(rf"stage\d+{suffix}", name)]
+    if not stages:  # a network without points before the activations: take those after them
+        stages = [name for name in available if re.fullmatch(r"stage\d+", name)]
+    if which == "s":
+        return stages
+    from_the_end = -int(which)
+    return [stages[-from_the_end]] if 1 <= from_the_end <= len(stages) else []
+
+
+class Call(NamedTuple):
+    """A module that a forward pass has called, with the (height, width) of its map before and after."""
+
+    path: str
+    before: Size
+    after: Size
 
 
 def _find_points(network: Network, shape: ImageShape) -> dict[str, str]:
-    """Points of a foreign architecture: the last map of each resolution, and what the last linear layer is given.
+    """The points of an architecture that names none: the last map of each size, and the last linear layer's input.
 
-    Within a block that goes on to halve its maps, those that are not halved yet belong to no stage: the one before is
+    A block that halves its maps still holds some of the old resolution. They belong to no stage: the stage before is
     complete without them.
     """
-    architecture = network.architecture
-    finished: list[tuple[str, Size, Size]] = []  # path, and size of the map before and after
+    calls = _calls_of(network, shape)
+    sizes_in_halving_blocks = {call.path: call.before for call in calls if _halves(call)}
+    last_of_size: dict[tuple[int, int], str] = {}
+    for call in calls:
+        if call.after is None or min(call.after) == 1:
+            continue
+        is_not_halved_yet = any(
+            call.path.startswith(f"{block}.") and call.after == before
+            for block, before in sizes_in_halving_blocks.items()
+        )
+        if not is_not_halved_yet:
+            last_of_size[call.after] = call.path
+    points = stage_points(list(last_of_size.values()))
+    linear = [path for path, module in network.architecture.named_modules() if isinstance(module, nn.Linear)]
+    if linear:
+        points["pooled"] = f"{linear[-1]}{INPUT}"
+    return points
+
+
+def _calls_of(network: Network, shape: ImageShape) -> list[Call]:
+    """The calls of all modules but the architecture itself, in the order in which they end in a dry pass."""
+    calls: list[Call] = []
 
     def record(path: str, inputs: Any, output: Any) -> None:
-        finished.append((path, _map_size(inputs[0] if inputs else None, shape), _map_size(output, shape)))
+        given = inputs[0] if inputs else None
+        calls.append(Call(path, _map_size(given, shape), _map_size(output, shape)))
 
     handles = [
         module.register_forward_hook(lambda _, inputs, output, path=path: record(path, inputs, output))
-        for path, module in architecture.named_modules()
+        for path, module in network.architecture.named_modules()
         if path
     ]
     dry_pass(FeatureReader(network, {}), network, shape)
     for handle in handles:
         handle.remove()
-    halving = {
-        path: before
-        for path, before, after in finished
-        if before and after and 2 * max(after) <= max(before) + 1 < 4 * max(after)
-    }
-    maps = {
-        size: path
-        for path, _, size in finished
-        if size
-        and min(size) > 1
-        and not any(path.startswith(f"{block}.") and size == given for block, given in halving.items())
-    }
-    points = {f"stage{number}": path for number, path in enumerate(maps.values(), start=1)}
-    linear = [path for path, module in architecture.named_modules() if isinstance(module, nn.Linear)]
-    return {**points, "pooled": f"{linear[-1]}{INPUT}"} if linear else points
+    return calls
+
+
+def _halves(call: Call) -> bool:
+    """Whether the larger side of the map after the call is half of that before; odd sizes may be rounded up."""
+    if call.before is None or call.after is None:
+        return False
+    before, after = max(call.before), max(call.after)
+    return 2 * after <= before + 1 < 4 * after
 
 
 def _map_size(value: Any, shape: ImageShape) -> Size:
-    """The (height, width) of a map, as high to wide as the images are; None for anything else, as tokens are."""
+    """The (height, width) of a map in the proportions of the images; None for anything else, such as tokens."""
     if not isinstance(value, Tensor) or value.ndim != 4:
         return None
     (height, width), sides = value.shape[2:], shape.image_size

@@ -1,4 +1,4 @@
-"""Batch norm folded into the convolutions before it: the same function of a frozen network for less work."""
+"""Batch norm folded into the convolution before it: a frozen network computes the same with less work."""
 
 import copy
 from itertools import pairwise
@@ -11,9 +11,10 @@ ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
 def fold_batch_norm(network: ModuleT) -> ModuleT:
-    """A copy of a network in eval mode, in which a Conv2d that a BatchNorm2d follows in a Sequential has taken it in.
+    """A copy of a network in eval mode, without the batch norms that follow a convolution in a Sequential.
 
-    In eval mode batch norm is an affine map of each channel, so the outputs are equal but for rounding.
+    In eval mode a batch norm scales and shifts each channel, so the convolution can do it. The outputs differ by
+    rounding alone.
     """
     assert not network.training
     folded = copy.deepcopy(network)
@@ -27,6 +28,6 @@ def _fold_neighbours(layers: nn.Sequential) -> None:
     for (name, convolution), (next_name, norm) in pairwise(list(layers.named_children())):
         if not isinstance(convolution, nn.Conv2d) or not isinstance(norm, nn.BatchNorm2d):
             continue
-        if norm.running_mean is not None:  # else it measures each batch, and is no fixed map
+        if norm.running_mean is not None:  # without it the norm depends on the batch
             setattr(layers, name, fuse_conv_bn_eval(convolution, norm))
             setattr(layers, next_name, nn.Identity())

@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons: another kind of model than a convolutional one."""
+"""Multi-layer perceptrons: models without convolutions."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,7 +12,7 @@ from distill_run.rules import BELOW_ONE, HIDDEN_WIDTHS
 
 @final
 class MLP(nn.Module):
-    """Linear layers with ReLU between them, over all pixels: (N, C, H, W) to (N, K) logits."""
+    """Linear layers over all pixels, with a ReLU between them: images (N, C, H, W) to logits (N, K)."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class MLP(nn.Module):
 
 
 def linear_layers(sizes: Sequence[int], dropout: float) -> nn.Sequential:
-    """Linear layers from sizes[0] to sizes[-1], ReLU after each but the last, dropout before each if above 0."""
+    """Linear layers from sizes[0] to sizes[-1], with a ReLU between them, and dropout before each if it is above 0."""
     layers: list[nn.Module] = []
     for before, after in pairwise(sizes):
         if dropout > 0:

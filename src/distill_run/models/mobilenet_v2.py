@@ -4,10 +4,11 @@ from typing import final
 
 from torch import Tensor, nn
 
+from distill_run.models.features import stage_points
 from distill_run.models.layers import Pool, conv_norm, conv_norm_relu, init_convolutions
 from distill_run.rules import POSITIVE, whole
 
-# Channels, blocks and stride of each group at width 1; the groups of a stage end at one resolution.
+# For each stage, its groups of blocks: channels at width 1, number of blocks, and stride of the first block.
 STAGES = (
     ((16, 1, 1), (24, 2, 1)),
     ((32, 3, 2),),
@@ -19,12 +20,12 @@ LAST_WIDTH = 1280
 
 @final
 class MobileNetV2(nn.Module):
-    """A stem that halves the map, four stages of inverted residuals, a 1x1 convolution: (N, C, H, W) to (N, K) logits.
+    """A stem that halves the map, four stages of inverted residuals, a 1x1 convolution: (N, C, H, W) to logits (N, K).
 
-    `width` multiplies the channels of all but the last convolution, `expansion` is that of the bottlenecks but the
-    first. A stage gives what its last bottleneck does, which no ReLU follows. Source: Sandler et al., "MobileNetV2:
-    Inverted Residuals and Linear Bottlenecks", 2018, table 2, with the strides and the ReLU (not ReLU6) that Tian et
-    al. use on CIFAR ("Contrastive Representation Distillation", 2020).
+    `width` multiplies the channels of all convolutions but the last; `expansion` is the factor of all blocks but the
+    first. No ReLU follows a stage. Source: Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+    2018, table 2, with the strides and the ReLU (not ReLU6) that Tian et al. use on CIFAR ("Contrastive Representation
+    Distillation", 2020).
     """
 
     def __init__(
@@ -57,8 +58,8 @@ class MobileNetV2(nn.Module):
         init_convolutions(self)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        stages = {f"stage{place + 1}": f"stages.{place}" for place in range(len(STAGES))}
-        self.feature_points = {"stem": "stem", **stages, "unpooled": "last", "pooled": "pool"}
+        points = stage_points([f"stages.{place}" for place in range(len(STAGES))])
+        self.feature_points = {"stem": "stem", **points, "unpooled": "last", "pooled": "pool"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
@@ -67,7 +68,10 @@ class MobileNetV2(nn.Module):
 
 
 class InvertedResidual(nn.Module):
-    """A 1x1 convolution to more channels, a 3x3 one in each of them, a 1x1 one back, without a ReLU at the end."""
+    """A 1x1 convolution to more channels, a 3x3 one in each channel, and a 1x1 one back, without a ReLU at the end.
+
+    The input is added where its shape is that of the result.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, expansion: int, *, stride: int) -> None:
         super().__init__()

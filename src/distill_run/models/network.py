@@ -1,4 +1,4 @@
-"""A network: an architecture together with the normalisation that it is trained with, and what it costs."""
+"""A network: an architecture together with its normalisation; and the costs of a network."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,8 +15,11 @@ from distill_run.data.source import ImageShape
 class Network(nn.Module):
     """Images (N, C, H, W) with values in 0..1 to logits (N, K).
 
-    The mean and the standard deviation of each channel belong to the network, so that a teacher sees images as
-    it saw them in its own training, whatever the student's are.
+    The network holds the mean and the standard deviation of each channel. So a teacher sees images as it saw them in
+    its own training, even if the student has another normalisation.
+
+    `classes` are the names of the K classes, in the order of the logits, and `image_size` is the (height, width) that
+    the network was built for. They are () and None where they are not known.
     """
 
     mean: Tensor
@@ -27,6 +30,8 @@ class Network(nn.Module):
         self.architecture = architecture
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1))
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
+        self.classes: tuple[str, ...] = ()
+        self.image_size: tuple[int, int] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in 0..1."""
@@ -43,10 +48,10 @@ def build_network(
     seed: int,
     builder: Builder,
 ) -> Network:
-    """The network that a model's YAML describes, with initial weights that are a function of `seed` alone.
+    """The network that a model's YAML describes, with initial weights that depend on `seed` alone.
 
-    An architecture whose weights come trained brings its `normalisation`, (mean, std), which takes the place of those
-    that are given. Raises UserError where the constructor refuses its arguments.
+    An architecture with published weights has an attribute `normalisation`, (mean, std), which replaces `mean` and
+    `std`. Raises UserError if the constructor refuses its arguments.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -57,16 +62,18 @@ def build_network(
             image_size=shape.image_size,
             num_classes=shape.num_classes,
         )
-    return Network(architecture, *getattr(architecture, "normalisation", (mean, std)))
+    network = Network(architecture, *getattr(architecture, "normalisation", (mean, std)))
+    network.image_size = shape.image_size
+    return network
 
 
 def count_params(network: nn.Module) -> int:
-    """How many numbers the network learns."""
+    """The number of parameters, which are the numbers that training changes."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_bytes(network: nn.Module) -> int:
-    """The size of the weights and buffers, as they are stored."""
+    """The size of all weights and buffers in bytes."""
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 
@@ -75,7 +82,7 @@ def count_macs(network: nn.Module, shape: ImageShape) -> int:
     image = torch.zeros(1, shape.in_channels, *shape.image_size, device=next(network.parameters()).device)
     was_training = network.training
     network.eval()
-    # Fused kernels of attention are not counted; the plain one is two matrix products.
+    # The counter does not see fused kernels of attention, so attention is computed as two matrix products here.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         network(image)
     network.train(was_training)

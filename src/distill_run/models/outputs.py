@@ -1,4 +1,4 @@
-"""What a network, or several together, give for a batch."""
+"""The outputs of a network, or of several teachers together, for a batch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,10 +10,10 @@ from distill_run.losses.logits import averaged_logits, standardized
 
 @dataclass(frozen=True)
 class Outputs:
-    """What a network says of a batch: `logits` (N, K), and by name the features at the points that were asked for.
+    """The `logits` (N, K) of a network for a batch, and its `features` by the names of the chosen points.
 
-    Features are maps (N, C, H, W) or vectors (N, C). Of several teachers, `members` holds the weight and the logits of
-    each, and `logits` those of their mean probabilities.
+    Features are maps (N, C, H, W) or vectors (N, C). For several teachers, `members` holds the weight and the logits of
+    each, and the softmax of `logits` is the weighted mean of their probabilities.
     """
 
     logits: Tensor
@@ -22,15 +22,18 @@ class Outputs:
 
     @classmethod
     def of_several(cls, members: tuple[tuple[float, Tensor], ...]) -> "Outputs":
-        """The outputs of several teachers together, from weights, whose sum is 1, and logits."""
+        """The outputs of several teachers together; `members` are weights, which sum to 1, and logits."""
         return cls(averaged_logits(members, 1.0), {}, members)
 
     def logits_at(self, temperature: float) -> Tensor:
-        """Logits (N, K) for use at a temperature: there, those of several teachers give the mean of what each gives."""
+        """Logits (N, K) for this temperature.
+
+        For several teachers, their softened distribution is the weighted mean of the members' softened distributions.
+        """
         return averaged_logits(self.members, temperature) if self.members else self.logits
 
     def standardized(self) -> "Outputs":
-        """The same with standardised logits, each member's by itself."""
+        """The same outputs with standardised logits; those of several teachers are standardised one by one."""
         if self.members:
             return Outputs.of_several(tuple((weight, standardized(logits)) for weight, logits in self.members))
         return Outputs(standardized(self.logits), self.features)

@@ -1,4 +1,4 @@
-"""Classifiers of torchvision and timm, from scratch or with the weights that these publish."""
+"""Classifiers of torchvision and timm, with fresh weights or with those that the libraries publish."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,14 +22,14 @@ INPUT_SIZE = optional(
     )
 )
 ARGUMENTS = Rule(lambda v: isinstance(v, dict), "further arguments of the model's constructor, as in {dropout: 0.2}")
-# What a model's forward raises for images that it cannot take.
+# What the forward pass of a model raises for images of a size that it cannot take.
 MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 MORE_THAN_LOGITS = ("googlenet", "inception_v3")
 
 
 @dataclass(frozen=True)
 class Published:
-    """What published weights were trained with: (height, width) in pixels, mean and std of each channel."""
+    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel."""
 
     input_size: tuple[int, int]
     mean: tuple[float, ...]
@@ -46,20 +46,21 @@ def torchvision_model(
     input_size: int | list[int] | None,
     arguments: dict[str, Any],
 ) -> nn.Module:
-    """The classifier of torchvision.models of that name: images (N, C, H, W) to logits (N, K).
+    """The classifier with that name in torchvision.models: images (N, C, H, W) to logits (N, K).
 
-    Images are resized to `input_size`; null means as they are, or with `pretrained` as the weights want them. Those are
-    the library's default ones, which bring their own normalisation; a last layer for another number of classes is
-    fresh, as is the first convolution for another number of channels, unless it has pretrained kernels to sum. The
-    parameters have the library's names. Raises UserError for what the library has not, cannot fetch or cannot build.
+    Images are resized to `input_size`. None means: not resized; or, with `pretrained`, resized to the size that the
+    weights were trained with. `pretrained` loads the library's default weights, and their normalisation with them. The
+    last layer is new if the number of classes differs. If the number of channels differs the first convolution is new,
+    too; pretrained kernels are then summed over their channels and shared out. Parameters keep the library's names.
+    Raises UserError if the library does not know the name, or cannot fetch or build the model.
     """
-    from torchvision import models  # not before it is asked for: few runs do
+    from torchvision import models  # slow to import, and few runs need it
 
     _check(name, models.list_models(module=models), "torchvision")
     _check_keys(pretrained, input_size, arguments)
     published = _published_by_torchvision(name)
     size = _size(input_size, published.input_size if pretrained else image_size)
-    if name.startswith("vit_"):  # the others take images of any size that is large enough
+    if name.startswith("vit_"):  # all others take images of any size that is large enough
         arguments = {"image_size": size[0], **arguments}
     if pretrained:
         weights = models.get_model_weights(name).DEFAULT
@@ -84,9 +85,10 @@ def timm_model(
     input_size: int | list[int] | None,
     arguments: dict[str, Any],
 ) -> nn.Module:
-    """The same as torchvision_model, of timm; a name may say which weights, as in resnet18.a1_in1k.
+    """The classifier with that name in timm; the arguments are those of `torchvision_model`.
 
-    The constructor is told the size of the images where it takes `img_size`.
+    A name may choose the weights, as in resnet18.a1_in1k. A constructor that takes `img_size` receives the size of the
+    images.
     """
     timm = _timm()
     _check(name, {*timm.list_models(), *timm.list_pretrained()}, "timm")
@@ -102,18 +104,20 @@ def timm_model(
 
 
 def without_fetching(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The YAML of an architecture whose weights are at hand: what was built with published ones is built without them.
+    """The same YAML, but it builds the network without fetching published weights; for a file that holds the weights.
 
-    The size that these want images in is written down. Architectures that stand in the node are treated the same.
+    `input_size` then holds the size that the published weights need. A component within the node is treated likewise.
     """
-    own: dict[str, Any] = {
-        key: without_fetching(value) if isinstance(value, Mapping) else value for key, value in node.items()
-    }
-    published = PUBLISHED.get(own.get("_target_", ""))
-    if published is None or not own["pretrained"]:
-        return own
-    size = list(published(own["name"]).input_size) if own["input_size"] is None else own["input_size"]
-    return {**own, "pretrained": False, "input_size": size}
+    settled = dict(node)
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            settled[key] = without_fetching(value)
+    published = PUBLISHED.get(settled.get("_target_", ""))
+    if published is not None and settled["pretrained"]:
+        settled["pretrained"] = False
+        if settled["input_size"] is None:
+            settled["input_size"] = list(published(settled["name"]).input_size)
+    return settled
 
 
 def _published_by_torchvision(name: str) -> Published:
@@ -166,7 +170,7 @@ def _size(input_size: int | list[int] | None, default: tuple[int, int]) -> tuple
 
 
 def _fetch(build: Callable[[], nn.Module], name: str) -> nn.Module:
-    """Build with weights from the library's cache or from the network; raises UserError where neither has them."""
+    """Build a model with weights from the library's cache or the internet; raises UserError if neither has them."""
     try:
         return build()
     except OSError as error:
@@ -184,11 +188,14 @@ def _create(create: Callable[..., nn.Module], size: tuple[int, int]) -> nn.Modul
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return create()  # most convolutional networks: they take images of any size
+        return create()  # most convolutional networks take images of any size
 
 
 def _adapt_first_convolution(model: nn.Module, in_channels: int, keeps_kernels: bool) -> None:
-    """Let a model for three channels take others; kept kernels give, for equal channels, what they gave for colours."""
+    """Replace the first convolution of a model for three channels by one for `in_channels`.
+
+    With `keeps_kernels`, images whose channels are all equal give the same outputs as before.
+    """
     path, old = next((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
     new = nn.Conv2d(
         in_channels,
@@ -214,7 +221,7 @@ def _finish(
     size: tuple[int, int],
     published: Published | None,
 ) -> nn.Module:
-    """Let a model resize its images, where it must, and give it the normalisation that its weights know."""
+    """Make a model resize its images if it must, give it its weights' normalisation, and try it with one image."""
     if size != image_size:
         model.register_forward_pre_hook(partial(_resize, size))
     if published is not None:

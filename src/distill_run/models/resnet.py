@@ -2,27 +2,33 @@
 
 from collections.abc import Sequence
 from functools import partial
-from itertools import pairwise
 from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.models.features import INPUT
-from distill_run.models.layers import Pool, check_blocks, conv_norm, conv_norm_relu, init_convolutions
+from distill_run.models.features import INPUT, stage_points
+from distill_run.models.layers import (
+    Pool,
+    check_blocks,
+    conv_norm,
+    conv_norm_relu,
+    init_convolutions,
+    stages_of_blocks,
+)
 from distill_run.rules import FLAG, WIDTHS, whole
 
-EXPANSION = 4  # of a bottleneck's channels at its end
+EXPANSION = 4  # a bottleneck gives this many times the channels of its 3x3 convolution
 
 
 @final
 class ResNet(nn.Module):
-    """Stages of residual blocks, of which all but the first halve the map: (N, C, H, W) to (N, K) logits.
+    """Stages of residual blocks: images (N, C, H, W) to logits (N, K). All stages but the first halve the map.
 
-    `blocks` says how many each stage has, `widths` of how many channels; with `bottleneck` that is the width of their
-    3x3 convolutions, and a fourth of what a stage gives. Shortcuts are 1x1 convolutions where the shape changes
-    (option B). Sources: He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2, whose networks
-    for CIFAR have 6n + 2 layers; those with four times the channels are Tian et al.'s, "Contrastive Representation
-    Distillation", 2020.
+    `blocks` and `widths` are the number of blocks and of channels of each stage. With `bottleneck` the width is that of
+    the 3x3 convolutions, and a stage gives four times as many channels. A shortcut is a 1x1 convolution where the shape
+    changes (option B). Sources: He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2, whose
+    networks for CIFAR have 6n + 2 layers; the networks with four times the channels (x4) are from Tian et al.,
+    "Contrastive Representation Distillation", 2020.
     """
 
     def __init__(
@@ -44,21 +50,14 @@ class ResNet(nn.Module):
         block = partial(ResidualBlock, bottleneck=bottleneck)
         ends = [width * EXPANSION if bottleneck else width for width in widths]
         self.stem = nn.Sequential(*conv_norm_relu(in_channels, stem_width, 3))
-        self.stages = nn.Sequential()
-        for place, (before, after) in enumerate(pairwise([stem_width, *ends])):
-            first = block(before, widths[place], after, stride=1 if place == 0 else 2)
-            others = (block(after, widths[place], after, stride=1) for _ in range(blocks[place] - 1))
-            self.stages.append(nn.Sequential(first, *others))
+        self.stages = stages_of_blocks(block, stem_width, ends, blocks, first_stride=1)
         self.pool = Pool()
         self.head = nn.Linear(ends[-1], num_classes)
         init_convolutions(self)
-        self.feature_points = {"stem": "stem", **self._stage_points(blocks)}
-
-    def _stage_points(self, blocks: Sequence[int]) -> dict[str, str]:
-        stages = {f"stage{place + 1}": f"stages.{place}" for place in range(len(blocks))}
-        last = {f"stages.{place}": f"stages.{place}.{count - 1}.activation" for place, count in enumerate(blocks)}
-        before = {f"{name}_preact": f"{last[place]}{INPUT}" for name, place in stages.items()}
-        return {**stages, **before, "unpooled": f"stages.{len(blocks) - 1}", "pooled": "pool"}
+        stages = [f"stages.{place}" for place in range(len(blocks))]
+        preact = [f"stages.{place}.{count - 1}.activation{INPUT}" for place, count in enumerate(blocks)]
+        points = stage_points(stages, preact)
+        self.feature_points = {"stem": "stem", **points, "unpooled": stages[-1], "pooled": "pool"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
@@ -67,13 +66,14 @@ class ResNet(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, or a 3x3 one between two of 1x1, around which the input is carried; the last ReLU follows.
+    """Two 3x3 convolutions plus a shortcut, then a ReLU: (N, C, H, W) to (N, out_channels, H / stride, W / stride).
 
-    (N, C, H, W) to (N, out_channels, H / stride, W / stride).
+    A bottleneck has a 3x3 convolution of fewer channels between two 1x1 convolutions instead.
     """
 
-    def __init__(self, in_channels: int, width: int, out_channels: int, *, stride: int, bottleneck: bool) -> None:
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, bottleneck: bool) -> None:
         super().__init__()
+        width = out_channels // EXPANSION if bottleneck else out_channels
         if bottleneck:
             first = [*conv_norm_relu(in_channels, width, 1), *conv_norm_relu(width, width, 3, stride=stride)]
         else:

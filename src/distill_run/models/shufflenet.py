@@ -1,14 +1,15 @@
-"""ShuffleNets for small images: cheap convolutions in groups of channels, which are shuffled between them."""
+"""ShuffleNets for small images: cheap convolutions in groups of channels, and a shuffle that mixes the groups."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import final
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d
 
-from distill_run.models.features import INPUT
-from distill_run.models.layers import Pool, check_blocks, conv_norm, conv_norm_relu
+from distill_run.models.features import INPUT, stage_points
+from distill_run.models.layers import Pool, check_blocks, conv_norm, conv_norm_relu, stages_of_blocks
 from distill_run.rules import WIDTHS, whole
 
 STEM_WIDTH = 24
@@ -16,10 +17,10 @@ STEM_WIDTH = 24
 
 @final
 class ShuffleNetV1(nn.Module):
-    """A 1x1 stem and three stages, of which each halves the map: (N, C, H, W) to (N, K) logits.
+    """A 1x1 stem, and stages that each halve the map: images (N, C, H, W) to logits (N, K).
 
-    Source: Zhang et al., "ShuffleNet", 2018, table 1, with the stem of Tian et al. ("Contrastive Representation
-    Distillation", 2020), which leaves the map of small images as large as it is.
+    Source: Zhang et al., "ShuffleNet", 2018, table 1. The stem is that of Tian et al. ("Contrastive Representation
+    Distillation", 2020): it keeps the size of the map, because the images are small.
     """
 
     def __init__(
@@ -37,24 +38,12 @@ class ShuffleNetV1(nn.Module):
         check_blocks(blocks, widths)
         whole(1).check("groups", groups)
         self.stem = nn.Sequential(*conv_norm_relu(in_channels, STEM_WIDTH, 1))
-        self.stages = nn.Sequential()
-        before = STEM_WIDTH
-        for width, count in zip(widths, blocks, strict=True):
-            first = GroupBlock(before, width, groups, stride=2)
-            self.stages.append(
-                nn.Sequential(first, *(GroupBlock(width, width, groups, stride=1) for _ in range(count - 1)))
-            )
-            before = width
+        block = partial(GroupBlock, groups=groups)
+        self.stages = stages_of_blocks(block, STEM_WIDTH, widths, blocks, first_stride=2)
         self.pool = Pool()
-        self.head = nn.Linear(before, num_classes)
-        last = {place: f"stages.{place}.{count - 1}.activation{INPUT}" for place, count in enumerate(blocks)}
-        self.feature_points = {
-            "stem": "stem",
-            **{f"stage{place + 1}": f"stages.{place}" for place in last},
-            **{f"stage{place + 1}_preact": before for place, before in last.items()},
-            "unpooled": f"stages.{len(blocks) - 1}",
-            "pooled": "pool",
-        }
+        self.head = nn.Linear(widths[-1], num_classes)
+        points = _points_of_stages(blocks)
+        self.feature_points = {"stem": "stem", **points, "unpooled": f"stages.{len(blocks) - 1}", "pooled": "pool"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
@@ -63,9 +52,12 @@ class ShuffleNetV1(nn.Module):
 
 
 class GroupBlock(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions in groups; with a stride of 2 the pooled input is joined on instead of added."""
+    """1x1, 3x3 and 1x1 convolutions in groups, whose result is added to the input.
 
-    def __init__(self, in_channels: int, out_channels: int, groups: int, *, stride: int) -> None:
+    With a stride of 2 the input is pooled, and the result becomes further channels of it.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, *, stride: int, groups: int) -> None:
         super().__init__()
         self.stride = stride
         added = out_channels - in_channels if stride == 2 else out_channels
@@ -92,10 +84,10 @@ class GroupBlock(nn.Module):
 
 @final
 class ShuffleNetV2(nn.Module):
-    """A 1x1 stem, three stages, of which each halves the map, a 1x1 convolution: (N, C, H, W) to (N, K) logits.
+    """A 1x1 stem, stages that each halve the map, a 1x1 convolution: images (N, C, H, W) to logits (N, K).
 
-    Source: Ma et al., "ShuffleNet V2", 2018, table 5, with the stem of Tian et al. ("Contrastive Representation
-    Distillation", 2020).
+    Each stage has one block more than `blocks` says: the one that halves the map. Source: Ma et al., "ShuffleNet V2",
+    2018, table 5, with the stem of Tian et al. ("Contrastive Representation Distillation", 2020).
     """
 
     def __init__(
@@ -113,22 +105,12 @@ class ShuffleNetV2(nn.Module):
         check_blocks(blocks, widths)
         whole(1).check("last_width", last_width)
         self.stem = nn.Sequential(*conv_norm_relu(in_channels, STEM_WIDTH, 1))
-        self.stages = nn.Sequential()
-        before = STEM_WIDTH
-        for width, count in zip(widths, blocks, strict=True):
-            self.stages.append(nn.Sequential(DownBlock(before, width), *(SplitBlock(width) for _ in range(count))))
-            before = width
-        self.last = nn.Sequential(*conv_norm_relu(before, last_width, 1))
+        lengths = [1 + count for count in blocks]
+        self.stages = stages_of_blocks(_down_or_split, STEM_WIDTH, widths, lengths, first_stride=2)
+        self.last = nn.Sequential(*conv_norm_relu(widths[-1], last_width, 1))
         self.pool = Pool()
         self.head = nn.Linear(last_width, num_classes)
-        last = {place: f"stages.{place}.{count}.activation{INPUT}" for place, count in enumerate(blocks)}
-        self.feature_points = {
-            "stem": "stem",
-            **{f"stage{place + 1}": f"stages.{place}" for place in last},
-            **{f"stage{place + 1}_preact": before for place, before in last.items()},
-            "unpooled": "last",
-            "pooled": "pool",
-        }
+        self.feature_points = {"stem": "stem", **_points_of_stages(lengths), "unpooled": "last", "pooled": "pool"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
@@ -136,8 +118,19 @@ class ShuffleNetV2(nn.Module):
         return logits
 
 
+def _points_of_stages(lengths: Sequence[int]) -> dict[str, str]:
+    """The points of stages with that many blocks, after and before the activation of their last block."""
+    stages = [f"stages.{place}" for place in range(len(lengths))]
+    preact = [f"stages.{place}.{length - 1}.activation{INPUT}" for place, length in enumerate(lengths)]
+    return stage_points(stages, preact)
+
+
+def _down_or_split(in_channels: int, out_channels: int, *, stride: int) -> nn.Module:
+    return DownBlock(in_channels, out_channels) if stride == 2 else SplitBlock(out_channels)
+
+
 class SplitBlock(nn.Module):
-    """Half of the channels pass, the other half go through convolutions; both are shuffled."""
+    """One half of the channels stays as it is, the other goes through convolutions; then both are shuffled."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -145,7 +138,7 @@ class SplitBlock(nn.Module):
         self.residual = nn.Sequential(
             *conv_norm_relu(half, half, 1), *conv_norm(half, half, 3, groups=half), *conv_norm(half, half, 1)
         )
-        self.activation = nn.ReLU()  # of both halves: what passes was activated before, and is not changed
+        self.activation = nn.ReLU()  # of both halves; the half that stays was activated before, so it does not change
         self.shuffle = Shuffle(2)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -156,7 +149,7 @@ class SplitBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """All channels go through two branches of stride 2, each of which gives half of the channels."""
+    """Two branches of stride 2 over all channels; each gives half of the output channels."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -179,7 +172,7 @@ class DownBlock(nn.Module):
 
 
 class Shuffle(nn.Module):
-    """Deal the channels of each group out to all groups."""
+    """Distributes the channels of each group over all groups."""
 
     def __init__(self, groups: int) -> None:
         super().__init__()

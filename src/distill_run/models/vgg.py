@@ -5,7 +5,7 @@ from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.models.features import INPUT
+from distill_run.models.features import INPUT, stage_points
 from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions
 from distill_run.rules import WIDTHS, Rule
 
@@ -15,11 +15,12 @@ BLOCKS = Rule(lambda v: WIDTHS.accepts(v) and len(v) == 5, "five whole numbers o
 
 @final
 class VGG(nn.Module):
-    """Five blocks of as many convolutions as `blocks` says: (N, C, H, W) to (N, K) logits.
+    """Five blocks of convolutions, and one linear layer: images (N, C, H, W) to logits (N, K).
 
-    The map is halved after the first three blocks, after the fourth where images are 64 pixels high or more; odd sizes
-    are rounded up. What a block gives is read before the pool. Source: Simonyan and Zisserman, "Very Deep Convolutional
-    Networks", 2015, table 1, as Tian et al. use it on CIFAR ("Contrastive Representation Distillation", 2020).
+    `blocks` says how many convolutions each block has. The map is halved after the first three blocks, and after the
+    fourth if images are at least 64 pixels high; odd sizes are rounded up. The features of a block are read before the
+    pool. Source: Simonyan and Zisserman, "Very Deep Convolutional Networks", 2015, table 1, as Tian et al. use it on
+    CIFAR ("Contrastive Representation Distillation", 2020).
     """
 
     def __init__(
@@ -42,14 +43,10 @@ class VGG(nn.Module):
         init_convolutions(self)
         nn.init.normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
-        names = ["stem", "stage1", "stage2", "stage3", "stage4"]
-        relus = {f"{name}_preact": f"blocks.{place}.{3 * blocks[place] - 1}{INPUT}" for place, name in enumerate(names)}
-        self.feature_points = {
-            **{name: f"blocks.{place}" for place, name in enumerate(names)},
-            **{name: place for name, place in relus.items() if name.startswith("stage")},
-            "unpooled": "blocks.4",
-            "pooled": "pool",
-        }
+        stages = range(1, 5)  # block 0 is the stem
+        preact = [f"blocks.{place}.{3 * blocks[place] - 1}{INPUT}" for place in stages]
+        points = stage_points([f"blocks.{place}" for place in stages], preact)
+        self.feature_points = {"stem": "blocks.0", **points, "unpooled": "blocks.4", "pooled": "pool"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""

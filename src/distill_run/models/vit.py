@@ -8,20 +8,21 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from distill_run.errors import RejectedValueError
+from distill_run.models.features import stage_points
 from distill_run.models.layers import Pool
 from distill_run.rules import BELOW_ONE, WIDTHS, whole
 
 
 @final
 class VisionTransformer(nn.Module):
-    """Patches as tokens, pre-norm transformer blocks, and the mean of all tokens: (N, C, H, W) to (N, K) logits.
+    """Patches as tokens, pre-norm transformer blocks, and the mean of all tokens: (N, C, H, W) to logits (N, K).
 
-    A patch of `patch_size` x `patch_size` pixels becomes a token of `width` numbers, to which its learned position is
-    added. `blocks` says how many each stage has: they differ in nothing, but features are read after each stage, as
-    maps (N, width, H / patch_size, W / patch_size), sums that no activation follows; `unpooled` is after the last norm.
-    `dropout` ends both parts of a block. Raises RejectedValueError for a patch that does not divide the images, and for
-    heads that do not divide the width. Source: Dosovitskiy et al., "An Image is Worth 16x16 Words", 2021, section 3.1,
-    with the mean of the tokens in the place of a class token.
+    A patch of `patch_size` x `patch_size` pixels becomes a token of `width` numbers, and its learned position is added.
+    `blocks` says how many blocks each stage has. The stages are alike; they are there so that features can be read
+    after each of them, as maps (N, width, H / patch_size, W / patch_size), without an activation. `unpooled` is read
+    after the last norm. Both parts of a block end with `dropout`. Raises RejectedValueError if the patch size does not
+    divide the sides of the images, or if the number of heads does not divide the width. Source: Dosovitskiy et al., "An
+    Image is Worth 16x16 Words", 2021, section 3.1, with the mean of the tokens instead of a class token.
     """
 
     def __init__(
@@ -59,8 +60,8 @@ class VisionTransformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
-        stages = {f"stage{place + 1}": f"stages.{place}" for place in range(len(blocks))}
-        self.feature_points = {"stem": "stem", **stages, "unpooled": "norm", "pooled": "pool"}
+        points = stage_points([f"stages.{place}" for place in range(len(blocks))])
+        self.feature_points = {"stem": "stem", **points, "unpooled": "norm", "pooled": "pool"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
@@ -69,7 +70,7 @@ class VisionTransformer(nn.Module):
 
 
 class Patches(nn.Module):
-    """Images (N, C, H, W) to maps (N, width, *grid) of the patches, with their positions."""
+    """Images (N, C, H, W) to maps (N, width, *grid): a vector for each patch, plus its learned position."""
 
     def __init__(self, in_channels: int, width: int, patch_size: int, grid: tuple[int, int]) -> None:
         super().__init__()
@@ -83,7 +84,7 @@ class Patches(nn.Module):
 
 
 class Stage(nn.Module):
-    """Maps (N, C, H, W) to maps of the same shape, through transformer blocks over their pixels as tokens."""
+    """Transformer blocks that see each pixel of a map as a token: maps (N, C, H, W) to maps of the same shape."""
 
     def __init__(self, num_blocks: int, width: int, heads: int, mlp_factor: int, dropout: float) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class Stage(nn.Module):
 
 
 class Block(nn.Module):
-    """Tokens (N, L, C): attention over their norm is added, then two linear layers with GELU over the norm of that."""
+    """Attention, then two linear layers with a GELU; each of the two reads normalised tokens (N, L, C) and is added."""
 
     def __init__(self, width: int, heads: int, mlp_factor: int, dropout: float) -> None:
         super().__init__()
@@ -114,7 +115,7 @@ class Block(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention of several heads: tokens (N, L, C) to tokens of the same shape."""
+    """Self-attention with several heads: tokens (N, L, C) to tokens of the same shape."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()

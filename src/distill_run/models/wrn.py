@@ -1,22 +1,25 @@
 """Wide residual networks: batch norm and ReLU before each convolution, more channels instead of more layers."""
 
-from itertools import pairwise
+from functools import partial
 from typing import final
 
 from torch import Tensor, nn
 
-from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions
+from distill_run.models.features import stage_points
+from distill_run.models.layers import Pool, conv_norm_relu, init_convolutions, stages_of_blocks
 from distill_run.rules import BELOW_ONE, Rule, whole
 
 DEPTH = Rule(lambda v: whole(10).accepts(v) and v % 6 == 4, "6 x blocks of a stage + 4, as in 16, 22, 28, 34 or 40")
 
+STEM_WIDTH = 16
+
 
 @final
 class WideResNet(nn.Module):
-    """Three stages of (depth - 4) / 6 blocks, `widen` times as wide as a residual network's: (N, C, H, W) to (N, K).
+    """Three stages of (depth - 4) / 6 residual blocks: images (N, C, H, W) to logits (N, K).
 
-    A stage gives the sum of its last block, which the next batch norm and ReLU have not seen yet. Source: Zagoruyko
-    and Komodakis, "Wide Residual Networks", 2016, table 1.
+    They are `widen` times as wide as those of a residual network. A stage gives the sum of its last block, before the
+    batch norm and the ReLU that follow. Source: Zagoruyko and Komodakis, "Wide Residual Networks", 2016, table 1.
     """
 
     def __init__(
@@ -34,28 +37,19 @@ class WideResNet(nn.Module):
         whole(1).check("widen", widen)
         BELOW_ONE.check("dropout", dropout)
         num_blocks = (depth - 4) // 6
-        widths = [16, 16 * widen, 32 * widen, 64 * widen]
-        self.stem = nn.Conv2d(in_channels, 16, kernel_size=3, padding=1, bias=False)
-        self.stages = nn.Sequential()
-        for place, (before, after) in enumerate(pairwise(widths)):
-            first = PreactivationBlock(before, after, stride=1 if place == 0 else 2, dropout=dropout)
-            others = (PreactivationBlock(after, after, stride=1, dropout=dropout) for _ in range(num_blocks - 1))
-            self.stages.append(nn.Sequential(first, *others))
+        widths = [16 * widen, 32 * widen, 64 * widen]
+        self.stem = nn.Conv2d(in_channels, STEM_WIDTH, kernel_size=3, padding=1, bias=False)
+        block = partial(PreactivationBlock, dropout=dropout)
+        self.stages = stages_of_blocks(block, STEM_WIDTH, widths, [num_blocks] * len(widths), first_stride=1)
         self.norm = nn.BatchNorm2d(widths[-1])
         self.activation = nn.ReLU()
         self.pool = Pool()
         self.head = nn.Linear(widths[-1], num_classes)
         init_convolutions(self)
         nn.init.zeros_(self.head.bias)
-        self.feature_points = {
-            "stem": "stem",
-            **{f"stage{place + 1}": f"stages.{place}" for place in range(3)},
-            # The batch norm that sees a stage's sums next.
-            **{f"stage{place}_preact": f"stages.{place}.0.norm" for place in (1, 2)},
-            "stage3_preact": "norm",
-            "unpooled": "activation",
-            "pooled": "pool",
-        }
+        # Before the activation: the batch norm that follows a stage.
+        points = stage_points(["stages.0", "stages.1", "stages.2"], ["stages.1.0.norm", "stages.2.0.norm", "norm"])
+        self.feature_points = {"stem": "stem", **points, "unpooled": "activation", "pooled": "pool"}
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
@@ -65,7 +59,10 @@ class WideResNet(nn.Module):
 
 
 class PreactivationBlock(nn.Module):
-    """Norm and ReLU, then two 3x3 convolutions; where the shape changes the shortcut sees the activation, too."""
+    """A batch norm and a ReLU, then two 3x3 convolutions plus a shortcut.
+
+    Where the shape changes, the shortcut is a 1x1 convolution of the activated maps.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, *, stride: int, dropout: float) -> None:
         super().__init__()

@@ -53,6 +53,7 @@ def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder
         assert mean is not None
         assert std is not None
         network = build_network(node, "teacher", feed.shape, mean, std, 0, builder)
+        network.classes = feed.classes
         checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise user_error(f"teacher_checkpoint={path} has weights that are not finite", "train that teacher again")
