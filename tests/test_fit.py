@@ -18,7 +18,7 @@ from distill_run.engine.schedules import Constant, Cosine, Schedule
 from distill_run.errors import DivergedError, Interrupted
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Needs, Objective
+from distill_run.objectives.base import FeatureObjective, Objective, TargetObjective
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
@@ -163,14 +163,12 @@ def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> Non
 
 
 def test_what_an_objective_learns_is_trained_and_saved() -> None:
-    class Scaled(Objective):
-        needs: Needs = "nothing"
-
+    class Scaled(TargetObjective):
         def __init__(self) -> None:
             super().__init__()
             self.scale = nn.Parameter(torch.ones(()))
 
-        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+        def distillation(self, batch: Batch, student: Outputs) -> Tensor:
             return F.cross_entropy(student.logits * self.scale, batch.targets)
 
     trainer = make(Scaled())
@@ -185,19 +183,14 @@ def test_what_an_objective_learns_is_trained_and_saved() -> None:
 
 
 def test_features_and_a_projection_train_as_one_would_write_it_by_hand() -> None:
-    class Imitation(Objective):
-        needs: Needs = "features"
-
+    class Imitation(FeatureObjective):
         def __init__(self) -> None:
-            super().__init__()
-            self.student_points = self.teacher_points = ["map"]
-            self.weight = 3.0
+            super().__init__(weight=3.0, student_points=["map"], teacher_points=["map"])
             with torch.random.fork_rng():
                 torch.manual_seed(4)
                 self.projection = nn.Conv2d(4, 4, 1)
 
-        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
-            assert teacher is not None
+        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
             ((ours, theirs),) = self.features(student, teacher)
             return F.mse_loss(self.projection(ours), theirs)
 
@@ -261,10 +254,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     trainer.recipe = recipe(epochs=EPOCHS + 1)
     trainer.batches.split.targets[:] = 0
 
-    class Broken(Objective):
-        needs: Needs = "nothing"
-
-        def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+    class Broken(TargetObjective):
+        def distillation(self, batch: Batch, student: Outputs) -> Tensor:
             return student.logits.sum() * float("inf")
 
     trainer.loss = TotalLoss({"broken": Broken()}, label_smoothing=0.0)
