@@ -57,7 +57,7 @@ def outputs_of(features: Tensor) -> Outputs:
 
 
 def term(objective: ContrastiveRepresentation, batch: Batch, student: Tensor, teacher: Tensor) -> Tensor:
-    return objective.distillation(batch, outputs_of(student), outputs_of(teacher))
+    return objective.term(batch, outputs_of(student), outputs_of(teacher))
 
 
 def memory_of(seed: int, num_samples: int, size: int) -> Memory:
@@ -408,12 +408,12 @@ def fit(student: list[tuple[int, ...]], teacher: list[tuple[int, ...]], targets:
     [
         (
             fit([(3,)], [(5,)], torch.ones(4, dtype=torch.int64)),
-            "every training image is of the same class, and it needs images of others\n"
-            "  choose a mode that does without, as mode=soft, or another dataset",
+            "all training images are of one class, and it needs images of other classes\n"
+            "  choose another dataset, or a mode that works with one class, as mode=soft",
         ),
         (
             fit([(3,), (4,)], [(5,), (6,)], TARGETS),
-            "it embeds one point of each network, and there are 2\n"
+            "it compares one point of each network, and there are 2\n"
             "  write mode.student_points=[pooled] mode.teacher_points=[pooled]",
         ),
         (

@@ -1,4 +1,4 @@
-"""The six objectives that compare features: what they sum up, what learns, which pairs they take, what they refuse."""
+"""The objectives that compare features: what they sum up, what learns, which pairs they take, what they refuse."""
 
 import copy
 import inspect
@@ -18,7 +18,7 @@ from distill_run.losses.features import attention_loss, hint_loss, meet
 from distill_run.losses.relations import angle_loss, distance_loss, probability_loss, similarity_loss
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.attention import Attention
-from distill_run.objectives.base import Objective, Pair
+from distill_run.objectives.base import FeatureObjective, Pair
 from distill_run.objectives.fitnet import Hints
 from distill_run.objectives.pkt import ProbabilisticTransfer
 from distill_run.objectives.projections import regressor
@@ -45,7 +45,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "vid": {"weight": 1, "student_points": ["stages"], "teacher_points": ["stages"]},
     "pkt": {"weight": 30000, "student_points": ["pooled"], "teacher_points": ["pooled"]},
 }
-CLASSES: dict[str, type[Objective]] = {
+CLASSES: dict[str, type[FeatureObjective]] = {
     "fitnet": Hints,
     "attention": Attention,
     "sp": SimilarityPreservation,
@@ -79,16 +79,16 @@ WORKING = [
 ]
 
 
-def make(mode: str, **changes: Any) -> Objective:
+def make(mode: str, **changes: Any) -> FeatureObjective:
     """The objective of a mode file, with two points of each network."""
     node = yaml.safe_load((config_dir() / "mode" / f"{mode}.yaml").read_text())
     points = {"student_points": ["s1", "s2"], "teacher_points": ["t1", "t2"]}
     objective = Builder().build({**node, **points, **changes}, "mode")
-    assert isinstance(objective, Objective)
+    assert isinstance(objective, FeatureObjective)
     return objective
 
 
-def fitted(mode: str, shapes: tuple[list[Shape], list[Shape]], seed: int = 0, **changes: Any) -> Objective:
+def fitted(mode: str, shapes: tuple[list[Shape], list[Shape]], seed: int = 0, **changes: Any) -> FeatureObjective:
     objective = make(mode, **changes)
     torch.manual_seed(seed)
     objective.fit_to(Pair(*shapes, torch.arange(8) % 4, 4, seed))
@@ -114,8 +114,8 @@ def both_outputs(pair: str, num: int = 6) -> tuple[Outputs, Outputs]:
     return outputs_of("s", student, num, seed=1), outputs_of("t", teacher, num, seed=2)
 
 
-def term_of(objective: Objective, student: Outputs, teacher: Outputs) -> Tensor:
-    return objective.distillation(batch_of(len(student.logits)), student, teacher)
+def term_of(objective: FeatureObjective, student: Outputs, teacher: Outputs) -> Tensor:
+    return objective.term(batch_of(len(student.logits)), student, teacher)
 
 
 @every_mode
@@ -263,6 +263,21 @@ def test_one_seed_gives_one_projection_and_another_another(mode: str) -> None:
     assert not all(torch.equal(value, other[name]) for name, value in first.items())
 
 
+@pytest.mark.parametrize("mode", [*DEFAULTS, "crd", "review_kd", "simkd"])
+def test_a_second_fit_replaces_the_first(mode: str) -> None:
+    fresh, again = (
+        Builder().build(yaml.safe_load((config_dir() / "mode" / f"{mode}.yaml").read_text()), "mode") for _ in range(2)
+    )
+    targets = torch.arange(8) % 4
+    again.fit_to(Pair([(2, 8, 8)], [(3, 8, 8)], targets, 4, 1))
+    for objective in (fresh, again):
+        torch.manual_seed(2)
+        objective.fit_to(Pair([(3, 4, 4)], [(5, 4, 4)], targets, 4, 2))
+    expected, found = fresh.state_dict(), again.state_dict()
+    assert list(found) == list(expected)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("mode", LEARNING)
 def test_what_has_been_learned_is_in_the_state(mode: str) -> None:
     student, teacher = both_outputs("twice as large")
@@ -370,7 +385,7 @@ def test_attention_refuses_what_is_no_map(network: str, place: int) -> None:
     shapes: tuple[list[Shape], list[Shape]] = ([(3, 4, 4), (3, 4, 4)], [(3, 4, 4), (3, 4, 4)])
     shapes[place][1] = (64,)
     assert message_of(fitted, "attention", shapes) == (
-        f"the {network}'s features are of shape (64,), and only a map has places to attend to\n"
+        f"the {network}'s features are of shape (64,), but attention maps need (C, H, W)\n"
         f"  choose maps in mode.{network}_points, as [stages]"
     )
 

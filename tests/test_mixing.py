@@ -155,8 +155,8 @@ def test_terms_that_read_targets_take_both_by_their_shares(objective: Objective)
         outputs = Outputs(LOGITS[index : index + 1]), Outputs(TEACHER[index : index + 1])
         for targets, weight in ((OWN, share), (PARTNERS, 1 - share)):
             alone = Batch(torch.tensor([index]), torch.zeros(1, 1, 1, 1), targets[index : index + 1], 0)
-            parts.append(weight * objective.distillation(alone, *outputs).item())
-    mixed = objective.distillation(MIXED, Outputs(LOGITS), Outputs(TEACHER)).item()
+            parts.append(weight * objective.term(alone, *outputs).item())
+    mixed = objective.term(MIXED, Outputs(LOGITS), Outputs(TEACHER)).item()
     assert mixed == pytest.approx(sum(parts) / 3, rel=1e-6)
 
 

@@ -2,17 +2,21 @@
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
+from distill_run.config.compose import config_dir
 from distill_run.data.batches import Batch
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Objective
+from distill_run.objectives.base import FeatureObjective, LogitObjective, Objective, TargetObjective
 from distill_run.objectives.dist import Correlation
 from distill_run.objectives.dkd import Decoupled
 from distill_run.objectives.hard import HardTargets
@@ -231,7 +235,33 @@ def test_cross_entropy_alone_asks_nothing_of_a_teacher_and_has_one_part_with_its
 @pytest.mark.parametrize("kind", ACCEPTED)
 def test_an_objective_says_what_it_asks_of_the_teacher(kind: type[Objective]) -> None:
     assert made(kind).needs == ("logits" if kind in ASKS_A_TEACHER else "nothing")
-    assert (made(kind).student_points, made(kind).teacher_points) == ([], [])
+
+
+@pytest.mark.parametrize("path", sorted((config_dir() / "mode").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_mode_is_a_final_class_with_one_of_the_three_bases(path: Path) -> None:
+    kind: Any = locate(yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"])
+    assert sum(issubclass(kind, base) for base in (TargetObjective, LogitObjective, FeatureObjective)) == 1
+    assert kind.__final__
+
+
+class Given(LogitObjective):
+    """Keeps the outputs that it is given."""
+
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
+        self.outputs = student, teacher
+        return student.logits.sum()
+
+
+def test_only_an_objective_that_asks_for_them_is_given_standardised_logits() -> None:
+    plain, standardising = Given(), Given(standardize_logits=True)
+    outputs = Outputs(torch.from_numpy(STUDENT), {"map": torch.ones(8, 2)}), Outputs(torch.from_numpy(TEACHER))
+    _, parts = TotalLoss({"plain": plain, "standardising": standardising}, 0.0).losses(BATCH, *outputs)
+    assert plain.outputs == outputs
+    for given, logits in zip(standardising.outputs, (STUDENT, TEACHER), strict=True):
+        expected = (logits - logits.mean(axis=1, keepdims=True)) / logits.std(axis=1, keepdims=True)
+        np.testing.assert_allclose(given.logits.numpy(), expected, rtol=1e-5)
+    assert standardising.outputs[0].features == outputs[0].features
+    assert parts["cross_entropy"].item() == pytest.approx(numpy_cross_entropy(STUDENT, TARGETS.numpy()))
 
 
 def test_the_divergence_reaches_the_loss() -> None:

@@ -19,7 +19,7 @@ from distill_run.errors import user_error
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import Needs, Objective, Pair
+from distill_run.objectives.base import FeatureObjective, Objective, Pair
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.pairing import pair_up
@@ -35,26 +35,20 @@ NETWORKS = (
 )
 
 
-class Imitation(Objective):
+class Imitation(FeatureObjective):
     """The student's features, projected, imitate the teacher's; what it was fitted to can be looked at."""
 
-    needs: Needs = "features"
-
     def __init__(self, student_points: list[str], teacher_points: list[str] | None = None) -> None:
-        super().__init__()
-        self.student_points = student_points
-        self.teacher_points = teacher_points or student_points
-        self.projections = nn.ModuleList()
+        super().__init__(weight=1.0, student_points=student_points, teacher_points=teacher_points or student_points)
 
     def fit_to(self, pair: Pair) -> None:
-        self.pair = pair
+        self.pair, self.projections = pair, nn.ModuleList()
         for ours, theirs in zip(pair.student, pair.teacher, strict=True):
             if len(ours) != len(theirs):
                 raise user_error(f"{ours} and {theirs} do not go together", "choose others")
             self.projections.append(nn.Linear(ours[0], theirs[0]))
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
-        assert teacher is not None
+    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs) -> Tensor:
         pairs = zip(self.projections, self.features(student, teacher), strict=True)
         means = [(net(ours.flatten(2).mean(2)) - theirs.flatten(2).mean(2)) for net, (ours, theirs) in pairs]
         return torch.stack([mean.square().mean() for mean in means]).sum()
@@ -124,8 +118,8 @@ def test_a_term_is_fitted_to_the_training_set_as_well(bench: Bench) -> None:
 def test_terms_that_read_different_points_are_read_together(bench: Bench) -> None:
     first, second = Imitation(["stage1"]), Imitation(["stages"], ["stage-1", "stage-2"])
     plan, teacher_points = paired(bench, first, soft=soft(), other=second)
-    assert list(plan.points) == ["stage1", "stage2"] == plan.loss.student_points
-    assert list(teacher_points) == ["stage1", "stage4", "stage3"] == plan.loss.teacher_points
+    assert list(plan.points) == ["stage1", "stage2"]
+    assert list(teacher_points) == ["stage1", "stage4", "stage3"]
     assert second.teacher_points == ["stage4", "stage3"]
 
 

@@ -56,7 +56,7 @@ def outputs_of(features: dict[str, Tensor]) -> Outputs:
 
 
 def term(objective: Review, student: dict[str, Tensor], teacher: dict[str, Tensor]) -> Tensor:
-    return objective.distillation(BATCH, outputs_of(student), outputs_of(teacher))
+    return objective.term(BATCH, outputs_of(student), outputs_of(teacher))
 
 
 def numpy_of(tensor: Tensor) -> Array:

@@ -288,3 +288,14 @@ def test_the_words_of_the_vocabulary_are_checked_in_components_alone(config: dic
     set_key(config, "student.lr_of_something", -1)
     set_key(config, "student.anything", {"alpha": -1})
     read_settings(config)  # what else stands in a component is its constructor's business
+
+
+@pytest.mark.parametrize(("key", "value"), [("alpha", 2), ("momentum", 1.0), ("temperature", "hot"), ("dropout", None)])
+def test_only_the_constructor_of_a_component_of_one_s_own_refuses_a_value(
+    config: dict[str, Any], key: str, value: object
+) -> None:
+    own = {"_target_": "my_objective.Mine", key: value}
+    config["mode"] = own
+    assert read_settings(config).mode == own
+    config["mode"] = {**own, "_target_": "distill_run.objectives.soft.SoftTargets"}
+    assert message_of(read_settings, config).startswith(f"mode.{key}=")

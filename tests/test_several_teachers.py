@@ -46,7 +46,7 @@ def test_soft_targets_of_several_are_those_of_their_mean_at_the_temperature() ->
     """log(mean probabilities) divided by the temperature would be another distribution."""
     soft = SoftTargets(temperature=4.0, alpha=1.0, weight=1.0, divergence="forward", standardize_logits=False)
     batch = Batch(torch.arange(6), torch.zeros(6, 1, 1, 1), torch.zeros(6, dtype=torch.int64), 0)
-    term = soft.distillation(batch, Outputs(torch.from_numpy(STUDENT)), Outputs.of_several(TENSORS))
+    term = soft.term(batch, Outputs(torch.from_numpy(STUDENT)), Outputs.of_several(TENSORS))
     teacher, log_student = mean_probabilities(4.0), numpy_log_softmax(STUDENT, 4.0)
     expected = 16 * (teacher * (np.log(teacher) - log_student)).sum() / 6
     assert term.item() == pytest.approx(expected, rel=1e-10)

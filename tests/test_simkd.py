@@ -1,18 +1,24 @@
 """SimKD: features are projected to the teacher's, and its classifier decides, in training and in what ships."""
 
 import copy
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor, nn
 
 from conftest import TINY
+from distill_run.build import Builder
 from distill_run.checkpoint import load_network
-from distill_run.config.compose import check, compose_config
+from distill_run.config.compose import check, compose_config, config_dir
 from distill_run.console import Console
 from distill_run.engine.interrupt import StopRequest
-from distill_run.models.network import Network
+from distill_run.models.features import FeatureReader
+from distill_run.models.layers import Pool
+from distill_run.models.network import ImageShape, Network, build_network
 from distill_run.models.outputs import Outputs
 from distill_run.models.reused_classifier import ReusedClassifier
 from distill_run.objectives.simkd import ReusedTeacherClassifier
@@ -39,6 +45,22 @@ class Pooled(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.convolution(images).mean((2, 3)))
+        return logits
+
+
+class Dropping(nn.Module):
+    """The same with a pool of its own and dropout after it, which does nothing outside of training."""
+
+    feature_points = {"stage1": "convolution", "unpooled": "convolution", "pooled": "pool"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(1, 4, 3, padding=1)
+        self.pool = Pool()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(nn.functional.dropout(self.pool(self.convolution(images)), 0.5, self.training))
         return logits
 
 
@@ -78,6 +100,43 @@ def test_the_student_loses_its_own_classifier_and_the_teacher_all_but_its_classi
     assert not any(name.startswith("student.head") for name, _ in network.named_parameters())
 
 
+def hooks_of(network: nn.Module) -> list[object]:
+    return [hook for each in network.modules() for hook in (*each._forward_hooks, *each._forward_pre_hooks)]
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn_small", "resnet8", "wrn_16_1", "vgg8", "shufflenet_v2", "vit_tiny"])
+def test_a_student_of_ours_ends_at_its_last_features(name: str) -> None:
+    node = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    shape, images = ImageShape(1, (32, 32), 3), torch.rand(2, 1, 32, 32)
+    whole = build_network(node, "student", shape, [0.0], [1.0], 0, Builder()).eval()
+    student = copy.deepcopy(whole.architecture)
+    size = {"in_channels": 1, "image_size": (32, 32), "num_classes": 3}
+    network = ReusedClassifier(**size, student=student, teacher=Pooled(6, 1), factor=2, last_relu=True)  # type: ignore[arg-type]
+    expected = FeatureReader(whole, {"last": network.place})(images).features["last"]
+    assert network.is_cut
+    assert torch.equal(network.eval().student(images), expected)
+    assert not hooks_of(network)
+
+
+@pytest.mark.parametrize("kind", [partial(Pooled, 4, 1), Dropping])
+def test_a_student_whose_own_code_changes_its_last_features_is_read_before_it_does(
+    kind: Callable[[], nn.Module],
+) -> None:
+    student = kind()
+    network = reused(student, Pooled(6, 1)).train()
+    images = torch.rand(2, 1, 8, 8)
+    assert not network.is_cut
+    expected = network.classifier(network.projection(student.convolution(images)).mean((2, 3)))  # type: ignore[operator]
+    assert torch.equal(network(images), expected)
+    assert not hooks_of(network)
+
+
+def test_the_weights_have_the_names_that_older_files_have() -> None:
+    layers = {"projection.0", "projection.1", "projection.3", "projection.4", "projection.6", "projection.7"}
+    names = {name.rpartition(".")[0] for name in reused(Pooled(4, 1), Pooled(6, 1)).state_dict()}
+    assert names == {"student.convolution", "classifier", *layers}
+
+
 def test_vectors_are_maps_of_one_pixel() -> None:
     flat = nn.Sequential(nn.Flatten(), nn.Linear(64, 5), nn.ReLU(), nn.Linear(5, 3))
     assert reused(flat, Pooled(6, 1))(torch.rand(2, 1, 8, 8)).shape == (2, 3)
@@ -101,7 +160,7 @@ def test_the_loss_is_the_mean_squared_difference_and_leaves_the_teacher_alone() 
     objective = ReusedTeacherClassifier(weight=2.0, factor=2, last_relu=True)
     projected, wanted = torch.rand(2, 3, 2, 2, requires_grad=True), torch.rand(2, 3, 4, 4, requires_grad=True)
     outputs = (Outputs(torch.zeros(2, 3), {"projected": projected}), Outputs(torch.zeros(2, 3), {"unpooled": wanted}))
-    loss = objective.distillation(None, *outputs)  # type: ignore[arg-type]
+    loss = objective.term(None, *outputs)  # type: ignore[arg-type]
     pooled = wanted.detach().view(2, 3, 2, 2, 2, 2).mean((3, 5))
     assert loss.item() == pytest.approx((projected.detach() - pooled).square().mean().item(), rel=1e-6)
     torch.autograd.backward(loss)
@@ -116,6 +175,8 @@ def test_the_classifier_that_ships_is_the_teachers_and_never_learns(tmp_path: Pa
     assert isinstance(network.architecture, ReusedClassifier)
     teacher = load_network(next((tmp_path / "store" / "teacher").iterdir()) / "weights.pt")
     head = [module for module in teacher.modules() if isinstance(module, nn.Linear)][-1]
+    network(torch.rand(2, 1, 8, 8))
+    assert not hooks_of(network)
     assert torch.equal(network.architecture.classifier.weight, head.weight)
     assert torch.equal(network.architecture.classifier.bias, head.bias)
     assert report.summary["guided_by"] == "live teacher"

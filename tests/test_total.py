@@ -3,7 +3,6 @@
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -25,18 +24,16 @@ TASK = numpy_cross_entropy(STUDENT, TARGETS.numpy())
 class Term(Objective):
     """A term of a given value, which remembers what it was given."""
 
-    def __init__(self, value: float = 1.0, needs: Needs = "logits", points: str = "", **attributes: Any) -> None:
+    def __init__(self, value: float = 1.0, needs: Needs = "logits", **attributes: Any) -> None:
         super().__init__()
         self.value = value
         self.needs = needs
-        self.student_points = points.split()
-        self.teacher_points = [f"teacher_{point}" for point in self.student_points]
         for name, given in attributes.items():
             setattr(self, name, given)
         self.scale = nn.Parameter(torch.ones(()))
         self.register_buffer("seen", torch.zeros(()))
 
-    def distillation(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
+    def term(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> Tensor:
         self.given = student, teacher
         return self.value * self.scale
 
@@ -103,19 +100,6 @@ def test_a_warm_up_may_be_short(epochs: float, factor: float) -> None:
     )
 
 
-def test_standardised_logits_reach_the_terms_that_ask_for_them_and_no_other() -> None:
-    plain, scaled = Term(), Term(standardize_logits=True)
-    _, parts = TotalLoss({"distillation": plain, "scaled": scaled}, 0.0).losses(batch(), *outputs())
-    assert torch.equal(plain.given[0].logits, torch.from_numpy(STUDENT))
-    for given, logits in zip(scaled.given, (STUDENT, TEACHER), strict=True):
-        assert given is not None
-        centred = logits - logits.mean(axis=1, keepdims=True)
-        expected = centred / logits.std(axis=1, keepdims=True)
-        np.testing.assert_allclose(given.logits.numpy(), expected, rtol=1e-5)
-        assert torch.equal(given.features["stage1"], torch.ones(4, 2))
-    assert parts["cross_entropy"].item() == pytest.approx(TASK)  # with the student's logits as they are
-
-
 def test_a_term_sees_the_features_of_both_networks() -> None:
     term, (student, teacher) = Term(), outputs()
     TotalLoss({"distillation": term}, 0.0).losses(batch(), student, teacher)
@@ -135,12 +119,6 @@ def test_a_term_sees_the_features_of_both_networks() -> None:
 def test_the_most_that_a_term_asks_of_the_teacher_is_asked(needs: list[Needs], most: str) -> None:
     terms: dict[str, Objective] = {f"term{number}": Term(needs=each) for number, each in enumerate(needs)}
     assert TotalLoss(terms, 0.0).needs == most
-
-
-def test_every_point_that_a_term_reads_is_read_once() -> None:
-    total = TotalLoss({"a": Term(points="stage1 stage2"), "b": Term(), "c": Term(points="stage2 pooled")}, 0.0)
-    assert total.student_points == ["stage1", "stage2", "pooled"]
-    assert total.teacher_points == ["teacher_stage1", "teacher_stage2", "teacher_pooled"]
 
 
 def test_what_a_term_learns_and_keeps_is_the_losss() -> None:

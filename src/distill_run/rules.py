@@ -1,6 +1,6 @@
-"""What a parameter accepts: rules that constructors and the configuration's schema share.
+"""Rules: which values a parameter accepts. Constructors and the configuration's schema share them.
 
-This module imports neither torch nor hydra, so that a mistake is found before either is loaded.
+This module imports neither torch nor hydra, so that mistakes are found before either is loaded.
 """
 
 import math
@@ -84,7 +84,7 @@ POINTS = list_of(TEXT, "a list of points of a network, as in [stages] or [pooled
 WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [16,32]")
 HIDDEN_WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [512], or []", least=0)
 
-# Words that mean one thing wherever they stand, so a component's value is checked before it is imported.
+# Arguments that mean the same in all components of this program and of torch.optim.
 VOCABULARY: dict[str, Rule] = {
     "temperature": POSITIVE,
     "alpha": FRACTION,
@@ -95,3 +95,13 @@ VOCABULARY: dict[str, Rule] = {
     "dropout": BELOW_ONE,
     "warmup_epochs": NOT_NEGATIVE,
 }
+
+
+def component_rules(component: dict[str, Any]) -> dict[str, Rule]:
+    """The rules for the arguments of a component that can be checked before the component is imported.
+
+    None for a user's own component, whose constructor decides what it accepts.
+    """
+    if not str(component.get("_target_")).startswith(("distill_run.", "torch.")):
+        return {}
+    return {name: VOCABULARY[name] for name in component if name in VOCABULARY}

@@ -142,5 +142,5 @@ def _check_value(key: str, value: object, rule: Rule, mistakes: list[Mistake]) -
     except RejectedValueError as error:
         mistakes.extend(error.mistakes)
     if rule is rules.COMPONENT and isinstance(value, dict):
-        for name in value.keys() & rules.VOCABULARY.keys():
-            _check_value(f"{key}.{name}", value[name], rules.VOCABULARY[name], mistakes)
+        for name, own_rule in rules.component_rules(value).items():
+            _check_value(f"{key}.{name}", value[name], own_rule, mistakes)
