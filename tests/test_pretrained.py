@@ -149,7 +149,7 @@ def test_published_kernels_give_for_grey_images_what_they_gave_for_equal_colours
 def test_a_network_of_published_weights_is_whole_in_its_file(
     published: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node, shape = node_of("torchvision", "mobilenet_v3_small", pretrained=True), ImageShape(3, (32, 32), 3)
+    node = node_of("torchvision", "mobilenet_v3_small", pretrained=True)
     network = build(node, num_classes=3).eval()
     network.classes = ("a", "b", "c")
     save(tmp_path / "student.pt", network_content(network, node, "torchvision"))
@@ -278,7 +278,7 @@ def test_published_weights_of_timm_see_images_as_they_were_trained_to(
     theirs = timm.create_model("test_resnet").eval()
     builder = "timm.models._builder.load_state_dict_from_hf"
     monkeypatch.setattr(builder, lambda *_, **__: copy.deepcopy(theirs.state_dict()))
-    node, shape = node_of("timm", "test_resnet", pretrained=True), ImageShape(3, (32, 32), 1000)
+    node = node_of("timm", "test_resnet", pretrained=True)
     network = build(node, num_classes=1000).eval()
     expected = theirs(resize(normalize(images_of(2), [0.5] * 3, [0.5] * 3), [160, 160], antialias=True))
     torch.testing.assert_close(network(images_of(2)), expected, rtol=1e-4, atol=1e-5)
