@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conftest import TINY
-from distill_run.config.compose import check, compose_config, config_dir, option_names
+from distill_run.config.compose import compose_config, config_dir, option_names
 from distill_run.console import Console
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
@@ -49,7 +49,7 @@ def trainer_of(mode: str, store: Path, *overrides: str) -> Iterator[tuple[Traine
     """A trainer of the mode, and what gives it the teacher's outputs."""
     config = compose_config([*PAIR, *overrides_of(mode), f"store_dir={store}", *overrides])
     with StopRequest() as stop:
-        bench = prepare(check(config), store / "run", Console(quiet=True), stop)
+        bench = prepare(config, store / "run", Console(quiet=True), stop)
         plan, guide, _ = distil(baseline_plan(bench), obtain_teacher(bench), bench)
         yield make_trainer(plan, bench, guide), guide
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run import checkpoint
-from distill_run.config.compose import check, compose_config
+from distill_run.config.compose import compose_config
 from distill_run.console import Console
 from distill_run.data.batches import Batch, Batches
 from distill_run.engine.interrupt import StopRequest
@@ -37,7 +37,7 @@ LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative; README states them
 
 
 def make_bench(folder: Path, *overrides: str) -> Bench:
-    settings = check(compose_config([*AUGMENTED, f"store_dir={folder / 'store'}", *overrides]))
+    settings = compose_config([*AUGMENTED, f"store_dir={folder / 'store'}", *overrides])
     return prepare(settings, folder / "run", Console(), StopRequest())
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conftest import write_photos
-from distill_run.config.compose import ROLES, check, compose_config, config_dir, option_names
+from distill_run.config.compose import ROLES, check, compose, compose_config, config_dir, option_names
 from distill_run.config.schema import read_settings
 from distill_run.console import Console
 from distill_run.engine.interrupt import StopRequest
@@ -70,7 +70,7 @@ def bench_of(overrides: list[str], folder: Path, source: Any, stop: StopRequest)
     groups = {override.split("=")[0] for override in overrides}
     small = [override for override in SMALL if override.split("=")[0] not in groups]
     dataset = [] if groups & {"dataset", "experiment"} else ["dataset=image_folder"]
-    config = compose_config([*dataset, *small, *overrides, f"store_dir={folder / 'store'}"])
+    config = compose([*dataset, *small, *overrides, f"store_dir={folder / 'store'}"]).config
     config.dataset.source = source.copy()
     config.dataset.num_classes = None
     if len(config.dataset.mean or []) == 1:
@@ -123,12 +123,12 @@ def test_the_terms_of_all_modes_add_up(folder: Path, source: Any) -> None:
 
 
 def test_the_settings_of_an_experiment_survive_a_round_trip() -> None:
-    settings = check(compose_config(["experiment=founding_cifar10"]))
+    settings = compose_config(["experiment=founding_cifar10"])
     assert read_settings(dataclasses.asdict(settings)) == settings
 
 
 def test_the_founding_experiment_is_the_founding_experiment() -> None:
-    settings = check(compose_config(["experiment=founding_cifar10"]))
+    settings = compose_config(["experiment=founding_cifar10"])
     assert (settings.dataset.mean, settings.dataset.std) == ([0.5] * 3, [0.5] * 3)
     assert settings.names.dataset == "cifar10"
     for recipe, rate in ((settings.training.teacher, 0.01), (settings.training.student, 0.05)):

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from conftest import TINY
 from distill_run.checkpoint import load_network
-from distill_run.config.compose import check, compose_config
+from distill_run.config.compose import compose_config
 from distill_run.console import Console
 from distill_run.engine.interrupt import StopRequest
 from distill_run.models.network import Network
@@ -121,7 +121,7 @@ def test_the_classifier_that_ships_is_the_teachers_and_never_learns(tmp_path: Pa
 
 
 def test_all_that_should_learn_is_in_the_optimizer_and_receives_a_gradient(tmp_path: Path) -> None:
-    settings = check(compose_config([*TINY, "mode=simkd", "training.teacher.epochs=1", f"store_dir={tmp_path / 's'}"]))
+    settings = compose_config([*TINY, "mode=simkd", "training.teacher.epochs=1", f"store_dir={tmp_path / 's'}"])
     with StopRequest() as stop:
         bench = prepare(settings, tmp_path / "run", Console(), stop)
         plan, guide, _ = distil(baseline_plan(bench), obtain_teacher(bench), bench)

@@ -1,6 +1,7 @@
 """What can stop a run: a mistake that the user can mend, a diverged training, an interruption."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn, TypeVar
@@ -85,11 +86,13 @@ def show(value: object) -> str:
 def leave(command: Callable[[], bool]) -> NoReturn:
     """Run a command and end the program: with 0 where it returns true, otherwise 1; with 130 after an interruption.
 
-    A mistake is told, and ends it with 1.
+    A mistake is told, and ends it with 1; with HYDRA_FULL_ERROR=1 it is raised instead, for its traceback.
     """
     try:
         is_well = command()
     except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
         tell(error)
         sys.exit(1)
     except KeyboardInterrupt:

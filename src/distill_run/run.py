@@ -3,17 +3,15 @@
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 
-from distill_run.config.compose import check, command_line
+from distill_run.config.schema import Settings
 from distill_run.console import Console
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, Interrupted, PrunedError
@@ -32,6 +30,7 @@ from distill_run.stages.student import (
 )
 from distill_run.stages.teacher import obtain_teacher
 from distill_run.stages.training import Bench, make_batches
+from distill_run.stages.watcher import RunFacts, Watcher
 from distill_run.units import shown_path
 
 log = logging.getLogger(__name__)
@@ -51,19 +50,28 @@ class Report:
         return accuracy
 
 
-def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Report:
+def run(
+    settings: Settings,
+    run_dir: Path,
+    *,
+    command: str = "",
+    console: Console | None = None,
+    watchers: Sequence[Watcher] = (),
+    stop: StopRequest | None = None,
+) -> Report:
     """Train or load the teacher, train the student alone, distil it, test all three and write the report.
 
-    `config` is a composed configuration (see config.compose_config); where its `resume` is set, it is the one
-    that was saved in `run_dir`, and the run goes on there. `console` is where it is told, if not on stdout. Raises
-    UserError for what the user can mend, before anything is written where that is possible; Interrupted when asked
-    to stop, with all saved for a resume.
+    Where `settings.resume` is set, the run in `run_dir` goes on. `command` is what repeats the run; `console` shows
+    how it goes, if not on stdout. Raises UserError for what the user can mend, before anything is written where that
+    is possible; Interrupted when asked to stop, with all saved for a resume.
     """
-    settings = check(config)
     console = console or Console()
-    with StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
+    console.observers += [watcher.epoch_ended for watcher in watchers]
+    with stop or StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
         bench = prepare(settings, run_dir, console, stop)
-        environment, saved_config = _write_record(bench)
+        environment, saved_config = _write_record(bench, command)
+        for watcher in watchers:
+            watcher.run_begun(RunFacts(bench.settings, bench.device, command))
         draw_views(make_batches(baseline_plan(bench), bench), bench.dataset.classes, run_dir / "plots" / "views.png")
         with _status(run_dir, console):
             networks = {"teacher": obtain_teacher(bench)}
@@ -80,14 +88,12 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
     return Report(summary, run_dir)
 
 
-def _write_record(bench: Bench) -> tuple[dict[str, Any], str]:
+def _write_record(bench: Bench, command: str) -> tuple[dict[str, Any], str]:
     """Write environment.json and config.yaml before the first training, and return both.
 
     A run that goes on keeps the command that it was started with.
     """
     environment_path = bench.run_dir / "environment.json"
-    overrides = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-    command = command_line(overrides, bench.settings.code_dir)
     if bench.settings.resume:
         command = json.loads(environment_path.read_text())["command"]
     environment = describe_environment(bench.device, command)

@@ -22,6 +22,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.requested = False
+        self.error: BaseException = Interrupted()  # what the training raises when it stops
         self._is_polled = False
 
     def __enter__(self) -> Self:
@@ -34,6 +35,11 @@ class StopRequest:
         if self._is_main:
             for number, handler in zip(SIGNALS, self._previous, strict=True):
                 signal.signal(number, handler)
+
+    def request(self, error: BaseException) -> None:
+        """Ask the training in progress to stop after this step, and to raise `error`."""
+        self.requested = True
+        self.error = error
 
     @contextmanager
     def polled(self) -> Iterator[None]:

@@ -17,7 +17,7 @@ from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.schedules import Schedule
 from distill_run.engine.totals import Totals
-from distill_run.errors import DivergedError, Interrupted, Mistake
+from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
@@ -85,8 +85,8 @@ class Trainer:
     def fit(self, watcher: Watcher, save: Callable[[dict[str, Any]], None], stop: StopRequest) -> None:
         """Train to the end, giving the state to `save` after each epoch and where the training is cut short.
 
-        Raises DivergedError, before the optimizer's step, for a loss that is not finite; Interrupted, after
-        one, when a stop is requested.
+        Raises DivergedError, before the optimizer's step, for a loss that is not finite; `stop.error`, after a step
+        or an epoch, when a stop is requested.
         """
         with stop.polled():
             while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
@@ -103,10 +103,12 @@ class Trainer:
                     start = done
                     if stop.requested:
                         save(self.state())
-                        raise Interrupted
+                        raise stop.error
                 row = self._finish_epoch()
                 save(self.state())
                 watcher.finished_epoch(row)
+                if stop.requested:
+                    raise stop.error
 
     def _train_step(self, batch: Batch, save: Callable[[dict[str, Any]], None]) -> Tensor:
         self.device.seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step

@@ -31,7 +31,6 @@ log = logging.getLogger(__name__)
 
 def prepare(settings: Settings, run_dir: Path, console: Console, stop: StopRequest) -> Bench:
     """Everything that the stages need; whatever can be checked before a training is checked here."""
-    rehearse(settings)
     device = choose_device(settings.device)
     for note in device.notes:
         console.note(note)

@@ -1,0 +1,53 @@
+"""The file status.json: whether a run is running, completed, failed, interrupted or pruned."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+from distill_run.files import write_json
+from distill_run.record.files import RunFiles
+
+Status = Literal["running", "completed", "failed", "interrupted", "pruned"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How a run stands; `error` says why it has failed."""
+
+    status: Status
+    error: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run came to its end: it is completed, failed or pruned."""
+        return self.status in ("completed", "failed", "pruned")
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of status.json."""
+        return {"status": self.status} if self.error is None else {"status": self.status, "error": self.error}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Self:
+        """The status that status.json holds; raises ValueError where it is none of the known ones."""
+        status, error = content.get("status"), content.get("error")
+        if not isinstance(status, str) or status not in get_args(Status):
+            raise ValueError(f"the status {status!r} is not known")
+        return cls(status, None if error is None else str(error))  # type: ignore[arg-type]
+
+
+def write_status(run_dir: Path, status: RunStatus) -> None:
+    """Write the run's status.json, whole or not at all."""
+    write_json(RunFiles(run_dir).status, status.to_json())
+
+
+def read_status(run_dir: Path) -> RunStatus | None:
+    """The run's status; None where status.json is not there. Raises ValueError where it is damaged."""
+    path = RunFiles(run_dir).status
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no object")
+    return RunStatus.from_json(content)
