@@ -13,7 +13,7 @@ def parser() -> Parser:
     return made
 
 
-USAGE = "write distill-thing [-h] [--count N] DIR"
+USAGE = "write distill-thing [-h] [--version] [--count N] DIR"
 
 
 @pytest.mark.parametrize(

@@ -69,10 +69,9 @@ def test_a_chain_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(Interrupted):
             chain_run(tmp_path, *CHAIN)
     run_dir = tmp_path / "run"
-    config = compose_config([*TINY, *CHAIN, f"store_dir={tmp_path / 'store'}"])
-    config.training.teacher.epochs = config.training.student.epochs = 1
-    config.resume = str(run_dir)
-    resumed = run(config, run_dir)
+    epochs = ("training.teacher.epochs=1", "training.student.epochs=1")
+    settings = compose_config([*TINY, *CHAIN, *epochs, f"store_dir={tmp_path / 'store'}", f"resume={run_dir}"])
+    resumed = run(settings, run_dir)
     assert resumed.summary["student"]["last"]["val"] == whole.summary["student"]["last"]["val"]
     rows = [json.loads(line)["stage"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert rows == ["teacher", "assistant", "assistant 2", "baseline", "student"]

@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from conftest import TINY, Command
 from distill_run.commands import run as cli
 from distill_run.commands.help import GROUPS, KEYS, help_page
-from distill_run.config.compose import compose_config, config_dir, option_names
+from distill_run.config.compose import compose, config_dir, option_names
 
 MISTAKES = {
     "teacher=cnn_larg": "teacher=cnn_larg is not there\n  did you mean cnn_large?",
@@ -63,7 +63,6 @@ def run_main(
 ) -> tuple[int, str, str]:
     """The command in this process: exit status, stdout, stderr."""
     monkeypatch.setattr("sys.argv", ["distill-run", *arguments])
-    monkeypatch.setattr(cli, "failures", [])
     with pytest.raises(SystemExit) as caught:
         cli.main()
     out, err = capsys.readouterr()
@@ -181,7 +180,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
 
 def test_the_help_lists_every_group_option_and_default() -> None:
     page = help_page()
-    config = compose_config()
+    config = compose().config
     assert "\x1b" not in page
     assert max(map(len, page.splitlines())) <= 100
     for key in KEYS:
@@ -202,7 +201,7 @@ def test_every_key_of_the_skeleton_is_in_the_help_or_says_why_not() -> None:
         "names",  # Hydra fills it in
     }
     groups = {"dataset", "teacher", "more_teachers", "assistants", "student", "mode", "training", "device"}
-    assert set(compose_config()) - groups - unlisted == {key for key in KEYS if "." not in key}
+    assert set(compose().config) - groups - unlisted == {key for key in KEYS if "." not in key}
 
 
 def test_the_command_shows_help_and_configuration_without_torch(command: Command) -> None:

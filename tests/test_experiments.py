@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from distill_run.build import Builder
-from distill_run.config.compose import check, compose_config, config_dir, option_names
+from distill_run.config.compose import compose_config, config_dir, option_names
 from distill_run.config.schema import Recipe, Settings
 from distill_run.console import Console
 from distill_run.data import torchvision_source
@@ -90,7 +90,7 @@ def some_of_all() -> list[str]:
 
 @cache
 def settings_of(*overrides: str) -> Settings:
-    return check(compose_config(overrides))
+    return compose_config(overrides)
 
 
 def rates(recipe: Recipe) -> list[float]:

@@ -10,7 +10,7 @@ import yaml
 from torch import nn
 
 from distill_run.build import Builder
-from distill_run.config.compose import check, compose_config, config_dir
+from distill_run.config.compose import compose_config, config_dir
 from distill_run.models.cnn import CNN
 from distill_run.models.mlp import MLP
 from distill_run.models.network import (
@@ -58,14 +58,14 @@ def test_the_founding_teacher_has_26_765_962_parameters() -> None:
     """Four pools leave 2x2 pixels of 512 channels; then 2048 -> 4096 -> 4096 -> 10."""
     by_hand = founding_convolutions() + (2048 * 4096 + 4096) + (4096 * 4096 + 4096) + (4096 * 10 + 10)
     assert by_hand == 26_765_962
-    founding = check(compose_config(["experiment=founding_cifar10"]))
+    founding = compose_config(["experiment=founding_cifar10"])
     assert count_params(network_of(founding.teacher)) == by_hand
 
 
 def test_the_founding_student_has_9_984_650_parameters() -> None:
     by_hand = founding_convolutions() + (2048 * 4096 + 4096) + (4096 * 10 + 10)
     assert by_hand == 9_984_650
-    founding = check(compose_config(["experiment=founding_cifar10"]))
+    founding = compose_config(["experiment=founding_cifar10"])
     assert count_params(network_of(founding.student)) == by_hand
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from conftest import TINY
 from distill_run.build import Builder
-from distill_run.config.compose import check, compose_config
+from distill_run.config.compose import compose_config
 from distill_run.console import Console
 from distill_run.data.batches import Batch
 from distill_run.engine.interrupt import StopRequest
@@ -58,7 +58,7 @@ class Imitation(FeatureObjective):
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("pairing")
     own = [override for override in TINY if not override.startswith(("teacher", "student"))]
-    settings = check(compose_config([*own, *NETWORKS, f"store_dir={folder / 'store'}"]))
+    settings = compose_config([*own, *NETWORKS, f"store_dir={folder / 'store'}"])
     with StopRequest() as stop:
         yield prepare(settings, folder / "run", Console(quiet=True), stop)
 

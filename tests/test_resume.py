@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import DictConfig, OmegaConf
 
 from conftest import TINY, without_pages
-from distill_run.commands.preflight import resumed_config
-from distill_run.config.compose import compose_config
+from distill_run.commands.preflight import settings_to_resume
+from distill_run.config.compose import compose, compose_config
+from distill_run.config.schema import Settings
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.run import run
@@ -47,20 +47,23 @@ def figures_of(run_dir: Path) -> list[dict[str, Any]]:
     return [{key: row[key] for key in ("stage", "epoch", "train", "val", "learning_rate")} for row in rows]
 
 
-def config_for(folder: Path) -> DictConfig:
-    return compose_config([*STATEFUL, f"store_dir={folder / 'store'}"])
+def settings_for(folder: Path, *overrides: str) -> Settings:
+    return compose_config([*STATEFUL, f"store_dir={folder / 'store'}", *overrides])
+
+
+def resumed(*overrides: str) -> Settings:
+    return settings_to_resume(compose(overrides).config, overrides)
 
 
 def resume(run_dir: Path) -> None:
-    overrides = [f"resume={run_dir}"]
-    run(resumed_config(compose_config(overrides), overrides), run_dir)
+    run(resumed(f"resume={run_dir}"), run_dir)
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
     with without_pages():
-        run(config_for(folder), folder / "run")
+        run(settings_for(folder), folder / "run")
     return folder / "run"
 
 
@@ -79,26 +82,27 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
     return arrange
 
 
-# The tiny run has 36 steps of the teacher, 18 of the baseline, 18 of the student.
+# The tiny run has 36 steps of the teacher, 18 of the baseline, 18 of the student; each of the epochs, two of a
+# training, polls once more at its end.
 @pytest.mark.parametrize("steps", [1, 27, 37, 59, 72])
 def test_a_run_cut_at_any_step_ends_like_an_uninterrupted_one(
     steps: int, tmp_path: Path, uninterrupted: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stop_after(steps)
     with pytest.raises(Interrupted):
-        run(config_for(tmp_path), tmp_path / "run")
+        run(settings_for(tmp_path), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "interrupted"}
     monkeypatch.undo()
     torch.manual_seed(steps)  # whatever state the generator is in
     resume(tmp_path / "run")
-    expected, resumed = student_of(uninterrupted), student_of(tmp_path / "run")
-    assert all(torch.equal(resumed[name], value) for name, value in expected.items())
+    expected, found = student_of(uninterrupted), student_of(tmp_path / "run")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
     assert figures_of(tmp_path / "run") == figures_of(uninterrupted)
     assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "completed"}
 
 
 def test_resuming_a_completed_run_changes_nothing(tmp_path: Path) -> None:
-    run(config_for(tmp_path), tmp_path / "run")
+    run(settings_for(tmp_path), tmp_path / "run")
     before = json.loads((tmp_path / "run" / "report.json").read_text())
     resume(tmp_path / "run")
     after = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -108,7 +112,7 @@ def test_resuming_a_completed_run_changes_nothing(tmp_path: Path) -> None:
 def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:
     overrides = [f"resume={uninterrupted}", "mode.temperature=8", "seed=0", "mode=soft", "training.student.epochs=3"]
     with pytest.raises(UserError) as caught:
-        resumed_config(compose_config(overrides), overrides)
+        resumed(*overrides)
     assert str(caught.value) == (
         "mode.temperature was 4.0, the command says 8\n"
         "  leave that key out, or start a new run without resume=\n"
@@ -118,16 +122,14 @@ def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:
 
 
 def test_a_store_may_have_moved(uninterrupted: Path) -> None:
-    overrides = [f"resume={uninterrupted}", "store_dir=elsewhere"]
-    config = resumed_config(compose_config(overrides), overrides)
-    assert config.store_dir == "elsewhere"
-    assert OmegaConf.select(config, "training.views") == 2
+    settings = resumed(f"resume={uninterrupted}", "store_dir=elsewhere")
+    assert settings.store_dir == "elsewhere"
+    assert settings.training.views == 2
 
 
 def test_a_null_contradicts_a_value(uninterrupted: Path) -> None:
-    overrides = [f"resume={uninterrupted}", "training.student.clip_norm=null"]
     with pytest.raises(UserError, match=r"training.student.clip_norm was 0.5, the command says null"):
-        resumed_config(compose_config(overrides), overrides)
+        resumed(f"resume={uninterrupted}", "training.student.clip_norm=null")
 
 
 def test_images_and_what_was_decoded_may_have_moved(tmp_path: Path, photos: Path) -> None:
@@ -135,22 +137,22 @@ def test_images_and_what_was_decoded_may_have_moved(tmp_path: Path, photos: Path
     run(compose_config(overrides), tmp_path / "run")
     photos.rename(tmp_path / "moved")
     overrides = [f"resume={tmp_path / 'run'}", f"dataset.root={tmp_path / 'moved'}", f"store_dir={tmp_path / 'new'}"]
-    config = resumed_config(compose_config(overrides), overrides)
-    assert config.dataset.source.root == str(tmp_path / "moved")
-    assert config.dataset.source.store_dir == str(tmp_path / "new")
-    run(config, tmp_path / "run")
+    settings = resumed(*overrides)
+    assert settings.dataset.source["root"] == str(tmp_path / "moved")
+    assert settings.dataset.source["store_dir"] == str(tmp_path / "new")
+    run(settings, tmp_path / "run")
 
 
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     overrides = [f"resume={tmp_path}"]
     with pytest.raises(UserError) as caught:
-        resumed_config(compose_config(overrides), overrides)
+        resumed(*overrides)
     assert str(caught.value) == (f"resume={tmp_path} has no checkpoint yet\n  run its command again, without resume=")
 
 
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    run(config_for(tmp_path), tmp_path / "run")
+    run(settings_for(tmp_path), tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError) as caught:
@@ -161,15 +163,13 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_another_teacher_than_before_is_refused(
     tmp_path: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(config_for(tmp_path), tmp_path / "first")
+    run(settings_for(tmp_path), tmp_path / "first")
     teacher = next((tmp_path / "store" / "teacher").iterdir()) / "weights.pt"
     checkpoint = tmp_path / "teacher.pt"
     checkpoint.write_bytes(teacher.read_bytes())
-    config = config_for(tmp_path)
-    config.teacher_checkpoint = str(checkpoint)
     stop_after(5)
     with pytest.raises(Interrupted):
-        run(config, tmp_path / "run")
+        run(settings_for(tmp_path, f"teacher_checkpoint={checkpoint}"), tmp_path / "run")
     monkeypatch.undo()
     content = torch.load(checkpoint, weights_only=True)
     content["name"] = "changed"

@@ -1,5 +1,6 @@
 """The story: what a run leaves, says and returns."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -160,10 +161,10 @@ def test_a_mode_of_one_s_own_changes_neither_teacher_nor_baseline(tmp_path: Path
         "    )\n"
     )
     first = tiny_run(tmp_path)
-    config = compose_config([*TINY, f"store_dir={tmp_path / 'store'}"], tmp_path / "code")
-    config.mode = {"_target_": "own_mode.own", "alpha": 0.9}
+    settings = compose_config([*TINY, f"store_dir={tmp_path / 'store'}"], tmp_path / "code")
+    settings = dataclasses.replace(settings, mode={"_target_": "own_mode.own", "alpha": 0.9})
     with without_pages():
-        second = run(config, tmp_path / "own")
+        second = run(settings, tmp_path / "own")
     for stage in ("teacher", "baseline"):
         assert second.summary[stage]["fingerprint"] == first.summary[stage]["fingerprint"]
     assert second.summary["student"]["fingerprint"] != first.summary["student"]["fingerprint"]

@@ -12,14 +12,14 @@ import pytest
 import yaml
 
 from distill_run.build import Builder
-from distill_run.config.compose import ROLES, check, compose_config, config_dir, plain_config
+from distill_run.config.compose import ROLES, check, compose, compose_config, config_dir, plain_config
 from distill_run.config.schema import Settings, read_settings
 from distill_run.errors import UserError
 from helpers import message_of
 
 INJECTED = {
     "models": ("in_channels", "image_size", "num_classes"),
-    "schedules": ("epochs",),
+    "engine": ("epochs",),  # schedules
     "optim": ("params",),
 }
 
@@ -54,7 +54,7 @@ def all_settings(cls: type) -> list[type]:
 
 @pytest.fixture(scope="module")
 def composed() -> dict[str, Any]:
-    return plain_config(compose_config())
+    return plain_config(compose().config)
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_the_default_configuration_reads(config: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("command", covering_commands(), ids=" ".join)
 def test_every_option_of_every_group_reads(command: list[str]) -> None:
-    config = compose_config(command)
+    config = compose(command).config
     assert dataclasses.asdict(check(config)) == plain_config(config)
 
 
@@ -120,7 +120,7 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
         ("none", {"_target_", "label_smoothing"}),
         ("hard", {"_target_", "alpha", "label_smoothing", "standardize_logits"}),
     ):
-        assert check(compose_config([f"mode={mode}"])).mode.keys() == keys
+        assert compose_config([f"mode={mode}"]).mode.keys() == keys
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,14 @@ from optuna.trial import TrialState
 
 from conftest import TINY
 from distill_run.commands import search as search_command
+from distill_run.commands.spaces import read_space
 from distill_run.config.overrides import parse
+from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, Interrupted, Mistake, PrunedError
 from distill_run.stages.student import train_student
-from distill_run.sweeps.space import Choices, Interval, Space, read_space
+from distill_run.sweeps import search as search_host
+from distill_run.sweeps.pruning import Pruner
+from distill_run.sweeps.space import Choices, Interval, Space
 from helpers import examples, few_examples, message_of
 
 ALPHA = "mode.alpha=interval(0,1)"
@@ -221,7 +226,10 @@ def test_the_usual_value_of_an_interval_is_broken(text: str) -> None:
 
 # Mistakes.
 
-USAGE = "write distill-search [-h] [--trials N] [--search-seed N] [--search-dir DIR] [--config-dir DIR] [KEY=SPACE ...]"
+USAGE = (
+    "write distill-search [-h] [--version] [--trials N] [--search-seed N] [--search-dir DIR] [--config-dir DIR] "
+    "[KEY=SPACE ...]"
+)
 MISTAKES = {
     ("--trials=3",): "there is nothing to search\n  give a space, as in 'mode.temperature=interval(1,20)'",
     ("mode.alpha=0.5",): "there is nothing to search\n  give a space, as in 'mode.temperature=interval(1,20)'",
@@ -275,8 +283,9 @@ def test_a_directory_with_something_else_in_it_is_refused_and_left_alone(search:
 def test_a_file_is_no_directory_for_a_search(search: Search, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("precious")
     for place in ("file", "file/below"):
-        told = f"error: --search-dir {place}: Not a directory\n  name a folder that is empty or new\n"
-        assert search(*TINY, ALPHA, f"--search-dir={place}") == (1, "", told)
+        status, out, err = search(*TINY, ALPHA, f"--search-dir={place}")
+        assert (status, out) == (1, "")
+        assert err.startswith(f"error: --search-dir={place}: cannot write in {tmp_path / 'file'} (Not a directory)\n")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
@@ -407,7 +416,7 @@ def test_an_interruption_names_the_directory_that_was_named(
 def values_of_seed(folder: Path, seed: int) -> list[dict[str, Any]]:
     """What a search with that seed tries first, in a study of its own."""
     folder.mkdir()
-    study = search_command.Search(folder, 9, seed, {}, [], None).open_study()
+    study = search_host.Search(folder, 9, seed, {}).open_study()
     return [study.ask({"mode.alpha": FloatDistribution(0, 1)}).params for _ in range(3)]
 
 
@@ -432,35 +441,34 @@ def test_a_trial_that_is_not_promising_is_given_up(
     assert "given up after" in out
 
 
-def observing(advice: bool, reported: list[tuple[float, int]]) -> Callable[[str, int], None]:
-    """A trial that always advises the same, and the observer of a training of three epochs that reports to it."""
+def test_only_the_student_is_reported_and_no_run_is_stopped_after_its_last_epoch() -> None:
+    reported: list[tuple[float, int]] = []
 
     class Trial:
+        """It advises to give up after every epoch."""
+
         def report(self, value: float, step: int) -> None:
             reported.append((value, step))
 
         def should_prune(self) -> bool:
-            return advice
+            return True
 
-    (observe,) = search_command._reporting_to(Trial(), 3).observers  # type: ignore[arg-type]
-    return lambda stage, epoch: observe({"stage": stage, "epoch": epoch, "val": {"accuracy": epoch / 10}})
-
-
-def test_only_the_student_is_reported_and_nothing_is_given_up_after_the_last_epoch() -> None:
-    reported: list[tuple[float, int]] = []
-    observe = observing(True, reported)
-    observe("teacher", 1)
-    observe("baseline", 1)
-    observe("student", 3)
+    stop = StopRequest()
+    pruner = Pruner(Trial(), stop)  # type: ignore[arg-type]
+    pruner.num_epochs = 3
+    for stage, epoch in (("teacher", 1), ("baseline", 1), ("student lr=0.1", 1), ("student", 3)):
+        pruner.epoch_ended({"stage": stage, "epoch": epoch, "val": {"accuracy": epoch / 10}})
     assert reported == [(0.3, 3)]
-    with pytest.raises(PrunedError):
-        observe("student", 2)
+    assert not stop.requested
+    pruner.epoch_ended({"stage": "student", "epoch": 2, "val": {"accuracy": 0.2}})
+    assert stop.requested
+    assert isinstance(stop.error, PrunedError)
 
 
 def test_no_trial_is_given_up_before_the_second_epoch(tmp_path: Path) -> None:
     """Five good trials, then a bad one: its first epoch is let pass, its second is not."""
-    study = search_command.Search(tmp_path, 9, 0, {}, [], None).open_study()
-    for _ in range(search_command.STARTUP_TRIALS):
+    study = search_host.Search(tmp_path, 9, 0, {}).open_study()
+    for _ in range(search_host.STARTUP_TRIALS):
         trial = study.ask()
         trial.report(0.9, 1)
         trial.report(0.9, 2)
@@ -490,9 +498,9 @@ def test_a_trial_that_diverges_has_failed_and_the_search_goes_on(
 def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path: Path) -> None:
     """What was checked is each value beside the first of the others, not each beside each."""
     spaces: dict[str, Space] = {"mode": Choices(("none",)), "mode.temperature": Choices(("2",))}
-    searching = search_command.Search(tmp_path, 1, 0, spaces, [], None)
+    searching = search_host.Search(tmp_path, 1, 0, spaces)
     study = searching.open_study()
-    searching.run_trial(study)
+    searching.run_trials(study, partial(search_command.run_trial, [], None))
     assert outcomes(tmp_path) == {"0": "failed"}
     assert study.trials[0].state == TrialState.FAIL
     error = json.loads((tmp_path / "0" / "status.json").read_text())["error"]

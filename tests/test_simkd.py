@@ -13,9 +13,7 @@ from torch import Tensor, nn
 from conftest import TINY
 from distill_run.build import Builder
 from distill_run.checkpoint import load_network
-from distill_run.config.compose import check, compose_config, config_dir
-from distill_run.console import Console
-from distill_run.engine.interrupt import StopRequest
+from distill_run.config.compose import compose_config, config_dir
 from distill_run.models.features import FeatureReader
 from distill_run.models.layers import Pool
 from distill_run.models.network import ImageShape, Network, build_network
@@ -24,11 +22,9 @@ from distill_run.models.reused_classifier import ReusedClassifier
 from distill_run.objectives.simkd import ReusedTeacherClassifier
 from distill_run.report.run_report import RunReport
 from distill_run.run import run
-from distill_run.stages.prepare import prepare
-from distill_run.stages.student import baseline_plan, distil
-from distill_run.stages.teacher import obtain_teacher
-from distill_run.stages.training import make_trainer
+from distill_run.stages.watcher import Watcher
 from helpers import message_of
+from workshops import open_run
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -183,12 +179,9 @@ def test_the_classifier_that_ships_is_the_teachers_and_never_learns(tmp_path: Pa
 
 
 def test_all_that_should_learn_is_in_the_optimizer_and_receives_a_gradient(tmp_path: Path) -> None:
-    settings = check(compose_config([*TINY, "mode=simkd", "training.teacher.epochs=1", f"store_dir={tmp_path / 's'}"]))
-    with StopRequest() as stop:
-        bench = prepare(settings, tmp_path / "run", Console(), stop)
-        plan, guide, _ = distil(baseline_plan(bench), obtain_teacher(bench), bench)
-        trainer = make_trainer(plan, bench, guide)
-        trainer._train_step(next(trainer.batches.epoch(1)), lambda _: None)
+    trainer, _ = open_run(tmp_path, [*TINY, "mode=simkd", "training.teacher.epochs=1"]).student()
+    trainer.network.train()
+    trainer._train_step(next(trainer.batches.epoch(1)), Watcher())
     learning = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
     for name, parameter in trainer.network.named_parameters():
         is_frozen = name.startswith("architecture.classifier.")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from distill_run.commands import store as store_command
+from distill_run.commands.inventory import Entry, list_entries
 from distill_run.files import write_json
 from distill_run.store import Store, read_meta
 from distill_run.units import age
@@ -370,14 +371,13 @@ def test_a_run_that_begins_to_use_an_entry_meanwhile_keeps_it(
     root: Path, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(root, "teacher", A)
-    listed = store_command.list_entries
 
-    def list_and_begin(folder: Path) -> list[store_command.Entry]:
-        entries = listed(folder)
+    def list_and_begin(folder: Path) -> list[Entry]:
+        entries = list_entries(folder)
         add_run(tmp_path / "run", root, f"teacher/{A}")
         return entries
 
-    monkeypatch.setattr(store_command, "list_entries", list_and_begin)
+    monkeypatch.setattr("distill_run.commands.collect.list_entries", list_and_begin)
     assert ask("gc")[1] == [
         "teacher   aaaaaaaaaaaa  a run has just begun to use it: kept",
         "0 entries, 0B removed",
@@ -466,7 +466,7 @@ def test_nothing_is_removed_while_a_record_cannot_be_read(root: Path, ask: Ask, 
         assert ask(action) == (
             1,
             [],
-            f"error: {record} cannot be read\n  remove it; what only its run uses counts as unused then\n",
+            f"error: {record} cannot be read\n  remove it; entries that only its run uses will then count as unused\n",
         )
     assert entries_of(root) == {"teacher/a"}
     record.unlink()
@@ -496,7 +496,7 @@ def test_a_wrong_action_is_told_with_the_right_ones(ask: Ask) -> None:
     assert (status, lines) == (1, [])
     first, second = err.splitlines()
     assert first.startswith("error: argument action: invalid choice: 'list' (choose from ")
-    assert second == "  write distill-store [-h] [--store-dir DIR] [--dry-run] {ls,verify,gc}"
+    assert second == "  write distill-store [-h] [--version] [--store-dir DIR] [--dry-run] {ls,verify,gc}"
 
 
 def test_the_store_is_the_configurations_where_none_is_named(

@@ -17,11 +17,12 @@ from conftest import TINY, Command
 from distill_run.commands import run as cli
 from distill_run.commands.preflight import read_command
 from distill_run.config.compose import config_dir, option_names
+from distill_run.config.overrides import count_points, swept_keys
+from distill_run.config.presets import expand_presets
 from distill_run.console import Console
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.sweeps.progress import SweepProgress
-from distill_run.sweeps.request import count_points, expand_presets, swept_keys
 from helpers import message_of
 from sweeps import write_run
 
@@ -42,7 +43,6 @@ def sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Output) -> An
     def call(*arguments: str, pages: bool = False) -> tuple[int, str, str]:
         with monkeypatch.context() as patch:
             patch.setattr("sys.argv", ["distill-run", "-m", *TINY, *arguments])
-            patch.setattr(cli, "failures", [])
             if not pages:
                 patch.setattr("distill_run.sweeps.report.pages._write_pages", lambda *_: None)
             with pytest.raises(SystemExit) as caught:

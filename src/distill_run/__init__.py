@@ -1,1 +1,60 @@
-"""Knowledge distillation for image classification: one command from teacher to report."""
+"""Knowledge distillation for image classification: one command from teacher to report.
+
+In Python:
+
+    from distill_run import compose_config, distill, load_network
+
+    settings = compose_config(["teacher=cnn_large", "mode=soft", "mode.temperature=8"])
+    report = distill(settings, Path("outputs/mine"))
+    network = load_network("outputs/mine/checkpoints/student.pt")
+
+Nothing heavy is imported before it is used: `import distill_run` loads neither torch nor Hydra.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from distill_run.checkpoint import load_network
+    from distill_run.config.compose import compose_config
+    from distill_run.errors import UserError
+    from distill_run.losses.logits import hard_target_loss, soft_target_loss
+    from distill_run.run import run as distill
+
+    __version__: str
+
+__all__ = [
+    "UserError",
+    "__version__",
+    "compose_config",
+    "distill",
+    "hard_target_loss",
+    "load_network",
+    "soft_target_loss",
+]
+
+# Where each name comes from. The function `run` is called `distill` here, because distill_run.run is its module.
+_PLACES = {
+    "UserError": "distill_run.errors.UserError",
+    "compose_config": "distill_run.config.compose.compose_config",
+    "distill": "distill_run.run.run",
+    "hard_target_loss": "distill_run.losses.logits.hard_target_loss",
+    "load_network": "distill_run.checkpoint.load_network",
+    "soft_target_loss": "distill_run.losses.logits.soft_target_loss",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name == "__version__":
+        from importlib import metadata
+
+        return metadata.version("distill-run")
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module, _, own_name = _PLACES[name].rpartition(".")
+    return getattr(importlib.import_module(module), own_name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -6,7 +6,7 @@ A terminal shows one live line for the training in progress. A file or a pipe ge
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,8 +37,6 @@ class Console:
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
         self.warnings: list[str] = []
-        # Called with each epoch's line of metrics.jsonl. It goes when the pruner of commands/search.py is a watcher.
-        self.observers: list[Callable[[dict[str, Any]], None]] = []
 
     @property
     def is_live(self) -> bool:
@@ -159,8 +157,6 @@ class TrainingDisplay:
         )
         log.info("%s  lr %.3g  data %.0f%%", line, row["learning_rate"], 100 * row["data_share"])
         self.console.rich.print(line)
-        for observer in self.console.observers:
-            observer(row)
 
     def _left(self, done: int) -> str:
         """The time that the rest of this training will take at the speed so far."""

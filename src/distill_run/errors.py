@@ -1,6 +1,7 @@
 """What can stop a run: a mistake that the user can correct, a diverged training, an interruption."""
 
 import difflib
+import os
 import sys
 from collections.abc import Callable, Iterable
 from typing import NamedTuple, NoReturn, TypeVar
@@ -86,11 +87,13 @@ def leave(command: Callable[[], bool]) -> NoReturn:
     """Run a command and end the program with an exit status.
 
     The status is 0 if the command returns true, 1 if it returns false or raises a UserError, which is printed, and 130
-    after an interruption.
+    after an interruption. With HYDRA_FULL_ERROR=1 a UserError is raised instead, for its traceback.
     """
     try:
         is_well = command()
     except UserError as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
         tell(error)
         sys.exit(1)
     except KeyboardInterrupt:

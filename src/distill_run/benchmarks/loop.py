@@ -3,9 +3,9 @@
     python -m distill_run.benchmarks.loop [teacher=cnn_large] [student=cnn_small] [any other override]
 
 The usual loop is what most programs do: a Dataset of PIL images, torchvision's transforms (crop, flip, to tensor,
-normalise) in the two workers of a DataLoader, fp32, the teacher live. Ours is engine.loop.Trainer with the teacher live, in
-the precision of `device`, then with the logit bank, which is compared with forward, backward and step alone. The
-images are noise in the shape of CIFAR-10's: what they show does not change the speed.
+normalise) in the two workers of a DataLoader, fp32, the teacher live. Ours is engine.loop.Trainer in the precision of
+`device`: first with the teacher live, then with the logit bank, which is compared with forward, backward and step
+alone. The images are noise in the shape of CIFAR-10's: what they show does not change the speed.
 """
 
 import sys

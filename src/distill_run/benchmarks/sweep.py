@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_run.config.compose import check, compose_config
+from distill_run.config.compose import compose_config
 from distill_run.console import Console
 from distill_run.data.image_folder import load
 from distill_run.data.splits import make_dataset
@@ -65,7 +65,7 @@ def make_subset(source: Path, target: Path, num_train: int, num_test: int) -> No
 
 def time_usual(folder: Path, overrides: list[str]) -> dict[str, float]:
     """Seconds of the teacher and of all students, a process each."""
-    settings = check(compose_config(overrides))
+    settings = compose_config(overrides)
     images, teacher = folder / "images.npz", folder / "teacher.pt"
     _write_arrays(settings, folder, images)
     names, recipes = settings.names, settings.training

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from distill_run.build import Builder
-from distill_run.config.compose import compose_config, plain_config
+from distill_run.config.compose import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.losses.logits import cross_entropy, soft_target_loss
 from distill_run.models.network import build_network
@@ -83,7 +83,7 @@ def accuracy(network: nn.Module, loader: "DataLoader[Any]") -> float:
 
 def build(architecture: str, num_classes: int, image_size: int) -> nn.Module:
     """A network of conf/model with fresh weights, for normalised colour images."""
-    node = plain_config(compose_config([f"student={architecture}"]))["student"]
+    node = compose_config([f"student={architecture}"]).student
     shape = ImageShape(3, (image_size, image_size), num_classes)
     return build_network(node, "student", shape, MEAN, STD, 0, Builder()).architecture
 

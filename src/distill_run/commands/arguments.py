@@ -1,16 +1,108 @@
-"""Arguments of the smaller commands, whose mistakes are told as everything else's."""
+"""The arguments of the commands; mistakes in them are told as all others are, in two lines."""
 
 import argparse
-from typing import NoReturn
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NoReturn
 
-from distill_run.errors import user_error
+from distill_run.errors import Mistake, UserError, user_error
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises UserError instead of ending the program."""
+    """An argument parser that knows --version, and raises UserError instead of ending the program."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(allow_abbrev=False, **options)
+        version = f"{self.prog} {metadata.version('distill-run')}"
+        self.add_argument("--version", action="version", version=version, help="show the version and exit")
 
     def error(self, message: str) -> NoReturn:
-        """Tell a mistake in the program's two lines."""
-        self.color = False  # which Python 3.14 gives the usage on a terminal
+        """Raise the mistake together with the usage."""
+        self.color = False  # Python 3.14 would colour the usage on a terminal
         usage = " ".join(self.format_usage().split())
         raise user_error(message, f"write {usage.removeprefix('usage: ')}")
+
+
+def read_arguments(words: Sequence[str]) -> argparse.Namespace:
+    """The arguments of distill-run: its own options, and those of Hydra's that it hands on.
+
+    Raises UserError for every option that it does not know, and for two options that exclude each other.
+    """
+    arguments, unknown = _parser().parse_known_intermixed_args(words)
+    if unknown:
+        raise UserError(_not_an_option(option, words) for option in unknown)
+    if arguments.config_path or arguments.config_name:
+        raise user_error(
+            "distill-run has a configuration of its own: --config-path and --config-name cannot change it",
+            "put your files into groups below a folder, and write --config-dir DIR",
+        )
+    check_config_dir(arguments.config_dir)
+    return arguments
+
+
+def _parser() -> Parser:
+    """Hydra's documented options, with --help and --version of our own."""
+    parser = Parser(prog="distill-run", usage="distill-run [OPTION ...] [KEY=VALUE ...]", add_help=False)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("-h", "--help", action="store_true")
+    modes = parser.add_mutually_exclusive_group()
+    modes.add_argument("-r", "--run", action="store_true")
+    modes.add_argument("-m", "--multirun", action="store_true")
+    modes.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    kinds = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+    modes.add_argument("-i", "--info", nargs="?", const="all", choices=kinds)
+    modes.add_argument("-sc", "--shell-completion", action="store_true")
+    modes.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("-p", "--package", metavar="PACKAGE")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-cd", "--config-dir", metavar="DIR", type=Path)
+    parser.add_argument("-cp", "--config-path", metavar="DIR")
+    parser.add_argument("-cn", "--config-name", metavar="NAME")
+    return parser
+
+
+def _not_an_option(option: str, words: Sequence[str]) -> Mistake:
+    """Of `--key value` and `--key=value`, the override that is meant."""
+    meant = option.lstrip("-")
+    if "=" not in meant:
+        follower = words[words.index(option) + 1 :][:1]
+        is_value = bool(follower) and "=" not in follower[0] and not follower[0].startswith("-")
+        meant = f"{meant}={follower[0] if is_value else 'VALUE'}"
+    return Mistake(f"{option} is not an option of distill-run", f"write {meant}")
+
+
+def check_config_dir(folder: Path | None) -> None:
+    """Raise UserError where --config-dir names something that is not a folder."""
+    if folder is not None and not folder.is_dir():
+        raise user_error(f"--config-dir {folder} is not a folder", "give the folder of your own files")
+
+
+def hydra_words(arguments: argparse.Namespace) -> list[str]:
+    """The options that Hydra needs to show what the arguments ask for."""
+    words = []
+    if arguments.cfg:
+        words += ["--cfg", arguments.cfg]
+    if arguments.info:
+        words += ["--info", arguments.info]
+    if arguments.package:
+        words += ["--package", arguments.package]
+    if arguments.config_dir:
+        words += ["--config-dir", str(arguments.config_dir)]
+    for name in ("resolve", "shell_completion", "hydra_help"):
+        if getattr(arguments, name):
+            words.append(f"--{name.replace('_', '-')}")
+    return words
+
+
+@contextmanager
+def arguments_for_hydra(words: Sequence[str]) -> Iterator[None]:
+    """Let Hydra, which reads sys.argv, find these words there for the time of the block."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -2,15 +2,14 @@
 
 import textwrap
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from distill_run.config.compose import LISTS, ROLES, compose_config, config_dir, option_names
+from distill_run.config.compose import LISTS, ROLES, compose, config_dir, option_names
 from distill_run.errors import show
 
 PAGE = """\
 distill-run trains a teacher, trains the student alone, distils the student from the
-teacher, tests all three and says in a report what distillation bought.
+teacher, tests all three, and reports what the distillation has gained.
 
 Usage
   distill-run [group=option ...] [key=value ...]         one run
@@ -27,14 +26,15 @@ Keys that are often set
 
 Other commands
   distill-report DIR...   one report of all runs below some directories
-  distill-search          values between grid points, with Optuna
-  distill-store           what is kept for reuse: ls, verify, gc
+  distill-search          search the values between grid points, with Optuna
+  distill-store           teachers and logits kept for reuse: ls, verify, gc
 
 Options
   -m, --multirun          sweep over every key that is given several values
   --cfg job --resolve     show the configuration of a command without running it
-  --config-dir DIR        add a folder of your own models, objectives, datasets ...
-  --info, --hydra-help    what Hydra knows and can do
+  --config-dir DIR        use your own models, objectives, datasets ... of that folder
+  --info, --hydra-help    details of the configuration; Hydra's own help
+  --version               the version of distill-run
   -sc install=bash        how to install shell completion (bash, zsh, fish):
                           eval "$(distill-run -sc install=bash)"
 
@@ -70,8 +70,8 @@ GROUPS = (
 )
 
 KEYS = {
-    "seed": "student and baseline: initial weights, order, views",
-    "teacher_seed": "the same of the teacher; a list makes several",
+    "seed": "of student and baseline: weights, order, views",
+    "teacher_seed": "the same of the teacher; a list: several teachers",
     "baseline": "false: do not train the student alone",
     "teacher_checkpoint": "a teacher that is trained already, or a list",
     "teacher_weights": "of several teachers, as in [2,1]",
@@ -100,17 +100,20 @@ KEYS = {
 
 
 def help_page() -> str:
-    """The help, with the groups and defaults of the configuration as it is."""
-    config = compose_config()
-    choices = HydraConfig.get().runtime.choices
+    """The help, with the groups and defaults that the YAML files have now."""
+    composed = compose()
+    choices = composed.hydra.runtime.choices
     groups = [_group(group, choices[group]) for group in GROUPS]
-    keys = [f"  {f'{key}={show(OmegaConf.select(config, key))}':<46}{meaning}" for key, meaning in KEYS.items()]
+    keys = []
+    for key, meaning in KEYS.items():
+        setting = f"{key}={show(OmegaConf.select(composed.config, key))}"
+        keys.append(f"  {setting:<46}{meaning}")
     sweeps = "  ".join(option_names(config_dir() / "sweep"))
     return PAGE.format(groups="\n".join(groups), keys="\n".join(keys), sweeps=sweeps)
 
 
 def _group(group: str, default: str | None) -> str:
-    """A group with its options, or with those that it shares with a group further up."""
+    """The lines of a group: its options, or the name of the group whose options it shares."""
     same = {"also": "mode", "more_teachers": "teacher", "assistants": "teacher"}
     if group == "augment":
         words = f"none, one or several of: {'  '.join(option_names(config_dir() / LISTS[group][0]))}"

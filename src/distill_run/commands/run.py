@@ -1,165 +1,101 @@
-"""The command `distill-run`: check everything, then let Hydra run the job or the jobs.
+"""The command `distill-run`: checks everything, then does one run, or lets Hydra do the runs of a sweep.
 
-No torch at module level: help, shell completion and mistakes in the configuration answer without it.
+No torch at module level: help, shell completion and mistakes in the configuration are told without it.
 """
 
-import os
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from distill_run.commands.arguments import arguments_for_hydra, hydra_words, read_arguments
 from distill_run.commands.help import help_page
-from distill_run.commands.preflight import preflight, read_command, resumed_config
+from distill_run.commands.preflight import preflight, read_command
+from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
-from distill_run.errors import Mistake, UserError, leave, tell
-from distill_run.sweeps.request import (
-    Request,
-    completed_accuracy,
-    count_points,
-    dated_directory,
-    expand_presets,
-    named_directory,
-    record_failure,
-    swept_keys,
-)
+from distill_run.config.overrides import count_points, swept_keys
+from distill_run.config.presets import expand_presets
+from distill_run.config.versions import VERSION_BASE
+from distill_run.errors import leave
+from distill_run.sweeps.request import Request
 
-failures: list[UserError] = []
+if TYPE_CHECKING:
+    from distill_run.data.opening import Feeds
+
+Task = Callable[[DictConfig], float | None]
 
 
 def main() -> NoReturn:
     """Run the command line in sys.argv; exits with 0, with 1 after a mistake, with 130 after an interruption."""
-    register()
-    leave(_run_command)
+    leave(lambda: _run_command(read_arguments(sys.argv[1:])))
 
 
-def _run_command() -> bool:
-    """Do what the command line says; whether all runs have succeeded."""
-    parser = get_args_parser()
-    args, unknown = parser.parse_known_intermixed_args()
-    options = [word for word in sys.argv[1:] if word not in args.overrides]
-    if unknown:
-        raise UserError(_not_an_option(option, args.overrides) for option in unknown if option.startswith("-"))
-    extra_dir = Path(args.config_dir) if args.config_dir else None
-    own_overrides = []
-    if extra_dir is not None:
-        if not extra_dir.is_dir():
-            raise UserError([Mistake(f"--config-dir {extra_dir} is not a folder", "give the folder of your own files")])
-        offer_roles(extra_dir)
-        own_overrides = own_folder_overrides(extra_dir)
-    if args.help:
+def _run_command(arguments: Namespace) -> bool:
+    """Do what the command line says; whether no run has failed."""
+    if arguments.help:
         sys.stdout.write(help_page())
         return True
-    overrides, has_preset = expand_presets(args.overrides, extra_dir)
-    multirun = args.multirun or has_preset
-    if has_preset and not args.multirun:
-        options.append("--multirun")
-    # Hydra's own parser wants the overrides in one piece: after the options.
-    sys.argv[1:] = [*options, *overrides, *own_overrides]
-    if args.cfg:
-        read_command(overrides, extra_dir, multirun)
-        job()
-    elif args.info or args.hydra_help or args.shell_completion:
-        job()
-    elif multirun:
-        settings = preflight(overrides, extra_dir, multirun)
-        return _run_sweep(Request.of(command_line(["-m", *overrides], args.config_dir), settings, extra_dir), overrides)
-    else:
-        preflight(overrides, extra_dir, multirun)
-        job()
-    return not failures
+    extra_dir: Path | None = arguments.config_dir
+    if arguments.cfg:
+        read_command(arguments.overrides, extra_dir, multirun=False)
+    if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
+        _call_hydra(hydra_words(arguments), arguments.overrides, extra_dir)
+        return True
+    overrides, has_preset = expand_presets(arguments.overrides, extra_dir)
+    if arguments.multirun or has_preset:
+        return _run_sweep(overrides, extra_dir)
+    (checked,) = preflight(overrides, extra_dir, multirun=False)
+    run_alone(checked.settings, checked.output_dir, command_line(checked.overrides, checked.settings.code_dir))
+    return True
 
 
-def _run_sweep(request: Request, overrides: list[str]) -> bool:
-    """Run all points that are not completed yet, tell how they go, and write the sweep's report, however it ends.
+def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
+    """Run all points that are not completed yet; whether none has failed."""
+    points = preflight(overrides, extra_dir, multirun=True)
 
-    Returns whether none has failed.
-    """
-    from distill_run.console import Console  # here, so that help and mistakes are told without rich
-    from distill_run.sweeps.progress import SweepProgress
-    from distill_run.sweeps.report.pages import write_sweep_report
-    from distill_run.sweeps.report.results import tell_sweep_results
+    from distill_run.data.opening import Feeds  # these are loaded only here: they need torch and rich
+    from distill_run.sweeps.host import hosted
 
-    console = Console()
-    new = Path(HydraConfig.get().sweep.dir)
+    command = command_line(["-m", *overrides], str(extra_dir) if extra_dir else None)
+    request = Request.of(command, [point.settings for point in points], extra_dir)
     is_named = any(override.startswith("hydra.sweep.dir=") for override in overrides)
-    with (named_directory if is_named else dated_directory)(new, request) as folder:
-        sys.argv.append(f"hydra.sweep.dir='{folder}'")
-        progress = SweepProgress(folder, count_points(overrides), swept_keys(overrides), console)
-        try:
-            with progress.told():
-                job()
-        except KeyboardInterrupt:
-            console.note(f"interrupted; the same command goes on with it: {request.command}")
-            raise
-        finally:
-            if progress.ended:
-                tell_sweep_results(console, write_sweep_report([folder], folder), folder)
-    return "failed" not in progress.ended.values()
+    words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
+    num_points, keys = count_points(overrides), swept_keys(overrides)
+    host = hosted(request, points[0].output_dir, is_named=is_named, num_points=num_points, keys=keys)
+    with host as progress, progress.shown():
+        _call_hydra(words, [*overrides, f"hydra.sweep.dir='{progress.directory}'"], extra_dir, point_runner(Feeds()))
+    return not progress.has_failures
 
 
-def _not_an_option(option: str, values: list[str]) -> Mistake:
-    name = option.lstrip("-")
-    if "=" not in name:
-        name = f"{name}={values[0] if values else 'VALUE'}"
-    return Mistake(f"{option} is not an option of distill-run", f"write {name}")
+def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None, task: Task | None = None) -> None:
+    """Let Hydra do what its options say; `task` does each point of a sweep."""
+    register()
+    if extra_dir is not None:
+        offer_roles(extra_dir)
+        overrides = [*overrides, *own_folder_overrides(extra_dir)]
+    with arguments_for_hydra([*words, *overrides]):
+        hydra.main(config_path=str(config_dir()), config_name="config", **VERSION_BASE)(task or _nothing)()
 
 
-@hydra.main(config_path=str(config_dir()), config_name="config", version_base="1.3")
-def job(config: DictConfig) -> float | None:
-    """One run; returns the student's validation accuracy, so that sweepers can optimise it."""
-    if HydraConfig.get().mode is RunMode.MULTIRUN:
-        return _run_point(config)
-    from distill_run.run import run
+def point_runner(feeds: "Feeds") -> Task:
+    """Runs a sweep's points, in whichever process Hydra's launcher calls it; those of one process share the images.
 
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    try:
-        if config.resume:
-            config = resumed_config(config, list(HydraConfig.get().overrides.task))
-        return run(config, run_dir).val_accuracy
-    except UserError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        failures.append(error)
-        tell(error)
-        return None
-    finally:
-        _remove_unused(run_dir)
-
-
-def _run_point(config: DictConfig) -> float | None:
-    """A sweep's point: what it finds and how it fails stands in its files, and the sweep's display reads them.
-
-    One that is completed is not run again, one that was cut short goes on.
+    It returns the student's validation accuracy, so that Hydra's sweepers can optimise it; None for a failed point.
     """
-    from distill_run.console import Console
-    from distill_run.run import run
 
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    overrides = list(HydraConfig.get().overrides.task)
-    try:
-        if (accuracy := completed_accuracy(run_dir)) is not None:
-            return accuracy
-        if (run_dir / "checkpoints" / "last.pt").is_file():
-            config.resume = str(run_dir)
-            config = resumed_config(config, [*overrides, f"resume='{run_dir}'"])
-        return run(config, run_dir, Console(quiet=True)).val_accuracy
-    except UserError as error:
-        record_failure(run_dir, error, overrides, config.code_dir)
-        return None
+    def run_point(config: DictConfig) -> float | None:
+        own = HydraConfig.get()
+        overrides = list(own.overrides.task)
+        command = command_line(overrides, config.code_dir)
+        return run_recorded(lambda: config, overrides, Path(own.runtime.output_dir), command, feeds)
+
+    return run_point
 
 
-def _remove_unused(run_dir: Path) -> None:
-    """A run that failed before it wrote anything but its log leaves no folder behind."""
-    if (run_dir / "status.json").exists():
-        return
-    (run_dir / "run.log").unlink(missing_ok=True)
-    for folder in (run_dir, *run_dir.parents):
-        if folder.resolve() == Path.cwd() or any(folder.iterdir()):
-            return
-        folder.rmdir()
+def _nothing(config: DictConfig) -> None:
+    """Stands for a task where Hydra only shows what it knows."""

@@ -1,17 +1,19 @@
-"""From command-line overrides to a configuration: where the YAML lies, how groups are offered, what is saved."""
+"""From command-line overrides to a configuration: where the YAML lies, how groups are offered, what Hydra composes."""
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra import compose, initialize_config_dir
-from hydra.core.config_store import ConfigStore
+import hydra
+from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import Container, DictConfig, OmegaConf
 
 from distill_run.config.schema import Settings, read_settings
+from distill_run.config.versions import VERSION_BASE, register_resolver, store_config
 
 # A file of these folders is written once and offered under several group names.
 ROLES = {
@@ -19,13 +21,63 @@ ROLES = {
     "optimizer": ("training/teacher/optimizer", "training/student/optimizer"),
     "schedule": ("training/teacher/schedule", "training/student/schedule"),
 }
-# Groups of which several files may be chosen, as in 'also=[crd,sp]': each goes under a key of its own name.
+# Groups of which several files may be chosen, as in 'also=[crd,sp]': each file gets a key of its own name.
 LISTS = {
     "also": ("mode", "mode.also"),
     "more_teachers": ("model", "more_teachers"),
     "assistants": ("model", "assistants"),
     "augment": ("augmentation", "dataset.augment"),
 }
+
+
+@dataclass(frozen=True)
+class Composed:
+    """What Hydra makes of a command line: the resolved configuration, and Hydra's own part (directories, choices)."""
+
+    config: DictConfig
+    hydra: DictConfig
+
+    @property
+    def overrides(self) -> list[str]:
+        """The overrides of the command line without those of Hydra's own keys."""
+        return list(self.hydra.overrides.task)
+
+
+def compose_config(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Settings:
+    """The typed settings of a command line's overrides, as in `compose_config(["mode=soft", "seed=1"])`.
+
+    `extra_dir` is a folder of your own files, as `--config-dir` names it. Raises UserError for a value that is not
+    accepted, and Hydra's ConfigCompositionException for an override that names no key or no option.
+    """
+    return check(compose(overrides, extra_dir).config)
+
+
+def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Composed:
+    """The configuration of a command line's overrides, not checked yet; see compose_config."""
+    register()
+    overrides = list(overrides)
+    if extra_dir is not None:
+        offer_roles(extra_dir)
+        overrides += own_folder_overrides(extra_dir)
+        overrides.append(f"hydra.searchpath=[file://{extra_dir.resolve()}]")
+    with initialize_config_dir(str(config_dir()), **VERSION_BASE):
+        composed = hydra.compose("config", overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(composed)  # ${hydra:...} reads it, in `names`
+    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+    OmegaConf.resolve(config)
+    return Composed(config, composed.hydra)
+
+
+def check(config: DictConfig) -> Settings:
+    """The typed settings of a configuration; raises UserError with every mistake that can be found without torch."""
+    return read_settings(plain_config(config))
+
+
+def plain_config(config: DictConfig) -> dict[str, Any]:
+    """The configuration as plain, resolved containers; a missing value stays as ???."""
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def config_dir() -> Path:
@@ -42,17 +94,22 @@ def option_names(directory: Path) -> list[str]:
     return sorted(path.stem for path in directory.glob("*.yaml") if not path.stem.startswith("_"))
 
 
+def register() -> None:
+    """Make the packaged roles and the resolver of the run directory known to Hydra."""
+    offer_roles(config_dir())
+    register_resolver("run_dir", _run_dir)
+
+
 def offer_roles(directory: Path) -> None:
     """Offer each file of conf/model as `teacher=` and as `student=`, and so on for each entry of ROLES and LISTS."""
-    store = ConfigStore.instance()
     for folder in dict.fromkeys([*ROLES, *(source for source, _ in LISTS.values())]):
         for path in sorted((directory / folder).glob("*.yaml")):
             node = _load(path, path.stat().st_mtime_ns)
             for group in ROLES.get(folder, ()):
-                store.store(group=group, name=path.stem, node=node)
+                store_config(group, path.stem, node)
             for group, (source, key) in LISTS.items():
                 if source == folder:
-                    store.store(group=group, name=path.stem, node=node, package=f"{key}.{path.stem}")
+                    store_config(group, path.stem, node, package=f"{key}.{path.stem}")
 
 
 @cache
@@ -61,38 +118,12 @@ def _load(path: Path, changed: int) -> Container:  # noqa: ARG001 - a file that 
     return OmegaConf.load(path)
 
 
-def register() -> None:
-    """Make the packaged roles and the resolver of the run directory known to Hydra."""
-    offer_roles(config_dir())
-    OmegaConf.register_new_resolver("run_dir", _run_dir, replace=True)
-
-
 def _run_dir(resume: str | None, new: str) -> str:
     return resume or new
 
 
-def compose_config(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> DictConfig:
-    """The resolved configuration of a command line, without Hydra's own part.
-
-    `extra_dir` is a folder of the user's own files, as `--config-dir` gives it. Raises Hydra's
-    ConfigCompositionException for an override that does not fit.
-    """
-    register()
-    overrides = list(overrides)
-    if extra_dir is not None:
-        offer_roles(extra_dir)
-        overrides += own_folder_overrides(extra_dir)
-        overrides.append(f"hydra.searchpath=[file://{extra_dir.resolve()}]")
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        composed = compose("config", overrides, return_hydra_config=True)
-    HydraConfig.instance().set_config(composed)  # for the interpolations of `names`
-    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    OmegaConf.resolve(config)
-    return config
-
-
 def own_folder_overrides(extra_dir: Path) -> list[str]:
-    """What `--config-dir` adds to the command line: targets may name Python files of that folder."""
+    """The overrides that `--config-dir` adds to the command line: targets may name Python files of that folder."""
     return [f"code_dir='{extra_dir.resolve()}'"]
 
 
@@ -101,15 +132,3 @@ def command_line(overrides: Sequence[str], code_dir: str | None) -> str:
     folder = ["--config-dir", code_dir] if code_dir else []
     own = [override for override in overrides if not override.startswith("code_dir=")]
     return shlex.join(["distill-run", *folder, *own])
-
-
-def plain_config(config: DictConfig) -> dict[str, Any]:
-    """The configuration as plain, resolved containers; a missing value stays as ???."""
-    plain = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items()}
-
-
-def check(config: DictConfig) -> Settings:
-    """The typed settings of a configuration; raises UserError with every mistake that needs no import of torch."""
-    return read_settings(plain_config(config))

@@ -1,4 +1,4 @@
-"""Overrides as Hydra reads them, and why a command line does not compose, in our two lines a mistake."""
+"""Why a command line does not compose: each mistake in two lines."""
 
 import difflib
 from collections.abc import Iterator
@@ -11,17 +11,26 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from distill_run.config.compose import ROLES, check, compose_config, config_dir
+from distill_run.config.compose import ROLES, Composed, check, compose, config_dir
 from distill_run.config.overrides import COMPOSITION_ERRORS, keys_of, parse, text_of
+from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import Mistake, UserError, show, unknown_key
 
-MANY_OPTIONS = 12  # too many to read them all
+MANY_OPTIONS = 12  # with more than these, only similar ones are told
+
+
+def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed:
+    """The configuration of a command line; raises UserError that explains each override that does not fit."""
+    try:
+        return compose(overrides, extra_dir)
+    except COMPOSITION_ERRORS as error:
+        raise UserError(explain(overrides, extra_dir, error)) from error
 
 
 def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> list[Mistake]:
-    """The mistakes for which a command line does not compose: each override is tried alone.
+    """The mistakes because of which a command line does not compose: each override is tried alone.
 
-    `error` is what composing them together raised; its first line is the answer where each alone is fine.
+    `error` is what was raised when all were composed; its first line is the answer where each override alone is fine.
     """
     parsed = parse(overrides)
     options = _group_options(parsed)
@@ -34,19 +43,19 @@ def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> l
                 accepted.append(text_of(override))
             else:
                 mistakes.append(Mistake(f"{text_of(override)} is not there", _instead(override, names)))
-    base = compose_config(accepted, extra_dir)
+    base = compose(accepted, extra_dir).config
     for override in parsed:
         if not options[override.key_or_group] or override.key_or_group in ROLES:
             if _composes([*accepted, text_of(override)], extra_dir):
                 accepted.append(text_of(override))
             else:
                 mistakes.append(_rejected_key(override, base))
-    mistakes += _rejected_values(compose_config(accepted, extra_dir))
+    mistakes += _rejected_values(compose(accepted, extra_dir).config)
     return mistakes or [Mistake(str(error).splitlines()[0], "distill-run --help lists groups and keys")]
 
 
 def _instead(override: Override, names: list[str]) -> str:
-    """Which option to write: of many, those that are spelt alike."""
+    """The options to choose from; of many, only those with a similar name."""
     plugin = ", or install its plugin" if override.key_or_group.startswith("hydra/") else ""
     near = difflib.get_close_matches(str(override.value()), names, n=3, cutoff=0.6)
     if len(names) <= MANY_OPTIONS or not near:
@@ -55,8 +64,8 @@ def _instead(override: Override, names: list[str]) -> str:
 
 
 def _group_options(parsed: list[Override]) -> dict[str, list[str]]:
-    """The options of each override's group; none where it names a key."""
-    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+    """The options of each override's group; none where the override names a key."""
+    with initialize_config_dir(str(config_dir()), **VERSION_BASE):
         loader = GlobalHydra.instance().config_loader()
         keys = [override.key_or_group for override in parsed]
         return {key: list(_options(loader, key)) for key in keys}
@@ -100,7 +109,7 @@ def _all_keys(node: DictConfig, prefix: str) -> Iterator[str]:
 
 def _composes(overrides: list[str], extra_dir: Path | None) -> bool:
     try:
-        compose_config(overrides, extra_dir)
+        compose(overrides, extra_dir)
     except COMPOSITION_ERRORS:
         return False
     return True

@@ -13,6 +13,7 @@ from distill_run import checkpoint
 from distill_run.errors import PrunedError
 from distill_run.files import told_of_no_room, write_json, write_json_lines, write_text
 from distill_run.record.files import RunFiles
+from distill_run.record.status import RunStatus, write_status
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import RunFacts, StageFacts, Watcher
 
@@ -45,7 +46,7 @@ class RunRecord(Watcher):
         self.config = yaml.safe_dump({**dataclasses.asdict(run.settings), "resume": None}, sort_keys=False)
         write_json(self.files.environment, self.environment)
         write_text(self.files.config, self.config)
-        write_json(self.files.status, {"status": "running"})
+        self._write_status(RunStatus("running"))
         for name, value in self.environment.items():
             log.info("%s: %s", name, value)
 
@@ -79,12 +80,15 @@ class RunRecord(Watcher):
     def run_ended(self, error: BaseException | None) -> None:
         """See Watcher."""
         if error is None:
-            write_json(self.files.status, {"status": "completed"})
+            self._write_status(RunStatus("completed"))
         elif isinstance(error, KeyboardInterrupt):
-            write_json(self.files.status, {"status": "interrupted"})
+            self._write_status(RunStatus("interrupted"))
         elif isinstance(error, PrunedError):
-            write_json(self.files.status, {"status": "pruned"})
+            self._write_status(RunStatus("pruned"))
         else:
             log.error("the run failed", exc_info=error)
             with suppress(OSError):  # the disk may be what has failed
-                write_json(self.files.status, {"status": "failed", "error": str(error) or type(error).__name__})
+                self._write_status(RunStatus("failed", str(error) or type(error).__name__))
+
+    def _write_status(self, status: RunStatus) -> None:
+        write_status(self.files.run_dir, status)

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from distill_run.record.files import RunFiles
+from distill_run.record.status import read_status
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.store import canonical
 from distill_run.sweeps.command_lines import DEFAULT, CommandLine, read_command_line
@@ -22,6 +24,7 @@ UNFINISHED = {
     "running": "still running, or killed",
     "interrupted": "interrupted; resume= continues it",
 }
+PRUNED = "the search stopped it: other trials were better after as many epochs"
 
 
 @dataclass(frozen=True)
@@ -127,8 +130,8 @@ def read_point(run_dir: Path) -> Point:
     """The run in a directory. A file that is absent or damaged makes it unfinished or unreadable; nothing is raised."""
     command, report = None, None
     try:
-        command = _read_command(run_dir / "environment.json")
-        status, error = _read_status(run_dir / "status.json")
+        command = _read_command(RunFiles(run_dir).environment)
+        status, error = _read_status(run_dir)
         if status == "completed":
             report = read_report(run_dir)
             if command is None:
@@ -150,18 +153,13 @@ def _read_command(path: Path) -> CommandLine | None:
         raise ValueError(f"{path.name} has a damaged command ({error})") from None
 
 
-def _read_status(path: Path) -> tuple[str, str | None]:
+def _read_status(run_dir: Path) -> tuple[str, str | None]:
     """One of STATUSES, and why the run is not completed."""
-    if not path.exists():
+    found = read_status(run_dir)
+    if found is None:
         return "unfinished", "it has no status.json: it ended before its first training"
-    content = read_object(path)
-    status = content.get("status")
-    if status == "completed":
-        return status, None
-    if status == "pruned":
-        return status, "the search stopped it: other trials were better after as many epochs"
-    if status == "failed":
-        return status, str(content.get("error") or "no reason is recorded")
-    if isinstance(status, str) and status in UNFINISHED:
-        return "unfinished", UNFINISHED[status]
-    raise ValueError(f"{path.name} has the status {status!r}, which is not known")
+    if found.status in UNFINISHED:
+        return "unfinished", UNFINISHED[found.status]
+    if found.status == "failed":
+        return "failed", found.error or "no reason is recorded"
+    return found.status, PRUNED if found.status == "pruned" else None

@@ -1,4 +1,4 @@
-"""How a sweep goes, told from the files that its points write: one voice, however many processes work at it."""
+"""Shows the progress of a sweep by reading its run directories again and again: the runs may be in any process."""
 
 import json
 import shlex
@@ -8,32 +8,39 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from distill_run.console import Console, SweepDisplay
-from distill_run.units import duration, shown_path
+from distill_run.record.files import RunFiles
+from distill_run.record.status import RunStatus, Status, read_status
+from distill_run.report.run_report import RunReport, read_report
+from distill_run.typed_json import read_object
+from distill_run.units import change, duration, percent, shown_path
 
 POLL_SECONDS = 0.3
-HEARTBEAT_SECONDS = 30.0  # between two lines about running points where a line cannot be written over
-ENDED = ("completed", "failed", "pruned")
+HEARTBEAT_SECONDS = 30.0  # between two lines about running points, where there is no live display
 
 
 @dataclass
 class SweepProgress:
-    """What was told of a sweep so far. `num_points` is None where a pattern says which there are."""
+    """What was shown of a sweep so far; `num_points` is None where it is not known, as with glob(*)."""
 
     directory: Path
     num_points: int | None
     swept_keys: Sequence[str]
     console: Console
-    ended: dict[str, str] = field(default_factory=dict)  # the status of each point, by its folder's name
+    ended: dict[str, Status] = field(default_factory=dict)  # by the names of the points' folders
     warned: set[str] = field(default_factory=set)
     heartbeat: float = field(default_factory=time.monotonic)
     state: str = ""
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a point has failed."""
+        return "failed" in self.ended.values()
+
     @contextmanager
-    def told(self) -> Iterator[None]:
-        """Tell what happens in the directory during the block, in a thread of its own."""
+    def shown(self) -> Iterator[None]:
+        """Show what happens in the directory during the block, in a thread of its own."""
         finished = threading.Event()
         with self.console.sweep() as display:
             display.line(self._beginning())
@@ -46,11 +53,16 @@ class SweepProgress:
                 thread.join()
 
     def _beginning(self) -> str:
-        paths = self.directory.glob("*/status.json")
-        self.ended = {path.parent.name: "completed" for path in paths if _read(path)["status"] == "completed"}
+        for folder in self._folders():
+            status = read_status(folder)
+            if status is not None and status.status == "completed":
+                self.ended[folder.name] = status.status
         earlier = f", {len(self.ended)} of them completed earlier" if self.ended else ""
         count = "" if self.num_points is None else f"{self.num_points} point{'' if self.num_points == 1 else 's'} "
         return f"sweep: {count}in {shown_path(self.directory)}{earlier}"
+
+    def _folders(self) -> list[Path]:
+        return sorted((path for path in self.directory.iterdir() if path.is_dir()), key=_by_number)
 
     def _watch(self, display: SweepDisplay, finished: threading.Event) -> None:
         while not finished.wait(POLL_SECONDS):
@@ -58,32 +70,32 @@ class SweepProgress:
         self.look(display)
 
     def look(self, display: SweepDisplay) -> None:
-        """Tell of the points that have ended since the last look, and show what the others do."""
+        """Tell which points have ended since the last look, and show what the others do."""
         running = []
-        for folder in sorted(self.directory.iterdir(), key=_by_number):
-            if folder.name in self.ended or not folder.is_dir():
+        for folder in self._folders():
+            status = None if folder.name in self.ended else read_status(folder)
+            if status is None:
                 continue
-            status = _read(folder / "status.json")
-            if status.get("status") in ENDED:
-                self.ended[folder.name] = status["status"]
+            if status.has_ended:
+                self.ended[folder.name] = status.status
                 self._tell_end(folder, status, display)
-            elif status.get("status") == "running":
-                running.append(f"{folder.name}: {_stage_of(folder)}")
+            elif status.status == "running":
+                running.append(f"{folder.name}: {_last_epoch(folder)}")
         state = "   ".join(running)
         display.update(len(self.ended), self.num_points, state)
         self._tell_state(state, display)
 
-    def _tell_end(self, folder: Path, status: dict[str, Any], display: SweepDisplay) -> None:
+    def _tell_end(self, folder: Path, status: RunStatus, display: SweepDisplay) -> None:
         head = f"{folder.name:>4} {self.values_of(folder)}"
-        if status["status"] == "failed":
-            display.line(f"{head}   failed: {status['error'].splitlines()[0]}")
+        if status.status == "failed":
+            display.line(f"{head}   failed: {(status.error or 'it does not say why').splitlines()[0]}")
             return
-        if status["status"] == "pruned":
-            display.line(f"{head}   given up after {_stage_of(folder)}")
+        if status.status == "pruned":
+            display.line(f"{head}   given up after {_last_epoch(folder)}")
             return
-        summary = _read(folder / "report.json")
-        display.line(f"{head}   {_figures(summary)}")
-        for warning in summary.get("warnings", []):
+        report = read_report(folder)
+        display.line(f"{head}   {_figures(report)}")
+        for warning in report.warnings:
             if warning not in self.warned:
                 self.warned.add(warning)
                 display.line(f"     warning: {warning}")
@@ -96,33 +108,27 @@ class SweepProgress:
 
     def values_of(self, folder: Path) -> str:
         """The swept values of a point, as one types them."""
-        words = shlex.split(_read(folder / "environment.json").get("command", ""))
+        words = shlex.split(read_object(RunFiles(folder).environment)["command"])
         return " ".join(word for word in words if word.partition("=")[0] in self.swept_keys)
 
 
-def _figures(summary: dict[str, Any]) -> str:
-    student, baseline = summary["student"], summary["baseline"]
-    test = student["selected"]["test"]["accuracy"]
-    text = f"val {student['selected']['val']['accuracy']:.2%}  test {test:.2%}"
+def _figures(report: RunReport) -> str:
+    student, baseline = report.student, report.baseline
+    test = student.selected.test.accuracy
+    text = f"val {percent(report.val_accuracy)}  test {percent(test)}"
     if baseline is not None:
-        text += f" ({100 * (test - baseline['selected']['test']['accuracy']):+.2f})"
-    return f"{text}  {duration(student['train_seconds'])}"
+        text += f" ({change(test - baseline.selected.test.accuracy)})"
+    return f"{text}  {duration(student.train_seconds)}"
 
 
-def _stage_of(folder: Path) -> str:
-    """What a running point did last."""
-    path = folder / "metrics.jsonl"
+def _last_epoch(folder: Path) -> str:
+    """The last epoch that a point has completed."""
+    path = RunFiles(folder).metrics
     rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if not rows:
         return "preparing"
     row = json.loads(rows[-1])
     return f"{row['stage']} epoch {row['epoch']}, val {row['val']['accuracy']:.2%}"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The content of a JSON file; nothing of one that is not there."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return content
 
 
 def _by_number(path: Path) -> tuple[int, str]:

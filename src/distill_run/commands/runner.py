@@ -1,0 +1,125 @@
+"""Runs one set of settings: of a single run, of a point of a sweep, of a trial of a search.
+
+No torch at module level: the commands load it once nothing is wrong with their arguments.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from omegaconf import DictConfig
+
+from distill_run.config.compose import check
+from distill_run.config.resume import resumed_settings
+from distill_run.config.schema import Settings
+from distill_run.errors import UserError
+from distill_run.record.files import RunFiles
+from distill_run.record.status import read_status, record_failure
+from distill_run.report.run_report import read_report
+
+if TYPE_CHECKING:
+    from distill_run.data.opening import Feeds
+    from distill_run.engine.interrupt import StopRequest
+    from distill_run.stages.watcher import Watcher
+
+LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
+
+
+def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
+    """A single run, which shows on the console what it does and raises what goes wrong."""
+    from distill_run.run import run
+
+    try:
+        with _logged(run_dir):
+            run(settings, run_dir, command=command)
+    finally:
+        _remove_unused(run_dir)
+
+
+def run_recorded(
+    compose: Callable[[], DictConfig],
+    overrides: Sequence[str],
+    run_dir: Path,
+    command: str,
+    feeds: "Feeds",
+    watchers: Sequence["Watcher"] = (),
+    stop: "StopRequest | None" = None,
+) -> float | None:
+    """A run among others, which says in its files alone how it went: the student's validation accuracy.
+
+    A completed run is not repeated, an interrupted one goes on. None where the run fails: then its files hold the
+    error. `compose` gives the configuration of `overrides`; it may raise UserError as well. `feeds` keeps the images
+    for the next run.
+    """
+    if (accuracy := _completed_accuracy(run_dir)) is not None:
+        return accuracy
+    try:
+        settings = _read_settings(compose(), overrides, run_dir)
+
+        from distill_run.console import Console
+        from distill_run.run import run
+
+        with _logged(run_dir):
+            report = run(
+                settings,
+                run_dir,
+                command=command,
+                console=Console(quiet=True),
+                watchers=watchers,
+                stop=stop,
+                feeds=feeds,
+            )
+    except UserError as error:
+        record_failure(run_dir, error, command)
+        return None
+    return report.val_accuracy
+
+
+def _completed_accuracy(run_dir: Path) -> float | None:
+    """The student's validation accuracy of a completed run; None where the run is not completed or not readable."""
+    try:
+        status = read_status(run_dir)
+        is_completed = status is not None and status.status == "completed"
+        return read_report(run_dir).val_accuracy if is_completed else None
+    except ValueError:
+        return None
+
+
+def _read_settings(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> Settings:
+    files = RunFiles(run_dir)
+    if not files.last.is_file():
+        return check(config)
+    config.resume = str(run_dir)
+    return resumed_settings(files.config, config, overrides)
+
+
+@contextmanager
+def _logged(run_dir: Path) -> Iterator[None]:
+    """Write all that is logged during the block to the run's log, and nowhere else."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(RunFiles(run_dir).log, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    root.handlers = [handler]
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.handlers = handlers
+        root.setLevel(level)
+        handler.close()
+
+
+def _remove_unused(run_dir: Path) -> None:
+    """Remove the folder of a run that failed before it wrote anything but its log, and its parents if empty."""
+    files = RunFiles(run_dir)
+    if files.status.exists():
+        return
+    files.log.unlink(missing_ok=True)
+    for folder in (run_dir, *run_dir.parents):
+        if folder.resolve() == Path.cwd() or any(folder.iterdir()):
+            return
+        folder.rmdir()

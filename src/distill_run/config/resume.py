@@ -1,0 +1,83 @@
+"""The settings of a run that goes on: those that it saved, brought up to date, and moved where the command says."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from distill_run.config.compose import check
+from distill_run.config.overrides import keys_of, parse
+from distill_run.config.schema import Settings
+from distill_run.errors import Mistake, UserError, show
+
+# Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
+MAY_MOVE = {
+    "dataset.root": ("dataset.root", "dataset.source.root"),
+    "store_dir": ("store_dir", "dataset.source.store_dir"),
+    "code_dir": ("code_dir",),
+    "resume": ("resume",),
+}
+# A null of these keys is replaced by what the data say, and saved like that.
+FILLED_IN = ("dataset.num_classes", "dataset.mean", "dataset.std")
+MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
+
+
+def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The settings in the file `saved_path`, with which the run in the folder `composed.resume` goes on.
+
+    `composed` is the configuration of `overrides`. Raises UserError where `overrides` contradict what was saved.
+    """
+    saved = OmegaConf.load(saved_path)
+    assert isinstance(saved, DictConfig)
+    _upgrade(saved, composed)
+    mistakes: dict[Mistake, None] = {}  # several overrides may name one key
+    for override in parse(overrides):
+        key = override.key_or_group.replace("/", ".")
+        if key in MAY_MOVE:
+            _move(saved, key, composed)
+        else:
+            mistakes.update(dict.fromkeys(_contradictions(saved, OmegaConf.select(composed, key), key)))
+    if mistakes:
+        raise UserError(mistakes)
+    saved.resume = composed.resume
+    return check(saved)
+
+
+def _contradictions(saved: DictConfig, node: Any, key: str) -> Iterator[Mistake]:
+    """A mistake for each value of the command line that is not the saved one."""
+    for name, given in _leaves(node, key):
+        before = OmegaConf.select(saved, name)
+        if given in ("auto", before) or (given is None and name in FILLED_IN):
+            continue
+        remedy = "leave that key out, or start a new run without resume="
+        yield Mistake(f"{name} was {show(before)}, the command says {show(given)}", remedy)
+
+
+def _leaves(node: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, DictConfig):
+        for name in keys_of(node):
+            yield from _leaves(node[name], f"{key}.{name}")
+    else:
+        yield key, OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+
+
+def _move(saved: DictConfig, key: str, composed: DictConfig) -> None:
+    """Set `key`, and the saved keys that follow from it, to what the command says."""
+    for name in MAY_MOVE[key]:
+        if key == name or OmegaConf.select(saved, name) is not None:
+            OmegaConf.update(saved, name, OmegaConf.select(composed, key))
+
+
+def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
+    """Bring a configuration that an earlier version of the program has saved to today's form."""
+    for recipe in (saved.training.teacher, saved.training.student):
+        for old, new in MOVED_MODULES.items():
+            recipe.schedule._target_ = recipe.schedule._target_.replace(old, new)
+    old_augment = saved.dataset.augment
+    if "crop_padding" in old_augment and "crop_padding" not in composed.dataset.augment:
+        saved.dataset.augment = {
+            "crop": {"_target_": "distill_run.data.augment.Crop", "padding": old_augment.crop_padding},
+            "flip": {"_target_": "distill_run.data.augment.Flip", "enabled": old_augment.flip},
+            "cutout": {"_target_": "distill_run.data.augment.Cutout", "size": old_augment.cutout},
+        }

@@ -1,0 +1,75 @@
+"""A search: Optuna chooses the values of each trial, and is told the validation accuracy that they gave."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill_run.errors import PrunedError
+from distill_run.sweeps.space import Space
+
+if TYPE_CHECKING:
+    from optuna import Study, Trial
+
+STUDY = "study.db"
+STARTUP_TRIALS = 5  # the first trials are run to their end: there is nothing to compare them with
+WARMUP_EPOCHS = 1  # in these epochs no trial is given up
+MAX_SEED = 2**32  # of a sampler
+
+# Runs a trial with these overrides in this folder: the validation accuracy, None for a failure; raises PrunedError.
+RunTrial = Callable[[list[str], Path, "Trial"], float | None]
+
+
+@dataclass(frozen=True)
+class Search:
+    """The trials in `folder`, `num_trials` in all, over `spaces`: one for each key; `seed` is that of the sampler."""
+
+    folder: Path
+    num_trials: int
+    seed: int
+    spaces: dict[str, Space]
+
+    def open_study(self) -> "Study":
+        """The study in the folder's sqlite file; trials that a killed process was running are queued again."""
+        import optuna
+        from optuna.trial import TrialState
+
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        study = optuna.create_study(
+            storage=f"sqlite:///{self.folder / STUDY}",
+            study_name="search",
+            direction="maximize",
+            load_if_exists=True,
+            # n_warmup_steps is the first step at which Optuna may give up a trial; our steps are epochs, from 1 on.
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS + 1),
+        )
+        for trial in study.get_trials(states=(TrialState.RUNNING,)):
+            study.enqueue_trial(trial.params)
+            study.tell(trial.number, state=TrialState.FAIL)
+            shutil.rmtree(self.folder / str(trial.number), ignore_errors=True)
+        # A sampler draws the same numbers for the same seed: when the search goes on, it needs another seed.
+        study.sampler = optuna.samplers.TPESampler(seed=(self.seed + len(study.trials)) % MAX_SEED)
+        return study
+
+    def run_trials(self, study: "Study", run_trial: RunTrial) -> None:
+        """Run the trials that are left."""
+        while self.num_ended(study) < self.num_trials:
+            self.run_one(study, run_trial)
+
+    def num_ended(self, study: "Study") -> int:
+        """The number of trials with an outcome, failures included; killed trials have no folder any more."""
+        return sum(trial.state.is_finished() and (self.folder / str(trial.number)).is_dir() for trial in study.trials)
+
+    def run_one(self, study: "Study", run_trial: RunTrial) -> None:
+        """Run one trial with values that the study asks for, and tell the study how it ended."""
+        from optuna.trial import TrialState
+
+        trial = study.ask({key: space.distribution() for key, space in self.spaces.items()})
+        overrides = [f"{key}={space.shown(trial.params[key])}" for key, space in self.spaces.items()]
+        try:
+            accuracy = run_trial(overrides, self.folder / str(trial.number), trial)
+        except PrunedError:
+            study.tell(trial, state=TrialState.PRUNED)
+            return
+        study.tell(trial, accuracy, None if accuracy is not None else TrialState.FAIL)
