@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from distill_run.record.status import RunStatus
 from distill_run.store import canonical
 from distill_run.sweeps.typed import DEFAULT, Command, natural, read_command
 
@@ -159,16 +160,15 @@ def _read_status(path: Path) -> tuple[str, str | None]:
     if not path.exists():
         return "unfinished", "it has no status.json: it ended before its first training"
     content = _read_object(path)
-    status = content.get("status")
-    if status == "completed":
-        return status, None
-    if status == "pruned":
-        return status, "the search gave it up: others were better after as many epochs"
-    if status == "failed":
-        return status, str(content.get("error") or "it does not say why")
-    if isinstance(status, str) and status in UNFINISHED:
-        return "unfinished", UNFINISHED[status]
-    raise ValueError(f"{path.name} has the status {status!r}, which is not known")
+    try:
+        found = RunStatus.from_json(content)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged ({error})") from None
+    if found.status in UNFINISHED:
+        return "unfinished", UNFINISHED[found.status]
+    if found.status == "pruned":
+        return found.status, "the search gave it up: others were better after as many epochs"
+    return found.status, (found.error or "it does not say why") if found.status == "failed" else None
 
 
 def _read_findings(path: Path) -> Findings:
