@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ from omegaconf import OmegaConf
 
 from conftest import TINY, Command
 from distill_run.commands import run as cli
+from distill_run.commands.arguments import arguments_for_hydra
 from distill_run.commands.help import GROUPS, KEYS, help_page
 from distill_run.config.compose import compose, config_dir, option_names
+from distill_run.errors import UserError
 
 MISTAKES = {
     "teacher=cnn_larg": "teacher=cnn_larg is not there\n  did you mean cnn_large?",
@@ -45,6 +48,11 @@ MISTAKES = {
     "seed": "seed cannot be read\n  write key=value, and quote special characters",
     "--teacher": "--teacher is not an option of distill-run\n  write teacher=VALUE",
     "--teacher=mlp": "--teacher=mlp is not an option of distill-run\n  write teacher=mlp",
+    "--config-name=mine": (
+        "distill-run has a configuration of its own: --config-path and --config-name cannot change it\n"
+        "  put your files into groups below a folder, and write --config-dir DIR"
+    ),
+    "--cfg=nothing": "argument -c/--cfg: invalid choice: 'nothing' (choose from ",
     "--config-dir=nowhere": "--config-dir nowhere is not a folder\n  give the folder of your own files",
     "student._target_=os.system": (
         "student._target_=os.system is outside the trusted packages (distill_run, torch.optim, torchvision, timm)\n"
@@ -100,6 +108,31 @@ def test_all_mistakes_are_told_at_once(
     for mistake in mistakes:
         assert MISTAKES[mistake] in err
     assert err.count("error: ") == len(mistakes)
+
+
+def test_options_that_exclude_each_other_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, _, err = run_main(monkeypatch, capsys, "-m", "--cfg", "job", "seed=1,2")
+    assert status == 1
+    assert err.startswith("error: argument -c/--cfg: not allowed with argument -m/--multirun\n")
+
+
+def test_hydra_finds_its_words_in_sys_argv_for_the_time_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = ["distill-run", "--teacher", "mlp"]
+    monkeypatch.setattr("sys.argv", typed)
+    with arguments_for_hydra(["--info"]):
+        assert sys.argv == ["distill-run", "--info"]
+    assert sys.argv is typed
+
+
+def test_a_full_traceback_is_given_where_it_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    monkeypatch.setattr("sys.argv", ["distill-run", "mode.alpha=2"])
+    with pytest.raises(UserError, match=r"mode\.alpha=2 is not accepted"):
+        cli.main()
 
 
 def test_what_was_in_the_run_directory_stays_when_the_run_fails_early(

@@ -48,3 +48,11 @@ def test_another_thread_than_the_main_one_leaves_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_a_program_may_ask_for_a_stop_with_an_error_of_its_own() -> None:
+    stop = StopRequest()
+    assert isinstance(stop.error, Interrupted)
+    stop.request(RuntimeError("enough"))
+    assert stop.requested
+    assert repr(stop.error) == "RuntimeError('enough')"

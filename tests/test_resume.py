@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from conftest import TINY, without_pages
 from distill_run.commands.preflight import settings_to_resume
 from distill_run.config.compose import compose, compose_config
+from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
@@ -119,6 +121,17 @@ def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:
         "training.student.epochs was 2, the command says 3\n"
         "  leave that key out, or start a new run without resume="
     )
+
+
+def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path, tmp_path: Path) -> None:
+    """Schedules moved to another module, and the augmentation became a mapping of components."""
+    saved = OmegaConf.load(uninterrupted / "config.yaml")
+    saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
+    saved.dataset.augment = {"crop_padding": 1, "flip": False, "cutout": 0}
+    OmegaConf.save(saved, tmp_path / "config.yaml")
+    overrides = [f"resume={uninterrupted}"]
+    settings = resumed_settings(tmp_path / "config.yaml", compose(overrides).config, overrides)
+    assert settings == resumed(*overrides)
 
 
 def test_a_store_may_have_moved(uninterrupted: Path) -> None:

@@ -1,0 +1,55 @@
+"""What a Python user imports: the names that distill_run gives, loaded when they are first used."""
+
+import subprocess
+import sys
+from importlib import metadata
+
+import pytest
+
+import distill_run
+from distill_run.errors import UserError
+from distill_run.losses.logits import soft_target_loss
+
+
+def run_python(program: str) -> str:
+    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_import_loads_neither_torch_nor_hydra_and_dir_lists_every_name() -> None:
+    program = "import sys, distill_run\nprint(*dir(distill_run), 'torch' in sys.modules, 'hydra' in sys.modules)"
+    *names, has_torch, has_hydra = run_python(program).split()
+    assert set(distill_run.__all__) <= set(names)
+    assert (has_torch, has_hydra) == ("False", "False")
+
+
+def test_every_name_is_there_and_is_the_one_of_its_module() -> None:
+    assert all(hasattr(distill_run, name) for name in distill_run.__all__)
+    assert distill_run.UserError is UserError
+    assert distill_run.soft_target_loss is soft_target_loss
+    assert distill_run.__version__ == metadata.version("distill-run")
+    with pytest.raises(AttributeError, match="no attribute 'distil'"):
+        distill_run.distil  # noqa: B018
+
+
+@pytest.mark.parametrize("first", ["import distill_run.run", "from distill_run import distill"])
+def test_the_function_and_its_module_do_not_hide_each_other(first: str) -> None:
+    program = (
+        f"{first}\nimport distill_run.run\nfrom distill_run import distill\n"
+        "assert distill is distill_run.run.run is distill_run.distill"
+    )
+    run_python(program)
+
+
+@pytest.mark.parametrize("name", ["run", "search", "report", "store"])
+def test_every_command_tells_the_version_of_this_program(name: str) -> None:
+    program = (
+        f"import sys\nfrom distill_run.commands import {name} as command\n"
+        "sys.argv = ['command', '--version']\ncommand.main()"
+    )
+    assert run_python(program) == f"distill-{name} {metadata.version('distill-run')}\n"
+
+
+def test_python_m_works_like_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "distill_run", "--teacher", "mlp"], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "error: --teacher is not an option of distill-run\n  write teacher=mlp\n"
