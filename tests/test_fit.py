@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_run.config.schema import AugmentSettings, DeviceSettings, Recipe
-from distill_run.data.batches import Batch, Batches
+from distill_run.config.schema import DeviceSettings, Recipe
+from distill_run.data.batches import Batch
+from distill_run.data.feed import MemoryBatches
 from distill_run.data.source import Split
-from distill_run.data.views import Views
+from distill_run.data.views import ViewChoice, Views
 from distill_run.engine.device import Device, choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
@@ -23,6 +24,7 @@ from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.teacher import LiveTeacher
+from helpers import steps
 
 EPOCHS = 3
 
@@ -84,7 +86,7 @@ def make(
         points=points or {},
         optimizer=torch.optim.SGD(parameters, lr=lr, momentum=0.9),
         schedule=schedule or Constant(epochs=EPOCHS, warmup_epochs=0),
-        batches=Batches(train, Views(train.images, AugmentSettings(1, True, 0), 5), 16, seed=5, num_views=None),
+        batches=MemoryBatches(Views(train, steps(1, True), ViewChoice(5, None, 0.0, 0.0)), 16, seed=5),
         val=split(20, seed=2),
         recipe=recipe(**changes),
         seed=5,
@@ -259,7 +261,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     fit(trainer)
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
     trainer.recipe = recipe(epochs=EPOCHS + 1)
-    trainer.batches.split.targets[:] = 0
+    trainer.batches.views.split.targets[:] = 0
 
     class Broken(Objective):
         needs: Needs = "nothing"

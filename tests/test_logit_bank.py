@@ -26,11 +26,17 @@ from distill_run.stages.logit_bank import BankedTeacher
 from distill_run.stages.prepare import prepare
 from distill_run.stages.student import baseline_plan
 from distill_run.stages.teacher import LiveTeacher, obtain_teacher
-from distill_run.stages.training import Bench, make_batches
+from distill_run.stages.training import Bench, make_batches, view_choice
 from helpers import message_of
 
 # Views that differ, a student that listens to the teacher alone.
-AUGMENTED = (*TINY, "dataset.augment.crop_padding=2", "dataset.augment.flip=true", "mode.alpha=1", "mode.temperature=2")
+AUGMENTED = (
+    *TINY,
+    "dataset.augment.crop.padding=2",
+    "dataset.augment.flip.enabled=true",
+    "mode.alpha=1",
+    "mode.temperature=2",
+)
 pytestmark = pytest.mark.usefixtures("no_pages")
 
 LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative; README states them
@@ -46,7 +52,7 @@ def banked_and_live(bench: Bench) -> tuple[BankedTeacher, LiveTeacher, Batches]:
     assert isinstance(teacher.network, Network)
     batches = make_batches(baseline_plan(bench), bench)
     return (
-        BankedTeacher(teacher.network, teacher.fingerprint, batches.views, bench),
+        BankedTeacher(teacher.network, teacher.fingerprint, view_choice(baseline_plan(bench), bench), bench),
         LiveTeacher(teacher.network, bench.device),
         batches,
     )
@@ -103,7 +109,7 @@ def test_epochs_that_cycle_through_views_share_their_files(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     "override",
-    ["teacher_seed=1", "dataset.augment.flip=false", "training.view_seed=3", "seed=1", "dataset.split_seed=1"],
+    ["teacher_seed=1", "dataset.augment.flip.enabled=false", "training.view_seed=3", "seed=1", "dataset.split_seed=1"],
 )
 def test_a_bank_belongs_to_teacher_data_and_views(tmp_path: Path, override: str) -> None:
     first, second = (banked_and_live(make_bench(tmp_path, *more))[0].name for more in ((), (override,)))

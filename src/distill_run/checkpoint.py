@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from distill_run.build import OWN_PACKAGES, Builder
+from distill_run.data.source import ImageShape
 from distill_run.errors import user_error
 from distill_run.files import atomic_path
-from distill_run.data.source import ImageShape
 from distill_run.models.network import Network, build_network
 from distill_run.models.pretrained import without_fetching
 

@@ -31,7 +31,7 @@ from distill_run.stages.student import (
     train_student,
 )
 from distill_run.stages.teacher import obtain_teacher
-from distill_run.stages.training import Bench, make_batches
+from distill_run.stages.training import Bench, view_choice
 from distill_run.units import shown_path
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def run(config: DictConfig, run_dir: Path, console: Console | None = None) -> Re
     with StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
         bench = prepare(settings, run_dir, console, stop)
         environment, saved_config = _write_record(bench)
-        draw_views(make_batches(baseline_plan(bench), bench), bench.dataset.classes, run_dir / "plots" / "views.png")
+        draw_views(bench.dataset, view_choice(baseline_plan(bench), bench), run_dir / "plots" / "views.png")
         with _status(run_dir, console):
             networks = {"teacher": obtain_teacher(bench)}
             assistants = obtain_assistants(networks["teacher"], bench)

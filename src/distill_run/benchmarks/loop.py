@@ -27,18 +27,19 @@ from distill_run.build import Builder
 from distill_run.config.compose import check, compose_config
 from distill_run.config.schema import Settings
 from distill_run.console import Console
-from distill_run.data.source import Source, Split
+from distill_run.data.augment import build_augmentations
+from distill_run.data.feed import MemoryFeed
+from distill_run.data.source import ImageShape, Source, Split
 from distill_run.data.splits import make_dataset
 from distill_run.engine.device import choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Guide
-from distill_run.data.source import ImageShape
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.logit_bank import BankedTeacher
 from distill_run.stages.student import baseline_plan
 from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, make_batches, make_network, make_trainer
+from distill_run.stages.training import Bench, make_network, make_trainer, view_choice
 from distill_run.store import Store
 
 NUM_IMAGES = 2560
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> None:
         bench = _bench(settings, Path(folder), console, stop)
         network = make_network(bench.settings.teacher, "teacher", 0, bench).eval()
         live = LiveTeacher(network, bench.device)
-        bank = BankedTeacher(network, "untrained", make_batches(baseline_plan(bench), bench).views, bench)
+        bank = BankedTeacher(network, "untrained", view_choice(baseline_plan(bench), bench), bench)
         loops: dict[str, Callable[[], float]] = {
             "DataLoader + PIL, fp32": lambda: time_usual_loop(bench),
             "distill-run, teacher live": lambda: time_our_loop(bench, live),
@@ -76,13 +77,15 @@ def _bench(settings: Settings, folder: Path, console: Console, stop: StopRequest
     split = Split(images, torch.arange(NUM_IMAGES) % 10)
     small = split.select(torch.arange(10))
     device = choose_device(settings.device)
-    dataset = make_dataset(Source(split, small, small, tuple("0123456789")), 0.1, 1.0, 0)
+    dataset = make_dataset(Source(split, small, small, tuple("0123456789")), 0.1, 1.0, 0).to(device.torch_device)
+    builder = Builder(tuple(settings.trusted_packages))
+    feed = MemoryFeed(dataset, build_augmentations(settings.dataset.augment, builder))
     return Bench(
         settings=settings,
-        dataset=dataset.to(device.torch_device),
+        dataset=feed,
         shape=ImageShape(3, (32, 32), 10),
         device=device,
-        builder=Builder(tuple(settings.trusted_packages)),
+        builder=builder,
         store=Store(folder, console.note),
         run_dir=folder,
         console=console,

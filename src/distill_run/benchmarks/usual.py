@@ -21,8 +21,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from distill_run.build import Builder
 from distill_run.config.compose import compose_config, plain_config
-from distill_run.losses.logits import cross_entropy, soft_target_loss
 from distill_run.data.source import ImageShape
+from distill_run.losses.logits import cross_entropy, soft_target_loss
 from distill_run.models.network import build_network
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

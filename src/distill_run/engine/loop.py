@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.draws import fold
-from distill_run.data.source import Split
+from distill_run.data.source import ImageSet
 from distill_run.engine.device import Device
 from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.interrupt import StopRequest
@@ -58,7 +58,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: Schedule,
         batches: Batches,
-        val: Split,
+        val: ImageSet,
         recipe: Recipe,
         seed: int,
         device: Device,

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from distill_run.errors import user_error
 from distill_run.data.source import ImageShape
+from distill_run.errors import user_error
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 

@@ -5,10 +5,10 @@ from typing import Any, final
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
+from distill_run.data.source import ImageShape
 from distill_run.losses.features import as_maps
 from distill_run.models.features import INPUT, choose_points, feature_points, read_shapes
 from distill_run.models.layers import last_linear
-from distill_run.data.source import ImageShape
 from distill_run.models.network import Network
 from distill_run.rules import FLAG, whole
 

@@ -171,7 +171,7 @@ def _cost(network: dict[str, Any]) -> dict[str, str]:
 def dataset(findings: Findings) -> str:
     """The dataset's sizes, in a sentence."""
     figures = findings.summary["dataset"]
-    channels, height, width = findings.dataset.test.images.shape[1:]
+    channels, height, width = findings.dataset.test.shape
     return (
         f"{figures['name']}: {figures['num_classes']} classes, images of "
         f"{channels} {TIMES} {height} {TIMES} {width} (channels, height, width); "
@@ -182,7 +182,7 @@ def dataset(findings: Findings) -> str:
 
 def loading_code(findings: Findings) -> str:
     """A few lines of Python that load the student and use it."""
-    channels, height, width = findings.dataset.test.images.shape[1:]
+    channels, height, width = findings.dataset.test.shape
     path = _quoted(findings.run_dir / "checkpoints" / "student.pt")
     code_dir = findings.settings.code_dir
     arguments = path if code_dir is None else f"{path}, code_dir={_quoted(code_dir)}"

@@ -72,7 +72,7 @@ def pick_samples(findings: Findings) -> list[Sample]:
     return [
         Sample(
             index,
-            test.images[index].cpu(),
+            test.image(index),
             classes[int(targets[index])],
             tuple(_decision(stage, each[index], int(targets[index]), classes) for stage, each in probabilities.items()),
         )

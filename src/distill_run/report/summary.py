@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from distill_run.config.schema import Settings
+from distill_run.data.source import ImageShape
 from distill_run.data.splits import Dataset
 from distill_run.engine.evaluate import fidelity, measure
-from distill_run.data.source import ImageShape
 from distill_run.models.network import count_bytes, count_macs, count_params
 from distill_run.stages.trained import Measured, Trained
 

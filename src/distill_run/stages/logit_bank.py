@@ -17,13 +17,13 @@ import yaml
 from torch import Tensor
 
 from distill_run.data.batches import Batch
-from distill_run.data.views import Views
+from distill_run.data.views import ViewChoice
 from distill_run.errors import user_error
 from distill_run.files import write_text
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.stages.teacher import LiveTeacher
-from distill_run.stages.training import Bench, Plan
+from distill_run.stages.training import Bench, Plan, view_choice
 from distill_run.store import fingerprint
 from distill_run.units import quantity
 
@@ -41,7 +41,7 @@ class BankedTeacher:
     `digest` is the teacher's fingerprint.
     """
 
-    def __init__(self, teacher: Network, digest: str, views: Views, bench: Bench) -> None:
+    def __init__(self, teacher: Network, digest: str, views: ViewChoice, bench: Bench) -> None:
         self.teacher = teacher
         self.views = views
         self.bench = bench
@@ -80,22 +80,18 @@ class BankedTeacher:
 
     def _ask_teacher(self, view: int) -> Tensor:
         """The logits (N, K) of all samples in a view."""
-        targets = self.bench.dataset.train.targets
-        everything = torch.arange(len(targets), device=targets.device)
-        batches = (
-            Batch(indices, self.views.render(indices, view), targets[indices], view)
-            for indices in torch.split(everything, CHUNK_SIZE)
-        )
+        batches = self.bench.dataset.view_in_order(self.views, view, CHUNK_SIZE)
         return torch.cat([self._live(batch).logits for batch in batches])
 
 
-def bank_inputs(digest: str, views: Views, bench: Bench) -> dict[str, Any]:
+def bank_inputs(digest: str, views: ViewChoice, bench: Bench) -> dict[str, Any]:
     """Everything that the teacher's logits depend on."""
     return {
         "teacher": digest,
         "dataset": bench.dataset.content,
-        "augment": dataclasses.asdict(views.augment),
-        "mixing": views.mixing and {"mixup": views.mixing.mixup, "cutmix": views.mixing.cutmix},
+        "augment": bench.settings.dataset.augment,
+        "augment_code": bench.builder.code_hash(*bench.settings.dataset.augment.values()),
+        "mixing": {"mixup": views.mixup, "cutmix": views.cutmix},
         "view_seed": views.seed,
         "device": {**dataclasses.asdict(bench.device.settings), "compile": None},  # the teacher is not compiled
     }
@@ -108,7 +104,7 @@ def bank_dtype(bench: Bench) -> torch.dtype:
 
 def bank_bytes(plan: Plan, bench: Bench) -> int:
     """How much disk the views of a whole training take."""
-    num_views = min(plan.recipe.epochs, bench.settings.training.views or plan.recipe.epochs)
+    num_views = len(view_choice(plan, bench).views_of(plan.recipe.epochs))
     return num_views * len(bench.dataset.train) * bench.shape.num_classes * bank_dtype(bench).itemsize
 
 

@@ -12,13 +12,14 @@ from distill_run import checkpoint
 from distill_run.build import Builder
 from distill_run.config.schema import Settings
 from distill_run.console import Console
-from distill_run.data.source import Source
-from distill_run.data.splits import Dataset, channel_statistics, class_counts, make_dataset
+from distill_run.data.augment import build_augmentations
+from distill_run.data.feed import Feed
+from distill_run.data.opening import Feeds
+from distill_run.data.splits import class_counts
 from distill_run.engine.device import Device, choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import gather, user_error
 from distill_run.models.ensemble import Ensemble
-from distill_run.data.source import ImageShape
 from distill_run.models.network import Network
 from distill_run.objectives.assemble import build_objectives
 from distill_run.stages.pairing import pair_up
@@ -37,18 +38,13 @@ def prepare(settings: Settings, run_dir: Path, console: Console, stop: StopReque
     for note in device.notes:
         console.note(note)
     builder = _builder(settings)
-    source: Source = builder.build(settings.dataset.source, "dataset.source")
-    dataset = make_dataset(
-        source, settings.dataset.val_fraction, settings.dataset.train_fraction, settings.dataset.split_seed
-    )
+    dataset = Feeds().open(settings.dataset, builder, device.torch_device)
     _introduce(dataset, settings.names.dataset, console)
     settings = _complete(settings, device, dataset, console)
-    channels, height, width = dataset.train.images.shape[1:]
-    shape = ImageShape(channels, (height, width), len(dataset.classes))
     bench = Bench(
         settings=settings,
-        dataset=dataset.to(device.torch_device),
-        shape=shape,
+        dataset=dataset,
+        shape=dataset.shape,
         device=device,
         builder=builder,
         store=Store(Path(settings.store_dir), console.note),
@@ -59,7 +55,7 @@ def prepare(settings: Settings, run_dir: Path, console: Console, stop: StopReque
         metrics=[],
     )
     _try_networks(bench)
-    for kind, name in source.entries:
+    for kind, name in dataset.entries:
         bench.store.record_use(run_dir, kind, name)
     return bench
 
@@ -73,6 +69,7 @@ def rehearse(settings: Settings) -> None:
     checks: list[Callable[[], object]] = [
         lambda: choose_device(settings.device),
         lambda: builder.bind(settings.dataset.source, "dataset.source"),
+        lambda: build_augmentations(settings.dataset.augment, builder),
         lambda: builder.bind(settings.teacher, "teacher", **shape),
         lambda: builder.bind(settings.student, "student", **shape),
         *(partial(builder.bind, node, f"more_teachers.{n}", **shape) for n, node in settings.more_teachers.items()),
@@ -93,10 +90,10 @@ def _builder(settings: Settings) -> Builder:
     return Builder(tuple(settings.trusted_packages), Path(settings.code_dir) if settings.code_dir else None)
 
 
-def _complete(settings: Settings, device: Device, dataset: Dataset, console: Console) -> Settings:
+def _complete(settings: Settings, device: Device, dataset: Feed, console: Console) -> Settings:
     """The settings with every `auto` and null that the device and the data decide filled in; says what they became."""
     wanted, found = settings.dataset, len(dataset.classes)
-    channels = dataset.train.images.shape[1]
+    channels = dataset.shape.in_channels
     if wanted.num_classes not in (None, found):
         raise user_error(
             f"dataset.num_classes={wanted.num_classes}, but the dataset has {found} classes",
@@ -110,15 +107,15 @@ def _complete(settings: Settings, device: Device, dataset: Dataset, console: Con
             )
     completed = dataclasses.replace(wanted, num_classes=found)
     if wanted.mean is None or wanted.std is None:
-        mean, std = channel_statistics(dataset.train.images)
+        mean, std = dataset.channel_statistics()
         completed = dataclasses.replace(completed, mean=wanted.mean or mean, std=wanted.std or std)
         console.note(f"normalisation: measured on the training split, mean {completed.mean} std {completed.std}")
     return dataclasses.replace(settings, dataset=completed, device=device.settings)
 
 
-def _introduce(dataset: Dataset, name: str, console: Console) -> None:
+def _introduce(dataset: Feed, name: str, console: Console) -> None:
     """Say how many images there are, of how many classes; the log has them for each class."""
-    height, width = dataset.train.images.shape[2:]
+    height, width = dataset.shape.image_size
     sizes = []
     for split_name, split in (("train", dataset.train), ("validation", dataset.val), ("test", dataset.test)):
         counts = class_counts(split, len(dataset.classes)).tolist()

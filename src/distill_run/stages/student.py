@@ -19,9 +19,9 @@ from distill_run.stages.training import (
     Bench,
     Plan,
     inputs_of,
-    make_batches,
     plan_alone,
     train,
+    view_choice,
 )
 from distill_run.store import fingerprint
 
@@ -82,7 +82,7 @@ def make_guide(plan: Plan, teacher: Trained, points: Points, bench: Bench) -> tu
         return None, "nothing"
     members = teacher.members or ((1.0, teacher),)
     is_banked = plan.loss.needs == "logits" and fits(plan, len(members), bench)
-    views = make_batches(plan, bench).views
+    views = view_choice(plan, bench)
     guides: list[tuple[float, Guide]] = []
     for weight, member in members:
         assert isinstance(member.network, Network)

@@ -13,16 +13,15 @@ from distill_run.build import Builder
 from distill_run.config.schema import Recipe, Settings
 from distill_run.console import Console
 from distill_run.data.batches import Batches
-from distill_run.data.mixing import Mixing
-from distill_run.data.splits import Dataset
-from distill_run.data.views import Views
+from distill_run.data.feed import Feed
+from distill_run.data.source import ImageShape
+from distill_run.data.views import ViewChoice
 from distill_run.engine.device import Device
 from distill_run.engine.evaluate import predict
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Guide, Trainer
 from distill_run.errors import user_error
 from distill_run.files import told_of_no_room, write_json_lines
-from distill_run.data.source import ImageShape
 from distill_run.models.network import Network, build_network
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
@@ -39,7 +38,7 @@ class Bench:
     """
 
     settings: Settings
-    dataset: Dataset
+    dataset: Feed
     shape: ImageShape
     device: Device
     builder: Builder
@@ -131,11 +130,13 @@ def inputs_of(plan: Plan, bench: Bench) -> dict[str, Any]:
             "content": bench.dataset.content,
             "mean": dataset.mean,
             "std": dataset.std,
-            "augment": dataclasses.asdict(dataset.augment),
+            "augment": dataset.augment,
         },
         "num_classes": bench.shape.num_classes,
         "device": dataclasses.asdict(bench.device.settings),
-        "code": bench.builder.code_hash(plan.node, plan.recipe.optimizer, plan.recipe.schedule),
+        "code": bench.builder.code_hash(
+            plan.node, plan.recipe.optimizer, plan.recipe.schedule, *dataset.augment.values()
+        ),
         **plan.inputs,
     }
 
@@ -169,16 +170,12 @@ def make_trainer(plan: Plan, bench: Bench, guide: Guide | None) -> Trainer:
 
 def make_batches(plan: Plan, bench: Bench) -> Batches:
     """The training split in the order and in the views of the plan's seeds."""
-    train, recipe = bench.dataset.train, plan.recipe
-    is_mixed = recipe.mixup > 0 or recipe.cutmix > 0
-    mixing = Mixing(len(train), bench.shape.image_size, recipe.mixup, recipe.cutmix) if is_mixed else None
-    return Batches(
-        train,
-        Views(train.images, bench.settings.dataset.augment, plan.view_seed, mixing),
-        plan.recipe.batch_size,
-        plan.seed,
-        bench.settings.training.views,
-    )
+    return bench.dataset.batches(view_choice(plan, bench), plan.recipe.batch_size, plan.seed)
+
+
+def view_choice(plan: Plan, bench: Bench) -> ViewChoice:
+    """The views that a training sees."""
+    return ViewChoice(plan.view_seed, bench.settings.training.views, plan.recipe.mixup, plan.recipe.cutmix)
 
 
 def make_network(node: dict[str, Any], key: str, seed: int, bench: Bench) -> Network:
