@@ -9,6 +9,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distill_run.data.augment import Augmentation, Crop, Cutout, Flip
 from distill_run.data.source import Split
 from distill_run.errors import UserError
 
@@ -66,6 +67,11 @@ def some_split(num: int, num_classes: int, shape: tuple[int, int, int] = (1, 4, 
     """Images of pseudo-random pixels, whose targets go round the classes."""
     pixels = np.random.default_rng(num).integers(0, 256, size=(num, *shape), dtype=np.uint8)
     return Split(torch.from_numpy(pixels), torch.arange(num) % num_classes)
+
+
+def steps(crop: int = 0, flip: bool = False, cutout: int = 0) -> list[Augmentation]:
+    """The packaged augmentations; without arguments they do nothing."""
+    return [Crop(padding=crop), Flip(enabled=flip), Cutout(size=cutout)]
 
 
 def message_of(action: Callable[..., Any], *arguments: Any, **named: Any) -> str:

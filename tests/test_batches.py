@@ -4,13 +4,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from distill_run.config.schema import AugmentSettings
 from distill_run.data.batches import Batch, Batches
-from distill_run.data.views import Views
-from helpers import examples, some_split
+from distill_run.data.feed import MemoryBatches
+from distill_run.data.mixing import Mixing, Mixture
+from distill_run.data.views import ViewChoice, Views
+from helpers import examples, some_split, steps
 
-AUGMENT = AugmentSettings(crop_padding=1, flip=True, cutout=0)
+AUGMENT = steps(1, True)
 
 
 def batches_of(
@@ -20,7 +22,7 @@ def batches_of(
     num_views: int | None = None,
 ) -> Batches:
     split = some_split(num, 3, (2, 3, 3))
-    return Batches(split, Views(split.images, AUGMENT, seed), batch_size, seed, num_views)
+    return MemoryBatches(Views(split, AUGMENT, ViewChoice(seed, num_views, 0.0, 0.0)), batch_size, seed)
 
 
 def order_of(batches: list[Batch]) -> list[int]:
@@ -99,8 +101,22 @@ def test_with_one_view_an_image_looks_the_same_in_every_epoch_in_another_order()
 
 def test_targets_and_images_belong_to_the_indices() -> None:
     split = some_split(30, 3, (2, 3, 3))
-    views = Views(split.images, AUGMENT, 5)
-    for batch in Batches(split, views, 7, 5, None).epoch(4):
+    views = Views(split, AUGMENT, ViewChoice(5, None, 0.0, 0.0))
+    for batch in MemoryBatches(views, 7, 5).epoch(4):
         assert batch.targets.tolist() == [index % 3 for index in batch.indices.tolist()]
         assert batch.view == 3
-        assert torch.equal(batch.images, views.render(batch.indices, 3))
+        assert torch.equal(batch.images, views.render(batch.indices, 3)[0])
+
+
+def test_a_mixture_is_drawn_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    original = Mixing.draw
+
+    def draw(self: Mixing, indices: Tensor, seed: int, view: int) -> Mixture:
+        drawn.append(view)
+        return original(self, indices, seed, view)
+
+    monkeypatch.setattr(Mixing, "draw", draw)
+    views = Views(some_split(30, 3, (2, 3, 3)), AUGMENT, ViewChoice(5, None, 0.4, 1.0))
+    assert len(list(MemoryBatches(views, 7, 5).epoch(4))) == 5
+    assert drawn == [3] * 5

@@ -357,7 +357,8 @@ def test_simkd_s_shufflenet_is_one_and_a_half_times_as_wide() -> None:
 def test_the_images_of_cifar100_are_normalised_and_augmented_as_published() -> None:
     dataset = settings_of("experiment=cifar100/resnet20_from_resnet56_soft").dataset
     assert (dataset.mean, dataset.std) == ([0.5071, 0.4867, 0.4408], [0.2675, 0.2565, 0.2761])
-    assert (dataset.augment.crop_padding, dataset.augment.flip, dataset.augment.cutout) == (4, True, 0)
+    crop, flip, cutout = (dataset.augment[name] for name in ("crop", "flip", "cutout"))
+    assert (crop["padding"], flip["enabled"], cutout["size"]) == (4, True, 0)
     assert (dataset.val_fraction, dataset.train_fraction) == (0.02, 1.0)
 
 

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
+from torch import Tensor
 
-from distill_run.config.schema import AugmentSettings
-from distill_run.data.batches import Batch, Batches
+from distill_run.data.augment import Augmentation
+from distill_run.data.batches import Batch
+from distill_run.data.feed import MemoryBatches
 from distill_run.data.mixing import Mixing, Mixture
-from distill_run.data.views import Views
+from distill_run.data.views import ViewChoice, Views
 from distill_run.losses.logits import cross_entropy, decoupled_loss
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Objective
@@ -19,16 +21,22 @@ from distill_run.objectives.dkd import Decoupled
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
 from distill_run.objectives.virtual_teacher import VirtualTeacher
-from helpers import few_examples, some_logits, some_split
+from helpers import few_examples, some_logits, some_split, steps
 
-PLAIN = AugmentSettings(crop_padding=0, flip=False, cutout=0)
+PLAIN = steps()
 SPLIT = some_split(40, 4, (3, 8, 6))
 EVERYTHING = torch.arange(40)
 MANY = torch.arange(20_000)
 
 
-def views(mixup: float, cutmix: float, augment: AugmentSettings = PLAIN) -> Views:
-    return Views(SPLIT.images, augment, 5, Mixing(40, (8, 6), mixup, cutmix))
+def views(mixup: float, cutmix: float, augmentations: list[Augmentation] = PLAIN) -> Views:
+    return Views(SPLIT, augmentations, ViewChoice(5, None, mixup, cutmix))
+
+
+def mixed_view(views: Views, indices: Tensor, view: int) -> tuple[Tensor, Mixture]:
+    images, mixture = views.render(indices, view)
+    assert mixture is not None
+    return images, mixture
 
 
 @given(
@@ -36,29 +44,23 @@ def views(mixup: float, cutmix: float, augment: AugmentSettings = PLAIN) -> View
 )
 @few_examples
 def test_a_mixed_view_does_not_depend_on_the_batch(indices: list[int], view: int, how: tuple[float, float]) -> None:
-    mixed = views(*how, AugmentSettings(crop_padding=2, flip=True, cutout=2))
-    whole, mixture = mixed.render(EVERYTHING, view), mixed.mixture(EVERYTHING, view)
-    part = mixed.mixture(torch.tensor(indices), view)
-    assert mixture is not None
-    assert part is not None
-    assert torch.equal(mixed.render(torch.tensor(indices), view), whole[indices])
+    mixed = views(*how, steps(2, True, 2))
+    whole, mixture = mixed_view(mixed, EVERYTHING, view)
+    images, part = mixed_view(mixed, torch.tensor(indices), view)
+    assert torch.equal(images, whole[indices])
     assert torch.equal(part.partners, mixture.partners[indices])
     assert torch.equal(part.shares, mixture.shares[indices])
 
 
 def test_mixup_weighs_whole_images() -> None:
-    mixed = views(1.0, 0.0)
-    mixture = mixed.mixture(EVERYTHING, 3)
-    assert mixture is not None
+    rendered, mixture = mixed_view(views(1.0, 0.0), EVERYTHING, 3)
     shares, images = mixture.shares.numpy()[:, None, None, None], SPLIT.images.numpy() / 255
     expected = shares * images + (1 - shares) * images[mixture.partners.numpy()]
-    np.testing.assert_allclose(mixed.render(EVERYTHING, 3).numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(rendered.numpy(), expected, atol=1e-6)
 
 
 def test_cutmix_takes_a_box_from_the_partner_and_counts_its_pixels() -> None:
-    mixed = views(0.0, 1.0)
-    mixture, images = mixed.mixture(EVERYTHING, 3), mixed.render(EVERYTHING, 3)
-    assert mixture is not None
+    images, mixture = mixed_view(views(0.0, 1.0), EVERYTHING, 3)
     for index, partner in enumerate(mixture.partners.tolist()):
         is_own = mixture.weights[index, 0].bool()
         own, other = SPLIT.images[index] / 255, SPLIT.images[partner] / 255
@@ -102,19 +104,18 @@ def test_where_both_are_asked_for_half_of_the_samples_take_each() -> None:
 
 
 def test_without_mixing_a_batch_has_targets_of_its_own_alone() -> None:
-    batch = next(Batches(SPLIT, Views(SPLIT.images, PLAIN, 5), 8, 0, None).epoch(1))
+    batch = next(MemoryBatches(views(0.0, 0.0), 8, 0).epoch(1))
     assert batch.partner_targets is None
     assert batch.shares is None
 
 
 def test_a_batch_knows_the_targets_and_the_shares_of_its_mixtures() -> None:
     mixed = views(0.0, 1.0)
-    batch = next(Batches(SPLIT, mixed, 8, 0, None).epoch(2))
-    mixture = mixed.mixture(batch.indices, 1)
-    assert mixture is not None
+    batch = next(MemoryBatches(mixed, 8, 0).epoch(2))
+    images, mixture = mixed_view(mixed, batch.indices, 1)
     assert batch.partner_targets is not None
     assert torch.equal(batch.partner_targets, SPLIT.targets[mixture.partners])
-    assert torch.equal(batch.images, mixed.render(batch.indices, 1))
+    assert torch.equal(batch.images, images)
     assert batch.shares is not None
     assert torch.equal(batch.shares, mixture.shares)
 

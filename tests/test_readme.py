@@ -52,22 +52,23 @@ def test_the_other_commands_of_the_page_are_installed() -> None:
     assert all(Path(sys.executable).with_name(name).is_file() for name in names)
 
 
-def test_the_page_s_own_model_objective_and_dataset_work_together(
-    tmp_path: Path,
-) -> None:
+def test_the_page_s_own_components_work_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = re.findall(r"`(mine/[\w./]+)`[^`]*```\w+\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert len(files) == 6
+    assert len(files) == 8
     for name, content in files:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    own = ["student=patches", "mode=logit_mse", "dataset=stripes", "training.student.epochs=3"]
+    own = ["student=patches", "mode=logit_mse", "dataset=stripes", "augment=noise"]
     tiny = [override for override in TINY if not override.startswith(("student", "dataset", "training.student"))]
+    own.append("training.student.epochs=3")
     config = compose_config([*tiny, *own, f"store_dir={tmp_path / 'store'}"], tmp_path / "mine")
     report = run(config, tmp_path / "run")
     assert report.summary["student"]["architecture"] == "patches"
     assert report.summary["mode"]["name"] == "logit_mse"
     assert report.summary["dataset"]["num_classes"] == 2
+    assert list(config.dataset.augment) == ["crop", "flip", "cutout", "noise"]
+    assert f"distill-run --config-dir {tmp_path / 'mine'} " in capsys.readouterr().out
 
 
 def test_the_page_shows_a_picture_of_the_report_and_it_is_there() -> None:

@@ -7,19 +7,20 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_run.config.schema import AugmentSettings
-from distill_run.data.batches import Batches
+from distill_run.data.feed import MemoryFeed
 from distill_run.data.source import Split
-from distill_run.data.views import Views
+from distill_run.data.splits import Dataset
+from distill_run.data.views import ViewChoice
 from distill_run.report.preview import CAPTION, CELL, NUM_SAMPLES, NUM_VIEWS, draw_views
+from helpers import steps
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_rows_are_the_image_as_it_is_and_its_views(channels: int, tmp_path: Path) -> None:
     images = torch.arange(16, dtype=torch.uint8).view(16, 1, 1, 1).expand(16, channels, 6, 6).contiguous() * 10 + 50
     split = Split(images, torch.arange(16) % 2)
-    batches = Batches(split, Views(images, AugmentSettings(2, True, 0), seed=0), 4, seed=0, num_views=None)
-    draw_views(batches, ("a class with a long name", "b"), tmp_path / "plots" / "views.png")
+    dataset = Dataset(split, split, split, ("a class with a long name", "b"), (), "")
+    draw_views(MemoryFeed(dataset, steps(2, True)), ViewChoice(0, None, 0.0, 0.0), tmp_path / "plots" / "views.png")
     sheet = np.asarray(Image.open(tmp_path / "plots" / "views.png"))
     assert sheet.shape == (CAPTION + (NUM_VIEWS + 1) * CELL, NUM_SAMPLES * CELL, 3)
     first_row = sheet[CAPTION + CELL // 2, CELL // 2 :: CELL]

@@ -30,7 +30,7 @@ def group_options() -> dict[str, list[str]]:
     for path in sorted(config_dir().glob("*/[!_]*.yaml")):
         folder = path.parent.name
         if folder not in ("hydra", "sweep"):
-            for group in ROLES.get(folder, (folder,)):
+            for group in ROLES.get(folder, ("augment" if folder == "augmentation" else folder,)):
                 options.setdefault(group, []).append(f"{group}={path.stem}")
     return options
 
@@ -181,9 +181,10 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
             "dataset.std=[0.0] is not accepted\n  write a list with a number above 0 for each channel, or null",
         ),
         (
-            "dataset.augment.crop_padding",
-            -1,
-            "dataset.augment.crop_padding=-1 is not accepted\n  write a whole number of at least 0",
+            "dataset.augment",
+            {"flip": True},
+            "dataset.augment={'flip': True} is not accepted\n"
+            "  write names, each with a mapping with a _target_ and the arguments of its constructor",
         ),
         ("device.kind", "gpu", "device.kind=gpu is not accepted\n  write one of auto, cpu, cuda, mps"),
         (

@@ -1,5 +1,8 @@
 """A view is a pure function of (seed, view, sample): what it draws, how it looks, what may not change it."""
 
+import hashlib
+from typing import final
+
 import numpy as np
 import pytest
 import torch
@@ -8,14 +11,27 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill_run.config.schema import AugmentSettings
-from distill_run.data.draws import fold, random_bits
-from distill_run.data.views import Views
-from helpers import examples, few_examples, some_split
+from distill_run.build import Builder
+from distill_run.data.augment import Augmentation, build_augmentations
+from distill_run.data.draws import MOST_CHOICES, Draws, fold, random_bits, stream
+from distill_run.data.source import Split
+from distill_run.data.views import ViewChoice, Views
+from helpers import examples, few_examples, message_of, some_split, steps
 
 MASK = 2**64 - 1
-PLAIN = AugmentSettings(crop_padding=0, flip=False, cutout=0)
-EVERYTHING = AugmentSettings(crop_padding=2, flip=True, cutout=3)
+PLAIN = steps()
+EVERYTHING = steps(2, True, 3)
+
+
+class Rendered:
+    """Views of images, without mixing."""
+
+    def __init__(self, images: Tensor, augmentations: list[Augmentation], seed: int) -> None:
+        split = Split(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
+        self.views = Views(split, augmentations, ViewChoice(seed, None, 0.0, 0.0))
+
+    def render(self, indices: Tensor, view: int) -> Tensor:
+        return self.views.render(indices, view)[0]
 
 
 def splitmix64(seed: int, num: int) -> list[int]:
@@ -40,7 +56,7 @@ def as_stored(rendered: Tensor) -> NDArray[np.int64]:
     return (rendered * 255).round().numpy().astype(np.int64)
 
 
-def offsets(views: Views, num: int, view: int, padding: int) -> NDArray[np.int64]:
+def offsets(views: Rendered, num: int, view: int, padding: int) -> NDArray[np.int64]:
     """Row and column (num, 2) of each crop, read off where the centre of the 5x5 marked image landed."""
     rendered = as_stored(views.render(torch.arange(num), view))[:, 0]
     sample, row, column = np.nonzero(rendered == 13)
@@ -61,6 +77,47 @@ def test_the_published_outputs_of_splitmix64_are_random_bits_of_the_counters_1_2
     published = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431]
     assert splitmix64(1234567, 4) == published
     assert random_bits(torch.tensor([1, 2, 3, 4]), 1234567).tolist() == [output >> 2 for output in published]
+
+
+@examples
+@given(choices=st.lists(st.integers(1, 10**5), min_size=1, max_size=30), stream_number=st.integers(0, MASK))
+def test_draws_go_on_in_a_new_block_where_the_bits_of_one_are_used_up(choices: list[int], stream_number: int) -> None:
+    draw = Draws(torch.arange(3), stream_number)
+    blocks = [splitmix64((stream_number - 0x9E3779B97F4A7C15) & MASK, 3)]
+    product, drawn = 1, [output >> 2 for output in blocks[0]]
+    for number in choices:
+        if product * number > MOST_CHOICES:
+            blocks.append(splitmix64((fold(stream_number, len(blocks)) - 0x9E3779B97F4A7C15) & MASK, 3))
+            product, drawn = 1, [output >> 2 for output in blocks[-1]]
+        product *= number
+        assert draw(number).tolist() == [bits % number for bits in drawn]
+        drawn = [bits // number for bits in drawn]
+
+
+def test_late_draws_are_as_even_as_early_ones() -> None:
+    """A hundred draws of a thousand need 997 bits; without new ones, all after the sixth would be 0."""
+    draw = Draws(torch.arange(5000), 7)
+    for _ in range(100):
+        assert chi_square(np.bincount(draw(1000).numpy() // 100, minlength=10)) < 27.9  # one in a thousand
+
+
+def test_uniform_numbers_are_even_differ_by_sample_and_leave_later_draws_alone() -> None:
+    draw, other = Draws(torch.arange(200), 5), Draws(torch.arange(200), 5)
+    numbers = draw.uniform(3, 7)
+    assert numbers.shape == (200, 3, 7)
+    assert numbers.dtype == torch.float32
+    assert 0 <= numbers.min() < 0.01
+    assert 0.99 < numbers.max() < 1
+    assert chi_square(np.bincount((numbers * 10).long().flatten().numpy(), minlength=10)) < 27.9
+    assert len(numbers.unique()) > 4190  # of 4,200; two of 2^24 may be equal
+    assert torch.equal(draw(1000), other(1000))
+    assert not torch.equal(draw.uniform(3, 7), numbers)
+    assert torch.equal(Draws(torch.tensor([9]), 5).uniform(3, 7)[0], numbers[9])
+
+
+def test_streams_of_one_seed_and_view_are_told_apart() -> None:
+    assert stream("augment", 3, 4) == fold(3, 4)
+    assert stream("mixing", 3, 4) == stream("negatives", 3, 4) == fold(3, 4, 1)
 
 
 def test_fold_of_one_number_is_a_published_output_of_splitmix64_with_seed_0() -> None:
@@ -99,7 +156,7 @@ def test_neither_order_nor_size_nor_place_in_a_batch_changes_a_view(
     seed: int, view: int, order: list[int], cut: int
 ) -> None:
     images = some_split(12, 2, (3, 6, 5)).images
-    views = Views(images, EVERYTHING, seed)
+    views = Rendered(images, EVERYTHING, seed)
     whole = views.render(torch.arange(12), view)
     shuffled = torch.tensor(order)
     assert torch.equal(views.render(shuffled, view), whole[shuffled])
@@ -109,7 +166,7 @@ def test_neither_order_nor_size_nor_place_in_a_batch_changes_a_view(
 
 
 def test_rendering_draws_nothing_from_the_global_generator() -> None:
-    views = Views(some_split(6, 2).images, EVERYTHING, 0)
+    views = Rendered(some_split(6, 2).images, EVERYTHING, 0)
     before = torch.get_rng_state()
     first = views.render(torch.arange(6), 0)
     assert torch.equal(torch.get_rng_state(), before)
@@ -119,41 +176,41 @@ def test_rendering_draws_nothing_from_the_global_generator() -> None:
 
 def test_a_view_does_not_depend_on_the_other_images() -> None:
     images = some_split(8, 2).images
-    half = Views(images[:4], EVERYTHING, 3).render(torch.arange(4), 5)
-    assert torch.equal(Views(images, EVERYTHING, 3).render(torch.arange(4), 5), half)
+    half = Rendered(images[:4], EVERYTHING, 3).render(torch.arange(4), 5)
+    assert torch.equal(Rendered(images, EVERYTHING, 3).render(torch.arange(4), 5), half)
 
 
 def test_samples_of_one_batch_get_crops_of_their_own() -> None:
     """torchvision's batched transforms draw once for a whole batch: all would have one offset."""
-    views = Views(marked_image(64, 5, 5), AugmentSettings(crop_padding=2, flip=False, cutout=0), 0)
+    views = Rendered(marked_image(64, 5, 5), steps(crop=2), 0)
     assert len(np.unique(offsets(views, 64, 0, 2), axis=0)) > 15
 
 
 def test_samples_of_one_batch_are_flipped_on_their_own() -> None:
-    views = Views(marked_image(64, 5, 5), AugmentSettings(crop_padding=0, flip=True, cutout=0), 0)
+    views = Rendered(marked_image(64, 5, 5), steps(flip=True), 0)
     rendered = as_stored(views.render(torch.arange(64), 0))
     assert 10 < (rendered[:, 0, 0, 0] == 5).sum() < 54
 
 
 def test_other_views_and_other_seeds_are_other_draws() -> None:
-    settings = AugmentSettings(crop_padding=2, flip=False, cutout=0)
-    first = offsets(Views(marked_image(100, 5, 5), settings, 0), 100, 0, 2)
+    settings = steps(crop=2)
+    first = offsets(Rendered(marked_image(100, 5, 5), settings, 0), 100, 0, 2)
     for seed, view in ((0, 1), (1, 0), (0, 2), (2, 0)):
-        other = offsets(Views(marked_image(100, 5, 5), settings, seed), 100, view, 2)
+        other = offsets(Rendered(marked_image(100, 5, 5), settings, seed), 100, view, 2)
         same = (first == other).all(axis=1).sum()
         assert same < 15  # 4 of 100 by chance
 
 
 def test_seed_1_of_view_0_is_not_view_1_of_seed_0() -> None:
     images = some_split(20, 2).images
-    of_view = Views(images, EVERYTHING, 0).render(torch.arange(20), 1)
-    of_seed = Views(images, EVERYTHING, 1).render(torch.arange(20), 0)
+    of_view = Rendered(images, EVERYTHING, 0).render(torch.arange(20), 1)
+    of_seed = Rendered(images, EVERYTHING, 1).render(torch.arange(20), 0)
     assert not torch.equal(of_view, of_seed)
 
 
 def test_the_offsets_of_a_crop_are_uniform_and_independent() -> None:
     num, padding, choices = 5000, 2, 5
-    views = Views(marked_image(num, 5, 5), AugmentSettings(crop_padding=padding, flip=False, cutout=0), 0)
+    views = Rendered(marked_image(num, 5, 5), steps(crop=padding), 0)
     first, second = offsets(views, num, 0, padding), offsets(views, num, 1, padding)
     assert first.min() == 0
     assert first.max() == 4
@@ -165,7 +222,7 @@ def test_the_offsets_of_a_crop_are_uniform_and_independent() -> None:
 
 def test_half_of_the_images_are_flipped_whatever_their_crop() -> None:
     num = 4000
-    views = Views(marked_image(num, 5, 5), AugmentSettings(crop_padding=1, flip=True, cutout=0), 0)
+    views = Rendered(marked_image(num, 5, 5), steps(crop=1, flip=True), 0)
     rendered = as_stored(views.render(torch.arange(num), 0))[:, 0]
     inner = rendered[:, 2, 1:4]  # neighbours in a row rise by one, or fall when flipped
     is_flipped = inner[:, 0] > inner[:, 2]
@@ -179,9 +236,7 @@ def test_half_of_the_images_are_flipped_whatever_their_crop() -> None:
 @pytest.mark.parametrize("padding", [1, 3, 7])
 def test_a_crop_is_a_window_of_the_image_in_black(padding: int, channels: int) -> None:
     images = some_split(30, 2, (channels, 5, 6)).images
-    rendered = as_stored(
-        Views(images, AugmentSettings(crop_padding=padding, flip=False, cutout=0), 4).render(torch.arange(30), 2)
-    )
+    rendered = as_stored(Rendered(images, steps(crop=padding), 4).render(torch.arange(30), 2))
     seen = set()
     for image, crop in zip(images.numpy(), rendered, strict=True):
         padded = np.pad(image, ((0, 0), (padding, padding), (padding, padding)))
@@ -198,9 +253,7 @@ def test_a_crop_is_a_window_of_the_image_in_black(padding: int, channels: int) -
 
 def test_a_flip_is_the_mirror_image_of_the_columns() -> None:
     images = some_split(20, 2, (3, 4, 7)).images
-    rendered = as_stored(
-        Views(images, AugmentSettings(crop_padding=0, flip=True, cutout=0), 0).render(torch.arange(20), 0)
-    )
+    rendered = as_stored(Rendered(images, steps(flip=True), 0).render(torch.arange(20), 0))
     kinds = set()
     for image, view in zip(images.numpy(), rendered, strict=True):
         assert np.array_equal(view, image) or np.array_equal(view, image[:, :, ::-1])
@@ -210,7 +263,7 @@ def test_a_flip_is_the_mirror_image_of_the_columns() -> None:
 
 def test_without_augmentation_a_view_is_the_image_over_255() -> None:
     images = some_split(10, 2, (3, 5, 4)).images
-    views = Views(images, PLAIN, 0)
+    views = Rendered(images, PLAIN, 0)
     for view in (0, 7):
         rendered = views.render(torch.tensor([3, 1]), view)
         assert rendered.dtype == torch.float32
@@ -221,7 +274,7 @@ def test_without_augmentation_a_view_is_the_image_over_255() -> None:
 def test_a_cutout_is_a_black_square_that_may_reach_over_the_border(cutout: int) -> None:
     num, side = 400, 9
     white = torch.full((num, 2, side, side), 255, dtype=torch.uint8)
-    rendered = Views(white, AugmentSettings(crop_padding=0, flip=False, cutout=cutout), 0).render(torch.arange(num), 0)
+    rendered = Rendered(white, steps(cutout=cutout), 0).render(torch.arange(num), 0)
     assert set(rendered.flatten().tolist()) == {0.0, 1.0}
     assert torch.equal(rendered[:, 0], rendered[:, 1])
     corners = set()
@@ -237,7 +290,7 @@ def test_a_cutout_is_a_black_square_that_may_reach_over_the_border(cutout: int) 
 
 def test_a_cutout_larger_than_the_image_blackens_all_of_it() -> None:
     white = torch.full((5, 1, 3, 3), 255, dtype=torch.uint8)
-    rendered = Views(white, AugmentSettings(crop_padding=0, flip=False, cutout=50), 0).render(torch.arange(5), 0)
+    rendered = Rendered(white, steps(cutout=50), 0).render(torch.arange(5), 0)
     assert not rendered.any()
 
 
@@ -246,23 +299,111 @@ def test_how_images_lie_in_memory_changes_nothing(channels: int) -> None:
     images = some_split(9, 2, (channels, 6, 5)).images
     by_pixel = images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     strided = images.repeat_interleave(2, dim=3)[:, :, :, ::2]
-    expected = Views(images, EVERYTHING, 1).render(torch.arange(9), 1)
+    expected = Rendered(images, EVERYTHING, 1).render(torch.arange(9), 1)
     assert expected.shape == (9, channels, 6, 5)
     for other in (by_pixel, strided):
-        assert torch.equal(Views(other, EVERYTHING, 1).render(torch.arange(9), 1), expected)
+        assert torch.equal(Rendered(other, EVERYTHING, 1).render(torch.arange(9), 1), expected)
 
 
 def test_rendering_leaves_the_stored_images_alone() -> None:
     images = some_split(9, 2).images
     before = images.clone()
     for settings in (PLAIN, EVERYTHING):
-        Views(images, settings, 0).render(torch.arange(9), 0).zero_()
+        Rendered(images, settings, 0).render(torch.arange(9), 0).zero_()
     assert torch.equal(images, before)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "expected"),
+    [(1, (7, 9), "5f5ab54bfce6"), (3, (7, 9), "cf330ac292d2"), (5, (6, 4), "e1041a5f5ef8")],
+)
+def test_views_are_those_of_earlier_versions(channels: int, size: tuple[int, int], expected: str) -> None:
+    """Bit for bit: a logit bank, a baseline and a resumed run belong to these pixels."""
+    rendered = Rendered(some_split(40, 4, (channels, *size)).images, EVERYTHING, 12345).render(torch.arange(40), 5)
+    assert hashlib.sha256(rendered.numpy().tobytes()).hexdigest()[:12] == expected
+
+
+@final
+class Shift(Augmentation):
+    """Adds a number to each image: a step that needs floats."""
+
+    def __call__(self, images: Tensor, draw: Draws) -> Tensor:
+        assert images.dtype == torch.float32
+        return images + draw(100).view(-1, 1, 1, 1).float()
+
+
+def test_a_step_that_changes_values_is_given_floats_and_shares_the_draws_of_those_before() -> None:
+    images = some_split(30, 2, (3, 5, 6)).images
+    plain = Rendered(images, steps(1), 3).render(torch.arange(30), 2)
+    draw = Draws(torch.arange(30), stream("augment", 3, 2))
+    for choices in (3, 3):
+        draw(choices)
+    added = draw(100).view(-1, 1, 1, 1).float()
+    assert torch.equal(Rendered(images, [*steps(1), Shift()], 3).render(torch.arange(30), 2), plain + added)
+
+
+@pytest.mark.parametrize("after", EVERYTHING, ids=lambda step: type(step).__name__)
+def test_a_step_that_moves_pixels_does_the_same_to_floats(after: Augmentation) -> None:
+    @final
+    class Nothing(Augmentation):
+        def __call__(self, images: Tensor, draw: Draws) -> Tensor:
+            return images
+
+    images = some_split(30, 2, (3, 5, 6)).images
+    packed, floats = (Rendered(images, first, 3).render(torch.arange(30), 2) for first in ([after], [Nothing(), after]))
+    assert torch.equal(floats, packed)
+
+
+def test_a_step_that_changes_the_type_of_the_images_is_refused() -> None:
+    @final
+    class Wide(Augmentation):
+        def __call__(self, images: Tensor, draw: Draws) -> Tensor:
+            return images.double()
+
+    views = Rendered(some_split(4, 2).images, [Wide()], 0)
+    assert message_of(views.render, torch.arange(4), 0) == (
+        "Wide turns images of torch.float32 (4, 1, 4, 4) into torch.float64 (4, 1, 4, 4)\n"
+        "  an augmentation must keep the type and the shape of the images"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "accepted"),
+    [
+        ("crop", "padding", -1, "a whole number of at least 0"),
+        ("flip", "enabled", 1, "true or false"),
+        ("cutout", "size", 0.5, "a whole number of at least 0"),
+    ],
+)
+def test_a_value_that_an_augmentation_refuses_is_told_with_its_key(
+    name: str, key: str, value: object, accepted: str
+) -> None:
+    node = {"_target_": f"distill_run.data.augment.{name.title()}", key: value}
+    assert message_of(build_augmentations, {name: node}, Builder()) == (
+        f"dataset.augment.{name}.{key}={value} is not accepted\n  write {accepted}"
+    )
+
+
+def test_a_component_that_is_no_augmentation_is_refused() -> None:
+    node = {"_target_": "distill_run.data.mixing.Mixture", "partners": 1, "weights": 1}
+    assert message_of(build_augmentations, {"mine": node}, Builder()) == (
+        "dataset.augment.mine._target_=distill_run.data.mixing.Mixture is not an augmentation\n"
+        "  derive the class from distill_run.data.augment.Augmentation"
+    )
+
+
+def test_the_epochs_of_a_choice_of_views() -> None:
+    new, three = (ViewChoice(0, num_views, 0.0, 0.0) for num_views in (None, 3))
+    assert [new.view_of(epoch) for epoch in (1, 2, 9)] == [0, 1, 8]
+    assert [three.view_of(epoch) for epoch in (1, 2, 4, 9)] == [0, 1, 0, 2]
+    for choice in (new, three):
+        for num_epochs in (1, 2, 8):
+            assert set(choice.views_of(num_epochs)) == {choice.view_of(epoch + 1) for epoch in range(num_epochs)}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_the_device_changes_nothing() -> None:
     images = some_split(50, 2, (3, 6, 5)).images
-    on_cpu = Views(images, EVERYTHING, 2).render(torch.arange(50), 9)
-    on_gpu = Views(images.cuda(), EVERYTHING, 2).render(torch.arange(50).cuda(), 9)
+    on_cpu = Rendered(images, EVERYTHING, 2).render(torch.arange(50), 9)
+    on_gpu = Rendered(images.cuda(), EVERYTHING, 2).render(torch.arange(50).cuda(), 9)
     assert torch.equal(on_gpu.cpu(), on_cpu)

@@ -80,7 +80,9 @@ class Flip(Augmentation):
 
     def __call__(self, images: Tensor, draw: Draws) -> Tensor:
         """See Augmentation."""
-        return torch.where(draw(2).bool().view(-1, 1, 1, 1), images.flip(3), images)
+        both = torch.cat([images, images.flip(3)])
+        first = torch.arange(len(images), device=images.device)
+        return both.index_select(0, first + len(images) * draw(2))  # faster than torch.where
 
 
 @final

@@ -1,4 +1,4 @@
-"""Mixup and CutMix as part of a view: a sample's partner and share are pure functions of (seed, view, sample).
+"""Mixup and CutMix as part of a view: a sample's partner and share are a pure function of (seed, view, sample).
 
 Teacher and student therefore see the same mixture, the logit bank holds the teacher's logits of it, and neither the
 batch nor its order changes it, as it does where a sample is mixed with its neighbour in the batch.

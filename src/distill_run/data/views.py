@@ -16,6 +16,7 @@ from distill_run.data.batches import Batch
 from distill_run.data.draws import Draws, stream
 from distill_run.data.mixing import Mixing, Mixture
 from distill_run.data.source import Split
+from distill_run.errors import user_error
 
 
 @dataclass(frozen=True)
@@ -85,5 +86,11 @@ class Views:
             words = step(words, draw)
         images = packed.unpack(words)
         for step in self.steps_on_floats:
-            images = step(images, draw)
+            given, images = images, step(images, draw)
+            if (images.shape, images.dtype) != (given.shape, given.dtype):
+                raise user_error(
+                    f"{type(step).__name__} turns images of {given.dtype} {tuple(given.shape)} "
+                    f"into {images.dtype} {tuple(images.shape)}",
+                    "an augmentation must keep the type and the shape of the images",
+                )
         return images
