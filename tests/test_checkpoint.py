@@ -21,7 +21,8 @@ from distill_run.checkpoint import (
     rebuild,
     save,
 )
-from distill_run.models.network import ImageShape, Network, build_network
+from distill_run.data.source import ImageShape
+from distill_run.models.network import Network, build_network
 from helpers import fill, message_of
 
 SHAPE = ImageShape(3, (8, 6), 4)

@@ -113,7 +113,7 @@ def test_a_student_ships_without_what_only_trains(mode: str, store: Path, tmp_pa
     ready, guided_by = guided(run_of.lineup.student, run_of.teacher(), run_of.workshop)
     assert guided_by == GUIDED_BY[ready.assembly.loss.needs]
     student = run_of.workshop.train(ready)
-    checkpoint.save_network(tmp_path / "student.pt", student.network, student.node, student.name)
+    checkpoint.save_network(tmp_path / "student.pt", student.own_network, student.node, student.name)
     network = checkpoint.load_network(tmp_path / "student.pt")
     parts = {name.split(".")[0] for name in network.architecture.state_dict()}
     assert parts == ({"student", "projection", "classifier"} if mode == "simkd" else {"stages", "head"})

@@ -14,12 +14,11 @@ import yaml
 from distill_run.build import Builder
 from distill_run.config.compose import compose_config, config_dir, option_names
 from distill_run.config.schema import Recipe, Settings
-from distill_run.console import Console
 from distill_run.data import torchvision_source
 from distill_run.data.source import Source, Split
-from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.schedules import Step
-from distill_run.stages.prepare import prepare, rehearse
+from distill_run.stages.rehearse import rehearse
+from workshops import open_settings
 
 CONF = config_dir()
 FOLDER = CONF / "experiment"
@@ -49,10 +48,12 @@ def selects(name: str) -> tuple[Any, ...]:
     return part["dataset"], part["teacher"], part["student"], part["suffix"].removesuffix("_standardized")
 
 
+@cache
 def text(name: str) -> str:
     return (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
 
 
+@cache
 def own(name: str) -> dict[str, Any]:
     node: dict[str, Any] = yaml.safe_load(text(name))
     return node
@@ -119,32 +120,33 @@ def test_no_experiment_of_the_tables_is_missing() -> None:
     }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_an_experiment_begins_with_its_command_its_source_and_its_numbers(name: str) -> None:
-    header = HEADER.match(text(name))
-    assert header is not None
-    assert header["name"] == name
-    assert all(55 < accuracy < 96 for accuracy in published(name))
+def test_an_experiment_begins_with_its_command_its_source_and_its_numbers() -> None:
+    for name in PUBLISHED:
+        header = HEADER.match(text(name))
+        assert header is not None, name
+        assert header["name"] == name
+        assert all(55 < accuracy < 96 for accuracy in published(name)), name
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_an_experiment_selects_what_its_name_says(name: str) -> None:
-    chosen = choices(name)
-    assert tuple(chosen[group] for group in ("dataset", "teacher", "student", "mode")) == selects(name)
-    assert chosen["training"] == {"cifar10": "cifar10", "cifar100": "rep_distiller"}[parts(name)["dataset"]]
-    assert {chosen["teacher"], chosen["student"]} <= set(option_names(CONF / "model"))
-    assert chosen["mode"] in option_names(CONF / "mode")
+def test_an_experiment_selects_what_its_name_says() -> None:
+    models, modes = option_names(CONF / "model"), option_names(CONF / "mode")
+    for name in PUBLISHED:
+        chosen = choices(name)
+        assert tuple(chosen[group] for group in ("dataset", "teacher", "student", "mode")) == selects(name)
+        assert chosen["training"] == {"cifar10": "cifar10", "cifar100": "rep_distiller"}[parts(name)["dataset"]], name
+        assert {chosen["teacher"], chosen["student"]} <= set(models), name
+        assert chosen["mode"] in modes, name
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_a_light_student_and_no_other_has_the_smaller_learning_rate(name: str) -> None:
-    is_light = parts(name)["student"] in SMALL_RATE
-    if parts(name)["suffix"] == "review_kd":
-        smaller = {"student": {"optimizer": {"lr": 0.02}}}
-        assert own(name).get("training") == (smaller if is_light else None)
-    else:
-        assert ("_rep_distiller_mobile" in bases(name)) is is_light
-        assert "training" not in own(name)
+def test_a_light_student_and_no_other_has_the_smaller_learning_rate() -> None:
+    for name in PUBLISHED:
+        is_light = parts(name)["student"] in SMALL_RATE
+        if parts(name)["suffix"] == "review_kd":
+            smaller = {"student": {"optimizer": {"lr": 0.02}}}
+            assert own(name).get("training") == (smaller if is_light else None), name
+        else:
+            assert ("_rep_distiller_mobile" in bases(name)) is is_light, name
+            assert "training" not in own(name), name
 
 
 def test_a_network_is_quoted_with_one_accuracy_wherever_a_table_has_it() -> None:
@@ -390,8 +392,7 @@ def test_every_experiment_prepares_on_images_of_its_size(
     source = Source(split, None, split.select(torch.arange(num_classes)), tuple(map(str, range(num_classes))))
     monkeypatch.setattr(torchvision_source, "load", lambda **_: source)
     settings = settings_of(f"experiment={name}", "device=cpu", f"store_dir={tmp_path / 'store'}")
-    with StopRequest() as stop:
-        prepare(settings, tmp_path / "run", Console(quiet=True), stop)
+    open_settings(settings, tmp_path)
 
 
 # Overrides beside an experiment.

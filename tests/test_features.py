@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill_run.data.source import ImageShape
 from distill_run.models.features import (
     FeatureReader,
     choose_points,
@@ -16,7 +17,7 @@ from distill_run.models.features import (
     feature_points,
     read_shapes,
 )
-from distill_run.models.network import ImageShape, Network
+from distill_run.models.network import Network
 from helpers import TinyClassifier, message_of
 
 SHAPE = ImageShape(1, (8, 8), 3)

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from distill_run.build import Builder
-from distill_run.config.compose import check, compose_config
+from distill_run.config.compose import compose_config
 from distill_run.config.schema import DatasetSettings
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.opening import Feeds
+from distill_run.data.packing import Packed, pack
 from distill_run.data.splits import Dataset
 from distill_run.data.views import ViewChoice
 from helpers import some_split, steps
@@ -23,12 +25,12 @@ SPLITS = {
     "val": some_split(6, 4, (3, 5, 6)),
     "test": some_split(9, 4, (3, 5, 6)),
 }
-FEED = MemoryFeed(Dataset(**SPLITS, classes=tuple("abcd"), notes=(), content=""), steps(1, True))
+FEED = MemoryFeed(Dataset(SPLITS["train"], SPLITS["val"], SPLITS["test"], tuple("abcd"), (), ""), steps(1, True))
 MIXED = ViewChoice(3, 2, 0.4, 1.0)
 
 
 def settings_of(*overrides: str) -> DatasetSettings:
-    return check(compose_config(overrides)).dataset
+    return compose_config(overrides).dataset
 
 
 @pytest.fixture
@@ -86,9 +88,13 @@ def test_a_split_serves_its_images_in_chunks_and_one_by_one() -> None:
 
 def test_all_views_of_a_run_share_one_packed_copy_of_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     split = some_split(12, 3, (3, 4, 4))
-    packed = []
-    monkeypatch.setattr("distill_run.data.source.pack", lambda images: packed.append(images) or pack(images))
-    from distill_run.data.packing import pack
+    packed: list[Tensor] = []
+
+    def count(images: Tensor) -> Packed:
+        packed.append(images)
+        return pack(images)
+
+    monkeypatch.setattr("distill_run.data.source.pack", count)
 
     for crop in (0, 1, 3):
         feed = MemoryFeed(Dataset(split, split, split, ("a", "b", "c"), (), ""), steps(crop, True))

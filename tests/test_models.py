@@ -11,16 +11,10 @@ from torch import nn
 
 from distill_run.build import Builder
 from distill_run.config.compose import compose_config, config_dir
+from distill_run.data.source import ImageShape
 from distill_run.models.cnn import CNN
 from distill_run.models.mlp import MLP
-from distill_run.models.network import (
-    ImageShape,
-    Network,
-    build_network,
-    count_bytes,
-    count_macs,
-    count_params,
-)
+from distill_run.models.network import Network, build_network, count_bytes, count_macs, count_params
 from helpers import message_of
 
 LIBRARIES = ("torchvision", "timm")  # test_pretrained.py has them

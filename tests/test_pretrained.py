@@ -17,8 +17,9 @@ from torchvision.transforms.functional import normalize, resize
 from distill_run.build import Builder
 from distill_run.checkpoint import load, load_network, load_weights, network_content, save
 from distill_run.config.compose import compose_config, config_dir
+from distill_run.data.source import ImageShape
 from distill_run.models.features import feature_points, read_shapes
-from distill_run.models.network import ImageShape, Network, build_network, count_macs
+from distill_run.models.network import Network, build_network, count_macs
 from distill_run.models.pretrained import without_fetching
 from helpers import message_of
 

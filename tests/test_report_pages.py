@@ -13,11 +13,12 @@ from torch import Tensor
 import distill_run
 from distill_run import checkpoint
 from distill_run.config.schema import Settings
-from distill_run.data.source import Split
+from distill_run.data.feed import Feed, MemoryFeed
+from distill_run.data.source import ImageShape, Split
 from distill_run.data.splits import Dataset
 from distill_run.engine.evaluate import measure
 from distill_run.models.mlp import MLP
-from distill_run.models.network import ImageShape, Network
+from distill_run.models.network import Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, two_sided, verdict, wilson_interval
 from distill_run.report.pages import write_pages
@@ -94,7 +95,7 @@ def loaded(teacher: Trained) -> Trained:
     )  # fmt: skip
 
 
-def make_findings(networks: dict[str, Trained], dataset: Dataset, run_dir: Path) -> Findings:
+def make_findings(networks: dict[str, Trained], feed: Feed, run_dir: Path) -> Findings:
     settings = SimpleNamespace(
         seed=7,
         names=SimpleNamespace(dataset="made_up", mode="soft"),
@@ -102,36 +103,36 @@ def make_findings(networks: dict[str, Trained], dataset: Dataset, run_dir: Path)
         code_dir=None,
     )
     warnings = ["watch <out> for a|b"]
-    report = summarise(cast(Settings, settings), dataset, SHAPE, networks, [], warnings, run_dir)
+    report = summarise(cast(Settings, settings), feed, networks, [], warnings, run_dir)
     environment = {"command": COMMAND, "torch": "2.15", "git_dirty": False, "cuda": None}
-    return Findings(report, networks, dataset, cast(Settings, settings), CONFIG, environment)
+    return Findings(report, networks, feed, cast(Settings, settings), CONFIG, environment)
 
 
 @pytest.fixture(scope="module")
-def dataset() -> Dataset:
+def feed() -> Feed:
     parts = (made_up_split(40, 0), made_up_split(10, 1), made_up_split(90, 2))
-    return Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64)
+    return MemoryFeed(Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64), [])
 
 
 @pytest.fixture(scope="module")
-def networks(dataset: Dataset) -> dict[str, Trained]:
-    return {stage: made_up_training(stage, dataset.test.targets) for stage in SEEDS}
+def networks(feed: Feed) -> dict[str, Trained]:
+    return {stage: made_up_training(stage, feed.test.targets) for stage in SEEDS}
 
 
 @pytest.fixture(scope="module")
-def findings(networks: dict[str, Trained], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def findings(networks: dict[str, Trained], feed: Feed, tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """A whole run; its pages are written once for all tests."""
-    findings = make_findings(networks, dataset, tmp_path_factory.mktemp("run"))
+    findings = make_findings(networks, feed, tmp_path_factory.mktemp("run"))
     write_pages(findings)
     return findings
 
 
 @pytest.fixture(scope="module")
-def least(networks: dict[str, Trained], dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Findings:
+def least(networks: dict[str, Trained], feed: Feed, tmp_path_factory: pytest.TempPathFactory) -> Findings:
     """A teacher from a checkpoint, no baseline and no search: whatever may be null is."""
     student = dataclasses.replace(networks["student"], lr_search=())
     pair = {"teacher": loaded(networks["teacher"]), "student": student}
-    findings = make_findings(pair, dataset, tmp_path_factory.mktemp("least"))
+    findings = make_findings(pair, feed, tmp_path_factory.mktemp("least"))
     write_pages(findings)
     return findings
 
@@ -304,7 +305,7 @@ def test_a_teacher_below_the_baseline_leaves_no_gap(findings: Findings) -> None:
 
 def test_table_shows_both_checkpoints_and_the_interval(findings: Findings) -> None:
     table = dict(facts.table(findings.report))
-    targets = findings.dataset.test.targets
+    targets = findings.feed.test.targets
     student = findings.networks["student"]
     right = round(90 * measure(student.selected.test_logits, targets)["accuracy"])
     low, high = wilson_interval(right, 90)
@@ -334,7 +335,7 @@ def test_samples_hold_what_each_network_said(findings: Findings) -> None:
     assert decision.answer == CLASSES[int(probabilities.argmax())]
     assert decision.confidence == pytest.approx(probabilities.max().item())
     assert decision.is_right == (decision.answer == sample.target)
-    image = findings.dataset.test.images[sample.index]
+    image = findings.feed.test.image(sample.index)
     assert sample.picture.getpixel((1, 2)) == tuple(image[:, 2, 1].tolist())
 
 

@@ -14,9 +14,10 @@ from conftest import TINY
 from distill_run.build import Builder
 from distill_run.checkpoint import load_network
 from distill_run.config.compose import compose_config, config_dir
+from distill_run.data.source import ImageShape
 from distill_run.models.features import FeatureReader
 from distill_run.models.layers import Pool
-from distill_run.models.network import ImageShape, Network, build_network
+from distill_run.models.network import Network, build_network
 from distill_run.models.outputs import Outputs
 from distill_run.models.reused_classifier import ReusedClassifier
 from distill_run.objectives.simkd import ReusedTeacherClassifier

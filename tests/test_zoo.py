@@ -16,9 +16,10 @@ from torch.nn.functional import batch_norm, relu
 
 from distill_run.build import Builder
 from distill_run.config.compose import config_dir, option_names
+from distill_run.data.source import ImageShape
 from distill_run.models.features import FeatureReader, choose_points, feature_points, read_shapes
 from distill_run.models.folding import fold_batch_norm
-from distill_run.models.network import ImageShape, Network, build_network, count_macs, count_params
+from distill_run.models.network import Network, build_network, count_macs, count_params
 from distill_run.models.shufflenet import Shuffle
 from distill_run.models.vit import Attention
 from helpers import message_of

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
@@ -113,7 +114,7 @@ class Cutout(Augmentation):
 
 def build_augmentations(nodes: Mapping[str, Any], builder: Builder) -> list[Augmentation]:
     """The augmentations that `dataset.augment` describes, in its order; raises UserError with every mistake."""
-    return gather(lambda name=name: _build(name, nodes[name], builder) for name in nodes)
+    return gather(partial(_build, name, node, builder) for name, node in nodes.items())
 
 
 def _build(name: str, node: Mapping[str, Any], builder: Builder) -> Augmentation:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from distill_run.console import Console, TrainingDisplay
 from distill_run.errors import DivergedError
-from distill_run.models.network import Network
 from distill_run.record.files import RunFiles
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import StageFacts, Watcher
@@ -79,9 +78,10 @@ class ConsoleWatcher(Watcher):
         return command
 
 
-def _normalised(trained: Trained) -> str:
+def _normalised(teacher: Trained) -> str:
     """How a teacher sees images, in words; nothing of an assistant, which sees them as the student does."""
-    if not trained.stage.startswith("teacher") or not isinstance(trained.network, Network):
+    if not teacher.stage.startswith("teacher"):
         return ""
-    mean, std = trained.network.mean.flatten().tolist(), trained.network.std.flatten().tolist()
+    network = teacher.own_network
+    mean, std = network.mean.flatten().tolist(), network.std.flatten().tolist()
     return f", normalised with mean {rounded(mean)} std {rounded(std)}"

@@ -75,7 +75,7 @@ class RunRecord(Watcher):
         self._metrics.extend(trained.history)
         write_json_lines(self.files.metrics, self._metrics)
         if trained.stage == "student":
-            checkpoint.save_network(self.files.student, trained.network, trained.node, trained.name)
+            checkpoint.save_network(self.files.student, trained.own_network, trained.node, trained.name)
 
     def run_ended(self, error: BaseException | None) -> None:
         """See Watcher."""

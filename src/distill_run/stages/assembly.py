@@ -95,7 +95,7 @@ class Assembler:
                     node = term.student_node(node, teacher.node)
         network = self.make_network(training, node)
         self.try_network(network, training.architecture.key)
-        points = pair_up(loss, training, network, teacher and teacher.network, self.feed)
+        points = pair_up(loss, training, network, teacher.network if teacher else None, self.feed)
         return Assembly(network, node, loss.to(self.device.torch_device), *points)
 
     def _make_loss(self, training: Training) -> TotalLoss:

@@ -19,7 +19,7 @@ from distill_run.store import read_meta
 
 def write_entry(trained: Trained, training: Training, environment: dict[str, Any], directory: Path) -> dict[str, Any]:
     """Write the files of a store entry that `read_entry` reads; returns the facts for its meta.json."""
-    checkpoint.save_network(directory / "weights.pt", trained.network, trained.node, trained.name)
+    checkpoint.save_network(directory / "weights.pt", trained.own_network, trained.node, trained.name)
     np.savez(
         directory / "test_logits.npz",
         selected=trained.selected.test_logits.numpy(),

@@ -2,7 +2,6 @@
 
 from distill_run.data.batches import Batch
 from distill_run.engine.protocols import Guide
-from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.stages.assembly import Assembly
 from distill_run.stages.live_teacher import LiveTeacher
@@ -34,10 +33,9 @@ def make_guide(
     is_banked = needs == "logits" and has_room(training, len(members), workshop)
     guides: list[tuple[float, Guide]] = []
     for weight, member in members:
-        assert isinstance(member.network, Network)
         if is_banked:
-            guides.append((weight, BankedTeacher(member.network, member.fingerprint, training, workshop)))
+            guides.append((weight, BankedTeacher(member.own_network, member.fingerprint, training, workshop)))
         else:
-            guides.append((weight, LiveTeacher(member.network, workshop.device, assembly.teacher_points)))
+            guides.append((weight, LiveTeacher(member.own_network, workshop.device, assembly.teacher_points)))
     guide = guides[0][1] if len(guides) == 1 else SeveralTeachers(guides)
     return guide, "logit bank" if is_banked else "live teacher"

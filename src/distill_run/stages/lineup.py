@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 
 from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
-from distill_run.models.network import Network
 from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.plans import Planner, checkpoint_paths, numbered, teacher_weights
@@ -83,11 +82,9 @@ def _on_device(teacher: LoadedTeacher, workshop: Workshop) -> LoadedTeacher:
 
 
 def _shape_of(loaded: list[LoadedTeacher], teachers: list[Prepared], weights: list[float]) -> TeacherShape:
-    members = [TeacherShape(teacher.network, teacher.node) for teacher in loaded]
-    members += [TeacherShape(teacher.assembly.network, teacher.assembly.node) for teacher in teachers]
-    if len(members) == 1:
-        return members[0]
-    return TeacherShape(Ensemble([member.network for member in members], weights), {})
+    networks = [*(teacher.network for teacher in loaded), *(teacher.assembly.network for teacher in teachers)]
+    nodes = [*(teacher.node for teacher in loaded), *(teacher.assembly.node for teacher in teachers)]
+    return TeacherShape(networks[0], nodes[0]) if len(networks) == 1 else TeacherShape(Ensemble(networks, weights), {})
 
 
 def _at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
@@ -98,8 +95,7 @@ def _at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
 
 def _compare_normalisation(teacher: Trained, data: DataFacts, watcher: Watcher) -> None:
     """Warn where a teacher sees images in another normalisation than the student."""
-    assert isinstance(teacher.network, Network)
-    network = teacher.network
+    network = teacher.own_network
     own = [rounded(network.mean.flatten().tolist()), rounded(network.std.flatten().tolist())]
     if own != [rounded(data.mean), rounded(data.std)]:
         watcher.warned(f"the {teacher.stage} keeps its own normalisation, which differs from the dataset's")

@@ -95,7 +95,7 @@ def measure_teacher(teacher: LoadedTeacher, workshop: Workshop) -> Trained:
 def together(members: list[Trained], weights: list[float], workshop: Workshop) -> Trained:
     """Several teachers as one, which gives the weighted mean of their probabilities."""
     feed = workshop.feed
-    network = Ensemble([member.network for member in members if isinstance(member.network, Network)], weights)
+    network = Ensemble([member.own_network for member in members], weights)
     val = measure(predict(network, feed.val), feed.val.targets.cpu())
     test_logits = [(weight, member.selected.test_logits) for weight, member in zip(weights, members, strict=True)]
     measured = Measured(None, val, averaged_logits(test_logits, 1.0))

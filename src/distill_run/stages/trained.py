@@ -83,4 +83,10 @@ class Trained:
             return f"loaded from {self.path}"
         if self.origin is Origin.AVERAGED:
             return f"averaged over {len(self.members)} teachers"
-        return self.origin.value
+        return str(self.origin.value)
+
+    @property
+    def own_network(self) -> Network:
+        """The network, where it is one: several teachers together have no network of their own."""
+        assert isinstance(self.network, Network)
+        return self.network
