@@ -261,6 +261,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     fit(trainer)
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
     trainer.recipe = recipe(epochs=EPOCHS + 1)
+    assert isinstance(trainer.batches, MemoryBatches)
     trainer.batches.views.split.targets[:] = 0
 
     class Broken(Objective):
