@@ -29,8 +29,14 @@ FEED = MemoryFeed(Dataset(SPLITS["train"], SPLITS["val"], SPLITS["test"], tuple(
 MIXED = ViewChoice(3, 2, 0.4, 1.0)
 
 
+<<<<<<< HEAD
 def settings_of(*overrides: str) -> DatasetSettings:
     return compose_config(overrides).dataset
+=======
+@pytest.fixture(scope="module")
+def digits() -> DatasetSettings:
+    return check(compose_config()).dataset
+>>>>>>> h-data
 
 
 @pytest.fixture
@@ -103,13 +109,14 @@ def test_all_views_of_a_run_share_one_packed_copy_of_the_images(monkeypatch: pyt
     assert len(packed) == 1
 
 
-def test_the_points_of_a_sweep_share_the_data(count_reading: dict[str, int]) -> None:
+def test_the_points_of_a_sweep_share_the_data(digits: DatasetSettings, count_reading: dict[str, int]) -> None:
     feeds = Feeds()
-    first = feeds.open(settings_of(), Builder(), CPU)
+    first = feeds.open(digits, Builder(), CPU)
     assert count_reading["loaded"] == 1
     hashed = count_reading["hashed"]
     assert hashed > first.shape.image_size[0] ** 2 * 1797
-    other = feeds.open(settings_of("dataset.augment.crop.padding=3", "dataset.mean=[0.5]"), Builder(), CPU)
+    crop = {"_target_": "distill_run.data.augment.Crop", "padding": 3}
+    other = feeds.open(dataclasses.replace(digits, augment={"crop": crop}, mean=[0.5]), Builder(), CPU)
     assert count_reading == {"loaded": 1, "hashed": hashed}
     assert other.train is first.train
     assert other.content == first.content
@@ -117,18 +124,22 @@ def test_the_points_of_a_sweep_share_the_data(count_reading: dict[str, int]) -> 
     assert not torch.equal(other.render(views, indices, 0), first.render(views, indices, 0))
 
 
-@pytest.mark.parametrize(
-    "override", ["dataset.split_seed=1", "dataset.source.image_size=8", "dataset.train_fraction=0.5"]
-)
-def test_another_source_or_cut_is_read_anew(override: str, count_reading: dict[str, int]) -> None:
+@pytest.mark.parametrize("changes", [{"split_seed": 1}, {"train_fraction": 0.5}, {"source": 8}])
+def test_another_source_or_cut_is_read_anew(
+    changes: dict[str, Any], digits: DatasetSettings, count_reading: dict[str, int]
+) -> None:
+    if "source" in changes:
+        changes = {"source": {**digits.source, "image_size": changes["source"]}}
     feeds = Feeds()
-    first = feeds.open(settings_of(), Builder(), CPU)
-    assert feeds.open(settings_of(f"dataset.{override}"), Builder(), CPU).content != first.content
+    first = feeds.open(digits, Builder(), CPU)
+    assert feeds.open(dataclasses.replace(digits, **changes), Builder(), CPU).content != first.content
     assert count_reading["loaded"] == 2
 
 
 def open_photos(photos: Path, store: Path, **changes: Any) -> Feed:
-    settings = settings_of("dataset=image_folder", f"dataset.root={photos}", f"store_dir={store}")
+    source = {"_target_": "distill_run.data.image_folder.load", "image_size": None, "channels": 3}
+    source |= {"root": str(photos), "store_dir": str(store)}
+    settings = DatasetSettings(source, str(photos), None, 0.1, 1.0, 0, None, None, {})
     return Feeds().open(dataclasses.replace(settings, **changes), Builder(), CPU)
 
 

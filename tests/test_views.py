@@ -98,7 +98,7 @@ def test_late_draws_are_as_even_as_early_ones() -> None:
     """A hundred draws of a thousand need 997 bits; without new ones, all after the sixth would be 0."""
     draw = Draws(torch.arange(5000), 7)
     for _ in range(100):
-        assert chi_square(np.bincount(draw(1000).numpy() // 100, minlength=10)) < 27.9  # one in a thousand
+        assert chi_square(np.bincount(draw(1000).numpy() // 100, minlength=10)) < 39.3  # one in 100,000
 
 
 def test_uniform_numbers_are_even_differ_by_sample_and_leave_later_draws_alone() -> None:
