@@ -29,14 +29,9 @@ FEED = MemoryFeed(Dataset(SPLITS["train"], SPLITS["val"], SPLITS["test"], tuple(
 MIXED = ViewChoice(3, 2, 0.4, 1.0)
 
 
-<<<<<<< HEAD
-def settings_of(*overrides: str) -> DatasetSettings:
-    return compose_config(overrides).dataset
-=======
 @pytest.fixture(scope="module")
 def digits() -> DatasetSettings:
-    return check(compose_config()).dataset
->>>>>>> h-data
+    return compose_config().dataset
 
 
 @pytest.fixture

@@ -258,12 +258,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     fit(trainer)
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
     trainer.recipe = recipe(epochs=EPOCHS + 1)
-<<<<<<< HEAD
     trainer.batches.views.split.targets[:] = 0  # type: ignore[attr-defined]
-=======
-    assert isinstance(trainer.batches, MemoryBatches)
-    trainer.batches.views.split.targets[:] = 0
->>>>>>> h-data
 
     class Broken(TargetObjective):
         def distillation(self, batch: Batch, student: Outputs) -> Tensor:

@@ -1,6 +1,7 @@
 import base64
 import dataclasses
 import re
+from collections.abc import Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,7 +96,9 @@ def loaded(teacher: Trained) -> Trained:
     )  # fmt: skip
 
 
-def make_findings(networks: dict[str, Trained], feed: Feed, run_dir: Path) -> Findings:
+def make_findings(
+    networks: dict[str, Trained], feed: Feed, run_dir: Path, assistants: Sequence[Trained] = ()
+) -> Findings:
     settings = SimpleNamespace(
         seed=7,
         names=SimpleNamespace(dataset="made_up", mode="soft"),
@@ -103,7 +106,7 @@ def make_findings(networks: dict[str, Trained], feed: Feed, run_dir: Path) -> Fi
         code_dir=None,
     )
     warnings = ["watch <out> for a|b"]
-    report = summarise(cast(Settings, settings), feed, networks, [], warnings, run_dir)
+    report = summarise(cast(Settings, settings), feed, networks, list(assistants), warnings, run_dir)
     environment = {"command": COMMAND, "torch": "2.15", "git_dirty": False, "cuda": None}
     return Findings(report, networks, feed, cast(Settings, settings), CONFIG, environment)
 
@@ -173,6 +176,12 @@ def markdown(findings: Findings) -> str:
     return (findings.report.run_dir / "report.md").read_text(encoding="utf-8")
 
 
+def table_widths(findings: Findings) -> list[set[int]]:
+    """The number of bars in the rows of each table of report.md."""
+    blocks = re.findall(r"(?:^\|.*\n)+", markdown(findings), re.MULTILINE)
+    return [{len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()} for block in blocks]
+
+
 def test_the_run_gets_exactly_these_files(findings: Findings, least: Findings) -> None:
     def written(run_dir: Path) -> list[str]:
         return sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
@@ -233,11 +242,18 @@ def test_markdown_images_are_there(findings: Findings) -> None:
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row(findings: Findings) -> None:
-    blocks = re.findall(r"(?:^\|.*\n)+", markdown(findings), re.MULTILINE)
-    widths = [{len(re.findall(r"(?<!\\)\|", row)) for row in block.splitlines()} for block in blocks]
-    assert widths == [{3}, {5}, {6}, {3}]
+    assert table_widths(findings) == [{3}, {5}, {6}, {3}]
     assert r"a\|b" in markdown(findings)
     assert r"\<b\>x\</b\>" in markdown(findings)
+
+
+def test_an_assistant_has_a_column_among_the_networks_and_none_among_the_decisions(
+    networks: dict[str, Trained], feed: Feed, tmp_path: Path
+) -> None:
+    findings = make_findings(networks, feed, tmp_path, [networks["baseline"]])
+    write_pages(findings)
+    assert table_widths(findings) == [{3}, {6}, {6}, {3}]
+    assert [stage for stage, _ in findings.report.networks] == ["teacher", "assistant", "baseline", "student"]
 
 
 def test_markdown_warns_in_a_block_of_its_own(findings: Findings) -> None:

@@ -170,11 +170,14 @@ def test_a_mode_of_one_s_own_changes_neither_teacher_nor_baseline(tmp_path: Path
     assert second.summary["student"]["fingerprint"] != first.summary["student"]["fingerprint"]
 
 
+ENTRY = {"config.yaml", "environment.json", "meta.json"}
+
+
 def test_a_store_entry_has_exactly_these_files(tmp_path: Path) -> None:
     report = tiny_run(tmp_path)
     for kind in ("teacher", "baseline"):
         entry = tmp_path / "store" / kind / report.summary[kind]["fingerprint"]
-        assert files_of(entry) == {"config.yaml", "meta.json", "metrics.jsonl", "test_logits.npz", "weights.pt"}
+        assert files_of(entry) == {*ENTRY, "metrics.jsonl", "test_logits.npz", "weights.pt"}
 
 
 def test_without_a_baseline_there_is_no_gap(tmp_path: Path) -> None:

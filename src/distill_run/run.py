@@ -46,7 +46,7 @@ def run(
     with stop or StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
         workshop, settings = open_workshop(settings, run_dir, command, watcher, stop, feeds or Feeds())
         lineup = make_lineup(settings, workshop)
-        with _told(watcher, RunFacts(settings, workshop.environment)):
+        with _told(watcher, RunFacts(settings, workshop.store.environment)):
             draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
             teacher = obtain_teacher(lineup, workshop)
             lineup = search_rates(lineup, workshop)

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from distill_run.files import atomic_path, told_of_no_room, write_json
 
 FORMAT = 3  # raised when the content of an entry for the same inputs changes
-META = "meta.json"
+META, ENVIRONMENT = "meta.json", "environment.json"
 LOCKS, RUNS = ".locks", ".runs"
 SHOWN_NAME = 12  # digits of a fingerprint that messages show
 
@@ -59,12 +59,19 @@ class Store:
     """The entries ROOT/<kind>/<fingerprint>, each of them a directory; the module explains the files.
 
     `tell` receives a sentence when the user may wonder: when another process is waited for, or an entry was damaged.
-    With `run_dir`, the store also records which entries this run uses (see `record_use`).
+    `environment` says where entries are made, and stands in each new one. With `run_dir`, the store also records which entries this run uses (see `record_use`).
     """
 
-    def __init__(self, root: Path, tell: Callable[[str], None], run_dir: Path | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        tell: Callable[[str], None],
+        environment: Mapping[str, Any] | None = None,
+        run_dir: Path | None = None,
+    ) -> None:
         self.root = root
         self.tell = tell
+        self.environment = environment or {}
         self.run_dir = run_dir
 
     def path(self, kind: str, name: str) -> Path:
@@ -91,6 +98,7 @@ class Store:
                 shutil.rmtree(path)
             with self._working_folder(path) as working:
                 facts = make(working)
+                write_json(working / ENVIRONMENT, self.environment)
                 _write_meta(working, facts, {file.name: file_hash(file) for file in sorted(working.iterdir())})
                 working.rename(path)
         return path, False

@@ -12,7 +12,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -84,10 +83,9 @@ def _workshop(settings: Settings, folder: Path, console: Console, stop: StopRequ
         feed=MemoryFeed(dataset, build_augmentations(settings.dataset.augment, builder)),
         device=device,
         builder=builder,
-        store=Store(folder, console.note),
+        store=Store(folder, console.note, {}),
         watcher=Watcher(),
         stop=stop,
-        environment={},
         bank_gigabytes=settings.logit_bank_gigabytes,
         resume_point=None,
     )
@@ -113,15 +111,13 @@ def time_usual_loop(workshop: Workshop, student: Training, teacher: Training) ->
     images = split.images.permute(0, 2, 3, 1).cpu().numpy()
     dataset = PILDataset(images, split.targets.tolist(), augment=True)
     loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=NUM_WORKERS, drop_last=True)
-    with ExitStack() as stack:
-        batches = iter(loader)
-        stack.callback(batches._shutdown_workers)  # type: ignore[attr-defined]
-        train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in next(batches)])
-        start, num_images = time.perf_counter(), 0
-        for batch in batches:
-            train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in batch])
-            num_images += batch_size
-        return num_images / (time.perf_counter() - start)
+    batches = iter(loader)
+    train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in next(batches)])
+    start, num_images = time.perf_counter(), 0
+    for batch in batches:
+        train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in batch])
+        num_images += batch_size
+    return num_images / (time.perf_counter() - start)
 
 
 def time_bare_loop(workshop: Workshop, student: Training) -> float:

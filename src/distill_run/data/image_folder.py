@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def load(*, root: str | None, image_size: int | None, channels: int, store_dir: 
     classes = _class_names(folders["train"])
     listings = {name: _list(name, folder, classes) for name, folder in folders.items()}
     notes: list[str] = []
-    store = Store(Path(store_dir), notes.append)
+    environment = {package: metadata.version(package) for package in ("distill-run", "pillow", "numpy")}
+    store = Store(Path(store_dir), notes.append, environment)
     prepared = {name: _prepare(listing, image_size, channels, store) for name, listing in listings.items()}
     for name, listing in listings.items():
         notes.extend(_notes(name, listing))

@@ -55,7 +55,7 @@ def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
     count, total = int(disagreements(logits).sum()), len(findings.feed.test)
     return Picture(
         "samples",
-        "Where they disagree",
+        "Where the networks disagree",
         f"{len(samples)} test images with the decision of each network. The table has the same in words.",
         f"The networks disagree on {count:,} of {total:,} test images. The first of these are shown. If there are "
         "fewer than twelve, images follow that a network got wrong, then any others. Each line has a tick (right) or "
@@ -86,7 +86,7 @@ def _search(findings: Findings) -> Picture:
         "lr_search",
         "Learning-rate search",
         f"Validation accuracy by learning rate. Chosen: {', '.join(rates)}.",
-        "Each point is a short training; the rate that is best on validation is chosen. The student's rate is searched "
+        "Each mark is a short training; the rate that is best on validation is chosen. The student's rate is searched "
         "without the teacher, and the baseline uses it too.",
         render(plots.lr_search_curve(findings.networks)),
     )

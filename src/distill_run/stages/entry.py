@@ -10,14 +10,14 @@ import torch
 import yaml
 
 from distill_run import checkpoint
-from distill_run.files import write_json, write_json_lines, write_text
+from distill_run.files import write_json_lines, write_text
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.training import Training
 from distill_run.store import read_meta
 
 
-def write_entry(trained: Trained, training: Training, environment: dict[str, Any], directory: Path) -> dict[str, Any]:
+def write_entry(trained: Trained, training: Training, directory: Path) -> dict[str, Any]:
     """Write the files of a store entry that `read_entry` reads; returns the facts for its meta.json."""
     checkpoint.save_network(directory / "weights.pt", trained.own_network, trained.node, trained.name)
     np.savez(
@@ -27,7 +27,6 @@ def write_entry(trained: Trained, training: Training, environment: dict[str, Any
     )
     write_json_lines(directory / "metrics.jsonl", trained.history)
     write_text(directory / "config.yaml", yaml.safe_dump(training.inputs, sort_keys=False))
-    write_json(directory / "environment.json", environment)
     return {
         "about": f"{trained.name}, seed {training.seed}, {trained.selected.val['accuracy']:.2%} on validation",
         "selected": {"epoch": trained.selected.epoch, "val": trained.selected.val},

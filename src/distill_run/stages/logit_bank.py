@@ -19,7 +19,7 @@ from torch import Tensor
 from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
 from distill_run.errors import user_error
-from distill_run.files import write_json, write_text
+from distill_run.files import write_text
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.stages.live_teacher import LiveTeacher
@@ -53,8 +53,7 @@ class BankedTeacher:
 
         def make(directory: Path) -> dict[str, Any]:
             write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
-            write_json(directory / "environment.json", workshop.environment)
-            return {"about": f"of teacher {teacher_fingerprint[:12]}, view seed {training.views.seed}"}
+                return {"about": f"of teacher {teacher_fingerprint[:12]}, view seed {training.views.seed}"}
 
         workshop.store.obtain(KIND, self.name, make)
 

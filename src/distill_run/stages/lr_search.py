@@ -28,7 +28,6 @@ def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training
 
     def make(directory: Path) -> dict[str, Any]:
         write_json(directory / "curve.json", [_try(trial, workshop) for trial in trials])
-        write_json(directory / "environment.json", workshop.environment)
         return {"about": f"{training.architecture.name}, {len(rates)} rates"}
 
     directory, is_reused = workshop.store.obtain("lr_search", name, make)

@@ -42,7 +42,8 @@ def open_workshop(
     _introduce(feed, settings.names.dataset, watcher)
     dataset = _complete(settings.dataset, feed, watcher)
     settings = dataclasses.replace(settings, dataset=dataset, device=device.settings)
-    store = Store(Path(settings.store_dir), watcher.noted, run_dir)
+    environment = describe_environment(device, command)
+    store = Store(Path(settings.store_dir), watcher.noted, environment, run_dir)
     for kind, name in feed.entries:
         store.record_use(run_dir, kind, name)
     workshop = Workshop(
@@ -52,7 +53,6 @@ def open_workshop(
         store=store,
         watcher=watcher,
         stop=stop,
-        environment=describe_environment(device, command),
         bank_gigabytes=settings.logit_bank_gigabytes,
         resume_point=_read_resume_point(run_dir) if settings.resume else None,
     )

@@ -1,6 +1,6 @@
 """Who is told what happens in a run: the run directory, the console, the pruner of a search, a tracker."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ class RunFacts:
     """A run that is about to begin: its complete settings, and what environment.json says of where it takes place."""
 
     settings: Settings
-    environment: dict[str, Any]
+    environment: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

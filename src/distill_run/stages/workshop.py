@@ -38,7 +38,7 @@ class ResumePoint:
 class Workshop:
     """The services of a run: images, device, components, store; who is told; what asks for a stop.
 
-    `environment` is what environment.json says, `bank_gigabytes` the disk that a logit bank may take.
+    `bank_gigabytes` is the disk that a logit bank may take.
     """
 
     feed: Feed
@@ -47,7 +47,6 @@ class Workshop:
     store: Store
     watcher: Watcher
     stop: StopRequest
-    environment: dict[str, Any]
     bank_gigabytes: float
     resume_point: ResumePoint | None
 
@@ -62,7 +61,7 @@ class Workshop:
 
         def make(directory: Path) -> dict[str, Any]:
             made.append(self.train(prepared))
-            return write_entry(made[0], prepared.training, self.environment, directory)
+            return write_entry(made[0], prepared.training, directory)
 
         directory, _ = self.store.obtain(kind, prepared.training.fingerprint, make)
         trained = made[0] if made else read_entry(directory, prepared)
