@@ -15,9 +15,11 @@ import torch
 import yaml
 
 from conftest import TINY, without_pages
+from distill_run.build import Builder
 from distill_run.checkpoint import load_network
 from distill_run.config.compose import compose_config
 from distill_run.console import Console
+from distill_run.data import packing
 from distill_run.data.digits import load as load_digits
 from distill_run.errors import DivergedError, UserError
 from distill_run.report.run_report import RunReport
@@ -334,3 +336,39 @@ def test_a_full_disk_is_told_in_two_lines(tmp_path: Path, monkeypatch: pytest.Mo
         "  make room, as distill-store gc does, or choose another folder, as in hydra.run.dir=/tmp/elsewhere"
     )
     assert read_json(tmp_path / "run" / "status.json")["status"] == "failed"
+
+
+def test_each_network_is_built_once_and_the_images_are_packed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: Counter[str] = Counter()
+    build, pack = Builder.build, packing.pack
+
+    def count_build(self: Builder, node: Any, key: str, **injected: Any) -> Any:
+        built[key] += 1
+        return build(self, node, key, **injected)
+
+    def count_pack(images: torch.Tensor) -> packing.Packed:
+        built["packed"] += 1
+        return pack(images)
+
+    monkeypatch.setattr(Builder, "build", count_build)
+    monkeypatch.setattr("distill_run.data.source.pack", count_pack)
+    fitnet = ("student=cnn_tiny", "mode=fitnet")
+    tiny_run(tmp_path, *fitnet)
+    expected = {"teacher": 1, "student": 2, "mode": 1, "packed": 1, "dataset.source": 1}  # baseline and student
+    assert {key: built[key] for key in expected} == expected
+    built.clear()
+    tiny_run(tmp_path, *fitnet, "mode.weight=10", name="second")  # teacher and baseline come from the store
+    assert {key: built[key] for key in expected} == expected
+
+
+def test_a_new_version_of_the_program_never_takes_an_older_ones_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = tiny_run(tmp_path)
+    monkeypatch.setattr("distill_run.stages.plans.program_identity", lambda: "9.9.9 0123")
+    second = tiny_run(tmp_path, name="second")
+    assert not second.teacher.reused
+    assert second.teacher.fingerprint != first.teacher.fingerprint
+    assert second.student.last == first.student.last  # the code is the same after all

@@ -18,9 +18,9 @@ from distill_run.report.results import tell_results
 from distill_run.report.run_report import RunReport, write_report
 from distill_run.report.summary import Findings, summarise
 from distill_run.stages.lineup import make_lineup, obtain_teacher, search_rates
-from distill_run.stages.prepare import open_workshop
+from distill_run.stages.prepare import builder_of, open_workshop
 from distill_run.stages.student import obtain_assistants, train_student
-from distill_run.stages.watcher import RunFacts, Watcher, Watchers
+from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
 
 
 def run(
@@ -42,11 +42,12 @@ def run(
     """
     console = console or Console()
     record = RunRecord(run_dir)
-    watcher = Watchers([record, ConsoleWatcher(console, run_dir), *watchers])
+    own = build_watchers(settings.watchers, builder_of(settings))
+    watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     with stop or StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
         workshop, settings = open_workshop(settings, run_dir, command, watcher, stop, feeds or Feeds())
         lineup = make_lineup(settings, workshop)
-        with _told(watcher, RunFacts(settings, workshop.store.environment)):
+        with _told(watcher, RunFacts(run_dir, settings, workshop.store.environment)):
             draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
             teacher = obtain_teacher(lineup, workshop)
             lineup = search_rates(lineup, workshop)

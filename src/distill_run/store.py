@@ -59,7 +59,8 @@ class Store:
     """The entries ROOT/<kind>/<fingerprint>, each of them a directory; the module explains the files.
 
     `tell` receives a sentence when the user may wonder: when another process is waited for, or an entry was damaged.
-    `environment` says where entries are made, and stands in each new one. With `run_dir`, the store also records which entries this run uses (see `record_use`).
+    `environment` says where entries are made, and stands in each new one. With `run_dir`, the store also records which
+    entries this run uses (see `record_use`).
     """
 
     def __init__(

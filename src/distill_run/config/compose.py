@@ -26,6 +26,7 @@ LISTS = {
     "also": ("mode", "mode.also"),
     "more_teachers": ("model", "more_teachers"),
     "assistants": ("model", "assistants"),
+    "watchers": ("watcher", "watchers"),
     "augment": ("augmentation", "dataset.augment"),
 }
 

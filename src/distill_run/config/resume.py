@@ -74,8 +74,11 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
     for recipe in (saved.training.teacher, saved.training.student):
         for old, new in MOVED_MODULES.items():
             recipe.schedule._target_ = recipe.schedule._target_.replace(old, new)
+    for key in composed:
+        if key not in saved:
+            saved[key] = composed[key]
     old_augment = saved.dataset.augment
-    if "crop_padding" in old_augment and "crop_padding" not in composed.dataset.augment:
+    if "crop_padding" in old_augment:
         saved.dataset.augment = {
             "crop": {"_target_": "distill_run.data.augment.Crop", "padding": old_augment.crop_padding},
             "flip": {"_target_": "distill_run.data.augment.Flip", "enabled": old_augment.flip},

@@ -97,6 +97,7 @@ class Settings:
     teacher: Component
     more_teachers: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
     assistants: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
+    watchers: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
     student: Component
     mode: Component
     training: TrainingSettings

@@ -36,5 +36,6 @@ def tell_results(console: "Console", report: RunReport, command: str) -> None:
     student = f"{run_dir}/checkpoints/student.pt"
     console.note(f"report   {run_dir}/report.html")
     console.note(f"student  {student}")
-    console.note(f"repeat   {command}")
+    if command:  # a run that Python code started has none
+        console.note(f"repeat   {command}")
     console.note(f"use it   from distill_run import load_network; network = load_network('{student}')")

@@ -53,7 +53,7 @@ class BankedTeacher:
 
         def make(directory: Path) -> dict[str, Any]:
             write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
-                return {"about": f"of teacher {teacher_fingerprint[:12]}, view seed {training.views.seed}"}
+            return {"about": f"of teacher {teacher_fingerprint[:12]}, view seed {training.views.seed}"}
 
         workshop.store.obtain(KIND, self.name, make)
 

@@ -12,6 +12,7 @@ from distill_run.config.schema import Recipe, Settings
 from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
 from distill_run.errors import user_error
+from distill_run.stages.program import program_identity
 from distill_run.stages.training import Architecture, DataFacts, Training
 
 
@@ -75,6 +76,7 @@ class Planner:
             seed=seed,
             device=settings.device,
             code=own_code,
+            program=program_identity(),
         )
 
     def _with_mode(self, alone: Training) -> Training:

@@ -7,6 +7,7 @@ import torch
 
 from distill_run import checkpoint
 from distill_run.config.schema import Settings
+from distill_run.data.augment import build_augmentations
 from distill_run.engine.device import choose_device
 from distill_run.errors import gather
 from distill_run.objectives.assemble import build_objectives
@@ -28,7 +29,8 @@ def rehearse(settings: Settings) -> None:
         partial(choose_device, settings.device),
         partial(builder.bind, settings.dataset.source, "dataset.source"),
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
-        *(partial(builder.build, node, f"dataset.augment.{name}") for name, node in settings.dataset.augment.items()),
+        partial(build_augmentations, settings.dataset.augment, builder),
+        *(partial(builder.bind, node, f"watchers.{name}") for name, node in settings.watchers.items()),
         partial(build_objectives, settings.mode, builder),
     ]
     parameter = torch.zeros(1, requires_grad=True)

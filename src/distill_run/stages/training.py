@@ -2,12 +2,11 @@
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from distill_run.config.schema import DeviceSettings, Recipe
 from distill_run.data.views import ViewChoice
-from distill_run.stages.program import program_identity
 from distill_run.store import fingerprint
 
 SEARCH_KEYS = ("lr_search", "lr_search_epochs")  # of a recipe; only the rate that the search found matters
@@ -40,7 +39,7 @@ class Training:
     `stage`, `mode_name`, the architecture's key and name, and `recipe_key` say where the training stands; its outcome
     does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
     fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
-    where it is used.
+    where it is used; `program` identifies this program's.
     """
 
     stage: str
@@ -52,11 +51,11 @@ class Training:
     seed: int
     device: DeviceSettings
     code: str | None
+    program: str
     mode: Mapping[str, Any] | None = None
     mode_name: str = "none"
     mode_code: str | None = None
     teacher: str | None = None
-    program: str = field(default_factory=program_identity)
 
     @property
     def inputs(self) -> dict[str, Any]:

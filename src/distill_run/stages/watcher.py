@@ -2,18 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from distill_run.build import Builder
 from distill_run.config.schema import Settings
+from distill_run.errors import gather, user_error
 from distill_run.stages.trained import Trained
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run that is about to begin: its complete settings, and what environment.json says of where it takes place."""
+    """A run that is about to begin: its directory, its complete settings, and the content of its environment.json."""
 
+    run_dir: Path
     settings: Settings
     environment: Mapping[str, Any]
 
@@ -68,6 +73,19 @@ class Watcher:
 
     def run_ended(self, error: BaseException | None) -> None:
         """At the very end, however it came; None where the run is completed."""
+
+
+def build_watchers(nodes: Mapping[str, Any], builder: Builder) -> list[Watcher]:
+    """The watchers that the settings' `watchers` describe; raises UserError with every mistake in them."""
+    return gather(partial(_build, f"watchers.{name}", node, builder) for name, node in nodes.items())
+
+
+def _build(key: str, node: Mapping[str, Any], builder: Builder) -> Watcher:
+    built = builder.build(node, key)
+    if not isinstance(built, Watcher):
+        what = f"{key}._target_={node['_target_']} is not a watcher"
+        raise user_error(what, "derive the class from distill_run.stages.watcher.Watcher")
+    return built
 
 
 class Watchers(Watcher):
