@@ -56,7 +56,7 @@ def test_a_watcher_hears_the_whole_story(tmp_path: Path) -> None:
         "        self.path, self.steps = Path(path), 0\n"
         "    def say(self, *words):\n"
         "        with self.path.open('a') as file:\n"
-        "            file.write(" ".join(map(str, words)) + "\n")\n"
+        "            file.write(' '.join(map(str, words)) + chr(10))\n"
         "    def run_begun(self, run): self.say('begun', run.settings.names.mode, run.run_dir.name)\n"
         "    def stage_begun(self, stage): self.say('stage', stage.name, stage.num_epochs, stage.num_steps)\n"
         "    def stepped(self, epoch, step, num_images, loss): self.steps += 1\n"
