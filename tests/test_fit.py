@@ -311,11 +311,3 @@ def test_a_training_ends_with_what_its_stop_was_requested_with_at_the_end_of_an_
             trainer.fit(watcher, stop)
     assert trainer.epoch == 2
     assert [(state["epoch"], state["step"]) for state in watcher.saved] == [(2, 0)]
-
-
-def test_a_stop_after_the_last_epoch_comes_too_late() -> None:
-    trainer, watcher = make(epochs=1), Watcher()
-    with StopRequest() as stop:
-        watcher.epoch_ended = lambda row: stop.request(PrunedError())  # type: ignore[method-assign] # noqa: ARG005
-        trainer.fit(watcher, stop)
-    assert trainer.epoch == 2

@@ -69,7 +69,7 @@ def add_run(run_dir: Path, root: Path, *entries: str) -> Path:
     run_dir.mkdir(parents=True)
     for entry in entries:
         kind, _, name = entry.partition("/")
-        store_at(root).record_use(run_dir, kind, name)
+        Store(root, lambda _: None, run_dir=run_dir).record_use(kind, name)
     return run_dir
 
 

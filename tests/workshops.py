@@ -38,7 +38,9 @@ class Opened:
 
 def open_settings(settings: Settings, folder: Path, feeds: Feeds | None = None) -> Opened:
     """Open the run of these settings in folder/run."""
-    workshop, complete = open_workshop(settings, folder / "run", "", Watcher(), StopRequest(), feeds or Feeds())
+    workshop, complete = open_workshop(
+        settings, folder / "run", folder / "run" / "last.pt", "", Watcher(), StopRequest(), feeds or Feeds()
+    )
     return Opened(complete, workshop, make_lineup(complete, workshop))
 
 

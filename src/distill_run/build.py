@@ -63,7 +63,8 @@ class Builder:
 
     def code_hash(self, *nodes: Mapping[str, Any]) -> str | None:
         """The sha256 of all Python files in the user's folder; None if no node has a target in that folder."""
-        if not any(self._is_own_code(node["_target_"].rpartition(".")[0]) for node in nodes):
+        targets = [target for node in nodes for target in _targets(node)]
+        if not any(self._is_own_code(target.rpartition(".")[0]) for target in targets):
             return None
         assert self.code_dir is not None
         return folder_hash(self.code_dir)
@@ -101,6 +102,14 @@ def folder_hash(folder: Path) -> str:
     for path in sorted(folder.rglob("*.py")):
         digest.update(str(path.relative_to(folder)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
+
+
+def _targets(node: Mapping[str, Any]) -> Iterator[str]:
+    """The targets of a component and of those that stand in its arguments."""
+    yield node["_target_"]
+    for value in node.values():
+        if _is_component(value):
+            yield from _targets(value)
 
 
 def _is_component(value: object) -> bool:

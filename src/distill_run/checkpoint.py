@@ -49,8 +49,7 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 def load(path: Path) -> Any:
     """The content of a file of `save`, on the CPU; raises UserError if it is absent, damaged, or would run code."""
-    if not path.is_file():
-        raise user_error(f"there is no checkpoint {path}", "check the path")
+    check_exists(path)
     try:
         with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch's remarks on foreign pickles
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -61,6 +60,12 @@ def load(path: Path) -> Any:
         ) from error
     except DAMAGE as error:
         raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", REPLACE) from error
+
+
+def check_exists(path: Path) -> None:
+    """Raise UserError where there is no such file."""
+    if not path.is_file():
+        raise user_error(f"there is no checkpoint {path}", "check the path")
 
 
 def network_content(network: Network, node: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -36,7 +36,6 @@ class Console:
         self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
-        self.warnings: list[str] = []
 
     @property
     def is_live(self) -> bool:
@@ -49,9 +48,8 @@ class Console:
         self.rich.print(escape(text))
 
     def warn(self, text: str) -> None:
-        """Write a warning, and keep it for the report."""
+        """Write a warning."""
         log.warning(text)
-        self.warnings.append(text)
         self.rich.print(f"[bold yellow]warning:[/] {escape(text)}")
 
     @contextmanager

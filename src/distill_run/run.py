@@ -10,6 +10,7 @@ from distill_run.data.opening import Feeds
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted
 from distill_run.files import told_of_no_room
+from distill_run.record.command import command_of
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.record.run_record import RunRecord
 from distill_run.report.pages import write_pages
@@ -19,6 +20,7 @@ from distill_run.report.run_report import RunReport, write_report
 from distill_run.report.summary import Findings, summarise
 from distill_run.stages.lineup import make_lineup, obtain_teacher, search_rates
 from distill_run.stages.prepare import builder_of, open_workshop
+from distill_run.stages.rehearse import rehearse
 from distill_run.stages.student import obtain_assistants, train_student
 from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
 
@@ -40,12 +42,17 @@ def run(
     `feeds` keeps the images for the next run of this process. Raises UserError for what the user can mend, before
     anything is written where that is possible; Interrupted when asked to stop, with all saved for a resume.
     """
+    rehearse(settings)
     console = console or Console()
     record = RunRecord(run_dir)
     own = build_watchers(settings.watchers, builder_of(settings))
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
+    if settings.resume:
+        command = command_of(run_dir)  # a run that goes on keeps the command that it was started with
     with stop or StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
-        workshop, settings = open_workshop(settings, run_dir, command, watcher, stop, feeds or Feeds())
+        workshop, settings = open_workshop(
+            settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
+        )
         lineup = make_lineup(settings, workshop)
         with _told(watcher, RunFacts(run_dir, settings, workshop.store.environment)):
             draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
@@ -59,15 +66,15 @@ def run(
             report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)
             write_report(report)
             write_pages(Findings(report, networks, workshop.feed, settings, record.config, record.environment))
-            tell_results(console, report, record.environment["command"])
+            tell_results(console, report, command, record.warnings)
     return report
 
 
 @contextmanager
 def _told(watcher: Watcher, facts: RunFacts) -> Iterator[None]:
-    """Tell of the beginning of a run, and of its end, however it comes."""
-    watcher.run_begun(facts)
+    """Tell the watchers when the run begins, and when it ends, with or without an error."""
     try:
+        watcher.run_begun(facts)
         yield
     except KeyboardInterrupt as stop:
         watcher.run_ended(stop)

@@ -86,8 +86,7 @@ class Store:
         if the maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
         UserError where the disk has no room.
         """
-        if self.run_dir is not None:  # before the entry is made, so that `distill-store gc` does not remove it at once
-            self.record_use(self.run_dir, kind, name)
+        self.record_use(kind, name)  # before the entry is made, so that `distill-store gc` does not remove it at once
         path = self.path(kind, name)
         if path.is_dir() and not damage(path):
             return path, True
@@ -121,11 +120,16 @@ class Store:
             write_json(path.parent / META, {**meta, "parts": {**meta["parts"], file_name: digest}})
         return path
 
-    def record_use(self, run_dir: Path, kind: str, name: str) -> None:
-        """Record that a run uses an entry: `distill-store gc` keeps the entry as long as the run's folder exists."""
-        place = os.path.relpath(run_dir.resolve(), self.root.resolve())  # still right when both are moved together
+    def record_use(self, kind: str, name: str) -> None:
+        """Record that the run uses an entry: `distill-store gc` keeps the entry as long as the run's folder exists."""
+        if self.run_dir is None:
+            return
+        place = os.path.relpath(self.run_dir.resolve(), self.root.resolve())  # right also when both are moved together
         path = self.root / RUNS / f"{fingerprint({'run': place})}.json"
-        entries = set(json.loads(path.read_text(encoding="utf-8"))["entries"]) if path.is_file() else set()
+        try:
+            entries = set(json.loads(path.read_text(encoding="utf-8"))["entries"])
+        except (OSError, ValueError, LookupError, TypeError):  # the first use, or a damaged record
+            entries = set()
         if f"{kind}/{name}" not in entries:
             with self._told_of_no_room():
                 write_json(path, {"run": place, "entries": sorted({*entries, f"{kind}/{name}"})})

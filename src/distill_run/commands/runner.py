@@ -14,13 +14,13 @@ from omegaconf import DictConfig
 from distill_run.config.compose import check
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
-from distill_run.errors import UserError
+from distill_run.errors import PrunedError, UserError
+from distill_run.files import told_of_no_room
 from distill_run.record.files import RunFiles
 from distill_run.record.status import read_status, record_failure
 from distill_run.report.run_report import read_report
 
 if TYPE_CHECKING:
-    from distill_run.data.opening import Feeds
     from distill_run.engine.interrupt import StopRequest
     from distill_run.stages.watcher import Watcher
 
@@ -32,10 +32,11 @@ def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
     from distill_run.run import run
 
     try:
-        with _logged(run_dir):
+        with told_of_no_room("hydra.run.dir", run_dir), _logged(run_dir):
             run(settings, run_dir, command=command)
-    finally:
+    except (UserError, KeyboardInterrupt):
         _remove_unused(run_dir)
+        raise
 
 
 def run_recorded(
@@ -43,15 +44,13 @@ def run_recorded(
     overrides: Sequence[str],
     run_dir: Path,
     command: str,
-    feeds: "Feeds",
     watchers: Sequence["Watcher"] = (),
     stop: "StopRequest | None" = None,
 ) -> float | None:
     """A run among others, which says in its files alone how it went: the student's validation accuracy.
 
     A completed run is not repeated, an interrupted one goes on. None where the run fails: then its files hold the
-    error. `compose` gives the configuration of `overrides`; it may raise UserError as well. `feeds` keeps the images
-    for the next run.
+    error. `compose` gives the configuration of `overrides`; it may raise UserError as well.
     """
     if (accuracy := _completed_accuracy(run_dir)) is not None:
         return accuracy
@@ -59,9 +58,10 @@ def run_recorded(
         settings = _read_settings(compose(), overrides, run_dir)
 
         from distill_run.console import Console
+        from distill_run.data.opening import shared_feeds
         from distill_run.run import run
 
-        with _logged(run_dir):
+        with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
             report = run(
                 settings,
                 run_dir,
@@ -69,11 +69,16 @@ def run_recorded(
                 console=Console(quiet=True),
                 watchers=watchers,
                 stop=stop,
-                feeds=feeds,
+                feeds=shared_feeds(),
             )
     except UserError as error:
-        record_failure(run_dir, error, command)
+        record_failure(run_dir, str(error), command)
         return None
+    except PrunedError:
+        raise
+    except Exception as error:
+        record_failure(run_dir, f"{type(error).__name__}: {error}", command)
+        raise
     return report.val_accuracy
 
 
@@ -107,6 +112,9 @@ def _logged(run_dir: Path) -> Iterator[None]:
     root.setLevel(logging.INFO)
     try:
         yield
+    except Exception:
+        logging.getLogger(__name__).exception("the run failed")
+        raise
     finally:
         root.handlers = handlers
         root.setLevel(level)
@@ -116,7 +124,7 @@ def _logged(run_dir: Path) -> Iterator[None]:
 def _remove_unused(run_dir: Path) -> None:
     """Remove the folder of a run that failed before it wrote anything but its log, and its parents if empty."""
     files = RunFiles(run_dir)
-    if files.status.exists():
+    if files.status.exists() or not run_dir.is_dir():
         return
     files.log.unlink(missing_ok=True)
     for folder in (run_dir, *run_dir.parents):

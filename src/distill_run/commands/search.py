@@ -28,15 +28,13 @@ from distill_run.config.explain import compose_or_explain
 from distill_run.config.overrides import parse, text_of
 from distill_run.config.schema import Settings
 from distill_run.errors import Mistake, UserError, gather, leave, user_error
-from distill_run.sweeps.host import hosted
+from distill_run.sweeps.host import Place, hosted
 from distill_run.sweeps.request import Request
 from distill_run.sweeps.search import Search
 from distill_run.sweeps.space import Space
 
 if TYPE_CHECKING:
     from optuna import Trial
-
-    from distill_run.data.opening import Feeds
 
 
 def main() -> NoReturn:
@@ -69,16 +67,14 @@ def _search(arguments: Namespace) -> bool:
     meaning = {key: dataclasses.asdict(space) for key, space in spaces.items()}
     request = Request.of(_command_of(arguments), settings, extra_dir, meaning)
     named: Path | None = arguments.search_dir
-    place = named or Path(f"{datetime.now():outputs/searches/%Y-%m-%d/%H-%M-%S-%f}")
+    folder = named or Path(f"{datetime.now():outputs/searches/%Y-%m-%d/%H-%M-%S-%f}")
     num_trials: int = arguments.trials
-
-    from distill_run.data.opening import Feeds  # torch is loaded only here
-
-    with hosted(request, place, is_named=named is not None, num_points=num_trials, keys=list(spaces)) as progress:
+    place = Place("--search-dir", folder, named is not None)
+    with hosted(request, place, num_points=num_trials, keys=list(spaces)) as progress:
         search = Search(progress.directory, num_trials, arguments.search_seed, spaces)
         study = search.open_study()
         with progress.shown():
-            search.run_trials(study, partial(run_trial, fixed, extra_dir, Feeds()))
+            search.run_trials(study, partial(run_trial, fixed, extra_dir))
     return not progress.has_failures
 
 
@@ -130,7 +126,7 @@ def _command_of(arguments: Namespace) -> str:
 
 
 def run_trial(
-    fixed: list[str], extra_dir: Path | None, feeds: "Feeds", values: list[str], run_dir: Path, trial: "Trial"
+    fixed: list[str], extra_dir: Path | None, values: list[str], run_dir: Path, trial: "Trial"
 ) -> float | None:
     """One run with the values of a trial; returns its validation accuracy, None where it fails.
 
@@ -147,4 +143,4 @@ def run_trial(
 
     stop = StopRequest()
     command = command_line(overrides, str(extra_dir.resolve()) if extra_dir else None)
-    return run_recorded(compose, overrides, run_dir, command, feeds, [Pruner(trial, stop)], stop)
+    return run_recorded(compose, overrides, run_dir, command, [Pruner(trial, stop)], stop)

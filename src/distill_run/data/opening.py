@@ -1,5 +1,7 @@
 """From the settings of a dataset to its feed; runs of one process that use the same data share them."""
 
+from functools import cache
+
 import torch
 
 from distill_run.build import Builder
@@ -7,6 +9,12 @@ from distill_run.config.schema import DatasetSettings
 from distill_run.data.augment import build_augmentations
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.splits import Dataset, make_dataset
+
+
+@cache
+def shared_feeds() -> "Feeds":
+    """What opens the feeds of all runs of this process, whichever process that is."""
+    return Feeds()
 
 
 class Feeds:

@@ -82,7 +82,7 @@ class Trainer:
                 row = self._finish_epoch()
                 watcher.state_saved(self.state())
                 watcher.epoch_ended(row)
-                if self.epoch <= self.recipe.epochs and stop.requested:
+                if stop.requested:
                     raise stop.error
 
     def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> None:
@@ -94,10 +94,9 @@ class Trainer:
             made = time.perf_counter()
             loss = self._train_step(batch, watcher)
             self.step += 1
+            self.totals.add_time(time.perf_counter() - start, made - start)
             watcher.stepped(self.epoch, self.step, len(batch.targets), loss)
-            done = time.perf_counter()
-            self.totals.add_time(done - start, made - start)
-            start = done
+            start = time.perf_counter()
             if stop.requested:
                 watcher.state_saved(self.state())
                 raise stop.error

@@ -1,6 +1,5 @@
 """The console as a watcher: what a person is told while a run goes on."""
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ class ConsoleWatcher(Watcher):
         self.files = RunFiles(run_dir)
         self._open = ExitStack()  # of the display in progress
         self._display: TrainingDisplay | None = None
+        self._command = ""
 
     def noted(self, text: str) -> None:
         """See Watcher."""
@@ -33,6 +33,10 @@ class ConsoleWatcher(Watcher):
     def warned(self, text: str) -> None:
         """See Watcher."""
         self.console.warn(text)
+
+    def run_begun(self, run: RunFacts) -> None:
+        """See Watcher."""
+        self._command = run.environment["command"]
 
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
@@ -74,8 +78,7 @@ class ConsoleWatcher(Watcher):
         """The command that takes up a run that was cut short."""
         if self.files.last.is_file():
             return f"distill-run resume={shown_path(self.files.run_dir)}"
-        command: str = json.loads(self.files.environment.read_text(encoding="utf-8"))["command"]
-        return command
+        return self._command
 
 
 def _normalised(teacher: Trained) -> str:

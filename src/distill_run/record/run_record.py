@@ -1,7 +1,6 @@
 """The run directory as a watcher: what happens is written down, whole, as it happens."""
 
 import dataclasses
-import json
 import logging
 from contextlib import suppress
 from pathlib import Path
@@ -39,10 +38,8 @@ class RunRecord(Watcher):
         self.warnings.append(text)
 
     def run_begun(self, run: RunFacts) -> None:
-        """See Watcher. A run that goes on keeps the command that it was started with."""
+        """See Watcher."""
         self.environment = dict(run.environment)
-        if run.settings.resume:
-            self.environment["command"] = json.loads(self.files.environment.read_text(encoding="utf-8"))["command"]
         self.config = yaml.safe_dump({**dataclasses.asdict(run.settings), "resume": None}, sort_keys=False)
         write_json(self.files.environment, self.environment)
         write_text(self.files.config, self.config)
@@ -86,7 +83,6 @@ class RunRecord(Watcher):
         elif isinstance(error, PrunedError):
             self._write_status(RunStatus("pruned"))
         else:
-            log.error("the run failed", exc_info=error)
             with suppress(OSError):  # the disk may be what has failed
                 self._write_status(RunStatus("failed", str(error) or type(error).__name__))
 

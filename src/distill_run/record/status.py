@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from distill_run.errors import UserError
 from distill_run.files import write_json
 from distill_run.record.files import RunFiles
 from distill_run.typed_json import read_object
@@ -49,9 +48,9 @@ def read_status(run_dir: Path) -> RunStatus | None:
     return RunStatus.from_json(read_object(path)) if path.exists() else None
 
 
-def record_failure(run_dir: Path, error: UserError, command: str) -> None:
+def record_failure(run_dir: Path, error: str, command: str) -> None:
     """Write a run's error and its command to its files, where the report of a sweep looks for them."""
     environment = RunFiles(run_dir).environment
     if not environment.is_file():  # the run failed before it wrote anything
         write_json(environment, {"command": command})
-    write_status(run_dir, RunStatus("failed", str(error)))
+    write_status(run_dir, RunStatus("failed", error))

@@ -1,5 +1,6 @@
 """What the console says at the end of a run."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from distill_run.report.cells import network_cells
@@ -21,15 +22,15 @@ COLUMNS = {
 }
 
 
-def tell_results(console: "Console", report: RunReport, command: str) -> None:
-    """Show a row for each network, the conclusion, and what to do next; `command` is what repeats the run."""
+def tell_results(console: "Console", report: RunReport, command: str, told: Sequence[str]) -> None:
+    """Show a row for each network, the conclusion, and what to do next; `command` is what repeats the run, `told` are warnings that were shown before."""
     rows = []
     for stage, network in report.networks:
         cells = network_cells(network)
         rows.append([f"{stage} {network.architecture}", *(cells[name] for name in COLUMNS)])
     console.table(["", *COLUMNS.values()], rows, num_texts=1)
     for warning in report.warnings:
-        if warning not in console.warnings:
+        if warning not in told:
             console.warn(warning)
     console.conclude(report.conclusion)
     run_dir = shown_path(report.run_dir)

@@ -62,7 +62,7 @@ class Prepared:
     training: Training
     assembly: Assembly
     guide: Guide | None = None
-    curve: Curve | tuple[()] = ()
+    curve: Curve = ()
 
     def at_rate(self, recipe: Recipe, curve: Curve) -> "Prepared":
         """The same with the recipe that a learning-rate search has found, and the curve of that search."""

@@ -58,7 +58,7 @@ def search_rates(lineup: Lineup, workshop: Workshop) -> Lineup:
     found, curve = find_learning_rate(lineup.student.training.alone("baseline"), workshop)
     return replace(
         lineup,
-        assistants=[_at_found_rate(assistant, workshop) for assistant in lineup.assistants],
+        assistants=[at_found_rate(assistant, workshop) for assistant in lineup.assistants],
         baseline=lineup.baseline and lineup.baseline.at_rate(found.recipe, curve),
         student=lineup.student.at_rate(found.recipe, curve),
     )
@@ -67,7 +67,7 @@ def search_rates(lineup: Lineup, workshop: Workshop) -> Lineup:
 def obtain_teacher(lineup: Lineup, workshop: Workshop) -> Trained:
     """The trained teacher, or several as one."""
     members = [measure_teacher(teacher, workshop) for teacher in lineup.loaded]
-    members += workshop.obtain_all("teacher", [_at_found_rate(teacher, workshop) for teacher in lineup.teachers])
+    members += workshop.obtain_all("teacher", [at_found_rate(teacher, workshop) for teacher in lineup.teachers])
     for member in members:
         _compare_normalisation(member, lineup.student.training.data, workshop.watcher)
     return members[0] if len(members) == 1 else together(members, lineup.weights, workshop)
@@ -87,7 +87,7 @@ def _shape_of(loaded: list[LoadedTeacher], teachers: list[Prepared], weights: li
     return TeacherShape(networks[0], nodes[0]) if len(networks) == 1 else TeacherShape(Ensemble(networks, weights), {})
 
 
-def _at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
+def at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
     training = prepared.training
     found, curve = find_learning_rate(training.alone(training.stage), workshop)
     return prepared.at_rate(found.recipe, curve)

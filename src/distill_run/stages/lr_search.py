@@ -22,7 +22,7 @@ def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training
     """
     rates = training.recipe.lr_search
     if rates is None:
-        return training, []
+        return training, ()
     trials = [_trial(training, rate) for rate in rates]
     name = fingerprint({"trials": [trial.inputs for trial in trials]})
 
@@ -31,7 +31,7 @@ def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training
         return {"about": f"{training.architecture.name}, {len(rates)} rates"}
 
     directory, is_reused = workshop.store.obtain("lr_search", name, make)
-    curve: Curve = json.loads((directory / "curve.json").read_text(encoding="utf-8"))
+    curve: Curve = tuple(json.loads((directory / "curve.json").read_text(encoding="utf-8")))
     finite = [point for point in curve if point["val_accuracy"] is not None]
     if not finite:
         raise user_error(

@@ -60,7 +60,7 @@ def single(teacher: Network | Ensemble | None) -> Network:
 
 
 def _fit(term: FeatureObjective, student: Network, teacher: Network, seed: int, feed: Feed) -> tuple[Points, Points]:
-    """Fit an objective to the features of both networks; returns the places of those."""
+    """Fit an objective to both networks; returns the places of the features that it reads."""
     shape = feed.shape
     ours = choose_points(term.student_points, feature_points(student, shape), student, "student")
     theirs = choose_points(term.teacher_points, feature_points(teacher, shape), teacher, "teacher")

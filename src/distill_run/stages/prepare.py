@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 def open_workshop(
     settings: Settings,
     run_dir: Path,
+    last_path: Path,
     command: str,
     watcher: Watcher,
     stop: StopRequest,
@@ -31,7 +32,8 @@ def open_workshop(
 ) -> tuple[Workshop, Settings]:
     """The workshop of a run, and its settings with every `auto` and null that the device and the data decide filled in.
 
-    `feeds` keeps the images for the next run of the same process. Raises UserError where the data or the device are
+    A run that goes on does so from the checkpoint at `last_path`. `feeds` keeps the images for the next run of the same
+    process. Raises UserError where the data or the device are
     not what the settings say.
     """
     device = choose_device(settings.device)
@@ -45,7 +47,7 @@ def open_workshop(
     environment = describe_environment(device, command)
     store = Store(Path(settings.store_dir), watcher.noted, environment, run_dir)
     for kind, name in feed.entries:
-        store.record_use(run_dir, kind, name)
+        store.record_use(kind, name)
     workshop = Workshop(
         feed=feed,
         device=device,
@@ -54,7 +56,7 @@ def open_workshop(
         watcher=watcher,
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
-        resume_point=_read_resume_point(run_dir) if settings.resume else None,
+        resume_point=_read_resume_point(last_path) if settings.resume else None,
     )
     return workshop, settings
 
@@ -64,9 +66,10 @@ def builder_of(settings: Settings) -> Builder:
     return Builder(tuple(settings.trusted_packages), Path(settings.code_dir) if settings.code_dir else None)
 
 
-def _read_resume_point(run_dir: Path) -> ResumePoint:
-    path = run_dir / "checkpoints" / "last.pt"
+def _read_resume_point(path: Path) -> ResumePoint:
     content = checkpoint.load(path)
+    if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
+        raise user_error(f"{path} is not the checkpoint of a run", "start a new run, without resume=")
     return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])
 
 

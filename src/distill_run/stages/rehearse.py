@@ -13,6 +13,7 @@ from distill_run.errors import gather
 from distill_run.objectives.assemble import build_objectives
 from distill_run.stages.plans import checkpoint_paths
 from distill_run.stages.prepare import builder_of
+from distill_run.stages.watcher import check_watcher
 
 
 def rehearse(settings: Settings) -> None:
@@ -30,7 +31,7 @@ def rehearse(settings: Settings) -> None:
         partial(builder.bind, settings.dataset.source, "dataset.source"),
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
         partial(build_augmentations, settings.dataset.augment, builder),
-        *(partial(builder.bind, node, f"watchers.{name}") for name, node in settings.watchers.items()),
+        *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
         partial(build_objectives, settings.mode, builder),
     ]
     parameter = torch.zeros(1, requires_grad=True)
@@ -38,5 +39,5 @@ def rehearse(settings: Settings) -> None:
         key = f"training.{name}"
         checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
         checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs))
-    checks += [partial(checkpoint.load, path) for path in checkpoint_paths(settings)]
+    checks += [partial(checkpoint.check_exists, path) for path in checkpoint_paths(settings)]
     gather(checks)

@@ -1,5 +1,6 @@
 """What came of a training: the network, what was measured, what it cost, where it comes from."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,7 +11,7 @@ from torch import Tensor
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
 
-Curve = list[dict[str, float | None]]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
+Curve = tuple[Mapping[str, float | None], ...]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
 
 
 class Origin(Enum):
@@ -49,7 +50,7 @@ class Trained:
     """A trained network with all that is known of it. `node` is the YAML of its architecture.
 
     `history` holds its lines of metrics.jsonl, `lr_search` the curve of the search that found `learning_rate`.
-    `members` are the weights and the parts of several teachers, `path` is the file of a network that was loaded.
+    `members` are (weight, teacher) of each of several teachers, `path` is the file of a network that was loaded.
     `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing".
     """
 
@@ -64,7 +65,7 @@ class Trained:
     history: tuple[dict[str, Any], ...] = ()
     cost: Cost = Cost()
     learning_rate: float | None = None
-    lr_search: Curve | tuple[()] = ()
+    lr_search: Curve = ()
     members: tuple[tuple[float, "Trained"], ...] = ()
     path: Path | None = None
     guided_by: str | None = None

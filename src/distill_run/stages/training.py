@@ -79,7 +79,8 @@ class Training:
 
     @property
     def fingerprint(self) -> str:
-        """The sha256 of all that the outcome depends on."""
+        """The sha256 of all that the outcome depends on; a training with a mode has one once its teacher is known."""
+        assert self.mode is None or self.teacher is not None
         return fingerprint(self.inputs)
 
     def alone(self, stage: str) -> "Training":

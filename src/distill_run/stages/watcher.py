@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from distill_run.build import Builder
 from distill_run.config.schema import Settings
-from distill_run.errors import gather, user_error
+from distill_run.errors import user_error
 from distill_run.stages.trained import Trained
 
 
@@ -41,7 +40,7 @@ class StageFacts:
 class Watcher:
     """Is told what happens. It does nothing: a watcher defines the methods that it cares for.
 
-    No method returns anything, and what a watcher does cannot change a number.
+    No method returns anything, and what a watcher does cannot change a number: it must not change what it is given.
     """
 
     def noted(self, text: str) -> None:
@@ -54,7 +53,10 @@ class Watcher:
         """Before the first training; everything has been checked."""
 
     def stage_begun(self, stage: StageFacts) -> None:
-        """Before the first step of a training, or the first one after a resume."""
+        """Before the first step of a training, or the first one after a resume.
+
+        Also before each short training of a learning-rate search, which only `training_ended` ends.
+        """
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         """After each optimizer step, numbered from 1; reading the loss costs a synchronisation of the device."""
@@ -69,23 +71,23 @@ class Watcher:
         """After the last step of a training, however it ended; a display can close."""
 
     def stage_ended(self, trained: Trained) -> None:
-        """A network is there: trained, reused or loaded."""
+        """A network of a stage is there: trained, reused or loaded. Of several teachers, each is told."""
 
     def run_ended(self, error: BaseException | None) -> None:
         """At the very end, however it came; None where the run is completed."""
 
 
 def build_watchers(nodes: Mapping[str, Any], builder: Builder) -> list[Watcher]:
-    """The watchers that the settings' `watchers` describe; raises UserError with every mistake in them."""
-    return gather(partial(_build, f"watchers.{name}", node, builder) for name, node in nodes.items())
+    """The watchers that the settings' `watchers` describe."""
+    return [builder.build(node, f"watchers.{name}") for name, node in nodes.items()]
 
 
-def _build(key: str, node: Mapping[str, Any], builder: Builder) -> Watcher:
-    built = builder.build(node, key)
-    if not isinstance(built, Watcher):
+def check_watcher(key: str, node: Mapping[str, Any], builder: Builder) -> None:
+    """Raise UserError unless the node names a class of watchers that takes its arguments; nothing is built."""
+    target = builder.bind(node, key)
+    if not (isinstance(target, type) and issubclass(target, Watcher)):
         what = f"{key}._target_={node['_target_']} is not a watcher"
         raise user_error(what, "derive the class from distill_run.stages.watcher.Watcher")
-    return built
 
 
 class Watchers(Watcher):

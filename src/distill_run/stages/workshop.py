@@ -99,14 +99,20 @@ class Workshop:
         if point.program != training.program:
             self.watcher.warned(
                 f"{point.path} was written by another version of this program: "
-                "whether dataset and teacher are still the same cannot be checked"
+                "it is not checked whether the dataset and the teacher are still the same"
             )
         elif point.fingerprint != training.fingerprint:
             raise user_error(
                 f"the inputs of the {training.stage} are not those of {point.path} (dataset or teacher have changed)",
                 "start a new run, without resume=",
             )
-        trainer.load_state(point.trainer)
+        try:
+            trainer.load_state(point.trainer)
+        except (LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise user_error(
+                f"{point.path} does not fit the {training.stage}: {type(error).__name__} {error}",
+                "start a new run, without resume=",
+            ) from error
 
     def _conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
         """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""

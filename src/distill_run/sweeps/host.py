@@ -2,26 +2,36 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from distill_run.console import Console
+from distill_run.files import told_of_no_room
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.results import tell_sweep_results
 from distill_run.sweeps.request import Request, dated_directory, named_directory
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a sweep writes: the key that says so, the folder, and whether the user named it."""
+
+    key: str
+    folder: Path
+    is_named: bool
+
+
 @contextmanager
-def hosted(
-    request: Request, place: Path, *, is_named: bool, num_points: int | None, keys: Sequence[str]
-) -> Iterator[SweepProgress]:
+def hosted(request: Request, place: Place, *, num_points: int | None, keys: Sequence[str]) -> Iterator[SweepProgress]:
     """The progress of the runs that the block starts; afterwards their report is written, however the block ends.
 
-    `place` is the directory that the user names, or a new dated one: then the directory of the same request is
-    preferred, if it was cut short. `keys` are those whose values differ between the runs.
+    Where the user did not name a folder, an unfinished directory of the same request is used instead, if there is one.
+    `keys` are those whose values differ between the runs.
     """
     console = Console()
-    with (named_directory if is_named else dated_directory)(place, request) as folder:
+    directory = named_directory if place.is_named else dated_directory
+    with told_of_no_room(place.key, place.folder), directory(place.folder, request) as folder:
         progress = SweepProgress(folder, num_points, keys, console)
         try:
             yield progress

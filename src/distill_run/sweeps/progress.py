@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill_run.console import Console, SweepDisplay
+from distill_run.record.command import read_command
 from distill_run.record.files import RunFiles
 from distill_run.record.status import RunStatus, Status, read_status
 from distill_run.report.run_report import RunReport, read_report
-from distill_run.typed_json import read_object
 from distill_run.units import change, duration, percent, shown_path
 
 POLL_SECONDS = 0.3
@@ -29,6 +29,9 @@ class SweepProgress:
     swept_keys: Sequence[str]
     console: Console
     ended: dict[str, Status] = field(default_factory=dict)  # by the names of the points' folders
+    earlier: dict[str, int] = field(
+        default_factory=dict
+    )  # when the status of a point that did not complete was written
     warned: set[str] = field(default_factory=set)
     heartbeat: float = field(default_factory=time.monotonic)
     state: str = ""
@@ -51,15 +54,25 @@ class SweepProgress:
             finally:
                 finished.set()
                 thread.join()
+                self._count_what_did_not_change()
 
     def _beginning(self) -> str:
         for folder in self._folders():
-            status = read_status(folder)
+            status = _status_of(folder)
             if status is not None and status.status == "completed":
                 self.ended[folder.name] = status.status
+            elif status is not None:
+                self.earlier[folder.name] = _changed(folder)
         earlier = f", {len(self.ended)} of them completed earlier" if self.ended else ""
         count = "" if self.num_points is None else f"{self.num_points} point{'' if self.num_points == 1 else 's'} "
         return f"sweep: {count}in {shown_path(self.directory)}{earlier}"
+
+    def _count_what_did_not_change(self) -> None:
+        """Count the points that had ended before and were not run again, as the failed trials of a search."""
+        for folder in self._folders():
+            status = _status_of(folder)
+            if status is not None and status.has_ended:
+                self.ended.setdefault(folder.name, status.status)
 
     def _folders(self) -> list[Path]:
         return sorted((path for path in self.directory.iterdir() if path.is_dir()), key=_by_number)
@@ -73,8 +86,8 @@ class SweepProgress:
         """Tell which points have ended since the last look, and show what the others do."""
         running = []
         for folder in self._folders():
-            status = None if folder.name in self.ended else read_status(folder)
-            if status is None:
+            status = None if folder.name in self.ended else _status_of(folder)
+            if status is None or self.earlier.get(folder.name) == _changed(folder):
                 continue
             if status.has_ended:
                 self.ended[folder.name] = status.status
@@ -93,7 +106,11 @@ class SweepProgress:
         if status.status == "pruned":
             display.line(f"{head}   given up after {_last_epoch(folder)}")
             return
-        report = read_report(folder)
+        try:
+            report = read_report(folder)
+        except ValueError as damage:
+            display.line(f"{head}   {damage}")
+            return
         display.line(f"{head}   {_figures(report)}")
         for warning in report.warnings:
             if warning not in self.warned:
@@ -108,8 +125,21 @@ class SweepProgress:
 
     def values_of(self, folder: Path) -> str:
         """The swept values of a point, as one types them."""
-        words = shlex.split(read_object(RunFiles(folder).environment)["command"])
+        words = shlex.split(read_command(folder))
         return " ".join(word for word in words if word.partition("=")[0] in self.swept_keys)
+
+
+def _status_of(folder: Path) -> RunStatus | None:
+    """The status of a point; None where there is none, or none that can be read."""
+    try:
+        return read_status(folder)
+    except ValueError:
+        return None
+
+
+def _changed(folder: Path) -> int:
+    """When the status of a point was written."""
+    return RunFiles(folder).status.stat().st_mtime_ns
 
 
 def _figures(report: RunReport) -> str:

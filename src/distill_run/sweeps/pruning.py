@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import PrunedError
-from distill_run.stages.watcher import RunFacts, Watcher
+from distill_run.stages.watcher import StageFacts, Watcher
 
 if TYPE_CHECKING:
     from optuna import Trial
@@ -21,9 +21,9 @@ class Pruner(Watcher):
         self.stop = stop
         self.num_epochs = 0
 
-    def run_begun(self, run: RunFacts) -> None:
+    def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
-        self.num_epochs = run.settings.training.student.epochs
+        self.num_epochs = stage.num_epochs
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
         """See Watcher."""

@@ -5,7 +5,6 @@ command, typed again after the first process was killed, finds the directory and
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from distill_run.files import write_json
 from distill_run.record.files import RunFiles
 from distill_run.record.status import read_status
 from distill_run.store import fingerprint
+from distill_run.typed_json import read_object
 
 RECORD = "sweep_command.json"
 LOCK = ".lock"
@@ -77,9 +77,16 @@ def _recorded(folder: Path, request: Request) -> Iterator[Path]:
     record = {"command": request.command, "inputs": request.inputs}
     write_json(folder / RECORD, {**record, "completed": False})
     yield folder
-    statuses = [read_status(path.parent) for path in folder.rglob(RunFiles(folder).status.name)]
-    is_completed = all(status is not None and status.status in ("completed", "pruned") for status in statuses)
-    write_json(folder / RECORD, {**record, "completed": is_completed})
+    run_dirs = [path.parent for path in folder.rglob(RunFiles(folder).status.name)]
+    write_json(folder / RECORD, {**record, "completed": all(map(_is_done, run_dirs))})
+
+
+def _is_done(run_dir: Path) -> bool:
+    try:
+        status = read_status(run_dir)
+    except ValueError:  # it is run again
+        return False
+    return status is not None and status.status in ("completed", "pruned")
 
 
 @contextmanager
@@ -115,7 +122,6 @@ def _check_own(folder: Path, request: Request) -> None:
 def _read_record(folder: Path) -> dict[str, Any]:
     """The content of sweep_command.json; empty where it cannot be read."""
     try:
-        content: dict[str, Any] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_object(folder / RECORD)
+    except ValueError:
         return {}
-    return content
