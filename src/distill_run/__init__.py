@@ -2,6 +2,7 @@
 
 In Python:
 
+    from pathlib import Path
     from distill_run import compose_config, distill, load_network
 
     settings = compose_config(["teacher=cnn_large", "mode=soft", "mode.temperature=8"])

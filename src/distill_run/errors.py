@@ -73,7 +73,7 @@ class PrunedError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user or the system asked the run to stop; everything that a resume needs is saved."""
+    """The user or the system asked the run to stop; a training in progress has saved its state."""
 
 
 def show(value: object) -> str:

@@ -65,7 +65,7 @@ def _parser() -> Parser:
 
 
 def _not_an_option(option: str, words: Sequence[str]) -> Mistake:
-    """Of `--key value` and `--key=value`, the override that is meant."""
+    """The mistake for an unknown option; its remedy is the override that was meant, key=value for `--key value`."""
     meant = option.lstrip("-")
     if "=" not in meant:
         follower = words[words.index(option) + 1 :][:1]

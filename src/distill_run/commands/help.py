@@ -85,7 +85,7 @@ KEYS = {
     "mode.divergence": "forward, reverse or jensen_shannon",
     "training.views": "augmented views to cycle through; null: new ones",
     "training.view_seed": "of the student's views; ${seed} by default",
-    "training.student.epochs": "and training.teacher.epochs; so with all below",
+    "training.student.epochs": "training.teacher.* has the same keys as all below",
     "training.student.batch_size": "images a step",
     "training.student.optimizer.lr": "learning rate",
     "training.student.schedule.warmup_epochs": "epochs of linear warm-up",

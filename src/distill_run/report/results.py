@@ -23,7 +23,10 @@ COLUMNS = {
 
 
 def tell_results(console: "Console", report: RunReport, command: str, told: Sequence[str]) -> None:
-    """Show a row for each network, the conclusion, and what to do next; `command` is what repeats the run, `told` are warnings that were shown before."""
+    """Show a row for each network, the conclusion, and what to do next.
+
+    `command` is what repeats the run; `told` are the warnings that were shown before.
+    """
     rows = []
     for stage, network in report.networks:
         cells = network_cells(network)

@@ -20,7 +20,7 @@ from distill_run.objectives.base import ReplacesStudent
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.pairing import Points, naming_the_option, pair_up, single
-from distill_run.stages.trained import Curve
+from distill_run.stages.trained import Curve, Measured, Origin, Trained
 from distill_run.stages.training import Training
 
 
@@ -67,6 +67,22 @@ class Prepared:
     def at_rate(self, recipe: Recipe, curve: Curve) -> "Prepared":
         """The same with the recipe that a learning-rate search has found, and the curve of that search."""
         return replace(self, training=replace(self.training, recipe=recipe), curve=curve)
+
+    def outcome(self, selected: Measured, last: Measured, origin: Origin, **facts: Any) -> Trained:
+        """What came of the training, whose network has the selected weights; `facts` are further fields of Trained."""
+        training = self.training
+        return Trained(
+            stage=training.stage,
+            name=training.architecture.name,
+            node=self.assembly.node,
+            network=self.assembly.network.eval(),
+            fingerprint=training.fingerprint,
+            selected=selected,
+            last=last,
+            origin=origin,
+            lr_search=self.curve,
+            **facts,
+        )
 
 
 @dataclass(frozen=True)

@@ -44,17 +44,11 @@ def read_entry(directory: Path, prepared: Prepared) -> Trained:
         selected, last = (torch.from_numpy(logits[name]) for name in ("selected", "last"))
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     meta = read_meta(directory)
-    return Trained(
-        stage=training.stage,
-        name=training.architecture.name,
-        node=prepared.assembly.node,
-        network=network.eval(),
-        fingerprint=training.fingerprint,
-        selected=Measured(**meta["selected"], test_logits=selected),
-        last=Measured(**meta["last"], test_logits=last),
-        origin=Origin.REUSED,
+    return prepared.outcome(
+        Measured(**meta["selected"], test_logits=selected),
+        Measured(**meta["last"], test_logits=last),
+        Origin.REUSED,
         history=tuple({**row, "stage": training.stage} for row in rows),
         cost=Cost(**meta["cost"]),
         learning_rate=meta["learning_rate"],
-        lr_search=prepared.curve,
     )

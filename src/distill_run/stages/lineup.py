@@ -88,6 +88,7 @@ def _shape_of(loaded: list[LoadedTeacher], teachers: list[Prepared], weights: li
 
 
 def at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
+    """The same at the learning rate that its recipe's search finds."""
     training = prepared.training
     found, curve = find_learning_rate(training.alone(training.stage), workshop)
     return prepared.at_rate(found.recipe, curve)

@@ -1,4 +1,4 @@
-"""The teacher: from the store, from a file made elsewhere, or trained now; or several of these as one."""
+"""Teachers that were trained elsewhere, and several teachers as one."""
 
 from dataclasses import dataclass
 from pathlib import Path

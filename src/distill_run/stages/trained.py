@@ -1,6 +1,5 @@
 """What came of a training: the network, what was measured, what it cost, where it comes from."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import Tensor
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
 
-Curve = tuple[Mapping[str, float | None], ...]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
+Curve = tuple[dict[str, float | None], ...]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
 
 
 class Origin(Enum):

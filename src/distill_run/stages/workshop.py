@@ -127,20 +127,13 @@ class Workshop:
             data_share=sum(row["data_share"] * row["seconds"] for row in history) / seconds,
             peak_memory_bytes=self.device.peak_memory_bytes(),
         )
-        training = prepared.training
-        return Trained(
-            stage=training.stage,
-            name=training.architecture.name,
-            node=prepared.assembly.node,
-            network=network.eval(),
-            fingerprint=training.fingerprint,
-            selected=Measured(selected["epoch"], selected["val"], predict(network, self.feed.test)),
-            last=Measured(history[-1]["epoch"], history[-1]["val"], last_test_logits),
-            origin=Origin.TRAINED,
+        return prepared.outcome(
+            Measured(selected["epoch"], selected["val"], predict(network, self.feed.test)),
+            Measured(history[-1]["epoch"], history[-1]["val"], last_test_logits),
+            Origin.TRAINED,
             history=tuple(history),
             cost=cost,
             learning_rate=trainer.base_rates[0],
-            lr_search=prepared.curve,
         )
 
 

@@ -29,9 +29,7 @@ class SweepProgress:
     swept_keys: Sequence[str]
     console: Console
     ended: dict[str, Status] = field(default_factory=dict)  # by the names of the points' folders
-    earlier: dict[str, int] = field(
-        default_factory=dict
-    )  # when the status of a point that did not complete was written
+    earlier: dict[str, int] = field(default_factory=dict)  # when an earlier, not completed point ended
     warned: set[str] = field(default_factory=set)
     heartbeat: float = field(default_factory=time.monotonic)
     state: str = ""
