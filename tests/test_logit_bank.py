@@ -92,7 +92,7 @@ def test_a_second_reader_with_batches_of_another_size_and_order_reads_the_same_f
     assert sorted(path.name for path in files) == ["view_0.npy", "view_1.npy"]
     run_of = opened(tmp_path, "training.student.batch_size=17", "seed=5", "training.view_seed=0")
     second, _, others = banked_and_live(run_of)
-    assert second.name == first.name
+    assert second.fingerprint == first.fingerprint
     for batch in epochs_of(others, 2):
         torch.testing.assert_close(second(batch).logits, live(batch).logits, rtol=1e-5, atol=1e-5)
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -108,7 +108,7 @@ def test_epochs_that_cycle_through_views_share_their_files(tmp_path: Path) -> No
     ["teacher_seed=1", "dataset.augment.flip.enabled=false", "training.view_seed=3", "seed=1", "dataset.split_seed=1"],
 )
 def test_a_bank_belongs_to_teacher_data_and_views(tmp_path: Path, override: str) -> None:
-    first, second = (banked_and_live(opened(tmp_path, *more))[0].name for more in ((), (override,)))
+    first, second = (banked_and_live(opened(tmp_path, *more))[0].fingerprint for more in ((), (override,)))
     assert first != second
 
 
@@ -117,7 +117,7 @@ def test_a_bank_belongs_to_teacher_data_and_views(tmp_path: Path, override: str)
     ["mode.temperature=8", "student.hidden=[4]", "training.student.epochs=7", "training.student.batch_size=32"],
 )
 def test_a_bank_does_not_depend_on_the_student(tmp_path: Path, override: str) -> None:
-    first, second = (banked_and_live(opened(tmp_path, *more))[0].name for more in ((), (override,)))
+    first, second = (banked_and_live(opened(tmp_path, *more))[0].fingerprint for more in ((), (override,)))
     assert first == second
 
 

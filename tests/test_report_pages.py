@@ -83,7 +83,7 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
         history=tuple(rows),
         cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25),
         learning_rate=0.1,
-        lr_search=curve if stage != "teacher" else (),
+        lr_search=tuple(curve) if stage != "teacher" else (),
         guided_by="logit bank" if stage == "student" else None,
     )
 

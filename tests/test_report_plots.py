@@ -45,7 +45,7 @@ def made_up(stage: str, accuracies: list[float], curve: list[dict[str, float | N
         origin=Origin.TRAINED,
         history=tuple(history),
         learning_rate=0.1,
-        lr_search=curve or (),
+        lr_search=tuple(curve or ()),
     )
 
 

@@ -18,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_run.files import atomic_path, write_json, write_json_lines, write_text
-from distill_run.store import Store, canonical, damaged_parts, file_hash, fingerprint, read_meta
+from distill_run.store import Store, canonical, damaged_parts, file_hash, fingerprint_of, read_meta
 from helpers import examples, message_of
 
 leaves = st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-10, 10) | st.text(max_size=5)
@@ -47,20 +47,20 @@ def reordered(value: Any) -> Any:
 def test_the_fingerprint_is_the_sha256_of_sorted_json() -> None:
     """From: printf '{"format": 3, "inputs": {"a": [1, 0.5, null], "b": {"c": "x", "d": true}}}' | sha256sum."""
     expected = "69c87b191ea5afe708f9508e4185eb9138e45eb941d680295fc77ecbb2d4515f"
-    assert fingerprint({"b": {"d": True, "c": "x"}, "a": (1.0, 0.5, None)}) == expected
+    assert fingerprint_of({"b": {"d": True, "c": "x"}, "a": (1.0, 0.5, None)}) == expected
 
 
 @examples
 @given(inputs=inputs_strategy)
 def test_the_same_inputs_written_in_another_way_have_the_same_fingerprint(inputs: dict[str, Any]) -> None:
-    assert fingerprint(reordered(inputs)) == fingerprint(inputs)
+    assert fingerprint_of(reordered(inputs)) == fingerprint_of(inputs)
 
 
 @examples
 @given(first=inputs_strategy, second=inputs_strategy)
 def test_inputs_that_differ_have_fingerprints_that_differ(first: dict[str, Any], second: dict[str, Any]) -> None:
     is_same = json.dumps(canonical(first), sort_keys=True) == json.dumps(canonical(second), sort_keys=True)
-    assert (fingerprint(first) == fingerprint(second)) is is_same
+    assert (fingerprint_of(first) == fingerprint_of(second)) is is_same
 
 
 @pytest.mark.parametrize(
@@ -78,13 +78,13 @@ def test_inputs_that_differ_have_fingerprints_that_differ(first: dict[str, Any],
     ],
 )
 def test_every_change_changes_the_fingerprint(changed: dict[str, Any]) -> None:
-    assert fingerprint(changed) != fingerprint({"lr": 0.1, "widths": [8, 16], "norm": True, "name": "4"})
+    assert fingerprint_of(changed) != fingerprint_of({"lr": 0.1, "widths": [8, 16], "norm": True, "name": "4"})
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])
 def test_a_number_that_is_not_finite_has_no_fingerprint(number: float) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        fingerprint({"lr": [number]})
+        fingerprint_of({"lr": [number]})
 
 
 def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def canonical(value: Any) -> Any:
     return value
 
 
-def fingerprint(inputs: dict[str, Any]) -> str:
+def fingerprint_of(inputs: dict[str, Any]) -> str:
     """The sha256 of inputs, in hexadecimal; inputs are plain containers, numbers, texts and None."""
     text = json.dumps({"format": FORMAT, "inputs": canonical(inputs)}, sort_keys=True, allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -59,8 +59,8 @@ class Store:
     """The entries ROOT/<kind>/<fingerprint>, each of them a directory; the module explains the files.
 
     `tell` receives a sentence when the user may wonder: when another process is waited for, or an entry was damaged.
-    `environment` says where entries are made, and stands in each new one. With `run_dir`, the store also records which
-    entries this run uses (see `record_use`).
+    `environment` says where entries are made; if it is given, it stands in each new one. With `run_dir`, the store also
+    records which entries this run uses (see `record_use`).
     """
 
     def __init__(
@@ -75,44 +75,45 @@ class Store:
         self.environment = environment or {}
         self.run_dir = run_dir
 
-    def path(self, kind: str, name: str) -> Path:
+    def path(self, kind: str, fingerprint: str) -> Path:
         """The directory of the entry with that kind and fingerprint, whether it exists or not."""
-        return self.root / kind / name
+        return self.root / kind / fingerprint
 
-    def obtain(self, kind: str, name: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
+    def obtain(self, kind: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
         """The entry's directory, and whether it existed already; if it did not, `make` fills a new one.
 
         `make` returns facts for meta.json. If several processes ask at once, one makes the entry and the others wait;
         if the maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
         UserError where the disk has no room.
         """
-        self.record_use(kind, name)  # before the entry is made, so that `distill-store gc` does not remove it at once
-        path = self.path(kind, name)
+        self.record_use(kind, fingerprint)  # before the entry is made: `distill-store gc` must not remove it
+        path = self.path(kind, fingerprint)
         if path.is_dir() and not damage(path):
             return path, True
-        with self._leaving_nothing_on_failure(), self.locked(kind, name):
+        with self._leaving_nothing_on_failure(), self.locked(kind, fingerprint):
             if path.is_dir():
                 if not (found := damage(path)):
                     return path, True
-                self.tell(f"{kind} {name[:SHOWN_NAME]} in the store is damaged ({found}): it is made again")
+                self.tell(f"{kind} {fingerprint[:SHOWN_NAME]} in the store is damaged ({found}): it is made again")
                 shutil.rmtree(path)
             with self._working_folder(path) as working:
                 facts = make(working)
-                write_json(working / ENVIRONMENT, self.environment)
+                if self.environment:
+                    write_json(working / ENVIRONMENT, self.environment)
                 _write_meta(working, facts, {file.name: file_hash(file) for file in sorted(working.iterdir())})
                 working.rename(path)
         return path, False
 
-    def obtain_part(self, kind: str, name: str, file_name: str, make: Callable[[Path], None]) -> Path:
+    def obtain_part(self, kind: str, fingerprint: str, file_name: str, make: Callable[[Path], None]) -> Path:
         """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
-        path = self.path(kind, name) / file_name
+        path = self.path(kind, fingerprint) / file_name
         if _is_sound_part(path):
             return path
-        with self.locked(kind, name):
+        with self.locked(kind, fingerprint):
             if _is_sound_part(path):
                 return path
             if path.exists():
-                self.tell(f"{kind} {name[:SHOWN_NAME]} in the store is damaged ({file_name}): it is made again")
+                self.tell(f"{kind} {fingerprint[:SHOWN_NAME]} in the store is damaged ({file_name}): it is made again")
             with self._told_of_no_room(), atomic_path(path) as temporary:
                 make(temporary)
                 digest = file_hash(temporary)
@@ -120,30 +121,30 @@ class Store:
             write_json(path.parent / META, {**meta, "parts": {**meta["parts"], file_name: digest}})
         return path
 
-    def record_use(self, kind: str, name: str) -> None:
+    def record_use(self, kind: str, fingerprint: str) -> None:
         """Record that the run uses an entry: `distill-store gc` keeps the entry as long as the run's folder exists."""
         if self.run_dir is None:
             return
         place = os.path.relpath(self.run_dir.resolve(), self.root.resolve())  # right also when both are moved together
-        path = self.root / RUNS / f"{fingerprint({'run': place})}.json"
+        path = self.root / RUNS / f"{fingerprint_of({'run': place})}.json"
         try:
             entries = set(json.loads(path.read_text(encoding="utf-8"))["entries"])
         except (OSError, ValueError, LookupError, TypeError):  # the first use, or a damaged record
             entries = set()
-        if f"{kind}/{name}" not in entries:
+        if f"{kind}/{fingerprint}" not in entries:
             with self._told_of_no_room():
-                write_json(path, {"run": place, "entries": sorted({*entries, f"{kind}/{name}"})})
+                write_json(path, {"run": place, "entries": sorted({*entries, f"{kind}/{fingerprint}"})})
 
     @contextmanager
-    def locked(self, kind: str, name: str) -> Iterator[None]:
+    def locked(self, kind: str, fingerprint: str) -> Iterator[None]:
         """Hold the entry's lock, which only one process can hold at a time."""
         with self._told_of_no_room():
-            path = self.root / LOCKS / f"{kind}-{name}"
+            path = self.root / LOCKS / f"{kind}-{fingerprint}"
             lock = FileLock(path)
             try:
                 _inside(path.parent, lambda: lock.acquire(timeout=0))
             except Timeout:
-                self.tell(f"{kind} {name[:SHOWN_NAME]}: another process is making it; waiting for that")
+                self.tell(f"{kind} {fingerprint[:SHOWN_NAME]}: another process is making it; waiting for that")
                 _inside(path.parent, lock.acquire)
         try:
             yield

@@ -17,7 +17,7 @@ from distill_run.data.decode import MOST_SHOWN, decode
 from distill_run.data.source import Source, Split
 from distill_run.errors import Mistake, UserError, user_error
 from distill_run.rules import one_of, optional, whole
-from distill_run.store import Store, fingerprint, read_meta
+from distill_run.store import Store, fingerprint_of, read_meta
 
 KIND, FILE = "images", "images.npy"
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
@@ -140,7 +140,7 @@ def _prepare(listing: Listing, image_size: int | None, channels: int, store: Sto
     """Decode the images of a listing, or read what an earlier run over the same files kept in the store."""
     stats = [path.stat() for path in listing.paths]
     signatures = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(listing.paths, stats, strict=True)]
-    name = fingerprint({"files": signatures, "image_size": image_size, "channels": channels})
+    name = fingerprint_of({"files": signatures, "image_size": image_size, "channels": channels})
 
     def make(directory: Path) -> dict[str, Any]:
         np.save(directory / FILE, decode(listing.paths, image_size, channels).numpy())

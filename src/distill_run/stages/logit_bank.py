@@ -25,7 +25,7 @@ from distill_run.models.outputs import Outputs
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.training import Training
 from distill_run.stages.workshop import Workshop
-from distill_run.store import fingerprint
+from distill_run.store import fingerprint_of
 from distill_run.units import quantity
 
 KIND = "logits"
@@ -47,7 +47,7 @@ class BankedTeacher:
         self.views = training.views
         self.workshop = workshop
         inputs = bank_inputs(teacher_fingerprint, training)
-        self.name = fingerprint(inputs)
+        self.fingerprint = fingerprint_of(inputs)
         self.view: int | None = None  # the one that `logits` (N, K) are of
         self.logits = torch.empty(0)
 
@@ -55,7 +55,7 @@ class BankedTeacher:
             write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
             return {"about": f"of teacher {teacher_fingerprint[:12]}, view seed {training.views.seed}"}
 
-        workshop.store.obtain(KIND, self.name, make)
+        workshop.store.obtain(KIND, self.fingerprint, make)
 
     def __call__(self, batch: Batch) -> Outputs:
         """The teacher's logits for the samples of a batch in its view, in float32."""
@@ -73,7 +73,7 @@ class BankedTeacher:
             with path.open("wb") as file:
                 np.save(file, logits)
 
-        path = self.workshop.store.obtain_part(KIND, self.name, f"view_{view}.npy", make)
+        path = self.workshop.store.obtain_part(KIND, self.fingerprint, f"view_{view}.npy", make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
         return torch.from_numpy(mapped).to(device.torch_device)
 

@@ -11,7 +11,7 @@ from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Curve
 from distill_run.stages.training import Training
 from distill_run.stages.workshop import Workshop, make_trainer
-from distill_run.store import fingerprint
+from distill_run.store import fingerprint_of
 
 
 def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training, Curve]:
@@ -24,13 +24,13 @@ def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training
     if rates is None:
         return training, ()
     trials = [_trial(training, rate) for rate in rates]
-    name = fingerprint({"trials": [trial.inputs for trial in trials]})
+    search = fingerprint_of({"trials": [trial.inputs for trial in trials]})
 
     def make(directory: Path) -> dict[str, Any]:
         write_json(directory / "curve.json", [_try(trial, workshop) for trial in trials])
         return {"about": f"{training.architecture.name}, {len(rates)} rates"}
 
-    directory, is_reused = workshop.store.obtain("lr_search", name, make)
+    directory, is_reused = workshop.store.obtain("lr_search", search, make)
     curve: Curve = tuple(json.loads((directory / "curve.json").read_text(encoding="utf-8")))
     finite = [point for point in curve if point["val_accuracy"] is not None]
     if not finite:

@@ -17,7 +17,7 @@ from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network, build_network
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.workshop import Workshop
-from distill_run.store import file_hash, fingerprint
+from distill_run.store import file_hash, fingerprint_of
 from distill_run.units import rounded
 
 
@@ -82,7 +82,7 @@ def measure_teacher(teacher: LoadedTeacher, workshop: Workshop) -> Trained:
         name=teacher.name,
         node=teacher.node,
         network=network,
-        fingerprint=fingerprint(inputs),
+        fingerprint=fingerprint_of(inputs),
         selected=measured,
         last=measured,
         origin=Origin.LOADED,
@@ -107,7 +107,7 @@ def together(members: list[Trained], weights: list[float], workshop: Workshop) -
         name=" + ".join(member.name for member in members),
         node={},
         network=network,
-        fingerprint=fingerprint({"members": [member.fingerprint for member in members], "weights": weights}),
+        fingerprint=fingerprint_of({"members": [member.fingerprint for member in members], "weights": weights}),
         selected=measured,
         last=measured,
         origin=Origin.AVERAGED,

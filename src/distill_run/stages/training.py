@@ -7,7 +7,7 @@ from typing import Any
 
 from distill_run.config.schema import DeviceSettings, Recipe
 from distill_run.data.views import ViewChoice
-from distill_run.store import fingerprint
+from distill_run.store import fingerprint_of
 
 SEARCH_KEYS = ("lr_search", "lr_search_epochs")  # of a recipe; only the rate that the search found matters
 
@@ -81,7 +81,7 @@ class Training:
     def fingerprint(self) -> str:
         """The sha256 of all that the outcome depends on; a training with a mode has one once its teacher is known."""
         assert self.mode is None or self.teacher is not None
-        return fingerprint(self.inputs)
+        return fingerprint_of(self.inputs)
 
     def alone(self, stage: str) -> "Training":
         """The same training with cross-entropy alone, without a teacher."""

@@ -19,7 +19,7 @@ from distill_run.errors import user_error
 from distill_run.files import write_json
 from distill_run.record.files import RunFiles
 from distill_run.record.status import read_status
-from distill_run.store import fingerprint
+from distill_run.store import fingerprint_of
 from distill_run.typed_json import read_object
 
 RECORD = "sweep_command.json"
@@ -31,7 +31,7 @@ class Request:
     """What was asked for: the command, and the fingerprint of all that it means (settings, own code, spaces)."""
 
     command: str
-    inputs: str
+    fingerprint: str
 
     @classmethod
     def of(
@@ -40,7 +40,7 @@ class Request:
         """The request of a command whose swept values have these settings; `spaces` are those of a search."""
         code = folder_hash(extra_dir) if extra_dir else None
         inputs = {"settings": [dataclasses.asdict(each) for each in settings], "code": code, "spaces": spaces}
-        return cls(command, fingerprint(inputs))
+        return cls(command, fingerprint_of(inputs))
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def dated_directory(new: Path, request: Request) -> Iterator[Path]:
 
 def _recorded(folder: Path, request: Request) -> Iterator[Path]:
     """Write the record of the request; at the end, it says whether all runs are completed or pruned."""
-    record = {"command": request.command, "inputs": request.inputs}
+    record = {"command": request.command, "inputs": request.fingerprint}
     write_json(folder / RECORD, {**record, "completed": False})
     yield folder
     run_dirs = [path.parent for path in folder.rglob(RunFiles(folder).status.name)]
@@ -108,14 +108,15 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 def _is_unfinished(folder: Path, request: Request) -> bool:
     record = _read_record(folder)
-    return record.get("inputs") == request.inputs and record["command"] == request.command and not record["completed"]
+    is_same = record.get("inputs") == request.fingerprint and record["command"] == request.command
+    return is_same and not record["completed"]
 
 
 def _check_own(folder: Path, request: Request) -> None:
     """Refuse a folder that holds something else than what this request has left there."""
     if not folder.exists() or not any(path.name != LOCK for path in folder.iterdir()):
         return
-    if _read_record(folder).get("inputs") != request.inputs:
+    if _read_record(folder).get("inputs") != request.fingerprint:
         raise user_error(f"{folder} holds something else", "name a folder that is empty or new")
 
 
