@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
-from distill_run.losses.contrast import Memory, Negatives, noise_contrastive_loss
+from distill_run.losses.contrast import noise_contrastive_loss
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Pair
 from distill_run.objectives.crd import ContrastiveRepresentation
+from distill_run.objectives.memory import Memory, Negatives
 from helpers import Array, examples, few_examples, message_of
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0])  # of 12 samples, not evenly of 3 classes

@@ -13,6 +13,7 @@ from torch import Tensor
 
 import distill_run
 from distill_run import checkpoint
+from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.source import ImageShape, Split
@@ -104,6 +105,7 @@ def make_findings(
         names=SimpleNamespace(dataset="made_up", mode="soft"),
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
         code_dir=None,
+        trusted_packages=list(OWN_PACKAGES),
     )
     warnings = ["watch <out> for a|b"]
     report = summarise(cast(Settings, settings), feed, networks, list(assistants), warnings, run_dir)
@@ -114,7 +116,7 @@ def make_findings(
 @pytest.fixture(scope="module")
 def feed() -> Feed:
     parts = (made_up_split(40, 0), made_up_split(10, 1), made_up_split(90, 2))
-    return MemoryFeed(Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64), [])
+    return MemoryFeed(Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64), {})
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from distill_run.data.feed import MemoryFeed
 from distill_run.data.source import Split
 from distill_run.data.splits import Dataset
 from distill_run.data.views import ViewChoice
-from distill_run.report.preview import CAPTION, CELL, NUM_SAMPLES, NUM_VIEWS, draw_views
+from distill_run.report.preview import CAPTION, CELL, MAX_VIEWS, NUM_SAMPLES, draw_views
 from helpers import steps
 
 
@@ -22,7 +22,7 @@ def test_rows_are_the_image_as_it_is_and_its_views(channels: int, tmp_path: Path
     dataset = Dataset(split, split, split, ("a class with a long name", "b"), (), "")
     draw_views(MemoryFeed(dataset, steps(2, True)), ViewChoice(0, None, 0.0, 0.0), tmp_path / "plots" / "views.png")
     sheet = np.asarray(Image.open(tmp_path / "plots" / "views.png"))
-    assert sheet.shape == (CAPTION + (NUM_VIEWS + 1) * CELL, NUM_SAMPLES * CELL, 3)
+    assert sheet.shape == (CAPTION + (MAX_VIEWS + 1) * CELL, NUM_SAMPLES * CELL, 3)
     first_row = sheet[CAPTION + CELL // 2, CELL // 2 :: CELL]
     assert first_row[:, 0].tolist() == [50 + 10 * index for index in (0, 2, 4, 6, 8, 10, 12, 15)]
     assert (sheet[CAPTION + CELL :, : CELL - 2] == 0).any()  # a crop reaches into the padding

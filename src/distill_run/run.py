@@ -59,7 +59,7 @@ def run(
             report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)
             write_report(report)
             write_pages(Findings(report, networks, workshop.feed, settings, record.config, record.environment))
-            tell_results(console, report, record.environment["command"])
+            tell_results(console, report, settings, record.environment["command"])
     return report
 
 

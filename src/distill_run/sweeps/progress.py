@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill_run.console import Console, SweepDisplay
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles
 from distill_run.record.status import RunStatus, Status, read_status
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.typed_json import read_object
