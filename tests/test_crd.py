@@ -410,7 +410,7 @@ def fit(student: list[tuple[int, ...]], teacher: list[tuple[int, ...]], targets:
         (
             fit([(3,)], [(5,)], torch.ones(4, dtype=torch.int64)),
             "all training images are of one class, and it needs images of other classes\n"
-            "  choose another dataset, or a mode that works with one class, as mode=soft",
+            "  choose another dataset, or a mode that works with one class, as in mode=soft",
         ),
         (
             fit([(3,), (4,)], [(5,), (6,)], TARGETS),

@@ -408,3 +408,17 @@ def test_the_device_changes_nothing() -> None:
     on_cpu = Rendered(images, EVERYTHING, 2).render(torch.arange(50), 9)
     on_gpu = Rendered(images.cuda(), EVERYTHING, 2).render(torch.arange(50).cuda(), 9)
     assert torch.equal(on_gpu.cpu(), on_cpu)
+
+
+def test_a_step_that_moves_pixels_and_changes_the_type_or_the_shape_is_refused() -> None:
+    @final
+    class Narrow(Augmentation):
+        moves_pixels = True
+
+        def __call__(self, images: Tensor, draw: Draws) -> Tensor:
+            return images[:, :, 1:].double()
+
+    views = Rendered(some_split(4, 2).images, {**EVERYTHING, "narrow": Narrow()}, 0)
+    told = message_of(views.render, torch.arange(4), 0)
+    assert told.startswith("dataset.augment.narrow turns images of ")
+    assert "into torch.float64 (4, 1, 3, 4)\n  an augmentation must keep" in told
