@@ -69,9 +69,9 @@ def some_split(num: int, num_classes: int, shape: tuple[int, int, int] = (1, 4, 
     return Split(torch.from_numpy(pixels), torch.arange(num) % num_classes)
 
 
-def steps(crop: int = 0, flip: bool = False, cutout: int = 0) -> list[Augmentation]:
+def steps(crop: int = 0, flip: bool = False, cutout: int = 0) -> dict[str, Augmentation]:
     """The packaged augmentations; without arguments they do nothing."""
-    return [Crop(padding=crop), Flip(enabled=flip), Cutout(size=cutout)]
+    return {"crop": Crop(padding=crop), "flip": Flip(enabled=flip), "cutout": Cutout(size=cutout)}
 
 
 def message_of(action: Callable[..., Any], *arguments: Any, **named: Any) -> str:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_run import rules as accept
-from distill_run.errors import Mistake, RejectedValueError, UserError, show, user_error
+from distill_run.errors import Mistake, RejectedValueError, UserError, first_line, show, user_error
 from distill_run.rules import Rule, list_of, one_of, optional, whole
 from helpers import examples
 
@@ -136,3 +136,12 @@ def test_an_error_tells_each_mistake_in_two_lines() -> None:
 def test_a_rejected_value_takes_a_prefix_more_than_once() -> None:
     error = RejectedValueError("lr", -1, "a number above 0").under("optimizer").under("training.student")
     assert str(error) == "training.student.optimizer.lr=-1 is not accepted\n  write a number above 0"
+
+
+def test_true_is_no_number_of_a_choice() -> None:
+    assert [value for value in (1, 3, True, 2, "1") if one_of(1, 3).accepts(value)] == [1, 3]
+
+
+@pytest.mark.parametrize(("text", "line"), [("one\ntwo", "one"), ("", "OSError"), ("\ntwo", "OSError")])
+def test_the_first_line_of_an_error_is_never_empty(text: str, line: str) -> None:
+    assert first_line(OSError(text)) == line

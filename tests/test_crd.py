@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
-from distill_run.losses.contrast import Memory, Negatives, noise_contrastive_loss
+from distill_run.losses.contrast import noise_contrastive_loss
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Pair
 from distill_run.objectives.crd import ContrastiveRepresentation
+from distill_run.objectives.memory import Memory, Negatives
 from helpers import Array, examples, few_examples, message_of
 
 TARGETS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 0, 0])  # of 12 samples, not evenly of 3 classes
@@ -409,7 +410,7 @@ def fit(student: list[tuple[int, ...]], teacher: list[tuple[int, ...]], targets:
         (
             fit([(3,)], [(5,)], torch.ones(4, dtype=torch.int64)),
             "all training images are of one class, and it needs images of other classes\n"
-            "  choose another dataset, or a mode that works with one class, as mode=soft",
+            "  choose another dataset, or a mode that works with one class, as in mode=soft",
         ),
         (
             fit([(3,), (4,)], [(5,), (6,)], TARGETS),

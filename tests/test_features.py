@@ -17,7 +17,7 @@ from distill_run.models.features import (
     feature_points,
     read_shapes,
 )
-from distill_run.models.network import Network
+from distill_run.models.network import Network, count_macs
 from helpers import TinyClassifier, message_of
 
 SHAPE = ImageShape(1, (8, 8), 3)
@@ -355,3 +355,20 @@ def test_a_compiled_network_is_read_as_the_plain_one_is() -> None:
             torch.autograd.backward(total)
     for ours, theirs in zip(compiled.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+def test_a_dry_pass_that_fails_leaves_no_hook_and_the_mode_as_it_was() -> None:
+    class Refusing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(64, 3)
+
+        def forward(self, images: Tensor) -> Tensor:
+            raise RuntimeError("no")
+
+    network = made(Refusing).train()
+    for attempt in (feature_points, count_macs, lambda *given: read_shapes(given[0], {"head": "head"}, given[1])):
+        with pytest.raises(RuntimeError, match="no"):
+            attempt(network, SHAPE)
+        assert hooks_of(network) == 0
+        assert network.training

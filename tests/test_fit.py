@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_run.config.schema import DeviceSettings, Recipe
-from distill_run.data.augment import Crop, Flip
 from distill_run.data.batches import Batch
 from distill_run.data.feed import MemoryBatches
 from distill_run.data.source import Split
@@ -25,6 +24,7 @@ from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.live_teacher import LiveTeacher
+from helpers import steps
 
 EPOCHS = 3
 
@@ -75,7 +75,7 @@ def make(
 ) -> Trainer:
     student = student or network()
     objective = objective or CrossEntropy(label_smoothing=0.0)
-    views = Views(split(50, seed=1), [Crop(padding=1), Flip(enabled=True)], ViewChoice(5, None, 0.0, 0.0))
+    views = Views(split(50, seed=1), steps(crop=1, flip=True), ViewChoice(5, None, 0.0, 0.0))
     loss = TotalLoss({objective.part: objective}, label_smoothing=0.0)
     parameters = [*student.parameters(), *loss.parameters()]
     return Trainer(

@@ -29,7 +29,7 @@ EVERYTHING = torch.arange(40)
 MANY = torch.arange(20_000)
 
 
-def views(mixup: float, cutmix: float, augmentations: list[Augmentation] = PLAIN) -> Views:
+def views(mixup: float, cutmix: float, augmentations: dict[str, Augmentation] = PLAIN) -> Views:
     return Views(SPLIT, augmentations, ViewChoice(5, None, mixup, cutmix))
 
 

@@ -253,7 +253,8 @@ class Given(LogitObjective):
 
 
 def test_only_an_objective_that_asks_for_them_is_given_standardised_logits() -> None:
-    plain, standardising = Given(), Given(standardize_logits=True)
+    plain, standardising = Given(), Given()
+    standardising.standardize(True)
     outputs = Outputs(torch.from_numpy(STUDENT), {"map": torch.ones(8, 2)}), Outputs(torch.from_numpy(TEACHER))
     _, parts = TotalLoss({"plain": plain, "standardising": standardising}, 0.0).losses(BATCH, *outputs)
     assert plain.outputs == outputs

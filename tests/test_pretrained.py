@@ -311,3 +311,14 @@ def test_what_timm_has_not_or_cannot_reach_is_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", absent)
     told = message_of(build, node_of("timm", "test_resnet", pretrained=True))
     assert told == "the published weights of test_resnet cannot be fetched: An error happened\n" + OFFLINE
+
+
+def test_weights_that_came_damaged_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(*_: object, **__: object) -> None:
+        raise RuntimeError('invalid hash value (expected "0c", got "e3")')
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", damaged)
+    assert message_of(build, node_of("torchvision", "mobilenet_v3_small", pretrained=True)) == (
+        'the published weights of mobilenet_v3_small cannot be fetched: invalid hash value (expected "0c", got "e3")\n'
+        + OFFLINE
+    )

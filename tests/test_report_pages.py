@@ -13,7 +13,9 @@ from torch import Tensor
 
 import distill_run
 from distill_run import checkpoint
+from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
+from distill_run.console import Console
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.source import ImageShape, Split
 from distill_run.data.splits import Dataset
@@ -23,11 +25,12 @@ from distill_run.models.network import Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, two_sided, verdict, wilson_interval
 from distill_run.report.pages import write_pages
+from distill_run.report.results import tell_results
 from distill_run.report.samples import choose, disagreements, pick_samples
-from distill_run.report.summary import Findings, summarise
+from distill_run.report.summary import Accuracies, Findings, conclusion, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
-from distill_run.units import duration, quantity
+from distill_run.units import NONE, change, duration, quantity
 
 CLASSES = ("<b>x</b>", "a|b", r"$\frac$", "猫")
 SHAPE = ImageShape(3, (4, 4), len(CLASSES))
@@ -104,6 +107,7 @@ def make_findings(
         names=SimpleNamespace(dataset="made_up", mode="soft"),
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
         code_dir=None,
+        trusted_packages=list(OWN_PACKAGES),
     )
     warnings = ["watch <out> for a|b"]
     report = summarise(cast(Settings, settings), feed, networks, list(assistants), warnings, run_dir)
@@ -114,7 +118,7 @@ def make_findings(
 @pytest.fixture(scope="module")
 def feed() -> Feed:
     parts = (made_up_split(40, 0), made_up_split(10, 1), made_up_split(90, 2))
-    return MemoryFeed(Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64), [])
+    return MemoryFeed(Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64), {})
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +270,7 @@ def test_the_code_in_the_report_loads_the_student(findings: Findings, monkeypatc
     assert isinstance(network, Network)
     node = {"_target_": "distill_run.models.mlp.MLP", "hidden": [4], "dropout": 0.0}
     path = findings.report.run_dir / "checkpoints" / "student.pt"
-    network.classes = CLASSES
+    network.classes, network.image_size = CLASSES, (4, 4)
     checkpoint.save_network(path, network, node, "mlp")
     block = re.search(r"```python\n(.*?)```", markdown(findings), re.DOTALL)
     assert block
@@ -425,3 +429,51 @@ def test_markdown_code_cannot_be_left_from_within() -> None:
 def test_units() -> None:
     assert [quantity(n) for n in (5, 1234, 1.2e6, 3.4e9, 5e12)] == ["5", "1.23k", "1.2M", "3.4G", "5T"]
     assert [duration(s) for s in (4.12, 187, 7500)] == ["4.1s", "3:07", "2:05:00"]
+
+
+def test_units_round_before_they_choose_the_unit() -> None:
+    assert [quantity(n) for n in (999.4, 999.6, 999_600, 999.6e6)] == ["999", "1k", "1M", "1G"]
+    assert [duration(s) for s in (9.94, 9.96, 59.7)] == ["9.9s", "0:10", "1:00"]
+    assert [change(d) for d in (0.012, -0.00001, None)] == ["+1.20", "+0.00", NONE]
+
+
+def test_a_change_that_is_shown_as_zero_is_none() -> None:
+    for student in (0.5, 0.50004, 0.49996):
+        assert conclusion(Accuracies(0.9, 0.5, student)).startswith("Distillation changed nothing: ")
+    assert conclusion(Accuracies(0.9, 0.5, 0.4998)).startswith("Distillation cost 0.02 percentage points")
+
+
+def test_with_assistants_the_last_of_them_is_named_as_the_students_own_teacher(
+    networks: dict[str, Trained], feed: Feed, tmp_path: Path
+) -> None:
+    assistants = [dataclasses.replace(networks["baseline"], name=name) for name in ("first", "second")]
+    findings = make_findings(networks, feed, tmp_path, assistants)
+    assert facts.title(findings.report) == "net_student learns from net_teacher through first, then second on made_up"
+    assert facts.answers(findings)[1][1].endswith(
+        "The student's own teacher is the last assistant, second. "
+        "The student learned from its logits, which were read from the logit bank."
+    )
+
+
+def test_labels_show_the_weights_of_what_is_added_as_they_are(findings: Findings) -> None:
+    also = {"hard": {"alpha": 0.9}, "sp": {"weight": 3000}, "soft": {"alpha": 1, "weight": 2.0}, "own": {}}
+    report = dataclasses.replace(findings.report, mode={"name": "crd", "also": also})
+    assert facts.labels(report) == [
+        "mode crd",
+        "also hard, alpha 0.9",
+        "also sp, weight 3000",
+        "also soft, alpha 1, weight 2.0",
+        "also own",
+        "seed 7",
+    ]
+
+
+def test_the_console_tells_how_to_load_a_student_of_ones_own_packages(
+    findings: Findings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changed = {"trusted_packages": ["distill_run", "mine"], "code_dir": "my code"}
+    settings = cast(Settings, SimpleNamespace(**{**vars(findings.settings), **changed}))
+    expected = 'student.pt", code_dir="my code", trusted_packages=["distill_run", "mine"])'
+    assert expected in facts.loading_code(dataclasses.replace(findings, settings=settings))
+    tell_results(Console(), findings.report, settings, "", [])
+    assert expected.replace(" ", "") in "".join(capsys.readouterr().out.split())

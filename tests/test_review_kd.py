@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
+from distill_run.losses.features import hierarchical_context_loss
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Pair
-from distill_run.objectives.review_kd import Fusion, Review, hierarchical_context_loss
+from distill_run.objectives.review_kd import Fusion, Review
 from distill_run.objectives.total import TotalLoss
 from helpers import Array, few_examples, message_of
 

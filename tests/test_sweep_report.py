@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import errno
 import io
 import json
 import math
+import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +25,8 @@ from distill_run.sweeps.report.summary import setting_name, short_keys, summaris
 from distill_run.sweeps.report.sweep_report import SweepReport
 from distill_run.sweeps.report.tables import to_csv
 from distill_run.sweeps.values import natural, read_value, shown
-from helpers import examples
+from distill_run.typed_json import decode
+from helpers import examples, message_of
 from sweeps import made_up_report, write_run
 
 T_2, T_1 = 4.3027, 12.7062  # Student's t at 97.5%, of 2 and of 1 degrees of freedom, from a printed table
@@ -329,7 +332,7 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
         "the loss is nan\n  lower the rate",
         "still running, or killed",
         "interrupted; resume= continues it",
-        "the search stopped it: other trials were better after as many epochs",
+        "the search stopped it: other trials were better after the same number of epochs",
         "no reason is recorded",
     ]
     assert content["recommendation"] is None
@@ -518,3 +521,54 @@ def test_values_are_shown_as_typed() -> None:
     assert [shown(value) for value in (4, 0.5, None, True, [1, [None]], {"b": 1}, "x")] == [
         "4", "0.5", "null", "true", "[1,[null]]", '{"b": 1}', "x",
     ]  # fmt: skip
+
+
+def test_what_a_store_keeps_is_no_run(tmp_path: Path) -> None:
+    """Its entries have the files of a run that was killed early; one that is being made has no meta.json yet."""
+    run_dir = write_run(tmp_path / "runs" / "0")
+    for name in ("teacher/aaaa", "teacher/.bbbb-working"):
+        entry = tmp_path / "store" / name
+        entry.mkdir(parents=True)
+        for file in ("config.yaml", "environment.json"):
+            (entry / file).write_text("{}")
+    (tmp_path / "store" / "teacher" / "aaaa" / "meta.json").write_text("{}")
+    write_run(tmp_path / "store" / "teacher" / "aaaa" / "inside")
+    assert find_runs([tmp_path]) == [run_dir]
+
+
+def test_a_folder_that_vanishes_is_skipped_and_one_that_must_not_be_read_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, other = write_run(tmp_path / "0"), tmp_path / "other"
+    other.mkdir()
+    scan = os.scandir
+    errors: dict[Path, OSError] = {other: FileNotFoundError(errno.ENOENT, "gone")}
+
+    def scan_or_fail(folder: Path) -> Any:
+        if folder in errors:
+            raise errors[folder]
+        return scan(folder)
+
+    monkeypatch.setattr("distill_run.sweeps.points.os.scandir", scan_or_fail)
+    assert find_runs([tmp_path]) == [run_dir]
+    errors[other] = PermissionError(errno.EACCES, "Permission denied")
+    assert message_of(find_runs, [tmp_path]) == (
+        f"{other} cannot be read (Permission denied)\n  ask for the right to read it"
+    )
+
+
+def test_a_field_whose_default_is_made_may_be_absent() -> None:
+    @dataclasses.dataclass
+    class Row:
+        names: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    assert decode(Row, {}) == Row({})
+
+
+@pytest.mark.parametrize(
+    ("difference", "words"),
+    [(0.00004, "the same as the student alone"), (-0.0002, "0.02 percentage points below the student alone")],
+)
+def test_a_difference_is_rounded_before_it_is_put_into_words(tmp_path: Path, difference: float, words: str) -> None:
+    content = sweep(tmp_path, {"seed=0": {"test": 0.5 + difference, "baseline": 0.5}})
+    assert content["conclusion"] == f"The student reaches {0.5 + difference:.2%} on test, {words}."

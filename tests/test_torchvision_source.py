@@ -3,6 +3,7 @@
 import gzip
 import pickle
 import struct
+from http.client import IncompleteRead
 from pathlib import Path
 from urllib.error import URLError
 
@@ -69,15 +70,25 @@ def test_svhn_keeps_its_layout(tmp_path: Path) -> None:
     assert source.classes == tuple("0123456789")
 
 
-def test_being_offline_is_told_in_two_lines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (URLError("no route"), "<urlopen error no route>"),
+        (IncompleteRead(b"", 9), "IncompleteRead(0 bytes read, 9 more expected)"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+def test_being_offline_is_told_in_two_lines(
+    error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: object) -> None:
-        raise URLError("no route")
+        raise error
 
     monkeypatch.setattr(datasets.CIFAR10, "download", fail)
     with pytest.raises(UserError) as caught:
         load(dataset="CIFAR10", root=str(tmp_path), download=True)
     assert str(caught.value) == (
-        f"CIFAR10 is not in dataset.root={tmp_path} and could not be fetched: <urlopen error no route>\n"
+        f"CIFAR10 is not in dataset.root={tmp_path} and could not be fetched: {reason}\n"
         f"  connect once, or copy torchvision's files of CIFAR10 into {tmp_path}"
     )
 

@@ -181,3 +181,30 @@ def test_a_loss_whose_weights_are_all_0_is_refused() -> None:
     assert message_of(TotalLoss, nothing, 0.0).startswith("every weight of the loss is 0\n  ")
     something: dict[str, Objective] = {**nothing, "third": Term(weight=1e-9)}
     assert loss_of(TotalLoss(something, 0.0)) == pytest.approx(1e-9)
+
+
+@pytest.mark.parametrize(
+    "name", ["distillation", "cross_entropy", "loss", "accuracy", "a.b", "", "keys", "training", 3]
+)
+def test_an_added_objective_that_has_a_taken_name_is_refused(name: object) -> None:
+    assert message_of(build_objectives, {**SOFT, "also": {name: ALONE}}, Builder()) == (
+        f"mode.also.{name}: {name} cannot be the name of an added objective\n"
+        "  choose another name; for a file of conf/mode, that is the name of the file"
+    )
+
+
+@pytest.mark.parametrize(
+    ("also", "shown"), [(3, "3"), (None, "null"), ({"x": {"alpha": 1}}, "{'x': {'alpha': 1}}"), ({"x": 1}, "{'x': 1}")]
+)
+def test_what_does_not_describe_added_objectives_is_refused(also: object, shown: str) -> None:
+    assert message_of(build_objectives, {**SOFT, "also": also}, Builder()) == (
+        f"mode.also={shown} is not accepted\n"
+        "  write names, each with a mapping with a _target_ and the arguments of its constructor"
+    )
+
+
+def test_a_component_that_is_no_objective_is_refused() -> None:
+    node = {"_target_": "distill_run.data.augment.Flip", "enabled": True}
+    assert message_of(build_objectives, node, Builder()).startswith(
+        "mode._target_=distill_run.data.augment.Flip is not an objective\n  derive the class from "
+    )

@@ -26,7 +26,7 @@ EVERYTHING = steps(2, True, 3)
 class Rendered:
     """Views of images, without mixing."""
 
-    def __init__(self, images: Tensor, augmentations: list[Augmentation], seed: int) -> None:
+    def __init__(self, images: Tensor, augmentations: dict[str, Augmentation], seed: int) -> None:
         split = Split(images, torch.zeros(len(images), dtype=torch.int64, device=images.device))
         self.views = Views(split, augmentations, ViewChoice(seed, None, 0.0, 0.0))
 
@@ -339,10 +339,10 @@ def test_a_step_that_changes_values_is_given_floats_and_shares_the_draws_of_thos
     for choices in (3, 3):
         draw(choices)
     added = draw(100).view(-1, 1, 1, 1).float()
-    assert torch.equal(Rendered(images, [*steps(1), Shift()], 3).render(torch.arange(30), 2), plain + added)
+    assert torch.equal(Rendered(images, {**steps(1), "shift": Shift()}, 3).render(torch.arange(30), 2), plain + added)
 
 
-@pytest.mark.parametrize("after", EVERYTHING, ids=lambda step: type(step).__name__)
+@pytest.mark.parametrize("after", EVERYTHING.values(), ids=lambda step: type(step).__name__)
 def test_a_step_that_moves_pixels_does_the_same_to_floats(after: Augmentation) -> None:
     @final
     class Nothing(Augmentation):
@@ -350,7 +350,8 @@ def test_a_step_that_moves_pixels_does_the_same_to_floats(after: Augmentation) -
             return images
 
     images = some_split(30, 2, (3, 5, 6)).images
-    packed, floats = (Rendered(images, first, 3).render(torch.arange(30), 2) for first in ([after], [Nothing(), after]))
+    on_packed, on_floats = {"after": after}, {"nothing": Nothing(), "after": after}
+    packed, floats = (Rendered(images, steps, 3).render(torch.arange(30), 2) for steps in (on_packed, on_floats))
     assert torch.equal(floats, packed)
 
 
@@ -360,9 +361,9 @@ def test_a_step_that_changes_the_type_of_the_images_is_refused() -> None:
         def __call__(self, images: Tensor, draw: Draws) -> Tensor:
             return images.double()
 
-    views = Rendered(some_split(4, 2).images, [Wide()], 0)
+    views = Rendered(some_split(4, 2).images, {"wide": Wide()}, 0)
     assert message_of(views.render, torch.arange(4), 0) == (
-        "Wide turns images of torch.float32 (4, 1, 4, 4) into torch.float64 (4, 1, 4, 4)\n"
+        "dataset.augment.wide turns images of torch.float32 (4, 1, 4, 4) into torch.float64 (4, 1, 4, 4)\n"
         "  an augmentation must keep the type and the shape of the images"
     )
 
@@ -407,3 +408,17 @@ def test_the_device_changes_nothing() -> None:
     on_cpu = Rendered(images, EVERYTHING, 2).render(torch.arange(50), 9)
     on_gpu = Rendered(images.cuda(), EVERYTHING, 2).render(torch.arange(50).cuda(), 9)
     assert torch.equal(on_gpu.cpu(), on_cpu)
+
+
+def test_a_step_that_moves_pixels_and_changes_the_type_or_the_shape_is_refused() -> None:
+    @final
+    class Narrow(Augmentation):
+        moves_pixels = True
+
+        def __call__(self, images: Tensor, draw: Draws) -> Tensor:
+            return images[:, :, 1:].double()
+
+    views = Rendered(some_split(4, 2).images, {**EVERYTHING, "narrow": Narrow()}, 0)
+    told = message_of(views.render, torch.arange(4), 0)
+    assert told.startswith("dataset.augment.narrow turns images of ")
+    assert "into torch.float64 (4, 1, 3, 4)\n  an augmentation must keep" in told

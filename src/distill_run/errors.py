@@ -83,6 +83,11 @@ def show(value: object) -> str:
     return str(value)
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, or the name of its class where the message is empty."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def leave(command: Callable[[], bool]) -> NoReturn:
     """Run a command and end the program with an exit status.
 

@@ -1,10 +1,11 @@
-"""Files that are written whole or not at all, and the errors of disks that are full."""
+"""Files: how they are written whole or not at all, what a full disk raises, and the names of the files of a run."""
 
 import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,3 +54,65 @@ def told_of_no_room(key: str, place: Path) -> Iterator[None]:
             f"{key}={place}: {error.strerror}",
             f"make room, as distill-store gc does, or choose another folder, as in {key}=/tmp/elsewhere",
         ) from error
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """The paths of the files of the run in `run_dir`, whether they exist or not; their names stand nowhere else."""
+
+    run_dir: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.run_dir / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """The versions, the machine, the source code and the command."""
+        return self.run_dir / "environment.json"
+
+    @property
+    def metrics(self) -> Path:
+        """A line of figures for each epoch."""
+        return self.run_dir / "metrics.jsonl"
+
+    @property
+    def status(self) -> Path:
+        """Whether the run is running, completed, failed, interrupted or pruned; see RunStatus."""
+        return self.run_dir / "status.json"
+
+    @property
+    def report(self) -> Path:
+        """What the run found out, for programs."""
+        return self.run_dir / "report.json"
+
+    @property
+    def report_page(self) -> Path:
+        """What the run found out, for people: one page that needs no other file."""
+        return self.run_dir / "report.html"
+
+    @property
+    def report_md(self) -> Path:
+        """The same page in Markdown."""
+        return self.run_dir / "report.md"
+
+    @property
+    def last(self) -> Path:
+        """The checkpoint from which the run can go on."""
+        return self.run_dir / "checkpoints" / "last.pt"
+
+    @property
+    def student(self) -> Path:
+        """The selected student with all that is needed to use it."""
+        return self.run_dir / "checkpoints" / "student.pt"
+
+    @property
+    def plots(self) -> Path:
+        """The folder of the pictures."""
+        return self.run_dir / "plots"
+
+    @property
+    def log(self) -> Path:
+        """What the run said, and more."""
+        return self.run_dir / "run.log"

@@ -39,7 +39,10 @@ def whole(least: int) -> Rule:
 
 def one_of(*choices: str | int) -> Rule:
     """One of a few words or numbers."""
-    return Rule(lambda v: v in choices, "one of " + ", ".join(map(str, choices)))
+    return Rule(
+        lambda v: not isinstance(v, bool) and v in choices,  # True == 1 in Python
+        "one of " + ", ".join(map(str, choices)),
+    )
 
 
 def optional(rule: Rule) -> Rule:
@@ -100,7 +103,7 @@ VOCABULARY: dict[str, Rule] = {
 def component_rules(component: dict[str, Any]) -> dict[str, Rule]:
     """The rules for the arguments of a component that can be checked before the component is imported.
 
-    None for a user's own component, whose constructor decides what it accepts.
+    Empty for a component of the user's own, whose constructor decides what it accepts.
     """
     if not str(component.get("_target_")).startswith(("distill_run.", "torch.")):
         return {}

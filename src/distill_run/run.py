@@ -66,7 +66,7 @@ def run(
             report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)
             write_report(report)
             write_pages(Findings(report, networks, workshop.feed, settings, record.config, record.environment))
-            tell_results(console, report, command, record.warnings)
+            tell_results(console, report, settings, command, record.warnings)
     return report
 
 

@@ -42,8 +42,8 @@ def encode(value: Any) -> Any:
 def decode(kind: type[T], content: object, key: str = "") -> T:
     """A dataclass from a JSON object; raises ValueError that names the first key whose value is wrong or absent.
 
-    A field that has a default may be absent. Keys that are no fields are ignored: a later version may have added them.
-    `key` is where the content stands in its file.
+    A field that has a default may be absent. Other keys than those of the fields are ignored: a later version may have
+    added them. `key` is the place of the content in its file.
     """
     read: T = _decode(kind, content, key)
     return read
@@ -78,7 +78,7 @@ def _decode_fields(kind: Any, content: Any, key: str) -> Any:
         where = _join(key, field.name)
         if field.name in content:
             values[field.name] = _decode(types_of_fields[field.name], content[field.name], where)
-        elif field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where} is absent")
     return kind(**values)
 

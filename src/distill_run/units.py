@@ -8,9 +8,9 @@ MAX_LABEL_LENGTH = 14  # characters of a name in a figure
 
 
 def quantity(number: float) -> str:
-    """A number in thousands, millions or billions, to three digits: 1.23M."""
+    """A number in thousands, millions, billions or trillions, to three digits: 1.23M."""
     for unit in ("", "k", "M", "G"):
-        if number < 1000:
+        if number < 999.5:  # 999.5 is rounded to 1000, which has four digits
             return f"{number:.3g}{unit}"
         number /= 1000
     return f"{number:.3g}T"
@@ -18,7 +18,7 @@ def quantity(number: float) -> str:
 
 def duration(seconds: float) -> str:
     """A time span, such as 4.1s, 3:07 or 2:05:00."""
-    if seconds < 10:
+    if round(seconds, 1) < 10:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -47,7 +47,7 @@ def percent(share: float | None) -> str:
 
 def change(difference: float | None) -> str:
     """A difference of fractions in percentage points: +1.20."""
-    return NONE if difference is None else f"{100 * difference:+.2f}"
+    return NONE if difference is None else f"{round(100 * difference, 2) + 0.0:+.2f}"  # -0.0 + 0.0 is 0.0
 
 
 def with_spread(shown: str, sd: float | None) -> str:

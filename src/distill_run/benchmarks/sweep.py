@@ -9,7 +9,6 @@ the validation split after each epoch and on the test split at the end.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,8 @@ from distill_run.config.compose import compose_config
 from distill_run.console import Console
 from distill_run.data.image_folder import load
 from distill_run.data.splits import make_dataset
+from distill_run.report.run_report import read_report
+from distill_run.sweeps.points import find_runs
 from distill_run.units import duration
 
 TEMPERATURES, ALPHAS = (1, 2, 4, 8), (0.1, 0.5, 0.9)
@@ -103,13 +104,14 @@ def time_ours(folder: Path, overrides: list[str]) -> dict[str, float]:
     """Seconds of the whole command: of the trainings, and what is left."""
     swept = [f"mode.temperature={','.join(map(str, TEMPERATURES))}", f"mode.alpha={','.join(map(str, ALPHAS))}"]
     places = [f"store_dir={folder / 'store'}", f"hydra.sweep.dir={folder / 'sweep'}"]
-    program = "from distill_run.commands.run import main; main()"
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", program, "-m", *overrides, *swept, *places], check=True)
+    subprocess.run([sys.executable, "-m", "distill_run", "-m", *overrides, *swept, *places], check=True)
     total = time.perf_counter() - start
-    reports = [json.loads(path.read_text()) for path in sorted((folder / "sweep").glob("*/report.json"))]
-    students = sum(report["student"]["train_seconds"] for report in reports)
-    parts = {stage: reports[0][stage]["train_seconds"] for stage in ("teacher", "baseline")}
+    reports = [read_report(run_dir) for run_dir in find_runs([folder / "sweep"])]
+    parts = {"teacher": reports[0].teacher.train_seconds}
+    if reports[0].baseline is not None:
+        parts["baseline"] = reports[0].baseline.train_seconds
+    students = sum(report.student.train_seconds for report in reports)
     parts[f"logit bank and {len(reports)} students"] = students
     return {**parts, "start, preparation and reports": total - sum(parts.values())}
 

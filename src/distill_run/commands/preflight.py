@@ -16,7 +16,7 @@ from distill_run.config.overrides import parse, points_to_check, text_of
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.errors import gather, user_error
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,7 @@ from distill_run.config.compose import check
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.errors import PrunedError, UserError
-from distill_run.files import told_of_no_room
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles, told_of_no_room
 from distill_run.record.status import read_status, record_failure
 from distill_run.report.run_report import read_report
 

@@ -112,9 +112,10 @@ class Cutout(Augmentation):
         return images.masked_fill(boxes(rows, columns, sides, sides, (height, width)), 0)
 
 
-def build_augmentations(nodes: Mapping[str, Any], builder: Builder) -> list[Augmentation]:
-    """The augmentations that `dataset.augment` describes, in its order; raises UserError with every mistake."""
-    return gather(partial(_build, name, node, builder) for name, node in nodes.items())
+def build_augmentations(nodes: Mapping[str, Any], builder: Builder) -> dict[str, Augmentation]:
+    """The augmentations that `dataset.augment` describes, by name, in order; raises UserError with every mistake."""
+    built = gather(partial(_build, name, node, builder) for name, node in nodes.items())
+    return dict(zip(nodes, built, strict=True))
 
 
 def _build(name: str, node: Mapping[str, Any], builder: Builder) -> Augmentation:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from distill_run.errors import Mistake, UserError, user_error
+from distill_run.errors import Mistake, UserError, first_line, user_error
 
 MODES = {1: "L", 3: "RGB"}  # number of channels: what Pillow calls it
 MOST_SHOWN = 5
@@ -47,7 +47,7 @@ def _decode_one(path: Path, image_size: int | None, channels: int) -> Pixels | M
     except UnidentifiedImageError:
         reason = "it is empty" if path.stat().st_size == 0 else "Pillow does not recognise it as an image"
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
     return Mistake(f"{path} cannot be read: {reason}", "mend or remove the file")
 
 

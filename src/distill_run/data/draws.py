@@ -14,7 +14,8 @@ STREAMS = {
     "dropout": (),  # seed, epoch, step; seeds a generator
     "negatives": (1,),  # seed, epoch, step; seeds a generator
 }
-MOST_CHOICES = 2**40  # that the bits of one block are used for; the bias of a draw is at most 2^40 / 2^62
+# The draws from one block have at most so many combinations, whose probabilities differ by less than 1 in 4 million.
+MOST_CHOICES = 2**40
 _POSITIONS = 0x5851F42D4C957F2D  # the stream of the numbers that belong to one key; any odd constant would do
 
 
@@ -26,17 +27,18 @@ def stream(name: str, *numbers: int) -> int:
 class Draws:
     """Independent uniform draws for each sample.
 
-    `indices` (N,) are the samples, `stream` a number of 64 bits. The draws of a sample are the digits of its 62 random
-    bits, taken as a mixed-radix number. When these bits are used up, those of a new block follow, so that any number
-    of draws can be made. What is drawn depends on the order of the calls, so all steps of a view share one object.
+    `indices` (N,) are the samples, `stream_number` is the result of `stream`. The draws of a sample are the digits of
+    its 62 random bits, taken as a mixed-radix number. When these bits are used up, those of a new block follow, so that
+    any number of draws can be made. What is drawn depends on the order of the calls, so all steps of a view share one
+    object.
     """
 
-    def __init__(self, indices: Tensor, stream: int) -> None:
+    def __init__(self, indices: Tensor, stream_number: int) -> None:
         self.indices = indices
-        self.stream = stream
+        self.stream_number = stream_number
         self.num_blocks = 1
         self.num_choices = 1
-        self.bits = random_bits(indices, stream)
+        self.bits = random_bits(indices, stream_number)
 
     def __call__(self, choices: int) -> Tensor:
         """A number of 0..choices-1 for each sample (N,)."""
@@ -54,7 +56,7 @@ class Draws:
         return ((bits >> 38).float() / 2**24).view(-1, *shape)
 
     def _new_block(self) -> Tensor:
-        block = random_bits(self.indices, fold(self.stream, self.num_blocks))
+        block = random_bits(self.indices, fold(self.stream_number, self.num_blocks))
         self.num_blocks += 1
         return block
 
@@ -77,9 +79,9 @@ def fold(*numbers: int) -> int:
     return state
 
 
-def random_bits(counters: Tensor, stream: int) -> Tensor:
+def random_bits(counters: Tensor, stream_number: int) -> Tensor:
     """Uniform int64 in 0..2^62 - 1 for each int64 counter: SplitMix64 in that stream, on the counters' device."""
-    state = counters * _signed(_GOLDEN) + _signed(stream)  # int64 arithmetic wraps, as the generator wants
+    state = counters * _signed(_GOLDEN) + _signed(stream_number)  # int64 arithmetic wraps, as the generator wants
     state = (state ^ _shift(state, 30)) * _signed(_MIX_1)
     state = (state ^ _shift(state, 27)) * _signed(_MIX_2)
     return _shift(state ^ _shift(state, 31), 2)

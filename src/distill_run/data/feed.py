@@ -1,7 +1,7 @@
 """Feeds: everything that trains, measures or draws images gets them from a Feed, wherever the images lie."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ class MemoryFeed(Feed):
     val: Split
     test: Split
 
-    def __init__(self, dataset: Dataset, augmentations: Sequence[Augmentation]) -> None:
+    def __init__(self, dataset: Dataset, augmentations: Mapping[str, Augmentation]) -> None:
         self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
         self.classes, self.notes = dataset.classes, dataset.notes
         self.content, self.entries = dataset.content, dataset.entries

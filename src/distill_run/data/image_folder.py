@@ -33,12 +33,12 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """The decoded images of a listing, a sha256 of images and targets, and the name of their entry in the store."""
+class DecodedSplit:
+    """The decoded images of a listing, a sha256 of images and targets, and the fingerprint of their store entry."""
 
     split: Split
     digest: str
-    name: str
+    fingerprint: str
 
 
 def load(*, root: str | None, image_size: int | None, channels: int, store_dir: str) -> Source:
@@ -57,17 +57,17 @@ def load(*, root: str | None, image_size: int | None, channels: int, store_dir: 
     notes: list[str] = []
     environment = {package: metadata.version(package) for package in ("distill-run", "pillow", "numpy")}
     store = Store(Path(store_dir), notes.append, environment)
-    prepared = {name: _prepare(listing, image_size, channels, store) for name, listing in listings.items()}
+    decoded = {name: _obtain(listing, image_size, channels, store) for name, listing in listings.items()}
     for name, listing in listings.items():
         notes.extend(_notes(name, listing))
     return Source(
-        train=prepared["train"].split,
-        val=prepared["val"].split if "val" in prepared else None,
-        test=prepared["test"].split,
+        train=decoded["train"].split,
+        val=decoded["val"].split if "val" in decoded else None,
+        test=decoded["test"].split,
         classes=tuple(classes),
         notes=tuple(notes),
-        entries=tuple((KIND, each.name) for each in prepared.values()),
-        digests={name: each.digest for name, each in prepared.items()},
+        entries=tuple((KIND, each.fingerprint) for each in decoded.values()),
+        digests={name: each.digest for name, each in decoded.items()},
     )
 
 
@@ -136,21 +136,21 @@ def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
     return Mistake(f"{folder} is a class that train does not have", remedy)
 
 
-def _prepare(listing: Listing, image_size: int | None, channels: int, store: Store) -> Prepared:
+def _obtain(listing: Listing, image_size: int | None, channels: int, store: Store) -> DecodedSplit:
     """Decode the images of a listing, or read what an earlier run over the same files kept in the store."""
     stats = [path.stat() for path in listing.paths]
     signatures = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(listing.paths, stats, strict=True)]
-    name = fingerprint_of({"files": signatures, "image_size": image_size, "channels": channels})
+    fingerprint = fingerprint_of({"files": signatures, "image_size": image_size, "channels": channels})
 
     def make(directory: Path) -> dict[str, Any]:
         np.save(directory / FILE, decode(listing.paths, image_size, channels).numpy())
         return {"about": f"{len(listing.paths):,} images of {os.path.commonpath(listing.paths)}"}
 
-    directory, _ = store.obtain(KIND, name, make)
+    directory, _ = store.obtain(KIND, fingerprint, make)
     images_digest: str = read_meta(directory)["files"][FILE]  # the store has just verified it: no need to hash again
     targets = torch.tensor(listing.targets)
     digest = hashlib.sha256(images_digest.encode() + targets.numpy().tobytes()).hexdigest()
-    return Prepared(Split(torch.from_numpy(np.load(directory / FILE)), targets), digest, name)
+    return DecodedSplit(Split(torch.from_numpy(np.load(directory / FILE)), targets), digest, fingerprint)
 
 
 def _notes(split: str, listing: Listing) -> list[str]:

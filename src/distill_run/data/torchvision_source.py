@@ -1,16 +1,18 @@
 """The small benchmarks that torchvision downloads: CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST, SVHN."""
 
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 
 import numpy as np
 import torch
 
 from distill_run.data.source import Source, Split
-from distill_run.errors import user_error
+from distill_run.errors import first_line, user_error
 from distill_run.rules import one_of
 
+# URLError is an OSError; a RuntimeError tells of files that are missing or whose hash is wrong.
+FAILURES = (OSError, HTTPException, RuntimeError)
 DATASETS = ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "SVHN")
 
 
@@ -31,9 +33,9 @@ def _open(name: str, root: str, download: bool, split: str) -> Any:
     which = {"split": split} if name == "SVHN" else {"train": split == "train"}
     try:
         return getattr(datasets, name)(root, download=download, **which)
-    except (URLError, OSError, RuntimeError) as error:
+    except FAILURES as error:
         raise user_error(
-            f"{name} is not in dataset.root={root} and could not be fetched: {str(error).splitlines()[0]}",
+            f"{name} is not in dataset.root={root} and could not be fetched: {first_line(error)}",
             f"connect once, or copy torchvision's files of {name} into {Path(root).resolve()}",
         ) from error
 

@@ -5,7 +5,7 @@ a teacher's stored logits belong to the images that the student sees, and why a 
 one. torchvision's batched transforms draw once for a whole batch and cannot do this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
@@ -49,15 +49,15 @@ class ViewChoice:
 class Views:
     """Renders the views of a split that lies in memory, on its device.
 
-    Each augmentation changes the images in turn; where images are mixed, each is then mixed with the same view of its
-    partner.
+    Each of the `augmentations`, which have their names in `dataset.augment`, changes the images in turn. Where images
+    are mixed, each is then mixed with the same view of its partner.
     """
 
-    def __init__(self, split: Split, augmentations: Sequence[Augmentation], choice: ViewChoice) -> None:
-        active = [step for step in augmentations if not step.does_nothing]
+    def __init__(self, split: Split, augmentations: Mapping[str, Augmentation], choice: ViewChoice) -> None:
+        active = [(name, step) for name, step in augmentations.items() if not step.does_nothing]
         self.split = split
         self.choice = choice
-        self.steps_on_packed = list(takewhile(lambda step: step.moves_pixels, active))
+        self.steps_on_packed = list(takewhile(lambda named: named[1].moves_pixels, active))
         self.steps_on_floats = active[len(self.steps_on_packed) :]
         self.mixing = Mixing(len(split), split.shape[1:], choice.mixup, choice.cutmix) if choice.is_mixed else None
 
@@ -81,16 +81,18 @@ class Views:
     def _render_alone(self, indices: Tensor, view: int) -> Tensor:
         draw = Draws(indices, stream("augment", self.choice.seed, view))
         packed = self.split.packed
-        words = packed.words.index_select(0, indices)
-        for step in self.steps_on_packed:
-            words = step(words, draw)
-        images = packed.unpack(words)
-        for step in self.steps_on_floats:
-            given, images = images, step(images, draw)
-            if (images.shape, images.dtype) != (given.shape, given.dtype):
-                raise user_error(
-                    f"{type(step).__name__} turns images of {given.dtype} {tuple(given.shape)} "
-                    f"into {images.dtype} {tuple(images.shape)}",
-                    "an augmentation must keep the type and the shape of the images",
-                )
-        return images
+        words = _apply(self.steps_on_packed, packed.words.index_select(0, indices), draw)
+        return _apply(self.steps_on_floats, packed.unpack(words), draw)
+
+
+def _apply(steps: Sequence[tuple[str, Augmentation]], images: Tensor, draw: Draws) -> Tensor:
+    """The images after all steps; raises UserError that names a step which changes their type or their shape."""
+    for name, step in steps:
+        given, images = images, step(images, draw)
+        if (images.shape, images.dtype) != (given.shape, given.dtype):
+            raise user_error(
+                f"dataset.augment.{name} turns images of {given.dtype} {tuple(given.shape)} "
+                f"into {images.dtype} {tuple(images.shape)}",
+                "an augmentation must keep the type and the shape of the images",
+            )
+    return images

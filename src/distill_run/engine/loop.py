@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch, Batches
-from distill_run.data.draws import fold
+from distill_run.data.draws import stream
 from distill_run.data.source import ImageSet
 from distill_run.engine.device import Device
 from distill_run.engine.evaluate import measure, predict
@@ -107,7 +107,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _train_step(self, batch: Batch, watcher: LoopWatcher) -> Tensor:
-        self.device.seed(fold(self.seed, self.epoch, self.step) >> 1)  # dropout: a function of the step
+        self.device.seed(stream("dropout", self.seed, self.epoch, self.step) >> 1)
         self._set_learning_rate()
         with self.device.autocast():
             outputs = self.read(batch.images)

@@ -4,7 +4,7 @@ A loss returns a scalar, averaged over the batch; no gradient flows to the teach
 """
 
 from distill_run.losses.contrast import noise_contrastive_loss
-from distill_run.losses.features import attention_loss, hint_loss, variational_loss
+from distill_run.losses.features import attention_loss, hierarchical_context_loss, hint_loss, variational_loss
 from distill_run.losses.logits import (
     averaged_logits,
     correlation_loss,
@@ -27,6 +27,7 @@ __all__ = [
     "decoupled_loss",
     "distance_loss",
     "hard_target_loss",
+    "hierarchical_context_loss",
     "hint_loss",
     "kl_divergence",
     "noise_contrastive_loss",

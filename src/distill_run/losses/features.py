@@ -3,12 +3,14 @@
 Features are maps (N, C, H, W), or vectors (N, C), which count as maps of 1x1. No gradient flows to the teacher.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from distill_run.losses.numerics import as_maps, unit_rows, wide
 
 LEAST_VARIANCE = 1e-5
+POOLED_SIZES = (4, 2, 1)
 
 
 def meet(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,3 +60,17 @@ def variational_loss(mean: Tensor, teacher: Tensor, scale: Tensor) -> Tensor:
     """
     variance = (F.softplus(wide(scale)) + LEAST_VARIANCE).view(1, -1, 1, 1)
     return ((wide(teacher.detach()) - wide(mean)).square() / variance + variance.log()).mean() / 2
+
+
+def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared difference of two maps (N, C, H, W), and of both averaged to 4x4, 2x2 and 1x1 patches.
+
+    The weights are 1 for the maps, then 1/2, 1/4 and 1/8 for those sizes that are smaller than the maps, divided by the
+    sum of the weights in use. Returns a scalar. Source: Chen et al., "Distilling Knowledge via Knowledge Review",
+    2021, section 3.3 and figure 3 (b).
+    """
+    sizes = [size for size in POOLED_SIZES if size < min(student.shape[2:])]
+    losses = [F.mse_loss(student, teacher)]
+    losses += [F.mse_loss(F.adaptive_avg_pool2d(student, size), F.adaptive_avg_pool2d(teacher, size)) for size in sizes]
+    weights = [0.5**level for level in range(len(losses))]
+    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)

@@ -7,7 +7,7 @@ them. The path of any module may serve as a name, too.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +15,13 @@ from torch.utils.hooks import RemovableHandle
 
 from distill_run.data.source import ImageShape
 from distill_run.errors import user_error
-from distill_run.models.network import Network
+from distill_run.models.network import Network, in_eval_mode
 from distill_run.models.outputs import Outputs
 
 INPUT = ":input"
 Size = tuple[int, int] | None
-STAGES = re.compile(r"stage(s|-\d+)(_preact)?$")  # all stages, or one counted from the last
+# All stages, or one of them counted from the last, which is -1; after the activation or before it.
+STAGES = re.compile(r"(?:(?P<all>stages)|stage-(?P<from_the_end>\d+))(?P<preact>_preact)?")
 
 
 def stage_points(places: Sequence[str], preact: Sequence[str] = ()) -> dict[str, str]:
@@ -51,6 +52,13 @@ class FeatureReader:
         if place.endswith(INPUT):
             return module.register_forward_pre_hook(lambda _, inputs: self._keep(name, inputs[0]))
         return module.register_forward_hook(lambda _, __, output: self._keep(name, output))
+
+    def __enter__(self) -> Self:
+        """The reader itself; the hooks are removed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
 
     def remove(self) -> None:
         """Remove the hooks from the network."""
@@ -104,20 +112,16 @@ def _num_writes(value: Tensor) -> int:
 
 def read_shapes(network: Network, points: Mapping[str, str], shape: ImageShape) -> dict[str, tuple[int, ...]]:
     """The shape of one image's features at each point, (C, H, W) or (C,), found by a dry pass."""
-    reader = FeatureReader(network, points)
-    outputs = dry_pass(reader, network, shape)
-    reader.remove()
+    with FeatureReader(network, points) as reader:
+        outputs = dry_pass(reader, network, shape)
     return {name: tuple(value.shape[1:]) for name, value in outputs.features.items()}
 
 
 def dry_pass(reader: FeatureReader, network: Network, shape: ImageShape) -> Outputs:
     """The outputs for two black images, in eval mode; nothing in the network changes."""
-    was_training = network.training
-    network.eval()
-    with torch.no_grad():
-        outputs = reader(torch.zeros(2, shape.in_channels, *shape.image_size, device=network.mean.device))
-    network.train(was_training)
-    return outputs
+    images = torch.zeros(2, shape.in_channels, *shape.image_size, device=network.mean.device)
+    with in_eval_mode(network), torch.no_grad():
+        return reader(images)
 
 
 def feature_points(network: Network, shape: ImageShape) -> dict[str, str]:
@@ -161,16 +165,16 @@ def _points_of(word: str, available: Mapping[str, str], network: Network) -> dic
 
 def _stages_of(word: str, available: Mapping[str, str]) -> list[str]:
     """The names of the stages that "stages" or "stage-N" means; empty for any other word, or without such a stage."""
-    match = STAGES.match(word)
+    match = STAGES.fullmatch(word)
     if match is None:
         return []
-    which, suffix = match[1], match[2] or ""
+    suffix = match["preact"] or ""
     stages = [name for name in available if re.fullmatch(rf"stage\d+{suffix}", name)]
     if not stages:  # a network without points before the activations: take those after them
         stages = [name for name in available if re.fullmatch(r"stage\d+", name)]
-    if which == "s":
+    if match["all"]:
         return stages
-    from_the_end = -int(which)
+    from_the_end = int(match["from_the_end"])
     return [stages[-from_the_end]] if 1 <= from_the_end <= len(stages) else []
 
 
@@ -220,9 +224,11 @@ def _calls_of(network: Network, shape: ImageShape) -> list[Call]:
         for path, module in network.architecture.named_modules()
         if path
     ]
-    dry_pass(FeatureReader(network, {}), network, shape)
-    for handle in handles:
-        handle.remove()
+    try:
+        dry_pass(FeatureReader(network, {}), network, shape)
+    finally:
+        for handle in handles:
+            handle.remove()
     return calls
 
 

@@ -1,6 +1,7 @@
 """A network: an architecture together with its normalisation; and the costs of a network."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -67,8 +68,19 @@ def build_network(
     return network
 
 
+@contextmanager
+def in_eval_mode(network: nn.Module) -> Iterator[None]:
+    """Within the block, the network is in eval mode; after it, in the mode in which it was before."""
+    was_training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)
+
+
 def count_params(network: nn.Module) -> int:
-    """The number of parameters, which are the numbers that training changes."""
+    """The number of weights, trained or frozen; buffers are not counted."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -80,11 +92,9 @@ def count_bytes(network: nn.Module) -> int:
 def count_macs(network: nn.Module, shape: ImageShape) -> int:
     """Multiply-accumulate operations for one image: half the FLOPs of its convolutions and matrix products."""
     image = torch.zeros(1, shape.in_channels, *shape.image_size, device=next(network.parameters()).device)
-    was_training = network.training
-    network.eval()
     # The counter does not see fused kernels of attention, so attention is computed as two matrix products here.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    attention = sdpa_kernel(SDPBackend.MATH)
+    with in_eval_mode(network), torch.no_grad(), attention, FlopCounterMode(display=False) as counter:
         network(image)
-    network.train(was_training)
     flops: int = counter.get_total_flops()
     return flops // 2

@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
+from http.client import HTTPException
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from distill_run.errors import RejectedValueError, user_error
+from distill_run.errors import RejectedValueError, first_line, user_error
 from distill_run.models.layers import last_linear
 from distill_run.rules import FLAG, Rule, list_of, optional, whole
 
@@ -24,6 +25,8 @@ INPUT_SIZE = optional(
 ARGUMENTS = Rule(lambda v: isinstance(v, dict), "further arguments of the model's constructor, as in {dropout: 0.2}")
 # What the forward pass of a model raises for images of a size that it cannot take.
 MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
+# What fetching weights raises: URLError is an OSError; torchvision raises RuntimeError where their hash is wrong.
+FAILURES = (OSError, HTTPException, RuntimeError)
 MORE_THAN_LOGITS = ("googlenet", "inception_v3")
 
 
@@ -58,8 +61,8 @@ def torchvision_model(
 
     _check(name, models.list_models(module=models), "torchvision")
     _check_keys(pretrained, input_size, arguments)
-    published = _published_by_torchvision(name)
-    size = _size(input_size, published.input_size if pretrained else image_size)
+    published = _published_by_torchvision(name) if pretrained else None
+    size = _size(input_size, published.input_size if published else image_size)
     if name.startswith("vit_"):  # all others take images of any size that is large enough
         arguments = {"image_size": size[0], **arguments}
     if pretrained:
@@ -72,7 +75,7 @@ def torchvision_model(
         model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     if in_channels != 3:
         _adapt_first_convolution(model, in_channels, keeps_kernels=pretrained)
-    return _finish(model, name, in_channels, image_size, size, published if pretrained else None)
+    return _finish(model, name, in_channels, image_size, size, published)
 
 
 def timm_model(
@@ -99,7 +102,8 @@ def timm_model(
     size = _size(input_size, published.input_size if published else image_size)
     shape = {"num_classes": num_classes, "in_chans": in_channels}
     create = partial(timm.create_model, name, pretrained=pretrained, **shape, **arguments)
-    model = _fetch(partial(_create, create, size), name)
+    build = partial(_create, create, size)
+    model = _fetch(build, name) if pretrained else build()
     return _finish(model, name, in_channels, image_size, size, published)
 
 
@@ -173,10 +177,9 @@ def _fetch(build: Callable[[], nn.Module], name: str) -> nn.Module:
     """Build a model with weights from the library's cache or the internet; raises UserError if neither has them."""
     try:
         return build()
-    except OSError as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+    except FAILURES as error:
         raise user_error(
-            f"the published weights of {name} cannot be fetched: {reason}",
+            f"the published weights of {name} cannot be fetched: {first_line(error)}",
             "connect once; or train without them, as in teacher.pretrained=false; or give trained ones, as in "
             "teacher_checkpoint=teacher.pt",
         ) from error
@@ -233,9 +236,8 @@ def _finish(
         with torch.no_grad():
             model.eval()(torch.zeros(1, in_channels, *image_size))
     except MISFITS as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise user_error(
-            f"{name} cannot take images of {size[0]}x{size[1]}: {reason}",
+            f"{name} cannot take images of {size[0]}x{size[1]}: {first_line(error)}",
             "let them be resized to what it takes, as in teacher.input_size=224",
         ) from error
     return model.train()

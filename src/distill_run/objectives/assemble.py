@@ -4,9 +4,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
+from torch import nn
+
 from distill_run.build import Builder
-from distill_run.errors import gather
+from distill_run.errors import gather, user_error
 from distill_run.objectives.base import Objective
+from distill_run.rules import COMPONENT, mapping_of
+
+METRICS = ("loss", "accuracy", "cross_entropy")  # the metrics of every training
 
 
 def build_objectives(mode: Mapping[str, Any], builder: Builder) -> dict[str, Objective]:
@@ -16,6 +21,28 @@ def build_objectives(mode: Mapping[str, Any], builder: Builder) -> dict[str, Obj
     """
     own = {name: value for name, value in mode.items() if name != "also"}
     added = mode.get("also", {})
+    mapping_of(COMPONENT).check("mode.also", added)
     nodes = {"mode": own, **{f"mode.also.{name}": node for name, node in added.items()}}
-    main, *others = gather(partial(builder.build, node, key) for key, node in nodes.items())
+    main, *others = gather(partial(_build, node, key, builder) for key, node in nodes.items())
+    gather(partial(_check_name, name, main.part) for name in added)
     return {main.part: main, **dict(zip(added, others, strict=True))}
+
+
+def _build(node: Mapping[str, Any], key: str, builder: Builder) -> Objective:
+    built = builder.build(node, key)
+    if not isinstance(built, Objective):
+        raise user_error(
+            f"{key}._target_={node['_target_']} is not an objective",
+            "derive the class from TargetObjective, LogitObjective or FeatureObjective of distill_run.objectives.base",
+        )
+    return built
+
+
+def _check_name(name: object, main_part: str) -> None:
+    """Raise UserError for a name that a metric has already, or that nn.ModuleDict, which holds them, does not take."""
+    is_name = isinstance(name, str) and name != "" and "." not in name
+    if not is_name or name in (*METRICS, main_part) or hasattr(nn.ModuleDict(), str(name)):
+        raise user_error(
+            f"mode.also.{name}: {name} cannot be the name of an added objective",
+            "choose another name; for a file of conf/mode, that is the name of the file",
+        )

@@ -32,7 +32,7 @@ class Attention(FeatureObjective):
                 if len(shape) != 3:
                     raise user_error(
                         f"the {network}'s features are of shape {shape}, but attention maps need (C, H, W)",
-                        f"choose maps in mode.{network}_points, as [stages]",
+                        f"choose maps in mode.{network}_points, as in [stages]",
                     )
 
     def distillation(self, _: Batch, student: Outputs, teacher: Outputs) -> Tensor:

@@ -65,9 +65,10 @@ class LogitObjective(Objective):
     """
 
     needs: Needs = "logits"
+    standardize_logits: bool = False
 
-    def __init__(self, *, standardize_logits: bool = False) -> None:
-        super().__init__()
+    def standardize(self, standardize_logits: bool) -> None:
+        """Choose whether `distillation` is given standardised logits."""
         FLAG.check("standardize_logits", standardize_logits)
         self.standardize_logits = standardize_logits
 

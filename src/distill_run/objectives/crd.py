@@ -9,15 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
-from distill_run.data.draws import fold
+from distill_run.data.draws import stream
 from distill_run.errors import user_error
-from distill_run.losses.contrast import Memory, Negatives
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import FeatureObjective, Pair
+from distill_run.objectives.memory import Memory, Negatives
 from distill_run.objectives.projections import map_shape
 from distill_run.rules import BELOW_ONE, POSITIVE, whole
-
-_NEGATIVES = 1  # folded into the seed: without it, the step's dropout would draw from the same seed
 
 
 @final
@@ -64,7 +62,7 @@ class ContrastiveRepresentation(FeatureObjective):
         if bool((pair.targets == pair.targets[0]).all()):
             raise user_error(
                 "all training images are of one class, and it needs images of other classes",
-                "choose another dataset, or a mode that works with one class, as mode=soft",
+                "choose another dataset, or a mode that works with one class, as in mode=soft",
             )
         self.seed = pair.seed
         self.embed_student = Embedding("student", pair.student[0], self.embedding_size)
@@ -77,7 +75,7 @@ class ContrastiveRepresentation(FeatureObjective):
         """See FeatureObjective. In training mode, the memories take over the embeddings of the batch."""
         ((student_features, teacher_features),) = self.features(student, teacher)
         ours, theirs = self.embed_student(student_features), self.embed_teacher(teacher_features)
-        seed = fold(self.seed, batch.epoch, batch.step, _NEGATIVES) >> 1
+        seed = stream("negatives", self.seed, batch.epoch, batch.step) >> 1
         negatives = self.negatives.draw(batch.targets, self.num_negatives, seed)
         loss: Tensor = self.teacher_memory.loss(ours, batch.indices, negatives, self.temperature)
         loss = loss + self.student_memory.loss(theirs, batch.indices, negatives, self.temperature)

@@ -28,7 +28,8 @@ class Correlation(LogitObjective):
         weight: float,
         standardize_logits: bool,
     ) -> None:
-        super().__init__(standardize_logits=standardize_logits)
+        super().__init__()
+        self.standardize(standardize_logits)
         POSITIVE.check("temperature", temperature)
         weights = {"inter_weight": inter_weight, "intra_weight": intra_weight, "weight": weight}
         for name, value in weights.items():

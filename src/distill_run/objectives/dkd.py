@@ -29,7 +29,8 @@ class Decoupled(LogitObjective):
         warmup_epochs: float,
         standardize_logits: bool,
     ) -> None:
-        super().__init__(standardize_logits=standardize_logits)
+        super().__init__()
+        self.standardize(standardize_logits)
         POSITIVE.check("temperature", temperature)
         weights = {"target_weight": target_weight, "non_target_weight": non_target_weight, "weight": weight}
         for name, value in {**weights, "warmup_epochs": warmup_epochs}.items():

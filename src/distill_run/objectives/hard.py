@@ -20,7 +20,8 @@ class HardTargets(LogitObjective):
     """
 
     def __init__(self, *, alpha: float, label_smoothing: float, standardize_logits: bool) -> None:
-        super().__init__(standardize_logits=standardize_logits)
+        super().__init__()
+        self.standardize(standardize_logits)
         self.weigh(alpha)
         BELOW_ONE.check("label_smoothing", label_smoothing)
         self.label_smoothing = label_smoothing

@@ -25,9 +25,8 @@ def regressor(student: MapShape, teacher: MapShape, last_relu: bool) -> nn.Seque
     stride 2; half as large, a transposed 4x4 convolution; of equal size or less than twice as large, a convolution
     whose kernel gives the teacher's size. For any other pair, it is a pool to the smaller height and width and a 1x1
     convolution. Where one of the maps is a single pixel, the layer has a bias instead of batch norm, which cannot train
-    on one image. Source: Romero et al., "FitNets: Hints for Thin
-    Deep Nets", 2015, section 2.2; the layers are those of the comparison in Tian et al., "Contrastive Representation
-    Distillation", 2020.
+    on one image. Source: Romero et al., "FitNets: Hints for Thin Deep Nets", 2015, section 2.2; the layers are those of
+    the comparison in Tian et al., "Contrastive Representation Distillation", 2020.
     """
     has_norm = (1, 1) not in (student[1:], teacher[1:])
     layers = _resizing(student, teacher, bias=not has_norm)

@@ -4,16 +4,15 @@ from typing import final
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, interpolate, mse_loss
+from torch.nn.functional import interpolate
 
 from distill_run.data.batches import Batch
+from distill_run.losses.features import hierarchical_context_loss
 from distill_run.losses.numerics import as_maps
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import FeatureObjective, Pair, total
 from distill_run.objectives.projections import map_shape
 from distill_run.rules import NOT_NEGATIVE, whole
-
-POOLED_SIZES = (4, 2, 1)
 
 
 @final
@@ -88,19 +87,6 @@ class Fusion(nn.Module):
             fused = fused * weights[:, :1] + deeper * weights[:, 1:]
         fused = _resized(fused, size)
         return self.expand(fused), fused
-
-
-def hierarchical_context_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean squared difference of two maps (N, C, H, W), and of both averaged to 4x4, 2x2 and 1x1 patches.
-
-    The weights are 1 for the maps, then 1/2, 1/4 and 1/8 for those sizes that are smaller than the maps, divided by the
-    sum of the weights in use. Returns a scalar. Source: Chen et al., 2021, section 3.3 and figure 3 (b).
-    """
-    sizes = [size for size in POOLED_SIZES if size < min(student.shape[2:])]
-    losses = [mse_loss(student, teacher)]
-    losses += [mse_loss(adaptive_avg_pool2d(student, size), adaptive_avg_pool2d(teacher, size)) for size in sizes]
-    weights = [0.5**level for level in range(len(losses))]
-    return torch.stack([weight * loss for weight, loss in zip(weights, losses, strict=True)]).sum() / sum(weights)
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int) -> nn.Sequential:

@@ -21,7 +21,8 @@ class SoftTargets(LogitObjective):
     def __init__(
         self, *, temperature: float, alpha: float, weight: float, divergence: str, standardize_logits: bool
     ) -> None:
-        super().__init__(standardize_logits=standardize_logits)
+        super().__init__()
+        self.standardize(standardize_logits)
         self.weigh(alpha, weight)
         POSITIVE.check("temperature", temperature)
         one_of(*DIVERGENCES).check("divergence", divergence)

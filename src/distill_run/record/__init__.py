@@ -1,1 +1,1 @@
-"""The run directory: what it holds and how its files are named."""
+"""The run directory: who writes into it while a run goes on, and the run's status."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distill_run.errors import user_error
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles
 from distill_run.typed_json import read_object
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill_run.console import Console, TrainingDisplay
 from distill_run.errors import DivergedError
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import RunFacts, StageFacts, Watcher
 from distill_run.units import rounded, shown_path

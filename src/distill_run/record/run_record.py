@@ -10,8 +10,7 @@ import yaml
 
 from distill_run import checkpoint
 from distill_run.errors import PrunedError
-from distill_run.files import told_of_no_room, write_json, write_json_lines, write_text
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles, told_of_no_room, write_json, write_json_lines, write_text
 from distill_run.record.status import RunStatus, write_status
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import RunFacts, StageFacts, Watcher

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
-from distill_run.files import write_json
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles, write_json
 from distill_run.typed_json import read_object
 
 Status = Literal["running", "completed", "failed", "interrupted", "pruned"]

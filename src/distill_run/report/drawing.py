@@ -1,11 +1,9 @@
-"""What all figures share: colours, panels, and writing a PNG. Importing this module imports matplotlib.
+"""What all figures share: colours, panels, and drawing. Importing this module imports matplotlib.
 
 Figures are drawn without pyplot: no window opens, and no state is kept between two figures. Every margin is set in
 inches: a layout engine would draw each figure twice, and take longer than a short training.
 """
 
-import base64
-import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from distill_run.files import atomic_path
+from distill_run.report.png import data_uri, png_of, write_png
 
 DOTS_PER_INCH = 160
 COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}
@@ -41,13 +39,11 @@ class Picture:
     @property
     def uri(self) -> str:
         """The PNG in a data URI."""
-        return "data:image/png;base64," + base64.b64encode(self.png).decode()
+        return data_uri(self.png)
 
     def save(self, folder: Path) -> None:
         """Write the PNG as <name>.png, whole or not at all."""
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / f"{self.name}.png") as temporary:
-            temporary.write_bytes(self.png)
+        write_png(folder / f"{self.name}.png", self.png)
 
 
 def render(figure: Figure) -> bytes:
@@ -55,14 +51,7 @@ def render(figure: Figure) -> bytes:
     canvas: Any = FigureCanvasAgg(figure)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         canvas.draw()  # warns of characters that the font lacks; the text of the page shows them
-    return png(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
-
-
-def png(image: Image.Image) -> bytes:
-    """The image as the bytes of a PNG file."""
-    file = io.BytesIO()
-    image.save(file, format="PNG", compress_level=3)  # takes a third of the default's time; the file is little larger
-    return file.getvalue()
+    return png_of(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
 
 
 def lay_out(

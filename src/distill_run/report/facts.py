@@ -1,12 +1,12 @@
 """The sentences and figures of a run's pages. The templates say how they are set."""
 
-import json
-
 from torch import Tensor
 
 from distill_run.errors import show
+from distill_run.files import RunFiles
 from distill_run.report.cells import network_cells
 from distill_run.report.chance import compare, verdict, wilson_interval
+from distill_run.report.results import load_call
 from distill_run.report.run_report import NetworkReport, RunReport
 from distill_run.report.summary import Findings
 from distill_run.report.typesetting import Tile
@@ -41,7 +41,10 @@ ROWS = {
 
 def title(report: RunReport) -> str:
     """What the run was, in one line."""
-    return f"{report.student.architecture} learns from {report.teacher.architecture} on {report.dataset.name}"
+    assistants = ", then ".join(network.architecture for network in report.assistants)
+    through = f" through {assistants}" if assistants else ""
+    teacher, student = report.teacher.architecture, report.student.architecture
+    return f"{student} learns from {teacher}{through} on {report.dataset.name}"
 
 
 def labels(report: RunReport) -> list[str]:
@@ -51,7 +54,8 @@ def labels(report: RunReport) -> list[str]:
         if key not in ("name", "also") and not key.startswith("_"):
             found.append(f"{key} {show(value)}")
     for name, node in report.mode.get("also", {}).items():
-        found.append(f"also {name}, weight {node.get('weight', node.get('alpha'))}")
+        weights = [f"{key} {show(node[key])}" for key in ("alpha", "weight") if key in node]
+        found.append(", ".join([f"also {name}", *weights]))
     return [*found, f"seed {report.seed}"]
 
 
@@ -114,11 +118,15 @@ def _worth(findings: Findings) -> str:
 def _teacher_origin(report: RunReport) -> str:
     teacher, scores = report.teacher, report.teacher.selected
     origin = "trained in this run" if teacher.origin == "trained" else teacher.origin
-    use = "" if report.guided_by is None else f" {GUIDED_BY[report.guided_by]}"
-    return (
-        f"{teacher.architecture} was {origin}; its fingerprint begins with {teacher.fingerprint[:SHOWN_FINGERPRINT]}. "
-        f"It reaches {scores.val.accuracy:.2%} on validation and {scores.test.accuracy:.2%} on test.{use}"
-    )
+    sentences = [
+        f"{teacher.architecture} was {origin}; its fingerprint begins with {teacher.fingerprint[:SHOWN_FINGERPRINT]}.",
+        f"It reaches {scores.val.accuracy:.2%} on validation and {scores.test.accuracy:.2%} on test.",
+    ]
+    if report.assistants:
+        sentences.append(f"The student's own teacher is the last assistant, {report.assistants[-1].architecture}.")
+    if report.guided_by is not None:
+        sentences.append(GUIDED_BY[report.guided_by])
+    return " ".join(sentences)
 
 
 def _epochs(network: NetworkReport) -> str:
@@ -155,17 +163,11 @@ def dataset(findings: Findings) -> str:
 def loading_code(findings: Findings) -> str:
     """A few lines of Python that load the student and use it."""
     channels, height, width = findings.feed.test.shape
-    arguments = _quoted(findings.report.run_dir / "checkpoints" / "student.pt")
-    if findings.settings.code_dir is not None:
-        arguments += f", code_dir={_quoted(findings.settings.code_dir)}"
+    student = RunFiles(findings.report.run_dir).student
     return (
         "import torch\n"
         "from distill_run import load_network\n\n"
-        f"network = load_network({arguments})\n"
+        f"network = {load_call(str(student), findings.settings)}\n"
         f"images = torch.rand(1, {channels}, {height}, {width})  # your images: float (N, C, H, W) in 0..1\n"
         "probabilities = network(images).softmax(1)  # (N, K)\n"
     )
-
-
-def _quoted(path: object) -> str:
-    return json.dumps(str(path), ensure_ascii=False)

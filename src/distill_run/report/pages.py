@@ -1,20 +1,21 @@
 """A run's report for people: report.html, one file that needs nothing else, and report.md with its plots."""
 
+from distill_run.files import RunFiles
 from distill_run.report import facts
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
-from distill_run.report.typesetting import Head, write_both
+from distill_run.report.typesetting import Head, write_templates
 
 
 def write_pages(findings: Findings) -> None:
     """Write report.md, report.html and plots/*.png into the run's directory, each whole or not at all."""
     from distill_run.report import pictures  # here, so that a run starts without matplotlib
 
-    report = findings.report
+    report, files = findings.report, RunFiles(findings.report.run_dir)
     samples = pick_samples(findings)
     figures, sheet = pictures.draw(findings), pictures.draw_samples(findings, samples)
     for picture in (*figures, sheet):
-        picture.save(report.run_dir / "plots")
+        picture.save(files.plots)
     head = Head(
         title=facts.title(report),
         conclusion=report.conclusion,
@@ -36,4 +37,4 @@ def write_pages(findings: Findings) -> None:
         "environment": findings.environment,
         "config": findings.config,
     }
-    write_both(report.run_dir, "report", head, content)
+    write_templates([files.report_md, files.report_page], head, content)

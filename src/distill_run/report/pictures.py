@@ -7,7 +7,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from distill_run.engine.evaluate import measure
 from distill_run.report import plots
-from distill_run.report.drawing import COLOURS, INK, Picture, png, render
+from distill_run.report.drawing import COLOURS, INK, Picture, render
+from distill_run.report.png import png_of
 from distill_run.report.samples import Decision, Sample, disagreements
 from distill_run.report.summary import Findings
 from distill_run.units import shorten
@@ -60,7 +61,7 @@ def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
         f"The networks disagree on {count:,} of {total:,} test images. The first of these are shown. If there are "
         "fewer than twelve, images follow that a network got wrong, then any others. Each line has a tick (right) or "
         "a cross (wrong), the network, its decision, and its confidence.",
-        png(contact_sheet(samples)),
+        png_of(contact_sheet(samples)),
     )
 
 

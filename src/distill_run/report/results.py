@@ -1,8 +1,12 @@
 """What the console says at the end of a run."""
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from distill_run.build import OWN_PACKAGES
+from distill_run.config.schema import Settings
+from distill_run.files import RunFiles
 from distill_run.report.cells import network_cells
 from distill_run.report.run_report import RunReport
 from distill_run.units import shown_path
@@ -22,7 +26,17 @@ COLUMNS = {
 }
 
 
-def tell_results(console: "Console", report: RunReport, command: str, told: Sequence[str]) -> None:
+def load_call(path: str, settings: Settings) -> str:
+    """The Python expression that loads the network in a file, with what is needed to find the code of its own."""
+    arguments = [json.dumps(path, ensure_ascii=False)]
+    if settings.code_dir is not None:
+        arguments.append(f"code_dir={json.dumps(settings.code_dir, ensure_ascii=False)}")
+    if tuple(settings.trusted_packages) != OWN_PACKAGES:
+        arguments.append(f"trusted_packages={json.dumps(settings.trusted_packages, ensure_ascii=False)}")
+    return f"load_network({', '.join(arguments)})"
+
+
+def tell_results(console: "Console", report: RunReport, settings: Settings, command: str, told: Sequence[str]) -> None:
     """Show a row for each network, the conclusion, and what to do next.
 
     `command` is what repeats the run; `told` are the warnings that were shown before.
@@ -36,10 +50,10 @@ def tell_results(console: "Console", report: RunReport, command: str, told: Sequ
         if warning not in told:
             console.warn(warning)
     console.conclude(report.conclusion)
-    run_dir = shown_path(report.run_dir)
-    student = f"{run_dir}/checkpoints/student.pt"
-    console.note(f"report   {run_dir}/report.html")
+    files = RunFiles(report.run_dir)
+    student = shown_path(files.student)
+    console.note(f"report   {shown_path(files.report_page)}")
     console.note(f"student  {student}")
     if command:  # a run that Python code started has none
         console.note(f"repeat   {command}")
-    console.note(f"use it   from distill_run import load_network; network = load_network('{student}')")
+    console.note(f"use it   from distill_run import load_network; network = {load_call(student, settings)}")

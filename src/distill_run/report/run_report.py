@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from distill_run.files import write_json
+from distill_run.files import RunFiles, write_json
 from distill_run.typed_json import decode, encode, read_object
 
 FORMAT = 1
-FILE_NAME = "report.json"
 
 
 @dataclass(frozen=True)
@@ -138,11 +137,11 @@ class RunReport:
     def from_json(cls, content: dict[str, Any], run_dir: Path) -> "RunReport":
         """Read the content of report.json; raises ValueError that names what is wrong or absent."""
         if content.get("format") != FORMAT:
-            raise ValueError(f"{FILE_NAME} has format {content.get('format')!r}; format {FORMAT} can be read")
+            raise ValueError(f"report.json has format {content.get('format')!r}; format {FORMAT} can be read")
         try:
             return decode(cls, {**content, "run_dir": str(run_dir)})
         except ValueError as error:
-            raise ValueError(f"{FILE_NAME} is damaged ({error})") from None
+            raise ValueError(f"report.json is damaged ({error})") from None
 
 
 FIELDS_IN_FILE = [field for field in dataclasses.fields(RunReport) if field.name != "run_dir"]
@@ -150,9 +149,9 @@ FIELDS_IN_FILE = [field for field in dataclasses.fields(RunReport) if field.name
 
 def write_report(report: RunReport) -> None:
     """Write report.json into the run's directory, whole or not at all."""
-    write_json(report.run_dir / FILE_NAME, report.to_json())
+    write_json(RunFiles(report.run_dir).report, report.to_json())
 
 
 def read_report(run_dir: Path) -> RunReport:
     """The report of a completed run; raises ValueError that says what is wrong with its report.json."""
-    return RunReport.from_json(read_object(run_dir / FILE_NAME), run_dir)
+    return RunReport.from_json(read_object(RunFiles(run_dir).report), run_dir)

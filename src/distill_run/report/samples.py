@@ -1,13 +1,12 @@
 """Which test images to show, with the class that each network gives them."""
 
-import base64
-import io
 from dataclasses import dataclass
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from distill_run.report.png import data_uri, png_of
 from distill_run.report.summary import Findings
 
 NUM_SAMPLES = 12
@@ -43,10 +42,9 @@ class Sample:
     @property
     def uri(self) -> str:
         """The image as a PNG in a data URI, no larger than the page needs."""
-        picture, file = self.picture, io.BytesIO()
+        picture = self.picture
         picture.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE))
-        picture.save(file, format="PNG")
-        return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
+        return data_uri(png_of(picture))
 
 
 def disagreements(logits: list[Tensor]) -> Tensor:

@@ -114,7 +114,7 @@ def conclusion(accuracies: Accuracies) -> str:
     teacher, baseline, student = accuracies
     if baseline is None:
         return f"The student reaches {student:.2%}, the teacher {teacher:.2%}; there is no baseline to compare with."
-    change = 100 * (student - baseline)
+    change = round(100 * (student - baseline), 2)  # as it is shown
     if change == 0:
         return f"Distillation changed nothing: {student:.2%} with and without the teacher, which reaches {teacher:.2%}."
     from_to = f"from {baseline:.2%} alone to {student:.2%}; the teacher reaches {teacher:.2%}."

@@ -36,11 +36,11 @@ class Head:
     answers: Sequence[tuple[str, str]]
 
 
-def write_both(folder: Path, name: str, head: Head, content: Mapping[str, Any]) -> None:
-    """Write <name>.html and <name>.md from their templates, each whole or not at all."""
-    shown = {**content, "name": name, "head": head, "max_open_rows": MAX_OPEN_ROWS}
-    for file_name in (f"{name}.md", f"{name}.html"):
-        write_text(folder / file_name, templates().get_template(file_name).render(shown))
+def write_templates(paths: Sequence[Path], head: Head, content: Mapping[str, Any]) -> None:
+    """Write each page from the template that has its file's name, whole or not at all."""
+    for path in paths:
+        shown = {**content, "name": path.stem, "head": head, "max_open_rows": MAX_OPEN_ROWS}
+        write_text(path, templates().get_template(path.name).render(shown))
 
 
 @cache  # a sweep's points compile them once

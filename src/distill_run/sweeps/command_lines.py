@@ -5,6 +5,7 @@ import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from distill_run.sweeps.values import order, read_value, shown
@@ -23,7 +24,7 @@ class CommandLine:
     options: tuple[str, ...]
     overrides: tuple[str, ...]
 
-    @property
+    @cached_property
     def values(self) -> dict[str, Any]:
         """The keys that may change a figure, with their values in the form of `read_value`."""
         found = {}

@@ -25,7 +25,7 @@ class Setting:
     """Runs that differ in replicate keys only.
 
     `replicates` holds one completed run for each combination of replicate values; `num_asked` counts the combinations
-    of all runs, completed or not. `figures` are estimates over the replicates; None where no replicate has the figure.
+    of all runs, completed or not. `figures` are estimates over the replicates; one is None where no replicate has it.
     """
 
     values: dict[str, Any]

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any
 
 import yaml
 
-from distill_run.record.files import RunFiles
+from distill_run.errors import user_error
+from distill_run.files import RunFiles
 from distill_run.record.status import read_status
 from distill_run.report.run_report import RunReport, read_report
-from distill_run.store import canonical
+from distill_run.store import META, canonical
 from distill_run.sweeps.command_lines import DEFAULT, CommandLine, read_command_line
 from distill_run.sweeps.values import natural
 from distill_run.typed_json import read_object
@@ -24,12 +25,15 @@ UNFINISHED = {
     "running": "still running, or killed",
     "interrupted": "interrupted; resume= continues it",
 }
-PRUNED = "the search stopped it: other trials were better after as many epochs"
+PRUNED = "the search stopped it: other trials were better after the same number of epochs"
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a completed run that are compared: fractions, nats and seconds. None needs a baseline or a gap."""
+    """The figures of a completed run that are compared: fractions, nats and seconds.
+
+    A field is None where the run has no baseline, or no gap to recover.
+    """
 
     val_accuracy: float
     val_nll: float
@@ -60,7 +64,7 @@ class Point:
     def config(self) -> dict[str, Any]:
         """The content of config.yaml, read when it is first needed; empty where it cannot be read."""
         try:
-            text = (self.run_dir / "config.yaml").read_text(encoding="utf-8")
+            text = RunFiles(self.run_dir).config.read_text(encoding="utf-8")
             config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
         except (OSError, ValueError, RecursionError, yaml.YAMLError):
             return {}
@@ -109,21 +113,37 @@ def _comparable(value: Any) -> Any:
 
 
 def find_runs(directories: Iterable[Path]) -> list[Path]:
-    """The run directories at or below the given ones, each once, sorted by name: 2 before 10."""
+    """The run directories at or below the given ones, each once, sorted by name: 2 before 10.
+
+    Entries of a store are left out. Raises UserError where a folder must not be read.
+    """
     found = {run for directory in directories for run in _runs_below(directory.resolve())}
     return sorted(found, key=lambda path: [natural(part) for part in path.parts])
 
 
 def _runs_below(folder: Path) -> list[Path]:
-    if _is_run(folder):
+    try:
+        entries = list(os.scandir(folder))
+    except FileNotFoundError:  # removed since its parent was read, as a store's working folders are
+        return []
+    except PermissionError as error:
+        raise user_error(f"{folder} cannot be read ({error.strerror})", "ask for the right to read it") from error
+    names = {entry.name for entry in entries}
+    if META in names:  # an entry of a store
+        return []
+    if _is_run(folder, names):
         return [folder]
-    below = [Path(entry.path) for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
-    return [run for each in below for run in _runs_below(each)]
+    runs = []
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):  # a store works in hidden folders
+            runs += _runs_below(Path(entry.path))
+    return runs
 
 
-def _is_run(folder: Path) -> bool:
-    has = {name for name in ("status.json", "config.yaml", "environment.json") if (folder / name).is_file()}
-    return "status.json" in has or {"config.yaml", "environment.json"} <= has
+def _is_run(folder: Path, names: Container[str]) -> bool:
+    """Whether a folder with files of these names is a run's: a run that was killed early has no status yet."""
+    files = RunFiles(folder)
+    return files.status.name in names or (files.config.name in names and files.environment.name in names)
 
 
 def read_point(run_dir: Path) -> Point:

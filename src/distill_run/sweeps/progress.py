@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from distill_run.console import Console, SweepDisplay
+from distill_run.files import RunFiles
 from distill_run.record.command import read_command
-from distill_run.record.files import RunFiles
 from distill_run.record.status import RunStatus, Status, read_status
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.units import change, duration, percent, shown_path

@@ -16,8 +16,7 @@ from filelock import FileLock, Timeout
 from distill_run.build import folder_hash
 from distill_run.config.schema import Settings
 from distill_run.errors import user_error
-from distill_run.files import write_json
-from distill_run.record.files import RunFiles
+from distill_run.files import RunFiles, write_json
 from distill_run.record.status import read_status
 from distill_run.store import fingerprint_of
 from distill_run.typed_json import read_object

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill_run.files import write_text
-from distill_run.report.typesetting import Head, write_both
+from distill_run.report.typesetting import Head, write_templates
 from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
 from distill_run.sweeps.report import facts, tables
@@ -47,4 +47,4 @@ def _write_pages(report: SweepReport, output: Path) -> None:
         "troubles": tables.troubles_table(report),
         "runs": tables.runs_table(report),
     }
-    write_both(output, "sweep", head, content)
+    write_templates([output / "sweep.md", output / "sweep.html"], head, content)

@@ -19,7 +19,7 @@ NUMBER = re.compile(r"\d+(\.\d+)?")
 
 
 def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
-    """The report of a sweep. Its directories are told relative to `folder`, where sweep.json will lie."""
+    """The report of a sweep. Directories are written relative to `folder`, where sweep.json will lie."""
     names = {id(point): os.path.relpath(point.run_dir, folder.resolve()) for point in sweep.points}
     reports = completed_reports(sweep)
     settings = tuple(_setting(setting, names) for setting in sweep.settings)
@@ -113,8 +113,10 @@ def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None)
 def _against_baseline(best: RecommendedSetting) -> str:
     if best.difference is None:
         return ""
-    points, side = 100 * abs(best.difference.mean), "above" if best.difference.mean >= 0 else "below"
-    return f", {points:.2f} percentage points {side} the student alone"
+    points = round(100 * best.difference.mean, 2)
+    if points == 0:
+        return ", the same as the student alone"
+    return f", {abs(points):.2f} percentage points {'above' if points > 0 else 'below'} the student alone"
 
 
 def runs(count: int) -> str:
@@ -136,7 +138,10 @@ def short_keys(keys: Sequence[str]) -> dict[str, str]:
 
 
 def _counted(warnings: Sequence[Sequence[str]]) -> list[str]:
-    """The warnings of the runs, each once with its number of runs; texts that differ in numbers only count as one."""
+    """The warnings of the runs, each once with its number of runs.
+
+    Texts that differ only in their numbers count as one.
+    """
     kinds: dict[str, list[str]] = {}
     for texts in warnings:
         for kind, text in {NUMBER.sub("0", text): text for text in texts}.items():

@@ -14,9 +14,10 @@ FILE_NAME = "sweep.json"
 
 @dataclass(frozen=True, kw_only=True)
 class SettingReport:
-    """Runs that differ in seeds only, with estimates of their figures (see points.Figures); None without a figure.
+    """Runs that differ in seeds only, with estimates of their figures (see points.Figures).
 
-    `runs` are the directories of the runs, `replicates` is how many are completed, `asked` how many there should be.
+    A figure is None where no run has it. `runs` are the directories of the runs, `replicates` is how many of them are
+    completed, and `asked` how many there should be.
     """
 
     values: dict[str, Any]

@@ -4,7 +4,9 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from distill_run.files import RunFiles
 from distill_run.sweeps.estimates import Estimate
 from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.answers import ALIKE
@@ -109,7 +111,7 @@ def runs_table(report: SweepReport) -> Table:
     keys = [*report.keys, *report.replicate_keys]
     rows = []
     for run in report.runs:
-        link = f"{run.directory}/report.html" if run.status == "completed" else None
+        link = RunFiles(Path(run.directory)).report_page.as_posix() if run.status == "completed" else None
         numbers = [(change if name == "difference" else percent)(run.figure(name)) for name in figures]
         rows.append([Cell(run.directory, link=link), *map(Cell, [run.status, *_values(run, keys), *numbers])])
     headings = ["run", "status", *short_keys(keys).values(), *(RUN_COLUMNS[name] for name in figures)]
