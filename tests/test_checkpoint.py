@@ -27,13 +27,7 @@ from helpers import fill, message_of
 
 SHAPE = ImageShape(3, (8, 6), 4)
 CLASSES = ("ant", "bee", "cat", "dog")
-NODE = {
-    "_target_": "distill_run.models.cnn.CNN",
-    "widths": [4, 6],
-    "hidden": [5],
-    "batch_norm": True,
-    "dropout": 0.5,
-}
+NODE = {"_target_": "distill_run.models.cnn.CNN", "widths": [4, 6], "hidden": [5], "batch_norm": True, "dropout": 0.5}
 
 
 class RunsCode:
@@ -226,8 +220,7 @@ def test_a_network_file_runs_no_code_of_a_folder_that_it_names(tmp_path: Path, p
     """torch is trusted, but torch.hub.load runs whatever Python it is pointed to."""
     marker = tmp_path / "marker"
     (tmp_path / "hubconf.py").write_text(
-        f"open({str(marker)!r}, 'w').close()\ndef net(**arguments):\n    raise ValueError('built')\n",
-        encoding="utf-8",
+        f"open({str(marker)!r}, 'w').close()\ndef net(**arguments):\n    raise ValueError('built')\n", encoding="utf-8"
     )
     architecture = {
         "_target_": "torch.hub.load",

@@ -30,10 +30,7 @@ def test_auto_without_a_gpu_is_the_cpu(
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_bf16}, raising=False)
     device = choose_device(wanted("auto", "auto", channels_last=True))
     assert device.settings == wanted("cpu", precision, channels_last=True)
-    assert device.notes == (
-        "device: auto -> cpu (no GPU was found)",
-        f"device.precision: auto -> {precision} ({why})",
-    )
+    assert device.notes == ("device: auto -> cpu (no GPU was found)", f"device.precision: auto -> {precision} ({why})")
     assert device.torch_device == torch.device("cpu")
 
 

@@ -43,18 +43,7 @@ def test_the_test_split_is_a_quarter_of_each_digit() -> None:
     source = load(image_size=8)
     test = torch.bincount(source.test.targets)
     assert test.tolist() == [44, 46, 44, 46, 45, 46, 45, 45, 44, 45]
-    assert (test + torch.bincount(source.train.targets)).tolist() == [
-        178,
-        182,
-        177,
-        183,
-        181,
-        182,
-        181,
-        179,
-        174,
-        180,
-    ]
+    assert (test + torch.bincount(source.train.targets)).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
 def test_the_test_split_is_always_the_same() -> None:

@@ -21,12 +21,7 @@ def certain(decisions: list[int], num_classes: int) -> torch.Tensor:
 
 
 @examples
-@given(
-    seed=st.integers(0, 10_000),
-    num=st.integers(1, 200),
-    num_classes=st.integers(2, 12),
-    scale=st.floats(0.01, 30),
-)
+@given(seed=st.integers(0, 10_000), num=st.integers(1, 200), num_classes=st.integers(2, 12), scale=st.floats(0.01, 30))
 def test_the_figures_are_those_of_torchmetrics(seed: int, num: int, num_classes: int, scale: float) -> None:
     logits = torch.from_numpy(some_logits(seed, num, num_classes, scale))
     targets = torch.from_numpy(np.random.default_rng(seed).integers(0, num_classes, num))

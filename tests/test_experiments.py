@@ -302,10 +302,7 @@ def test_cifar10_has_weights_of_its_own(mode: str, keys: dict[str, Any] | None) 
 
 @pytest.mark.parametrize(
     ("training", "lengths", "lr", "batch_size", "nesterov", "weight_decay"),
-    [
-        ("rep_distiller", (150, 30, 30, 30), 0.05, 64, False, 5e-4),
-        ("cifar10", (100, 50, 50), 0.1, 128, True, 1e-4),
-    ],
+    [("rep_distiller", (150, 30, 30, 30), 0.05, 64, False, 5e-4), ("cifar10", (100, 50, 50), 0.1, 128, True, 1e-4)],
 )
 def test_a_protocol_is_the_published_one_for_both_networks(
     training: str, lengths: tuple[int, ...], lr: float, batch_size: int, nesterov: bool, weight_decay: float

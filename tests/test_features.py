@@ -10,13 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_run.data.source import ImageShape
-from distill_run.models.features import (
-    FeatureReader,
-    choose_points,
-    dry_pass,
-    feature_points,
-    read_shapes,
-)
+from distill_run.models.features import FeatureReader, choose_points, dry_pass, feature_points, read_shapes
 from distill_run.models.network import Network
 from helpers import TinyClassifier, message_of
 

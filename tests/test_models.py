@@ -34,13 +34,7 @@ def network_of(node: Mapping[str, Any], shape: ImageShape = CIFAR, seed: int = 0
 
 def cnn(widths: list[int], hidden: list[int], *, batch_norm: bool, dropout: float = 0.0) -> dict[str, Any]:
     target = "distill_run.models.cnn.CNN"
-    return {
-        "_target_": target,
-        "widths": widths,
-        "hidden": hidden,
-        "batch_norm": batch_norm,
-        "dropout": dropout,
-    }
+    return {"_target_": target, "widths": widths, "hidden": hidden, "batch_norm": batch_norm, "dropout": dropout}
 
 
 def founding_convolutions() -> int:
@@ -167,13 +161,7 @@ def test_the_normalisation_travels_with_the_weights_and_is_not_learnt() -> None:
 def test_dropout_stands_before_each_linear_layer_and_only_where_asked() -> None:
     with_dropout = MLP(in_channels=1, image_size=(2, 2), num_classes=2, hidden=[3], dropout=0.5)
     without = MLP(in_channels=1, image_size=(2, 2), num_classes=2, hidden=[3], dropout=0.0)
-    assert [type(layer).__name__ for layer in with_dropout.head] == [
-        "Dropout",
-        "Linear",
-        "ReLU",
-        "Dropout",
-        "Linear",
-    ]
+    assert [type(layer).__name__ for layer in with_dropout.head] == ["Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert [type(layer).__name__ for layer in without.head] == ["Linear", "ReLU", "Linear"]
 
 
@@ -201,13 +189,7 @@ def test_a_cnn_refuses_what_it_cannot_be_built_of(changes: dict[str, Any], messa
 
 def test_in_eval_mode_the_logits_of_an_image_do_not_depend_on_its_batch() -> None:
     network = CNN(
-        in_channels=1,
-        image_size=(8, 8),
-        num_classes=4,
-        widths=[4, 8],
-        hidden=[6],
-        batch_norm=True,
-        dropout=0.5,
+        in_channels=1, image_size=(8, 8), num_classes=4, widths=[4, 8], hidden=[6], batch_norm=True, dropout=0.5
     ).eval()
     images = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     assert torch.allclose(network(images)[2:3], network(images[2:3]), atol=1e-6)

@@ -365,12 +365,7 @@ def test_images_without_three_channels_are_shown_in_grey(findings: Findings, cha
 
 @pytest.mark.parametrize(
     ("right", "images", "interval"),
-    [
-        (8, 10, (0.4902, 0.9433)),
-        (10, 10, (0.7225, 1.0)),
-        (0, 10, (0.0, 0.2775)),
-        (440, 450, (0.9596, 0.9879)),
-    ],
+    [(8, 10, (0.4902, 0.9433)), (10, 10, (0.7225, 1.0)), (0, 10, (0.0, 0.2775)), (440, 450, (0.9596, 0.9879))],
 )
 def test_wilson_interval(right: int, images: int, interval: tuple[float, float]) -> None:
     assert wilson_interval(right, images) == pytest.approx(interval, abs=5e-5)
@@ -403,10 +398,7 @@ def test_mcnemar_counts_only_where_they_differ() -> None:
     ("paired", "words"),
     [
         (Paired(0, 0, 1.0), "exactly the same of the 1,450 test images"),
-        (
-            Paired(7, 3, 0.34),
-            "could be chance: of 1,450 test images, only the student is right on 7, only",
-        ),
+        (Paired(7, 3, 0.34), "could be chance: of 1,450 test images, only the student is right on 7, only"),
         (Paired(30, 3, 0.00001), "is larger than chance would explain: of 1,450 test images"),
     ],
 )

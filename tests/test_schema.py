@@ -139,11 +139,7 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
             "torch",
             "trusted_packages=torch is not accepted\n  write a list of names of Python packages",
         ),
-        (
-            "training.views",
-            0,
-            "training.views=0 is not accepted\n  write a whole number of at least 1, or null",
-        ),
+        ("training.views", 0, "training.views=0 is not accepted\n  write a whole number of at least 1, or null"),
         (
             "training.student.epochs",
             0,
@@ -170,11 +166,7 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
             1,
             "dataset.num_classes=1 is not accepted\n  write a whole number of at least 2, or null",
         ),
-        (
-            "dataset.val_fraction",
-            1,
-            "dataset.val_fraction=1 is not accepted\n  write a number between 0 and 1",
-        ),
+        ("dataset.val_fraction", 1, "dataset.val_fraction=1 is not accepted\n  write a number between 0 and 1"),
         (
             "dataset.std",
             [0.0],
@@ -187,11 +179,7 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
             "  write names, each with a mapping with a _target_ and the arguments of its constructor",
         ),
         ("device.kind", "gpu", "device.kind=gpu is not accepted\n  write one of auto, cpu, cuda, mps"),
-        (
-            "device.precision",
-            "fp8",
-            "device.precision=fp8 is not accepted\n  write one of auto, fp32, bf16, fp16",
-        ),
+        ("device.precision", "fp8", "device.precision=fp8 is not accepted\n  write one of auto, fp32, bf16, fp16"),
         (
             "mode",
             "soft",
@@ -249,12 +237,7 @@ def test_a_missing_group_is_told(config: dict[str, Any]) -> None:
 
 
 def test_all_mistakes_are_told_at_once(config: dict[str, Any]) -> None:
-    for key, value in (
-        ("seed", -1),
-        ("mode.alpha", 2),
-        ("training.teacher.epoch", 3),
-        ("device.kind", "gpu"),
-    ):
+    for key, value in (("seed", -1), ("mode.alpha", 2), ("training.teacher.epoch", 3), ("device.kind", "gpu")):
         set_key(config, key, value)
     del config["training"]["student"]["clip_norm"]
     with pytest.raises(UserError) as caught:

@@ -116,9 +116,7 @@ def test_a_student_of_ours_ends_at_its_last_features(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [partial(Pooled, 4, 1), Dropping])
-def test_features_that_the_student_itself_changes_are_read_before_it_does(
-    kind: Callable[[], nn.Module],
-) -> None:
+def test_features_that_the_student_itself_changes_are_read_before_it_does(kind: Callable[[], nn.Module]) -> None:
     student = kind()
     network = reused(student, Pooled(6, 1)).train()
     images = torch.rand(2, 1, 8, 8)

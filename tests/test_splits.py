@@ -116,12 +116,7 @@ def test_a_validation_split_of_the_source_is_kept_as_it_is() -> None:
         (GOOD, None, [], "the test split is empty\n  every split needs at least one image"),
         ([0, 1, 2], None, GOOD, "the val split is empty\n  every split needs at least one image"),
         (GOOD, [0, 3], GOOD, "the val split has a target of 3 for 3 classes\n  targets run from 0 to 2"),
-        (
-            [*GOOD, 7],
-            GOOD,
-            GOOD,
-            "the train split has a target of 7 for 3 classes\n  targets run from 0 to 2",
-        ),
+        ([*GOOD, 7], GOOD, GOOD, "the train split has a target of 7 for 3 classes\n  targets run from 0 to 2"),
         (GOOD, GOOD, [0, -1], "the test split has a target of -1 for 3 classes\n  targets run from 0 to 2"),
     ],
 )

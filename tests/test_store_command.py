@@ -378,10 +378,7 @@ def test_a_run_that_begins_to_use_an_entry_meanwhile_keeps_it(
         return entries
 
     monkeypatch.setattr("distill_run.commands.collect.list_entries", list_and_begin)
-    assert ask("gc")[1] == [
-        "teacher   aaaaaaaaaaaa  a run has just begun to use it: kept",
-        "0 entries, 0B removed",
-    ]
+    assert ask("gc")[1] == ["teacher   aaaaaaaaaaaa  a run has just begun to use it: kept", "0 entries, 0B removed"]
     assert entries_of(root) == {"teacher/a"}
 
 

@@ -146,12 +146,7 @@ def test_one_more_changes_half_of_the_bits_of_fold() -> None:
 
 
 @few_examples
-@given(
-    seed=st.integers(0, 2**40),
-    view=st.integers(0, 10**6),
-    order=st.permutations(range(12)),
-    cut=st.integers(1, 11),
-)
+@given(seed=st.integers(0, 2**40), view=st.integers(0, 10**6), order=st.permutations(range(12)), cut=st.integers(1, 11))
 def test_neither_order_nor_size_nor_place_in_a_batch_changes_a_view(
     seed: int, view: int, order: list[int], cut: int
 ) -> None:

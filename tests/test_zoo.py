@@ -176,9 +176,7 @@ def test_vgg_pools_once_more_from_64_pixels_on() -> None:
         assert read_shapes(network, points, shape)["unpooled"] == (512, last, last)
 
 
-def test_the_mean_of_the_last_map_is_what_the_classifier_is_given(
-    read: tuple[str, Network, dict[str, Tensor]],
-) -> None:
+def test_the_mean_of_the_last_map_is_what_the_classifier_is_given(read: tuple[str, Network, dict[str, Tensor]]) -> None:
     _, network, features = read
     torch.testing.assert_close(features["unpooled"].mean((2, 3)), features["pooled"])
     head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]

@@ -23,11 +23,7 @@ RULES = {name: rule for name, rule in vars(accept).items() if isinstance(rule, R
 @pytest.mark.parametrize(
     ("rule", "accepted", "refused"),
     [
-        (
-            accept.POSITIVE,
-            [1, 0.5, 1e-300],
-            [0, 0.0, -1, math.nan, math.inf, -math.inf, True, "1", None, [1]],
-        ),
+        (accept.POSITIVE, [1, 0.5, 1e-300], [0, 0.0, -1, math.nan, math.inf, -math.inf, True, "1", None, [1]]),
         (accept.NOT_NEGATIVE, [0, 0.0, 3], [-1e-9, math.nan, math.inf, False, "0", None]),
         (accept.FRACTION, [0, 1, 0.0, 1.0, 0.5], [-1e-9, 1 + 1e-9, 2, math.nan, True, False, "0.5", None]),
         (accept.BELOW_ONE, [0, 0.0, 0.999], [1, 1.0, -1e-9, math.nan, False, None]),
@@ -43,11 +39,7 @@ RULES = {name: rule for name, rule in vars(accept).items() if isinstance(rule, R
         (accept.LEARNING_RATES, [[0.1], [1, 0.01]], [[], [0], [-0.1], 0.1, ["0.1"]]),
         (accept.CHANNEL_MEANS, [[0], [-0.5, 0.5, 2]], [[], [math.nan], 0.5, [None]]),
         (accept.CHANNEL_STDS, [[0.1]], [[], [0], [0.1, 0.0]]),
-        (
-            accept.COMPONENT,
-            [{"_target_": "a.B"}, {"_target_": "a.B", "x": 1}],
-            [{}, {"_target_": 1}, "a.B", None],
-        ),
+        (accept.COMPONENT, [{"_target_": "a.B"}, {"_target_": "a.B", "x": 1}], [{}, {"_target_": 1}, "a.B", None]),
     ],
 )
 def test_a_rule_accepts_up_to_its_edge(rule: Rule, accepted: list[object], refused: list[object]) -> None:
@@ -111,16 +103,7 @@ def test_the_vocabulary_means_one_thing_for_each_word() -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [
-        (None, "null"),
-        (True, "true"),
-        (False, "false"),
-        (0, "0"),
-        (1, "1"),
-        (0.5, "0.5"),
-        ("a b", "a b"),
-        ([1], "[1]"),
-    ],
+    [(None, "null"), (True, "true"), (False, "false"), (0, "0"), (1, "1"), (0.5, "0.5"), ("a b", "a b"), ([1], "[1]")],
 )
 def test_a_value_is_shown_as_one_would_type_it(value: object, shown: str) -> None:
     assert show(value) == shown

@@ -20,14 +20,7 @@ from distill_run.losses.logits import (
     standardized,
     virtual_teacher_loss,
 )
-from helpers import (
-    Array,
-    examples,
-    message_of,
-    numpy_cross_entropy,
-    numpy_log_softmax,
-    some_logits,
-)
+from helpers import Array, examples, message_of, numpy_cross_entropy, numpy_log_softmax, some_logits
 
 
 def numpy_soft_target_loss(student: Array, teacher: Array, temperature: float, divergence: str) -> float:
@@ -45,10 +38,7 @@ def numpy_soft_target_loss(student: Array, teacher: Array, temperature: float, d
 
 
 def pair(seed: int, num: int, num_classes: int, scale: float = 3.0) -> tuple[Tensor, Tensor]:
-    student, teacher = (
-        some_logits(seed, num, num_classes, scale),
-        some_logits(seed + 1, num, num_classes, scale),
-    )
+    student, teacher = (some_logits(seed, num, num_classes, scale), some_logits(seed + 1, num, num_classes, scale))
     return torch.from_numpy(student), torch.from_numpy(teacher)
 
 
@@ -129,11 +119,7 @@ def test_a_constant_added_to_a_row_of_logits_changes_nothing(
 
 
 @examples
-@given(
-    seed=st.integers(0, 10_000),
-    order=st.permutations(range(6)),
-    divergence=st.sampled_from(DIVERGENCES),
-)
+@given(seed=st.integers(0, 10_000), order=st.permutations(range(6)), divergence=st.sampled_from(DIVERGENCES))
 def test_the_order_of_a_batch_and_of_the_classes_changes_nothing(seed: int, order: list[int], divergence: str) -> None:
     student, teacher = pair(seed, 6, 6)
     before = soft_target_loss(student, teacher, 3.0, divergence).item()
@@ -298,9 +284,7 @@ def test_a_label_smoothing_outside_0_to_below_1_is_refused(label_smoothing: floa
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.2])
-def test_cross_entropy_is_the_mean_of_the_negative_log_probabilities_of_the_targets(
-    label_smoothing: float,
-) -> None:
+def test_cross_entropy_is_the_mean_of_the_negative_log_probabilities_of_the_targets(label_smoothing: float) -> None:
     logits, targets = some_logits(17, 9, 5), np.arange(9) % 5
     expected = numpy_cross_entropy(logits, targets, label_smoothing)
     loss = cross_entropy(torch.from_numpy(logits), torch.from_numpy(targets), label_smoothing)
@@ -586,10 +570,7 @@ def test_cross_entropy_with_smoothed_targets_by_hand() -> None:
 
 @examples
 @given(
-    seed=st.integers(0, 10_000),
-    factor=st.floats(0.01, 100),
-    shift=st.floats(-100, 100),
-    num_classes=st.integers(2, 12),
+    seed=st.integers(0, 10_000), factor=st.floats(0.01, 100), shift=st.floats(-100, 100), num_classes=st.integers(2, 12)
 )
 def test_standardized_logits_have_mean_0_and_deviation_1_whatever_their_place_and_scale(
     seed: int, factor: float, shift: float, num_classes: int

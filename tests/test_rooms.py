@@ -31,11 +31,7 @@ ROOMS = (
     ("errors", "units"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
-MAY_IMPORT = {
-    "hydra": {"commands", "config"},
-    "omegaconf": {"commands", "config"},
-    "rich": {"console"},
-}
+MAY_IMPORT = {"hydra": {"commands", "config"}, "omegaconf": {"commands", "config"}, "rich": {"console"}}
 HEAVY = ("torch", "torchvision", "sklearn", "matplotlib")
 
 
