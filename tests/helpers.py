@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from distill_run.data.augment import Augmentation, Crop, Cutout, Flip
 from distill_run.data.source import Split
-from distill_run.errors import UserError
+from distill_run.errors import UserError, show
 
 Array = NDArray[np.float64]
 
@@ -81,3 +81,8 @@ def message_of(action: Callable[..., Any], *arguments: Any, **named: Any) -> str
     except UserError as error:
         return str(error)
     raise AssertionError("nothing was refused")
+
+
+def refusal(key: str, value: object, words: str) -> str:
+    """What the user is told of a value that is not accepted."""
+    return f"{key}={show(value)} is not accepted\n  write {words}"
