@@ -120,7 +120,8 @@ SEED = "a whole number from 0 to 2^63 - 1"
 MAPPING = "a mapping with a _target_ and the arguments of its constructor"
 REFUSED = [
     *(("seed", value, SEED) for value in (-1, 1.5, None, True)),
-    *((key, 2**64, SEED) for key in ("seed", "teacher_seed", "dataset.split_seed")),  # torch takes 64 bits
+    *((key, 2**64, SEED) for key in ("seed", "dataset.split_seed")),  # torch takes 64 bits
+    ("teacher_seed", 2**64, f"{SEED}, or a list of such"),
     ("baseline", "yes", "true or false"),
     ("resume", "", "a text, or null"),
     ("store_dir", None, "a text"),
