@@ -1,6 +1,7 @@
 """Small things that several test files share: tiny networks, weights without a seed, reference arithmetic."""
 
 from collections.abc import Callable
+from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -86,3 +87,34 @@ def message_of(action: Callable[..., Any], *arguments: Any, **named: Any) -> str
 def refusal(key: str, value: object, words: str) -> str:
     """What the user is told of a value that is not accepted."""
     return f"{key}={show(value)} is not accepted\n  write {words}"
+
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}  # elements without an end
+
+
+class Page(HTMLParser):
+    """An HTML page: its tags must be closed in order; its elements and its text are kept."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]

@@ -340,7 +340,7 @@ def test_the_targets_are_all_that_is_asked_of_the_dataset() -> None:
 
 
 def test_what_cannot_be_contrasted_is_refused() -> None:
-    neither = "neither a vector nor a map\n  choose other points in mode"
+    points = "neither a vector nor a map\n  choose other points in mode"
     for student, teacher, targets, expected in (
         ([(3,)], [(5,)], torch.ones(4, dtype=torch.int64),
          "all training images are of one class, and it needs images of other classes\n"
@@ -348,8 +348,8 @@ def test_what_cannot_be_contrasted_is_refused() -> None:
         ([(3,), (4,)], [(5,), (6,)], TARGETS,
          "it compares one point of each network, and there are 2\n"
          "  write mode.student_points=[pooled] mode.teacher_points=[pooled]"),
-        ([(9, 3)], [(5,)], TARGETS, f"the student's features are of shape (9, 3), {neither}.student_points"),
-        ([(3,)], [(2, 5, 2, 2)], TARGETS, f"the teacher's features are of shape (2, 5, 2, 2), {neither}.teacher_points"),
+        ([(9, 3)], [(5,)], TARGETS, f"the student's features are of shape (9, 3), {points}.student_points"),
+        ([(3,)], [(2, 5, 2, 2)], TARGETS, f"the teacher's features are of shape (2, 5, 2, 2), {points}.teacher_points"),
     ):  # fmt: skip
         assert (
             message_of(ContrastiveRepresentation(**ARGUMENTS).fit_to, Pair(student, teacher, targets, 3, 0)) == expected
