@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from conftest import TINY
+from conftest import TINY, InProcess
 from distill_run.commands.search import main, run_trial
 from distill_run.commands.spaces import read_space
 from distill_run.config.overrides import parse
@@ -51,18 +51,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Search:
-    """Runs the command in this process, in an empty directory: exit status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["distill-search", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
+def search(in_process: InProcess) -> Search:
+    """Runs distill-search."""
+    return partial(in_process, main, "distill-search")
 
 
 # Spaces.

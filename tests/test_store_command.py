@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from conftest import InProcess
 from distill_run.commands import store as store_command
 from distill_run.commands.inventory import Entry, list_entries
 from distill_run.files import write_json
@@ -30,15 +31,12 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def ask(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Runs the command on the store in this process: exit status, lines of stdout, stderr."""
+def ask(root: Path, in_process: InProcess) -> Ask:
+    """Runs distill-store on the store: exit status, lines of stdout, stderr."""
 
     def call(*arguments: str, store_dir: Path = root) -> tuple[int, list[str], str]:
-        monkeypatch.setattr("sys.argv", ["distill-store", *arguments, "--store-dir", str(store_dir)])
-        with pytest.raises(SystemExit) as caught:
-            store_command.main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out.splitlines(), err
+        status, out, err = in_process(store_command.main, "distill-store", *arguments, "--store-dir", str(store_dir))
+        return status, out.splitlines(), err
 
     return call
 
@@ -432,16 +430,11 @@ def test_a_wrong_action_is_told_with_the_right_ones(ask: Ask) -> None:
     assert second == "  write distill-store [-h] [--version] [--store-dir DIR] [--dry-run] {ls,verify,gc}"
 
 
-def test_the_store_is_the_configurations_where_none_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_the_store_is_the_configurations_where_none_is_named(tmp_path: Path, in_process: InProcess) -> None:
     add(tmp_path / "outputs" / "store", "teacher", A)
-    monkeypatch.setattr("sys.argv", ["distill-store", "ls"])
-    with pytest.raises(SystemExit) as caught:
-        store_command.main()
-    assert caught.value.code == 0
-    assert capsys.readouterr().out.splitlines()[0].startswith("teacher   aaaaaaaaaaaa  ")
+    status, out, _ = in_process(store_command.main, "distill-store", "ls")
+    assert status == 0
+    assert out.startswith("teacher   aaaaaaaaaaaa  ")
 
 
 def test_ctrl_c_ends_it_without_a_traceback(root: Path, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
