@@ -16,6 +16,11 @@ from distill_run.errors import UserError, show
 
 Array = NDArray[np.float64]
 
+SOFT = {
+    "_target_": "distill_run.objectives.soft.SoftTargets", "temperature": 4.0, "alpha": 0.5, "weight": 1.0,
+    "divergence": "forward", "standardize_logits": False,
+}  # fmt: skip
+
 # The same examples in every run: a property that fails today fails tomorrow.
 examples = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 few_examples = settings(examples, max_examples=20)
