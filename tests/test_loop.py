@@ -49,18 +49,9 @@ def network(seed: int = 0) -> Network:
 
 def recipe(**changes: Any) -> Recipe:
     fixed: dict[str, Any] = {
-        "epochs": EPOCHS,
-        "batch_size": 16,
-        "clip_norm": None,
-        "label_smoothing": 0.0,
-        "mixup": 0.0,
-        "cutmix": 0.0,
-        "patience": None,
-        "lr_search": None,
-        "lr_search_epochs": 1,
-        "optimizer": {},
-        "schedule": {},
-    }
+        "epochs": EPOCHS, "batch_size": 16, "clip_norm": None, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0,
+        "patience": None, "lr_search": None, "lr_search_epochs": 1, "optimizer": {}, "schedule": {},
+    }  # fmt: skip
     return Recipe(**{**fixed, **changes})
 
 
@@ -311,11 +302,3 @@ def test_a_training_ends_with_what_its_stop_was_requested_with_at_the_end_of_an_
             trainer.fit(watcher, stop)
     assert trainer.epoch == 2
     assert [(state["epoch"], state["step"]) for state in watcher.saved] == [(2, 0)]
-
-
-def test_a_stop_after_the_last_epoch_comes_too_late() -> None:
-    trainer, watcher = make(epochs=1), Watcher()
-    with StopRequest() as stop:
-        watcher.epoch_ended = lambda row: stop.request(PrunedError())  # type: ignore[method-assign] # noqa: ARG005
-        trainer.fit(watcher, stop)
-    assert trainer.epoch == 2

@@ -89,14 +89,7 @@ def test_learning_curves_show_every_epoch(networks: dict[str, Trained]) -> None:
     assert accuracy["teacher"] == ([1, 2, 3], [0.5, 0.9, 0.8])
     assert loss["teacher"] == ([1, 2, 3], [1, 1 / 2, 1 / 3])
     assert accuracy["student"] == ([1, 2], [0.3, 0.7])
-
-
-def test_learning_curves_ring_the_selected_epochs(networks: dict[str, Trained]) -> None:
-    assert marks(plots.learning_curves(networks), "_selected") == [([2], [0.9]), ([2], [0.6]), ([2], [0.7])]
-
-
-def test_a_stage_has_one_colour_in_both_panels(networks: dict[str, Trained]) -> None:
-    figure = plots.learning_curves(networks)
+    assert marks(figure, "_selected") == [([2], [0.9]), ([2], [0.6]), ([2], [0.7])]
     for axes in figure.axes:
         colours = {line.get_label(): line.get_color() for line in axes.lines}
         assert {stage: colours[stage] for stage in drawing.COLOURS} == drawing.COLOURS
@@ -168,7 +161,8 @@ def test_rates_whose_labels_would_collide_have_no_tick() -> None:
     assert list(single.axes[0].get_xticks()) == [0.1]
 
 
-def test_a_decision_is_right_or_wrong_in_signs() -> None:
+def test_a_decision_is_right_or_wrong_in_signs_and_long_names_are_cut() -> None:
+    assert shorten("automobile") == "automobile"
     assert pictures.decision_text(Decision("teacher", "cat", 0.987, True)) == "✓ teacher: cat (99%)"
     assert pictures.decision_text(Decision("student", "a" * 30, 0.5, False)) == f"✗ student: {'a' * 13}… (50%)"
 
@@ -196,11 +190,6 @@ def test_class_names_are_never_read_as_formulas() -> None:
     figure = plots.confusion_matrices({"student": torch.eye(2)}, torch.arange(2), (name, "b"))
     drawing.render(figure)
     assert name in texts(figure)
-
-
-def test_long_names_are_cut() -> None:
-    assert shorten("automobile") == "automobile"
-    assert shorten("a" * 30) == "a" * 13 + "…"
 
 
 def test_only_the_figures_import_matplotlib_and_only_when_they_are_drawn() -> None:
