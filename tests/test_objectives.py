@@ -40,31 +40,19 @@ SMOOTHING = 0.2  # of a recipe
 # Every objective that works from logits or from nothing, with arguments that it accepts.
 ACCEPTED: dict[type[Objective], dict[str, Any]] = {
     SoftTargets: {
-        "temperature": 4.0,
-        "alpha": 0.5,
-        "weight": 1.0,
-        "divergence": "forward",
-        "standardize_logits": False,
+        "temperature": 4.0, "alpha": 0.5, "weight": 1.0, "divergence": "forward", "standardize_logits": False,
     },
     HardTargets: {"alpha": 0.5, "label_smoothing": 0.0, "standardize_logits": False},
     VirtualTeacher: {"temperature": 4.0, "alpha": 0.5, "correct_probability": 0.9},
     Decoupled: {
-        "temperature": 4.0,
-        "target_weight": 1.0,
-        "non_target_weight": 8.0,
-        "weight": 1.0,
-        "warmup_epochs": 0,
+        "temperature": 4.0, "target_weight": 1.0, "non_target_weight": 8.0, "weight": 1.0, "warmup_epochs": 0,
         "standardize_logits": False,
     },
     Correlation: {
-        "temperature": 4.0,
-        "inter_weight": 1.0,
-        "intra_weight": 1.0,
-        "weight": 1.0,
-        "standardize_logits": False,
+        "temperature": 4.0, "inter_weight": 1.0, "intra_weight": 1.0, "weight": 1.0, "standardize_logits": False,
     },
     CrossEntropy: {"label_smoothing": 0.0},
-}
+}  # fmt: skip
 MIXED = (SoftTargets, HardTargets, VirtualTeacher)  # by an alpha
 WEIGHTED = (Decoupled, Correlation)  # beside a whole cross-entropy
 DISTILLING = (*MIXED, *WEIGHTED)
