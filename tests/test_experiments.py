@@ -304,19 +304,9 @@ def test_a_protocol_is_the_published_one_for_both_networks(
     assert (recipe.clip_norm, recipe.label_smoothing, recipe.patience, recipe.lr_search) == (None, 0.0, None, None)
     expected = [lr * 0.1**cut for cut, length in enumerate(lengths) for _ in range(length)]
     assert rates(recipe) == pytest.approx(expected, rel=1e-12)
-
-
-def test_the_rate_of_rep_distiller_falls_after_epochs_150_180_and_210() -> None:
-    found = rates(settings_of("training=rep_distiller").training.student)
-    assert [found[epoch - 1] for epoch in (1, 150, 151, 180, 181, 210, 211, 240)] == pytest.approx(
-        [0.05, 0.05, 0.005, 0.005, 0.0005, 0.0005, 0.00005, 0.00005]
-    )
-
-
-def test_the_light_student_alone_learns_more_slowly() -> None:
-    recipes = settings_of("experiment=cifar100/shufflenet_v1_from_wrn_40_2_soft").training
-    assert (recipes.teacher.optimizer["lr"], recipes.student.optimizer["lr"]) == (0.05, 0.01)
-    assert rates(recipes.student)[-1] == pytest.approx(1e-5)
+    if training == "rep_distiller":  # of which light students learn more slowly
+        recipes = settings_of("experiment=cifar100/shufflenet_v1_from_wrn_40_2_soft").training
+        assert (recipes.teacher.optimizer["lr"], recipes.student.optimizer["lr"]) == (0.05, 0.01)
 
 
 def test_review_kd_has_the_protocol_of_its_own_program() -> None:
@@ -407,6 +397,8 @@ def test_a_born_again_student_is_its_own_teacher_but_for_the_seed() -> None:
     assert settings.training.teacher == settings.training.student
     assert settings.names.teacher == settings.names.student == "resnet8"
     assert settings.teacher_seed not in (settings.seed, *range(100))
+    recipes = settings_of("experiment=born_again", "training.teacher.epochs=1").training
+    assert (recipes.teacher.epochs, recipes.student.epochs) == (1, 10)
 
 
 def test_a_born_again_teacher_follows_every_key_of_the_student_s_recipe() -> None:
@@ -434,8 +426,3 @@ def test_born_again_joins_another_experiment_in_either_order() -> None:
         assert settings.training.teacher.optimizer["lr"] == settings.training.student.optimizer["lr"] == 0.01
         assert settings.mode["non_target_weight"] == 6.0
         rehearse(settings)
-
-
-def test_a_born_again_teacher_may_still_be_trained_for_less() -> None:
-    recipes = settings_of("experiment=born_again", "training.teacher.epochs=1").training
-    assert (recipes.teacher.epochs, recipes.student.epochs) == (1, 10)

@@ -238,6 +238,9 @@ def test_a_second_fit_replaces_the_first(mode: str) -> None:
     expected, found = fresh.state_dict(), again.state_dict()
     assert list(found) == list(expected)
     torch.testing.assert_close(found, expected, rtol=0, atol=0, equal_nan=True)
+    for module in again.to("meta").modules():  # everything goes where the objective goes
+        assert not any(isinstance(value, Tensor) for value in vars(module).values())
+    assert {each.device.type for each in (*again.parameters(), *again.buffers())} <= {"meta"}
 
 
 def test_the_variances_of_vid_begin_at_5_are_learned_and_are_kept() -> None:
@@ -331,7 +334,7 @@ def test_points_of_a_shape_that_cannot_be_compared_are_refused() -> None:
             f"  choose maps in mode.{network}_points, as [stages]"
         )
         shapes[place][1] = (65, 192)  # a transformer's tokens
-        for mode in LEARNING:
+        for mode in (*LEARNING, "review_kd"):
             assert message_of(fitted, mode, shapes) == (
                 f"the {network}'s features are of shape (65, 192), neither a vector nor a map\n"
                 f"  choose other points in mode.{network}_points"
@@ -349,7 +352,15 @@ def test_each_objective_refuses_what_it_cannot_use() -> None:
         ("rkd", "distance_weight", -1, "a number of at least 0"),
         ("rkd", "angle_weight", None, "a number of at least 0"),
     ]
-    for mode in DEFAULTS:
+    refused += [
+        ("crd", "embedding_size", 0, "a whole number of at least 1"),
+        ("crd", "num_negatives", 2.5, "a whole number of at least 1"),
+        ("crd", "temperature", 0, "a number above 0"),
+        ("crd", "momentum", 1.0, "a number from 0 to below 1"),
+        ("review_kd", "mid_channels", 0, "a whole number of at least 1"),
+        ("review_kd", "warmup_epochs", -1, "a number of at least 0"),
+    ]
+    for mode in (*DEFAULTS, "crd", "review_kd"):
         refused += [(mode, "weight", -1, "a number of at least 0"), (mode, "student_points", "stage2", POINTS)]
         refused += [(mode, "teacher_points", value, POINTS) for value in ([], [2])]
     for mode, name, value, words in refused:

@@ -19,9 +19,8 @@ from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import FeatureObjective, Objective, Pair, ReplacesStudent
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from distill_run.stages.assembly import Assembly, Prepared
+from distill_run.stages.assembly import Assembly
 from distill_run.stages.pairing import pair_up
-from distill_run.stages.workshop import make_trainer
 from helpers import message_of
 from workshops import Opened, open_run
 
@@ -152,17 +151,6 @@ def test_the_teacher_is_left_as_it_was(opened: Opened) -> None:
     assert all(torch.equal(value, state[name]) for name, value in teacher.state_dict().items())
     assert all(module.training for module in teacher.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
-
-
-def test_what_a_term_has_made_is_trained_with_the_student(opened: Opened) -> None:
-    paired = pair(opened, Imitation(["stages"]), other=Imitation(["stage1"]))
-    assembly = Assembly(paired.student, {}, paired.loss, paired.student_points, paired.teacher_points)
-    trainer = make_trainer(Prepared(opened.lineup.student.training, assembly), opened.workshop)
-    optimized = {id(each) for group in trainer.optimizer.param_groups for each in group["params"]}
-    assert len(list(trainer.loss.parameters())) == 6
-    assert all(id(parameter) in optimized for parameter in trainer.loss.parameters())
-    assert trainer.state()["loss"].keys() == trainer.loss.state_dict().keys()
-    assert set(trainer.read.points) == {"stage1", "stage2"}
 
 
 def test_what_cannot_be_paired_is_told_with_the_mode_or_with_the_added_term(opened: Opened) -> None:

@@ -57,34 +57,20 @@ def made_up_network(stage: str) -> Network:
 
 
 def made_up_training(stage: str, targets: Tensor) -> Trained:
-    rows: list[dict[str, Any]] = [
-        {
-            "stage": stage,
-            "epoch": epoch,
-            "train": {"loss": 1 / epoch},
-            "val": {"accuracy": accuracy, "top5_accuracy": 1.0, "nll": 0.5, "ece": 0.1},
-        }
-        for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1)
-    ]
-    curve: list[dict[str, float | None]] = [
-        {"lr": 0.1, "val_accuracy": 0.7, "val_nll": 0.4},
-        {"lr": 1.0, "val_accuracy": None, "val_nll": None},
-    ]
+    rows: list[dict[str, Any]] = []
+    for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1):
+        val = {"accuracy": accuracy, "top5_accuracy": 1.0, "nll": 0.5, "ece": 0.1}
+        rows.append({"stage": stage, "epoch": epoch, "train": {"loss": 1 / epoch}, "val": val})
+    curve: list[dict[str, float | None]] = [{"lr": 0.1, "val_accuracy": 0.7, "val_nll": 0.4}]
+    curve += [{"lr": 1.0, "val_accuracy": None, "val_nll": None}]
     return Trained(
-        stage=stage,
-        name=f"net_{stage}",
-        node={},
-        network=made_up_network(stage),
-        fingerprint=f"{SEEDS[stage]:x}" * 64,
+        stage=stage, name=f"net_{stage}", node={}, network=made_up_network(stage), fingerprint=f"{SEEDS[stage]:x}" * 64,
         selected=Measured(2, rows[1]["val"], made_up_logits(targets, SKILLS[stage], SEEDS[stage])),
         last=Measured(3, rows[2]["val"], made_up_logits(targets, 1.0, SEEDS[stage])),
-        origin=Origin.REUSED if stage == "teacher" else Origin.TRAINED,
-        history=tuple(rows),
-        cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25),
-        learning_rate=0.1,
-        lr_search=curve if stage != "teacher" else (),
-        guided_by="logit bank" if stage == "student" else None,
-    )
+        origin=Origin.REUSED if stage == "teacher" else Origin.TRAINED, history=tuple(rows),
+        cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25), learning_rate=0.1,
+        lr_search=tuple(curve) if stage != "teacher" else (), guided_by="logit bank" if stage == "student" else None,
+    )  # fmt: skip
 
 
 def loaded(teacher: Trained) -> Trained:
@@ -225,7 +211,7 @@ def test_the_code_in_the_report_loads_the_student(findings: Findings, monkeypatc
     assert isinstance(network, Network)
     node = {"_target_": "distill_run.models.mlp.MLP", "hidden": [4], "dropout": 0.0}
     path = findings.report.run_dir / "checkpoints" / "student.pt"
-    network.classes = CLASSES
+    network.classes, network.image_size = CLASSES, (4, 4)
     checkpoint.save_network(path, network, node, "mlp")
     block = re.search(r"```python\n(.*?)```", markdown(findings), re.DOTALL)
     assert block

@@ -35,18 +35,10 @@ def made_up(stage: str, accuracies: list[float], curve: list[dict[str, float | N
     best = max(history, key=lambda row: row["val"]["accuracy"])
     selected, last = (Measured(row["epoch"], row["val"], torch.zeros(1, 2)) for row in (best, history[-1]))
     return Trained(
-        stage=stage,
-        name="net",
-        node={},
-        network=Network(nn.Flatten(), [0.5], [0.5]),
-        fingerprint="f" * 64,
-        selected=selected,
-        last=last,
-        origin=Origin.TRAINED,
-        history=tuple(history),
-        learning_rate=0.1,
-        lr_search=curve or (),
-    )
+        stage=stage, name="net", node={}, network=Network(nn.Flatten(), [0.5], [0.5]), fingerprint="f" * 64,
+        selected=selected, last=last, origin=Origin.TRAINED, history=tuple(history), learning_rate=0.1,
+        lr_search=tuple(curve or ()),
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -127,14 +119,11 @@ def test_confusion_shows_shares_of_rows_and_counts(logits: Tensor, targets: Tens
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("abcde")
 
 
-def test_confusion_of_many_classes_has_no_names_and_no_counts() -> None:
+def test_confusion_of_many_classes_has_no_names_and_no_counts_and_bears_a_class_without_images() -> None:
     many = torch.eye(21)
     figure = plots.confusion_matrices({"student": many}, torch.arange(21), tuple(f"c{i}" for i in range(21)))
     assert len(figure.axes[0].get_xticks()) == len(figure.axes[0].get_yticks()) == 0
     assert not figure.axes[0].texts
-
-
-def test_confusion_bears_a_class_without_test_images() -> None:
     figure = plots.confusion_matrices({"student": torch.eye(3)[:2]}, torch.tensor([0, 1]), tuple("abc"))
     assert figure.axes[0].images[0].get_array().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
 

@@ -15,7 +15,7 @@ from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Pair
 from distill_run.objectives.review_kd import Fusion, Review, hierarchical_context_loss
 from distill_run.objectives.total import TotalLoss
-from helpers import Array, few_examples, message_of, refusal
+from helpers import Array, few_examples
 
 Shape = tuple[int, ...]
 
@@ -303,33 +303,3 @@ def test_a_student_that_can_give_the_teachers_features_learns_to() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.05 * losses[0]
-
-
-def test_everything_goes_where_the_objective_goes() -> None:
-    objective = fitted(STUDENT, TEACHER).to("meta")
-    assert {each.device.type for each in [*objective.parameters(), *objective.buffers()]} == {"meta"}
-    loose = [value for module in objective.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    assert loose == []
-
-
-def test_features_that_are_neither_maps_nor_vectors_are_refused() -> None:
-    for student, teacher, network, shape in (
-        ([(2, 4, 4), (9, 3)], [(2, 4, 4), (5,)], "student", (9, 3)),
-        ([(2, 4, 4), (5,)], [(2, 2, 4, 4), (5,)], "teacher", (2, 2, 4, 4)),
-    ):
-        assert message_of(fitted, student, teacher) == (
-            f"the {network}'s features are of shape {shape}, neither a vector nor a map\n"
-            f"  choose other points in mode.{network}_points"
-        )
-
-
-def test_an_argument_that_makes_no_sense_is_refused() -> None:
-    points = "a list of points of a network, as in [stages] or [pooled]"
-    for name, value, words in (
-        ("weight", -1.0, "a number of at least 0"),
-        ("student_points", [], points),
-        ("teacher_points", "stages", points),
-        ("mid_channels", 0, "a whole number of at least 1"),
-        ("warmup_epochs", -1, "a number of at least 0"),
-    ):
-        assert message_of(Review, **{**ARGUMENTS, name: value}) == refusal(name, value, words)
