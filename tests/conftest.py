@@ -51,6 +51,23 @@ def command(tmp_path: Path) -> Command:
     return call
 
 
+InProcess = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> InProcess:
+    """Runs a command's main() in this process and an empty directory: exit status, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(main: Callable[[], object], *words: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", list(words))
+        with pytest.raises(SystemExit) as caught:
+            main()
+        return int(caught.value.code or 0), *capsys.readouterr()
+
+    return call
+
+
 @contextmanager
 def without_pages() -> Iterator[None]:
     """Runs write no report.html and no plots but that of the views: they take longer than tiny trainings."""

@@ -1,6 +1,7 @@
 """Small things that several test files share: tiny networks, weights without a seed, reference arithmetic."""
 
 from collections.abc import Callable
+from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,14 @@ from torch import Tensor, nn
 
 from distill_run.data.augment import Augmentation, Crop, Cutout, Flip
 from distill_run.data.source import Split
-from distill_run.errors import UserError
+from distill_run.errors import UserError, show
 
 Array = NDArray[np.float64]
+
+SOFT = {
+    "_target_": "distill_run.objectives.soft.SoftTargets", "temperature": 4.0, "alpha": 0.5, "weight": 1.0,
+    "divergence": "forward", "standardize_logits": False,
+}  # fmt: skip
 
 # The same examples in every run: a property that fails today fails tomorrow.
 examples = settings(deadline=None, max_examples=60, derandomize=True, database=None)
@@ -81,3 +87,39 @@ def message_of(action: Callable[..., Any], *arguments: Any, **named: Any) -> str
     except UserError as error:
         return str(error)
     raise AssertionError("nothing was refused")
+
+
+def refusal(key: str, value: object, words: str) -> str:
+    """What the user is told of a value that is not accepted."""
+    return f"{key}={show(value)} is not accepted\n  write {words}"
+
+
+VOID = {"meta", "img", "link", "br", "hr", "input"}  # elements without an end
+
+
+class Page(HTMLParser):
+    """An HTML page: its tags must be closed in order; its elements and its text are kept."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]

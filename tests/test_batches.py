@@ -15,12 +15,7 @@ from helpers import examples, some_split, steps
 AUGMENT = steps(1, True)
 
 
-def batches_of(
-    num: int,
-    batch_size: int,
-    seed: int = 0,
-    num_views: int | None = None,
-) -> Batches:
+def batches_of(num: int, batch_size: int, seed: int = 0, num_views: int | None = None) -> Batches:
     split = some_split(num, 3, (2, 3, 3))
     return MemoryBatches(Views(split, AUGMENT, ViewChoice(seed, num_views, 0.0, 0.0)), batch_size, seed)
 
@@ -84,8 +79,7 @@ def test_an_epoch_that_begins_later_goes_on_in_the_same_order(first_step: int) -
 
 
 @pytest.mark.parametrize(
-    ("num_views", "expected"),
-    [(None, [0, 1, 2, 3, 4, 5]), (1, [0, 0, 0, 0, 0, 0]), (4, [0, 1, 2, 3, 0, 1])],
+    ("num_views", "expected"), [(None, [0, 1, 2, 3, 4, 5]), (1, [0, 0, 0, 0, 0, 0]), (4, [0, 1, 2, 3, 0, 1])]
 )
 def test_the_epochs_cycle_through_the_views(num_views: int | None, expected: list[int]) -> None:
     batches = batches_of(8, 4, num_views=num_views)

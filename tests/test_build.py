@@ -11,16 +11,8 @@ from distill_run.build import OWN_PACKAGES, Builder
 from distill_run.config.compose import compose_config
 from distill_run.errors import RejectedValueError, UserError
 from distill_run.objectives.soft import SoftTargets
-from helpers import message_of
+from helpers import SOFT, message_of
 
-SOFT = {
-    "_target_": "distill_run.objectives.soft.SoftTargets",
-    "temperature": 4.0,
-    "alpha": 0.5,
-    "weight": 1.0,
-    "divergence": "forward",
-    "standardize_logits": False,
-}
 TRUSTED = "distill_run, torch.optim, torchvision, timm"
 
 
@@ -64,19 +56,16 @@ def test_the_code_hash_follows_the_user_s_own_files_and_only_where_they_are_used
     assert builder.code_hash(own) not in (None, before)
 
 
-@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "shutil.rmtree", "torchx.Evil", "distill_run2.X"])
-def test_a_target_outside_the_trusted_packages_is_refused(target: str) -> None:
-    package = target.split(".")[0]
-    assert message_of(Builder().build, {"_target_": target}, "student") == (
-        f"student._target_={target} is outside the trusted packages ({TRUSTED})\n"
-        f"  if you trust it, add 'trusted_packages=[distill_run,torch.optim,torchvision,timm,{package}]'"
-    )
-
-
-@pytest.mark.parametrize("target", ["system", "eval", "", "."])
-def test_a_target_without_a_package_is_refused(target: str) -> None:
-    what, _ = message_of(Builder().build, {"_target_": target}, "student").splitlines()
-    assert what == f"student._target_={target} is outside the trusted packages ({TRUSTED})"
+def test_a_target_outside_the_trusted_packages_is_refused() -> None:
+    for target in ("os.system", "subprocess.Popen", "shutil.rmtree", "torchx.Evil", "distill_run2.X"):
+        package = target.split(".")[0]
+        assert message_of(Builder().build, {"_target_": target}, "student") == (
+            f"student._target_={target} is outside the trusted packages ({TRUSTED})\n"
+            f"  if you trust it, add 'trusted_packages=[distill_run,torch.optim,torchvision,timm,{package}]'"
+        )
+    for target in ("system", "eval", "", "."):
+        what, _ = message_of(Builder().build, {"_target_": target}, "student").splitlines()
+        assert what == f"student._target_={target} is outside the trusted packages ({TRUSTED})"
 
 
 def test_a_refused_target_is_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,19 +1,20 @@
 """The installed command: its help, its errors, its exit status, and that a mistake leaves nothing behind."""
 
 import json
-import os
 import re
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import OmegaConf
 
-from conftest import TINY, Command
-from distill_run.commands import run as cli
+from conftest import TINY, Command, InProcess
 from distill_run.commands.arguments import arguments_for_hydra
 from distill_run.commands.help import GROUPS, KEYS, help_page
+from distill_run.commands.run import main
 from distill_run.config.compose import compose, config_dir, option_names
 from distill_run.errors import UserError
 
@@ -31,10 +32,7 @@ MISTAKES = {
     ),
     "+seed=3": "+seed=3: seed exists already\n  write seed=3",
     "mode.temperature=0": "mode.temperature=0 is not accepted\n  write a number above 0",
-    "mode.temperature=-1": "mode.temperature=-1 is not accepted\n  write a number above 0",
     "mode.temperature=nan": "mode.temperature=nan is not accepted\n  write a number above 0",
-    "mode.temperature=warm": "mode.temperature=warm is not accepted\n  write a number above 0",
-    "mode.alpha=1.2": "mode.alpha=1.2 is not accepted\n  write a number from 0 to 1",
     "mode.divergence=sideways": (
         "mode.divergence=sideways is not accepted\n  write one of forward, reverse, jensen_shannon"
     ),
@@ -66,56 +64,63 @@ MISTAKES = {
 }
 
 
-def run_main(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> tuple[int, str, str]:
-    """The command in this process: exit status, stdout, stderr."""
-    monkeypatch.setattr("sys.argv", ["distill-run", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        cli.main()
-    out, err = capsys.readouterr()
-    return int(caught.value.code or 0), out, err
+Call = Callable[..., tuple[int, str, str]]
 
 
-@pytest.mark.parametrize("argument", MISTAKES)
-def test_a_mistake_is_told_in_two_lines_and_leaves_nothing_behind(
-    argument: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run_main(monkeypatch, capsys, argument)
-    assert status == 1
-    assert err.startswith(f"error: {MISTAKES[argument]}")
-    assert len(err.splitlines()) == 2
+@pytest.fixture
+def call(in_process: InProcess) -> Call:
+    """Runs distill-run."""
+    return partial(in_process, main, "distill-run")
+
+
+def test_a_mistake_is_told_in_two_lines_and_leaves_nothing_behind(tmp_path: Path, call: Call) -> None:
+    for argument, told in MISTAKES.items():
+        status, _, err = call(argument)
+        assert status == 1
+        assert err.startswith(f"error: {told}")
+        assert len(err.splitlines()) == 2
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_is_not_there_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_device_that_is_not_there_is_refused(tmp_path: Path, call: Call) -> None:
     if torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run_main(monkeypatch, capsys, "device=cuda")
+    status, _, err = call("device=cuda")
     assert (status, err) == (1, "error: device=cuda is not there\n  write device=auto; torch finds cpu\n")
 
 
-def test_all_mistakes_are_told_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_all_mistakes_are_told_at_once(tmp_path: Path, call: Call) -> None:
     mistakes = ["teacher=cnn_larg", "mode.alfa=0.5", "mode.temperature=0", "+seed=3"]
-    _, _, err = run_main(monkeypatch, capsys, *mistakes)
+    _, _, err = call(*mistakes)
     for mistake in mistakes:
         assert MISTAKES[mistake] in err
     assert err.count("error: ") == len(mistakes)
 
 
-def test_options_that_exclude_each_other_are_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    status, _, err = run_main(monkeypatch, capsys, "-m", "--cfg", "job", "seed=1,2")
+def test_options_that_exclude_each_other_are_refused(call: Call) -> None:
+    status, _, err = call("-m", "--cfg", "job", "seed=1,2")
     assert status == 1
     assert err.startswith("error: argument -c/--cfg: not allowed with argument -m/--multirun\n")
+    told = "error: resume= goes on with a single run\n  leave -m out\n"
+    assert call("-m", "resume=somewhere", "seed=0,1") == (1, "", told)
+
+
+def test_a_place_that_cannot_be_written_is_refused(tmp_path: Path, call: Call) -> None:
+    status, _, err = call(f"hydra.run.dir=out/{'a' * 300}")
+    assert status == 1
+    assert "(File name too long)" in err
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    told = f"error: store_dir=file/store: cannot write in {tmp_path / 'file'} (Not a directory)\n"
+    assert call("store_dir=file/store") == (1, "", f"{told}  choose another folder, as in store_dir=/tmp/outputs\n")
+
+
+def test_a_checkpoint_that_cannot_be_read_is_refused_at_once(tmp_path: Path, call: Call) -> None:
+    (tmp_path / "broken.pt").write_bytes(b"no checkpoint")
+    status, _, err = call("teacher_checkpoint=broken.pt")
+    assert status == 1
+    assert err.startswith("error: broken.pt is ")
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.pt"]
 
 
 def test_hydra_finds_its_words_in_sys_argv_for_the_time_of_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,89 +131,33 @@ def test_hydra_finds_its_words_in_sys_argv_for_the_time_of_a_block(monkeypatch: 
     assert sys.argv is typed
 
 
-def test_a_full_traceback_is_given_where_it_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_traceback_is_given_where_it_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr("sys.argv", ["distill-run", "mode.alpha=2"])
     with pytest.raises(UserError, match=r"mode\.alpha=2 is not accepted"):
-        cli.main()
+        main()
 
 
-def test_what_was_in_the_run_directory_stays_when_the_run_fails_early(
-    photos: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_was_in_the_run_directory_stays_when_the_run_fails_early(photos: Path, call: Call) -> None:
     folder = photos.parent
-    monkeypatch.chdir(folder)
     (folder / "mine").mkdir()
     (folder / "mine" / "keep.txt").write_text("precious")
     next((photos / "train" / "day").iterdir()).write_bytes(b"")
     for run_dir in ("mine", "."):
         overrides = ["dataset=image_folder", "dataset.root=photos", f"hydra.run.dir={run_dir}"]
-        status, _, err = run_main(monkeypatch, capsys, *overrides)
+        status, _, err = call(*overrides)
         assert status == 1
         assert "cannot be read: it is empty" in err
     assert (folder / "mine" / "keep.txt").read_text() == "precious"
     assert {path.name for path in folder.iterdir()} <= {"mine", "photos", "outputs"}
 
 
-def test_a_sweep_cannot_resume(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run_main(monkeypatch, capsys, "-m", "resume=somewhere", "seed=0,1")
-    assert (status, err) == (1, "error: resume= goes on with a single run\n  leave -m out\n")
-
-
-def test_every_value_of_a_sweep_is_checked_before_the_first_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run_main(monkeypatch, capsys, "-m", "mode.temperature=1,0", "mode.alpha=0.5,7", "seed=range(3)")
+def test_every_value_of_a_sweep_is_checked_before_the_first_run(tmp_path: Path, call: Call) -> None:
+    status, _, err = call("-m", "mode.temperature=1,0", "mode.alpha=0.5,7", "seed=range(3)")
     assert status == 1
     rejected_alpha = "mode.alpha=7 is not accepted\n  write a number from 0 to 1"
     assert err == f"error: {MISTAKES['mode.temperature=0']}\nerror: {rejected_alpha}\n"
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_place_that_cannot_be_written_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "file").write_text("")
-    status, _, err = run_main(monkeypatch, capsys, "store_dir=file/store")
-    assert status == 1
-    assert err == (
-        f"error: store_dir=file/store: cannot write in {tmp_path / 'file'} (Not a directory)\n"
-        "  choose another folder, as in store_dir=/tmp/outputs\n"
-    )
-
-
-def test_a_name_that_is_too_long_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run_main(monkeypatch, capsys, f"hydra.run.dir=out/{'a' * 300}")
-    assert status == 1
-    assert "(File name too long)" in err
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Bomb:
-        def __reduce__(self) -> tuple[object, ...]:
-            return os.mkdir, (str(tmp_path / "exploded"),)
-
-    torch.save({"weights": Bomb()}, tmp_path / "bomb.pt")
-    monkeypatch.chdir(tmp_path)
-    status, _, err = run_main(monkeypatch, capsys, "teacher_checkpoint=bomb.pt")
-    assert status == 1
-    assert err.startswith(
-        "error: bomb.pt is damaged, or holds Python objects that could run code when loaded: refused\n"
-    )
-    assert [path.name for path in tmp_path.iterdir()] == ["bomb.pt"]
 
 
 def test_the_help_lists_every_group_option_and_default() -> None:

@@ -1,7 +1,7 @@
 """CRD: its contrast against NumPy in float64 with every negative gathered, its draws, its memories, its refusals."""
 
 import math
-from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
-from distill_run.losses.contrast import noise_contrastive_loss
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Pair
 from distill_run.objectives.crd import ContrastiveRepresentation
@@ -102,21 +101,21 @@ def plain_contrast(
     return -((positive / (positive + noise)).log() + (noise / (others + noise)).log().sum(1)).mean()
 
 
-@pytest.mark.parametrize("temperature", [0.07, 0.5, 2.0])
-@pytest.mark.parametrize(("num", "num_negatives", "num_samples"), [(1, 1, 2), (4, 9, 11), (5, 40, 6)])
-def test_the_contrast_is_its_definition(num: int, num_negatives: int, num_samples: int, temperature: float) -> None:
-    memory = memory_of(0, num_samples, 3)
-    for seed in (1, 4):  # Z is estimated from the first batch, and is that of the second as well
-        anchors = F.normalize(some(seed, num, 3), dim=1)
-        samples = draws(seed + 1, num, upto=num_samples)
-        negatives = draws(seed + 2, num, num_negatives, upto=num_samples)
-        remembered = memory.embeddings.numpy()
-        scores = numpy_scores(anchors.numpy(), remembered, samples.numpy(), negatives.numpy(), temperature)
-        if seed == 1:
-            normaliser = scores.mean() * num_samples
-        expected = numpy_contrast(scores, normaliser, num_samples)
-        assert memory.loss(anchors, samples, negatives, temperature).item() == pytest.approx(expected, rel=1e-10)
-    assert memory.log_normaliser.exp().item() == pytest.approx(normaliser, rel=1e-10)
+def test_the_contrast_is_its_definition() -> None:
+    for temperature, sizes in product((0.07, 0.5, 2.0), ((1, 1, 2), (4, 9, 11), (5, 40, 6))):
+        num, num_negatives, num_samples = sizes
+        memory, normaliser = memory_of(0, num_samples, 3), math.nan
+        for seed in (1, 4):  # Z is estimated from the first batch, and is that of the second as well
+            anchors = F.normalize(some(seed, num, 3), dim=1)
+            samples = draws(seed + 1, num, upto=num_samples)
+            negatives = draws(seed + 2, num, num_negatives, upto=num_samples)
+            remembered = memory.embeddings.numpy()
+            scores = numpy_scores(anchors.numpy(), remembered, samples.numpy(), negatives.numpy(), temperature)
+            if seed == 1:
+                normaliser = scores.mean() * num_samples
+            expected = numpy_contrast(scores, normaliser, num_samples)
+            assert memory.loss(anchors, samples, negatives, temperature).item() == pytest.approx(expected, rel=1e-10)
+        assert memory.log_normaliser.exp().item() == pytest.approx(normaliser, rel=1e-10)
 
 
 def test_the_value_and_the_gradient_are_those_of_gathered_embeddings() -> None:
@@ -130,24 +129,16 @@ def test_the_value_and_the_gradient_are_those_of_gathered_embeddings() -> None:
     torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize(("num_negatives", "num_samples"), [(1, 2), (16, 5), (3, 50)])
-def test_where_everything_is_alike_an_anchor_is_believed_with_one_over_one_plus_the_negatives(
-    num_negatives: int, num_samples: int
-) -> None:
+def test_where_everything_is_alike_an_anchor_is_believed_with_one_over_one_plus_the_negatives() -> None:
     """Then h is 1 / M whatever the temperature, so its probability is (1 / M) / (1 / M + K / M) = 1 / (1 + K)."""
-    memory = Memory(num_samples, 2)
-    memory.embeddings = torch.tensor([[0.6, 0.8]]).expand(num_samples, 2)
-    negatives = torch.zeros(3, num_negatives, dtype=torch.int64)
-    loss = memory.loss(torch.tensor([[1.0, 0.0]] * 3), torch.ones(3, dtype=torch.int64), negatives, 0.07)
-    probability = 1 / (1 + num_negatives)
-    by_hand = -math.log(probability) - num_negatives * math.log(1 - probability)
-    assert loss.item() == pytest.approx(by_hand, rel=1e-5)
-
-
-def test_a_negative_that_is_drawn_twice_counts_twice() -> None:
-    log_odds = torch.tensor([[0.0, math.log(3.0), -1.0]])
-    loss = noise_contrastive_loss(log_odds, torch.tensor([0]), torch.tensor([[1, 1]]))
-    assert loss.item() == pytest.approx(math.log(2) + 2 * math.log(4), rel=1e-6)
+    for num_negatives, num_samples in ((1, 2), (16, 5), (3, 50)):
+        memory = Memory(num_samples, 2)
+        memory.embeddings = torch.tensor([[0.6, 0.8]]).expand(num_samples, 2)
+        negatives = torch.zeros(3, num_negatives, dtype=torch.int64)  # one that is drawn again counts again
+        loss = memory.loss(torch.tensor([[1.0, 0.0]] * 3), torch.ones(3, dtype=torch.int64), negatives, 0.07)
+        probability = 1 / (1 + num_negatives)
+        by_hand = -math.log(probability) - num_negatives * math.log(1 - probability)
+        assert loss.item() == pytest.approx(by_hand, rel=1e-5)
 
 
 @few_examples
@@ -159,14 +150,6 @@ def test_the_order_of_a_batch_changes_nothing(order: list[int]) -> None:
     memory.log_normaliser.fill_(math.nan)
     after = memory.loss(anchors[order], samples[order], negatives[order], 0.1).item()
     assert after == pytest.approx(before, rel=1e-12)
-
-
-def test_a_batch_is_averaged() -> None:
-    memory = memory_of(0, 9, 4)
-    anchors, samples, negatives = F.normalize(some(1, 3, 4), dim=1), torch.arange(3), draws(2, 3, 7, upto=9)
-    once = memory.loss(anchors, samples, negatives, 0.1)
-    twice = memory.loss(anchors.repeat(2, 1), samples.repeat(2), negatives.repeat(2, 1), 0.1)
-    torch.testing.assert_close(once, twice, rtol=1e-12, atol=0)
 
 
 def test_the_gradient_of_the_anchors_is_the_slope() -> None:
@@ -284,29 +267,6 @@ def test_gradients_reach_the_student_and_both_layers_but_not_the_teacher_nor_the
     assert all(buffer.grad_fn is None for buffer in objective.buffers())
 
 
-def train(objective: ContrastiveRepresentation, steps: range) -> list[float]:
-    optimizer = torch.optim.SGD(objective.parameters(), lr=0.1)
-    losses = []
-    for step in steps:
-        samples = [(4 * step + place) % len(TARGETS) for place in range(4)]
-        loss = term(objective, batch_of(samples, step=step), some(step, 4, 3), some(50 + step, 4, 5))
-        optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
-        losses.append(loss.item())
-    return losses
-
-
-def test_a_training_that_goes_on_from_its_state_is_bit_equal_to_one_that_never_stopped() -> None:
-    whole, stopped, resumed = fitted(), fitted(), fitted()
-    losses = train(whole, range(6))
-    assert train(stopped, range(3)) == losses[:3]
-    resumed.load_state_dict({key: value.clone() for key, value in stopped.state_dict().items()})
-    assert train(resumed, range(3, 6)) == losses[3:]
-    state = resumed.state_dict()
-    assert all(torch.equal(value, state[key]) for key, value in whole.state_dict().items())
-
-
 def test_a_student_comes_to_know_the_class_of_a_sample_by_the_teachers_memory() -> None:
     """The teacher's features tell the classes apart; the student's are free."""
     objective = fitted(student=(3,), teacher=(3,), num_negatives=12)
@@ -319,21 +279,6 @@ def test_a_student_comes_to_know_the_class_of_a_sample_by_the_teachers_memory() 
         optimizer.step()
     nearest = (objective.embed_student(student) @ objective.teacher_memory.embeddings.T).argmax(dim=1)
     assert torch.equal(TARGETS[nearest], TARGETS)
-
-
-def test_two_objectives_of_one_seed_are_equal_and_of_another_not() -> None:
-    first, second, other = fitted().state_dict(), fitted().state_dict(), fitted(seed=8).state_dict()
-    assert set(first) == {
-        *(f"embed_{network}.linear.{kind}" for network in ("student", "teacher") for kind in ("weight", "bias")),
-        *(
-            f"{network}_memory.{kind}"
-            for network in ("student", "teacher")
-            for kind in ("embeddings", "log_normaliser")
-        ),
-    }
-    random = [key for key in first if not key.endswith("log_normaliser")]
-    assert all(torch.equal(first[key], second[key]) for key in random)
-    assert not any(torch.equal(first[key], other[key]) for key in random)
 
 
 @pytest.mark.parametrize("other", [{"seed": 8}, {"epoch": 2}, {"step": 1}])
@@ -374,22 +319,6 @@ def test_every_sample_of_the_other_classes_is_drawn_equally_often() -> None:
         assert ((counts - expected).square() / expected).sum().item() < quantile
 
 
-def test_the_rows_of_one_class_draw_independently() -> None:
-    drawn = Negatives(TARGETS, 3).draw(torch.tensor([1, 1]), 2000, seed=0)
-    # 9 samples each: a row that repeats the other would agree everywhere.
-    assert (drawn[0] == drawn[1]).double().mean().item() == pytest.approx(1 / 9, abs=0.03)
-
-
-def test_everything_goes_where_the_objective_goes() -> None:
-    """Other programs keep the draws' tables or the memories apart from the module, on the device they were made on."""
-    objective = fitted().to("meta")
-    tensors = [*objective.parameters(), *objective.buffers()]
-    assert all(tensor.device.type == "meta" for tensor in tensors)
-    assert len(tensors) == 4 + 2 * 2 + 3
-    loose = [value for module in objective.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    assert loose == []
-
-
 def test_the_targets_are_all_that_is_asked_of_the_dataset() -> None:
     """Other programs read `train_data` and the like, which datasets no longer have; here the rows follow from these."""
     objective = ContrastiveRepresentation(**ARGUMENTS)
@@ -400,57 +329,18 @@ def test_the_targets_are_all_that_is_asked_of_the_dataset() -> None:
     assert objective.embed_teacher.linear.weight.shape == (4, 5)
 
 
-def fit(student: list[tuple[int, ...]], teacher: list[tuple[int, ...]], targets: Tensor) -> Callable[[], None]:
-    return lambda: ContrastiveRepresentation(**ARGUMENTS).fit_to(Pair(student, teacher, targets, 3, seed=0))
-
-
-@pytest.mark.parametrize(
-    ("action", "expected"),
-    [
-        (
-            fit([(3,)], [(5,)], torch.ones(4, dtype=torch.int64)),
-            "all training images are of one class, and it needs images of other classes\n"
-            "  choose another dataset, or a mode that works with one class, as in mode=soft",
-        ),
-        (
-            fit([(3,), (4,)], [(5,), (6,)], TARGETS),
-            "it compares one point of each network, and there are 2\n"
-            "  write mode.student_points=[pooled] mode.teacher_points=[pooled]",
-        ),
-        (
-            fit([(9, 3)], [(5,)], TARGETS),
-            "the student's features are of shape (9, 3), neither a vector nor a map\n"
-            "  choose other points in mode.student_points",
-        ),
-        (
-            fit([(3,)], [(2, 5, 2, 2)], TARGETS),
-            "the teacher's features are of shape (2, 5, 2, 2), neither a vector nor a map\n"
-            "  choose other points in mode.teacher_points",
-        ),
-    ],
-)
-def test_what_cannot_be_contrasted_is_refused(action: Callable[[], None], expected: str) -> None:
-    assert message_of(action) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "shown", "accepted"),
-    [
-        ("weight", -1.0, "-1.0", "a number of at least 0"),
-        ("student_points", [], "[]", "a list of points of a network, as in [stages] or [pooled]"),
-        ("teacher_points", "pooled", "pooled", "a list of points of a network, as in [stages] or [pooled]"),
-        ("embedding_size", 0, "0", "a whole number of at least 1"),
-        ("num_negatives", 2.5, "2.5", "a whole number of at least 1"),
-        ("temperature", 0, "0", "a number above 0"),
-        ("momentum", 1.0, "1.0", "a number from 0 to below 1"),
-    ],
-)
-def test_an_argument_that_makes_no_sense_is_refused(name: str, value: object, shown: str, accepted: str) -> None:
-    message = message_of(ContrastiveRepresentation, **{**ARGUMENTS, name: value})
-    assert message == f"{name}={shown} is not accepted\n  write {accepted}"
-
-
-def test_the_term_stands_beside_a_whole_cross_entropy() -> None:
-    objective = fitted()
-    assert (objective.task_weight, objective.weight, objective.warmup_epochs) == (1.0, 0.8, 0)
-    assert objective.needs == "features"
+def test_what_cannot_be_contrasted_is_refused() -> None:
+    points = "neither a vector nor a map\n  choose other points in mode"
+    cases: list[tuple[list[tuple[int, ...]], list[tuple[int, ...]], Tensor, str]] = [
+        ([(3,)], [(5,)], torch.ones(4, dtype=torch.int64),
+         "all training images are of one class, and it needs images of other classes\n"
+         "  choose another dataset, or a mode that works with one class, as in mode=soft"),
+        ([(3,), (4,)], [(5,), (6,)], TARGETS,
+         "it compares one point of each network, and there are 2\n"
+         "  write mode.student_points=[pooled] mode.teacher_points=[pooled]"),
+        ([(9, 3)], [(5,)], TARGETS, f"the student's features are of shape (9, 3), {points}.student_points"),
+        ([(3,)], [(2, 5, 2, 2)], TARGETS, f"the teacher's features are of shape (2, 5, 2, 2), {points}.teacher_points"),
+    ]  # fmt: skip
+    for student, teacher, targets, expected in cases:
+        objective = ContrastiveRepresentation(**ARGUMENTS)
+        assert message_of(objective.fit_to, Pair(student, teacher, targets, 3, 0)) == expected

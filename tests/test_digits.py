@@ -6,22 +6,18 @@ import torch
 from sklearn.datasets import load_digits
 
 from distill_run.data.digits import load
-from helpers import message_of
+from helpers import message_of, refusal
 
 
-@pytest.mark.parametrize("image_size", [8, 16, 19])
-def test_there_are_1797_images_of_the_wanted_size(image_size: int) -> None:
-    source = load(image_size=image_size)
-    assert source.val is None
-    assert len(source.train) + len(source.test) == 1797
-    assert source.train.images.shape[1:] == source.test.images.shape[1:] == (1, image_size, image_size)
-    assert source.classes == ("0", "1", "2", "3", "4", "5", "6", "7", "8", "9")
-
-
-def test_the_values_span_black_to_white() -> None:
-    for image_size in (8, 16):
-        images = load(image_size=image_size).train.images
-        assert (images.min().item(), images.max().item()) == (0, 255)
+def test_there_are_1797_images_of_the_wanted_size_from_black_to_white() -> None:
+    for image_size in (8, 16, 19):
+        source = load(image_size=image_size)
+        images = source.train.images
+        assert source.val is None
+        assert len(source.train) + len(source.test) == 1797
+        assert images.shape[1:] == source.test.images.shape[1:] == (1, image_size, image_size)
+        assert source.classes == tuple("0123456789")
+    assert [images.min().item(), load(image_size=16).train.images.max().item()] == [0, 255]
 
 
 def test_at_8_pixels_the_images_are_those_of_sklearn_in_0_to_255() -> None:
@@ -43,18 +39,7 @@ def test_the_test_split_is_a_quarter_of_each_digit() -> None:
     source = load(image_size=8)
     test = torch.bincount(source.test.targets)
     assert test.tolist() == [44, 46, 44, 46, 45, 46, 45, 45, 44, 45]
-    assert (test + torch.bincount(source.train.targets)).tolist() == [
-        178,
-        182,
-        177,
-        183,
-        181,
-        182,
-        181,
-        179,
-        174,
-        180,
-    ]
+    assert (test + torch.bincount(source.train.targets)).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
 
 
 def test_the_test_split_is_always_the_same() -> None:
@@ -69,7 +54,7 @@ def test_enlarging_keeps_the_mean_brightness() -> None:
     assert large.mean().item() == pytest.approx(small.mean().item(), rel=0.01)
 
 
-@pytest.mark.parametrize("image_size", [7, 0, 8.5, "16"])
-def test_a_size_below_that_of_the_measured_images_is_refused(image_size: object) -> None:
-    expected = f"image_size={image_size} is not accepted\n  write a whole number of at least 8"
-    assert message_of(load, image_size=image_size) == expected
+def test_a_size_below_that_of_the_measured_images_is_refused() -> None:
+    for image_size in (7, 0, 8.5, "16"):
+        expected = refusal("image_size", image_size, "a whole number of at least 8")
+        assert message_of(load, image_size=image_size) == expected

@@ -10,13 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_run.data.source import ImageShape
-from distill_run.models.features import (
-    FeatureReader,
-    choose_points,
-    dry_pass,
-    feature_points,
-    read_shapes,
-)
+from distill_run.models.features import FeatureReader, choose_points, dry_pass, feature_points, read_shapes
 from distill_run.models.network import Network, count_macs
 from helpers import TinyClassifier, message_of
 
@@ -110,26 +104,15 @@ def test_a_place_may_be_the_architecture_itself() -> None:
 
 
 def test_nothing_is_kept_after_a_call_and_no_call_gives_what_another_has_read() -> None:
-    reader = FeatureReader(made().eval(), {"stem": "stem"})
+    network = made().eval()
+    reader = FeatureReader(network, {"stem": "stem"})
     first, second = reader(images(1)), reader(images(2))
     assert reader.values == {}
     assert not torch.equal(first.features["stem"], second.features["stem"])
     assert torch.equal(first.features["stem"], reader(images(1)).features["stem"])
-
-
-def test_hooks_rest_outside_a_call() -> None:
-    network = made().eval()
-    reader = FeatureReader(network, {"stem": "stem", "vector": "head:input"})
-    network(images())
-    assert reader.values == {}
-
-
-def test_nothing_is_kept_after_a_call_that_fails() -> None:
-    network = made().eval()
-    reader = FeatureReader(network, {"stem": "stem"})
     with pytest.raises(RuntimeError):
         reader(torch.rand(2, 3, 8, 8))
-    network(images())
+    network(images())  # a call that the reader does not make
     assert reader.values == {}
 
 
@@ -271,10 +254,6 @@ def test_a_dry_pass_leaves_no_trace(is_training: bool) -> None:
     assert torch.equal(torch.get_rng_state(), random_state)
 
 
-def test_an_architecture_that_names_points_is_taken_by_its_word() -> None:
-    assert feature_points(made(), SHAPE) == Staged.feature_points
-
-
 def test_of_a_foreign_architecture_the_last_map_of_each_size_is_a_stage() -> None:
     network = made(Foreign)
     points = feature_points(network, SHAPE)
@@ -291,48 +270,41 @@ def test_a_foreign_architecture_has_the_points_that_can_be_found() -> None:
     assert feature_points(convolution, SHAPE) == {"stage1": "0"}
 
 
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["stages"], {"stage1": "activations.0", "stage2": "activations.1"}),
-        (["stage-1"], {"stage2": "activations.1"}),
-        (["stage-2"], {"stage1": "activations.0"}),
-        (["stages_preact"], {"stage1_preact": "activations.0:input", "stage2_preact": "activations.1:input"}),
-        (["stage-1_preact"], {"stage2_preact": "activations.1:input"}),
-        (["stage2_preact"], {"stage2_preact": "activations.1:input"}),
-        (["pooled"], {"pooled": "head:input"}),
-        (["unpooled"], {"unpooled": "activations.1"}),
-        (["stages.0"], {"stages.0": "stages.0"}),
-        (["norm:input"], {"norm:input": "norm:input"}),
-        (["pooled", "stem"], {"pooled": "head:input", "stem": "stem"}),
-        (["stage2", "stages"], {"stage2": "activations.1", "stage1": "activations.0"}),
-    ],
-)
-def test_words_choose_points(words: list[str], expected: dict[str, str]) -> None:
-    assert list(choose(*words).items()) == list(expected.items())
+def test_words_choose_points() -> None:
+    points = Staged.feature_points
+    assert feature_points(made(), SHAPE) == points
+    for words, names in (
+        ("stages", "stage1 stage2"),
+        ("stage-1", "stage2"),
+        ("stage-2", "stage1"),
+        ("stages_preact", "stage1_preact stage2_preact"),
+        ("stage-1_preact", "stage2_preact"),
+        ("stage2_preact", "stage2_preact"),
+        ("pooled", "pooled"),
+        ("unpooled", "unpooled"),
+        ("pooled stem", "pooled stem"),
+        ("stage2 stages", "stage2 stage1"),
+    ):
+        assert list(choose(*words.split()).items()) == [(name, points[name]) for name in names.split()], words
+    for path in ("stages.0", "norm:input"):
+        assert choose(path) == {path: path}
 
 
 def test_where_a_network_names_no_points_before_activations_the_words_mean_those_after() -> None:
     network = made(Foreign)
     assert choose("stages_preact", network=network) == {"stage1": "block", "stage2": "down"}
     assert choose("stage-2_preact", network=network) == {"stage1": "block"}
-
-
-def test_where_nothing_is_pooled_unpooled_is_what_the_classifier_is_given() -> None:
-    assert choose("unpooled", network=made(Foreign)) == {"pooled": "head:input"}
+    assert choose("unpooled", network=network) == {"pooled": "head:input"}  # what the classifier is given
 
 
 POINTS = "stem, stage1, stage2, stage1_preact, stage2_preact, unpooled, pooled"
 
 
-@pytest.mark.parametrize("word", ["stage3", "stage-3", "stage-0", "stages_", "stage", "head.weight", "stages.2", "x"])
-def test_a_word_that_names_nothing_is_refused_with_the_points_that_there_are(word: str) -> None:
-    assert message_of(choose, word) == (
-        f"student has no point {word}\n  choose from {POINTS}, or the path of one of its modules"
-    )
-
-
-def test_stages_of_a_network_without_any_are_refused() -> None:
+def test_a_word_that_names_nothing_is_refused_with_the_points_that_there_are() -> None:
+    for word in ("stage3", "stage-3", "stage-0", "stages_", "stage", "head.weight", "stages.2", "x"):
+        assert message_of(choose, word) == (
+            f"student has no point {word}\n  choose from {POINTS}, or the path of one of its modules"
+        )
     network = made(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     for word in ("stages", "stage-1", "stages_preact"):
         assert message_of(choose, word, network=network) == (

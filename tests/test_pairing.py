@@ -19,9 +19,8 @@ from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import FeatureObjective, Objective, Pair, ReplacesStudent
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from distill_run.stages.assembly import Assembly, Prepared
+from distill_run.stages.assembly import Assembly
 from distill_run.stages.pairing import pair_up
-from distill_run.stages.workshop import make_trainer
 from helpers import message_of
 from workshops import Opened, open_run
 
@@ -101,10 +100,7 @@ def test_stages_are_paired_from_the_deepest_on(opened: Opened) -> None:
     assert term.pair.teacher == [(7, 1, 1), (9, 1, 1)]
     assert paired.student_points == {"stage1": "stages.0", "stage2": "stages.1"}
     assert paired.teacher_points == {"stage3": "stages.2", "stage4": "stages.3"}
-
-
-def test_so_they_are_where_the_teacher_has_fewer(opened: Opened) -> None:
-    term = Imitation(["stages_preact"])
+    term = Imitation(["stages_preact"])  # the teacher has fewer
     pair(opened, term, teacher=network_of(opened, "teacher", widths=[5]))
     assert (term.student_points, term.teacher_points) == (["stage2_preact"], ["stage1_preact"])
     assert (term.pair.student, term.pair.teacher) == ([(4, 2, 2)], [(5, 4, 4)])
@@ -112,16 +108,11 @@ def test_so_they_are_where_the_teacher_has_fewer(opened: Opened) -> None:
 
 def test_points_that_are_named_are_paired_in_their_order(opened: Opened) -> None:
     term = Imitation(["stage2", "stages.0"], ["stage-4", "stage3"])
-    paired = pair(opened, term)
+    paired = pair(opened, term, seed=3)
     assert (term.student_points, term.teacher_points) == (["stage2", "stages.0"], ["stage1", "stage3"])
     assert (term.pair.student, term.pair.teacher) == ([(4, 2, 2), (2, 4, 4)], [(3, 4, 4), (7, 1, 1)])
     assert paired.student_points == {"stage2": "stages.1", "stages.0": "stages.0"}
     assert list(paired.teacher_points) == ["stage1", "stage3"]
-
-
-def test_a_term_is_fitted_to_the_training_set_as_well(opened: Opened) -> None:
-    term = Imitation(["stage-1"])
-    pair(opened, term, seed=3)
     assert torch.equal(term.pair.targets, opened.workshop.feed.train.targets)
     assert (term.pair.num_classes, term.pair.seed) == (10, 3)
 
@@ -162,53 +153,20 @@ def test_the_teacher_is_left_as_it_was(opened: Opened) -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in teacher.modules())
 
 
-def test_what_a_term_has_made_is_trained_with_the_student(opened: Opened) -> None:
-    paired = pair(opened, Imitation(["stages"]), other=Imitation(["stage1"]))
-    assembly = Assembly(paired.student, {}, paired.loss, paired.student_points, paired.teacher_points)
-    trainer = make_trainer(Prepared(opened.lineup.student.training, assembly), opened.workshop)
-    optimized = {id(each) for group in trainer.optimizer.param_groups for each in group["params"]}
-    assert len(list(trainer.loss.parameters())) == 6
-    assert all(id(parameter) in optimized for parameter in trainer.loss.parameters())
-    assert trainer.state()["loss"].keys() == trainer.loss.state_dict().keys()
-    assert set(trainer.read.points) == {"stage1", "stage2"}
-
-
-COUNTS = "name as many in mode.student_points as in mode.teacher_points"
-STUDENTS = "stage1, stage2, stage1_preact, stage2_preact, pooled"
-
-
-@pytest.mark.parametrize(
-    ("points", "message"),
-    [
-        (
-            (["stage1", "stage2"], ["stage1"]),
-            f"mode=soft: 2 points of the student and 1 of the teacher do not make pairs\n  {COUNTS}",
-        ),
-        (
-            (["stage1"], ["stages"]),
-            f"mode=soft: 1 points of the student and 4 of the teacher do not make pairs\n  {COUNTS}",
-        ),
-        (
-            (["stage9"], ["stage1"]),
-            f"mode=soft: student has no point stage9\n  choose from {STUDENTS}, or the path of one of its modules",
-        ),
-        (
-            (["stage1"], ["stage-5"]),
-            "mode=soft: teacher has no point stage-5\n  choose from stage1, stage2, stage3, stage4, stage1_preact, "
-            "stage2_preact, stage3_preact, stage4_preact, pooled, or the path of one of its modules",
-        ),
-        ((["pooled"], ["stage1"]), "mode=soft: (6,) and (3, 4, 4) do not go together\n  choose others"),
-    ],
-)
-def test_what_cannot_be_paired_is_told_with_the_mode(
-    opened: Opened, points: tuple[list[str], list[str]], message: str
-) -> None:
-    assert message_of(pair, opened, Imitation(*points)) == message
-
-
-def test_the_mistake_of_an_added_term_names_that_one(opened: Opened) -> None:
-    message = message_of(pair, opened, soft(), hints=Imitation(["stage1", "stage2"], ["stage1"]))
-    assert message == (
+def test_what_cannot_be_paired_is_told_with_the_mode_or_with_the_added_term(opened: Opened) -> None:
+    counts = "of the teacher do not make pairs\n  name as many in mode.student_points as in mode.teacher_points"
+    path = "pooled, or the path of one of its modules"
+    teachers = "stage1, stage2, stage3, stage4, stage1_preact, stage2_preact, stage3_preact, stage4_preact"
+    for ours, theirs, message in (
+        (["stage1", "stage2"], ["stage1"], f"2 points of the student and 1 {counts}"),
+        (["stage1"], ["stages"], f"1 points of the student and 4 {counts}"),
+        (["stage9"], ["stage1"],
+         f"student has no point stage9\n  choose from stage1, stage2, stage1_preact, stage2_preact, {path}"),
+        (["stage1"], ["stage-5"], f"teacher has no point stage-5\n  choose from {teachers}, {path}"),
+        (["pooled"], ["stage1"], "(6,) and (3, 4, 4) do not go together\n  choose others"),
+    ):  # fmt: skip
+        assert message_of(pair, opened, Imitation(ours, theirs)) == f"mode=soft: {message}"
+    assert message_of(pair, opened, soft(), hints=Imitation(["stage1", "stage2"], ["stage1"])) == (
         "mode=hints: 2 points of the student and 1 of the teacher do not make pairs\n"
         "  name as many in mode.also.hints.student_points as in mode.also.hints.teacher_points"
     )

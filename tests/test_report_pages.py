@@ -2,7 +2,6 @@ import base64
 import dataclasses
 import re
 from collections.abc import Sequence
-from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -31,12 +30,12 @@ from distill_run.report.summary import Accuracies, Findings, conclusion, summari
 from distill_run.report.typesetting import markdown_code, markdown_text
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.units import NONE, change, duration, quantity
+from helpers import Page
 
 CLASSES = ("<b>x</b>", "a|b", r"$\frac$", "猫")
 SHAPE = ImageShape(3, (4, 4), len(CLASSES))
 CONFIG = "teacher_checkpoint: /models/<t>_big.pt\ncode_dir: null\n"
 COMMAND = 'distill-run "dataset.root=/a b/<c>" mode=soft'
-VOID = {"meta", "img", "link", "br", "hr", "input"}
 SEEDS = {"teacher": 1, "baseline": 2, "student": 3}
 SKILLS = {"teacher": 5.0, "baseline": 2.0, "student": 3.0}
 
@@ -61,34 +60,20 @@ def made_up_network(stage: str) -> Network:
 
 
 def made_up_training(stage: str, targets: Tensor) -> Trained:
-    rows: list[dict[str, Any]] = [
-        {
-            "stage": stage,
-            "epoch": epoch,
-            "train": {"loss": 1 / epoch},
-            "val": {"accuracy": accuracy, "top5_accuracy": 1.0, "nll": 0.5, "ece": 0.1},
-        }
-        for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1)
-    ]
-    curve: list[dict[str, float | None]] = [
-        {"lr": 0.1, "val_accuracy": 0.7, "val_nll": 0.4},
-        {"lr": 1.0, "val_accuracy": None, "val_nll": None},
-    ]
+    rows: list[dict[str, Any]] = []
+    for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1):
+        val = {"accuracy": accuracy, "top5_accuracy": 1.0, "nll": 0.5, "ece": 0.1}
+        rows.append({"stage": stage, "epoch": epoch, "train": {"loss": 1 / epoch}, "val": val})
+    curve: list[dict[str, float | None]] = [{"lr": 0.1, "val_accuracy": 0.7, "val_nll": 0.4}]
+    curve += [{"lr": 1.0, "val_accuracy": None, "val_nll": None}]
     return Trained(
-        stage=stage,
-        name=f"net_{stage}",
-        node={},
-        network=made_up_network(stage),
-        fingerprint=f"{SEEDS[stage]:x}" * 64,
+        stage=stage, name=f"net_{stage}", node={}, network=made_up_network(stage), fingerprint=f"{SEEDS[stage]:x}" * 64,
         selected=Measured(2, rows[1]["val"], made_up_logits(targets, SKILLS[stage], SEEDS[stage])),
         last=Measured(3, rows[2]["val"], made_up_logits(targets, 1.0, SEEDS[stage])),
-        origin=Origin.REUSED if stage == "teacher" else Origin.TRAINED,
-        history=tuple(rows),
-        cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25),
-        learning_rate=0.1,
-        lr_search=tuple(curve) if stage != "teacher" else (),
-        guided_by="logit bank" if stage == "student" else None,
-    )
+        origin=Origin.REUSED if stage == "teacher" else Origin.TRAINED, history=tuple(rows),
+        cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25), learning_rate=0.1,
+        lr_search=tuple(curve) if stage != "teacher" else (), guided_by="logit bank" if stage == "student" else None,
+    )  # fmt: skip
 
 
 def loaded(teacher: Trained) -> Trained:
@@ -144,34 +129,6 @@ def least(networks: dict[str, Trained], feed: Feed, tmp_path_factory: pytest.Tem
     return findings
 
 
-class Page(HTMLParser):
-    """Checks that tags are closed in order, and gathers what a test asks for."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
-
-
 def html(findings: Findings) -> Page:
     return Page((findings.report.run_dir / "report.html").read_text(encoding="utf-8"))
 
@@ -205,38 +162,26 @@ def test_html_needs_nothing_from_outside(findings: Findings) -> None:
     assert "url(" not in (findings.report.run_dir / "report.html").read_text(encoding="utf-8")
 
 
-def test_html_embeds_the_very_plots_of_the_folder(findings: Findings) -> None:
-    for image in html(findings).all("img")[:4]:
+def test_html_embeds_the_very_plots_of_the_folder_and_can_be_heard(findings: Findings) -> None:
+    page = html(findings)
+    for image in page.all("img")[:4]:
         file = findings.report.run_dir / "plots" / f"{image['class']}.png"
         embedded = str(image["src"]).removeprefix("data:image/png;base64,")
         assert base64.b64decode(embedded) == file.read_bytes()
-
-
-def test_html_can_be_heard(findings: Findings) -> None:
-    page = html(findings)
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
     assert [each["class"] for each in page.all("th") if each["scope"] == "col"] == list(SEEDS)
     assert len(page.all("h1")) == 1
 
 
-def test_html_escapes_what_users_named(findings: Findings) -> None:
-    page = html(findings)
+def test_html_says_the_figures_and_what_users_named(findings: Findings) -> None:
+    page, report = html(findings), findings.report
+    figures = f"{report.student.last.test.accuracy:.2%}", f"{report.gap_recovered:.0%}"
+    agreement = f"{report.fidelity.agreement:.2%}"
+    named = "<b>x</b>", COMMAND, "watch <out> for a|b", "2 files <skipped>", "temperature 4.0"
+    assert [text for text in (report.conclusion, *figures, agreement, *named) if text not in page.text] == []
+    assert "_target_" not in page.text.replace(CONFIG, "")
     assert "x" not in [tag for tag, _ in page.elements]
-    assert "<b>x</b>" in page.text
-    assert COMMAND in page.text
-    assert "watch <out> for a|b" in page.text
-    assert "2 files <skipped>" in page.text
-
-
-def test_html_says_the_figures(findings: Findings) -> None:
-    text, report = html(findings).text, findings.report
-    assert report.conclusion in text
-    assert f"{report.student.last.test.accuracy:.2%}" in text
-    assert f"{report.gap_recovered:.0%}" in text
-    assert f"{report.fidelity.agreement:.2%}" in text
-    assert "temperature 4.0" in text
-    assert "_target_" not in text.replace(CONFIG, "")
 
 
 def test_markdown_images_are_there(findings: Findings) -> None:
@@ -296,12 +241,6 @@ def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> No
     assert answers[3][1].startswith("checkpoints/student.pt")
 
 
-def test_answers_tell_of_a_teacher_trained_now(findings: Findings) -> None:
-    teacher = dataclasses.replace(findings.report.teacher, reused=False, origin="trained")
-    fresh = dataclasses.replace(findings, report=dataclasses.replace(findings.report, teacher=teacher))
-    assert "was trained in this run" in facts.answers(fresh)[1][1]
-
-
 def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
     assert [tile.label for tile in facts.tiles(least.report)] == [
         "Student's accuracy",
@@ -315,6 +254,9 @@ def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
     answers = facts.answers(least)
     assert "there is no baseline" in answers[0][1]
     assert "was loaded from /models/<t>_big.pt" in answers[1][1]
+    trained = dataclasses.replace(least.report.teacher, reused=False, origin="trained")
+    fresh = dataclasses.replace(least, report=dataclasses.replace(least.report, teacher=trained))
+    assert "was trained in this run" in facts.answers(fresh)[1][1]
     assert "None" not in html(least).text
 
 
@@ -359,42 +301,32 @@ def test_samples_hold_what_each_network_said(findings: Findings) -> None:
     assert sample.picture.getpixel((1, 2)) == tuple(image[:, 2, 1].tolist())
 
 
-@pytest.mark.parametrize("channels", [1, 2, 4])
-def test_images_without_three_channels_are_shown_in_grey(findings: Findings, channels: int) -> None:
-    image = torch.arange(channels * 4, dtype=torch.uint8).view(channels, 2, 2)
-    sample = dataclasses.replace(pick_samples(findings)[0], image=image)
-    assert sample.picture.mode == "L"
-    assert sample.picture.getpixel((1, 0)) == 1
+def test_images_without_three_channels_are_shown_in_grey(findings: Findings) -> None:
+    for channels in (1, 2, 4):
+        image = torch.arange(channels * 4, dtype=torch.uint8).view(channels, 2, 2)
+        sample = dataclasses.replace(pick_samples(findings)[0], image=image)
+        assert sample.picture.mode == "L"
+        assert sample.picture.getpixel((1, 0)) == 1
 
 
-@pytest.mark.parametrize(
-    ("right", "images", "interval"),
-    [
-        (8, 10, (0.4902, 0.9433)),
-        (10, 10, (0.7225, 1.0)),
-        (0, 10, (0.0, 0.2775)),
-        (440, 450, (0.9596, 0.9879)),
-    ],
-)
-def test_wilson_interval(right: int, images: int, interval: tuple[float, float]) -> None:
-    assert wilson_interval(right, images) == pytest.approx(interval, abs=5e-5)
+def test_wilson_interval() -> None:
+    expected = {
+        (8, 10): (0.4902, 0.9433),
+        (10, 10): (0.7225, 1.0),
+        (0, 10): (0.0, 0.2775),
+        (440, 450): (0.9596, 0.9879),
+    }
+    for (right, images), interval in expected.items():
+        assert wilson_interval(right, images) == pytest.approx(interval, abs=5e-5)
 
 
-@pytest.mark.parametrize(
-    ("heads", "tails", "p_value"),
-    [
-        (0, 0, 1.0),
-        (3, 0, 2 / 8),
-        (1, 3, 2 * (1 + 4) / 16),
-        (10, 2, 2 * (1 + 12 + 66) / 4096),
-        (5, 5, 1.0),
-        (5000, 5000, 1.0),
-        (20000, 0, 0.0),
-    ],
-)
-def test_two_sided_p_value(heads: int, tails: int, p_value: float) -> None:
-    assert two_sided(heads, tails) == pytest.approx(p_value)
-    assert two_sided(tails, heads) == pytest.approx(p_value)
+def test_two_sided_p_value() -> None:
+    expected = {
+        (0, 0): 1.0, (3, 0): 2 / 8, (1, 3): 2 * (1 + 4) / 16, (10, 2): 2 * (1 + 12 + 66) / 4096, (5, 5): 1.0,
+        (5000, 5000): 1.0, (20000, 0): 0.0,
+    }  # fmt: skip
+    for (heads, tails), p_value in expected.items():
+        assert two_sided(heads, tails) == two_sided(tails, heads) == pytest.approx(p_value)
 
 
 def test_mcnemar_counts_only_where_they_differ() -> None:
@@ -403,26 +335,17 @@ def test_mcnemar_counts_only_where_they_differ() -> None:
     assert compare(student, baseline) == Paired(3, 1, 0.625)
 
 
-@pytest.mark.parametrize(
-    ("paired", "words"),
-    [
+def test_verdict() -> None:
+    for paired, words in (
         (Paired(0, 0, 1.0), "exactly the same of the 1,450 test images"),
-        (
-            Paired(7, 3, 0.34),
-            "could be chance: of 1,450 test images, only the student is right on 7, only",
-        ),
+        (Paired(7, 3, 0.34), "could be chance: of 1,450 test images, only the student is right on 7, only"),
         (Paired(30, 3, 0.00001), "is larger than chance would explain: of 1,450 test images"),
-    ],
-)
-def test_verdict(paired: Paired, words: str) -> None:
-    assert words in verdict(paired, 1450)
+    ):
+        assert words in verdict(paired, 1450)
 
 
-def test_markdown_text_shows_as_it_is() -> None:
+def test_markdown_shows_text_as_it_is_and_code_cannot_be_left_from_within() -> None:
     assert markdown_text("a|b *c* `d`\n<e> $f$ g_h _i_") == r"a\|b \*c\* \`d\` \<e\> \$f\$ g_h \_i\_"
-
-
-def test_markdown_code_cannot_be_left_from_within() -> None:
     assert markdown_code("a ``` b\n", "sh") == "````sh\na ``` b\n````"
 
 

@@ -35,18 +35,10 @@ def made_up(stage: str, accuracies: list[float], curve: list[dict[str, float | N
     best = max(history, key=lambda row: row["val"]["accuracy"])
     selected, last = (Measured(row["epoch"], row["val"], torch.zeros(1, 2)) for row in (best, history[-1]))
     return Trained(
-        stage=stage,
-        name="net",
-        node={},
-        network=Network(nn.Flatten(), [0.5], [0.5]),
-        fingerprint="f" * 64,
-        selected=selected,
-        last=last,
-        origin=Origin.TRAINED,
-        history=tuple(history),
-        learning_rate=0.1,
+        stage=stage, name="net", node={}, network=Network(nn.Flatten(), [0.5], [0.5]), fingerprint="f" * 64,
+        selected=selected, last=last, origin=Origin.TRAINED, history=tuple(history), learning_rate=0.1,
         lr_search=tuple(curve or ()),
-    )
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -89,14 +81,7 @@ def test_learning_curves_show_every_epoch(networks: dict[str, Trained]) -> None:
     assert accuracy["teacher"] == ([1, 2, 3], [0.5, 0.9, 0.8])
     assert loss["teacher"] == ([1, 2, 3], [1, 1 / 2, 1 / 3])
     assert accuracy["student"] == ([1, 2], [0.3, 0.7])
-
-
-def test_learning_curves_ring_the_selected_epochs(networks: dict[str, Trained]) -> None:
-    assert marks(plots.learning_curves(networks), "_selected") == [([2], [0.9]), ([2], [0.6]), ([2], [0.7])]
-
-
-def test_a_stage_has_one_colour_in_both_panels(networks: dict[str, Trained]) -> None:
-    figure = plots.learning_curves(networks)
+    assert marks(figure, "_selected") == [([2], [0.9]), ([2], [0.6]), ([2], [0.7])]
     for axes in figure.axes:
         colours = {line.get_label(): line.get_color() for line in axes.lines}
         assert {stage: colours[stage] for stage in drawing.COLOURS} == drawing.COLOURS
@@ -134,14 +119,11 @@ def test_confusion_shows_shares_of_rows_and_counts(logits: Tensor, targets: Tens
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("abcde")
 
 
-def test_confusion_of_many_classes_has_no_names_and_no_counts() -> None:
+def test_confusion_of_many_classes_has_no_names_and_no_counts_and_bears_a_class_without_images() -> None:
     many = torch.eye(21)
     figure = plots.confusion_matrices({"student": many}, torch.arange(21), tuple(f"c{i}" for i in range(21)))
     assert len(figure.axes[0].get_xticks()) == len(figure.axes[0].get_yticks()) == 0
     assert not figure.axes[0].texts
-
-
-def test_confusion_bears_a_class_without_test_images() -> None:
     figure = plots.confusion_matrices({"student": torch.eye(3)[:2]}, torch.tensor([0, 1]), tuple("abc"))
     assert figure.axes[0].images[0].get_array().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
 
@@ -168,7 +150,8 @@ def test_rates_whose_labels_would_collide_have_no_tick() -> None:
     assert list(single.axes[0].get_xticks()) == [0.1]
 
 
-def test_a_decision_is_right_or_wrong_in_signs() -> None:
+def test_a_decision_is_right_or_wrong_in_signs_and_long_names_are_cut() -> None:
+    assert shorten("automobile") == "automobile"
     assert pictures.decision_text(Decision("teacher", "cat", 0.987, True)) == "✓ teacher: cat (99%)"
     assert pictures.decision_text(Decision("student", "a" * 30, 0.5, False)) == f"✗ student: {'a' * 13}… (50%)"
 
@@ -196,11 +179,6 @@ def test_class_names_are_never_read_as_formulas() -> None:
     figure = plots.confusion_matrices({"student": torch.eye(2)}, torch.arange(2), (name, "b"))
     drawing.render(figure)
     assert name in texts(figure)
-
-
-def test_long_names_are_cut() -> None:
-    assert shorten("automobile") == "automobile"
-    assert shorten("a" * 30) == "a" * 13 + "…"
 
 
 def test_only_the_figures_import_matplotlib_and_only_when_they_are_drawn() -> None:

@@ -16,7 +16,7 @@ from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Pair
 from distill_run.objectives.review_kd import Fusion, Review
 from distill_run.objectives.total import TotalLoss
-from helpers import Array, few_examples, message_of
+from helpers import Array, few_examples
 
 Shape = tuple[int, ...]
 
@@ -153,31 +153,23 @@ def vary(objective: nn.Module) -> None:
             parameter.add_(0.3 * some(place, *parameter.shape))
 
 
-@pytest.mark.parametrize("size", [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (8, 8), (3, 8), (8, 2), (1, 6)])
-def test_the_hierarchical_context_loss_is_its_definition(size: tuple[int, int]) -> None:
-    student, teacher = some(0, 2, 3, *size), some(1, 2, 3, *size)
-    expected = numpy_context_loss(student.numpy(), teacher.numpy())
-    assert hierarchical_context_loss(student, teacher).item() == pytest.approx(expected, rel=1e-12)
+def test_the_hierarchical_context_loss_is_its_definition() -> None:
+    for size in ((1, 1), (2, 2), (3, 3), (4, 4), (5, 5), (7, 7), (8, 8), (3, 8), (8, 2), (1, 6)):
+        student, teacher = some(0, 2, 3, *size), some(1, 2, 3, *size)
+        expected = numpy_context_loss(student.numpy(), teacher.numpy())
+        assert hierarchical_context_loss(student, teacher).item() == pytest.approx(expected, rel=1e-12), size
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [
-        # The difference is 1 in one of the positions and 0 elsewhere: its patch differs by 1 / positions of a patch.
+def test_the_loss_of_one_different_position_is_that_by_hand() -> None:
+    """The difference is 1 in one position and 0 elsewhere: its patch differs by 1 / (positions of a patch)."""
+    for size, expected in (
         (1, 1.0),
         (2, (1 / 4 + 1 / 2 * 1 / 16) / (1 + 1 / 2)),
         (4, (1 / 16 + 1 / 2 * (1 / 4) ** 2 / 4 + 1 / 4 * (1 / 16) ** 2) / (1 + 1 / 2 + 1 / 4)),
-        (
-            8,
-            (1 / 64 + 1 / 2 * (1 / 4) ** 2 / 16 + 1 / 4 * (1 / 16) ** 2 / 4 + 1 / 8 * (1 / 64) ** 2)
-            / (1 + 1 / 2 + 1 / 4 + 1 / 8),
-        ),
-    ],
-)
-def test_the_loss_of_one_different_position_is_that_by_hand(size: int, expected: float) -> None:
-    student, teacher = torch.zeros(1, 1, size, size), torch.zeros(1, 1, size, size)
-    teacher[0, 0, 0, -1] = 1
-    assert hierarchical_context_loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
+    ):
+        student, teacher = torch.zeros(1, 1, size, size), torch.zeros(1, 1, size, size)
+        teacher[0, 0, 0, -1] = 1
+        assert hierarchical_context_loss(student, teacher).item() == pytest.approx(expected, rel=1e-6)
 
 
 @few_examples
@@ -312,69 +304,3 @@ def test_a_student_that_can_give_the_teachers_features_learns_to() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.05 * losses[0]
-
-
-def test_a_state_that_is_loaded_goes_on_bit_equal() -> None:
-    first, second = fitted(STUDENT, TEACHER), fitted(STUDENT, TEACHER, seed=1)
-    ours, theirs = features_of("s", STUDENT), features_of("t", TEACHER)
-    torch.autograd.backward(term(first, ours, theirs))
-    torch.optim.SGD(first.parameters(), lr=0.1).step()
-    second.load_state_dict({key: value.clone() for key, value in first.state_dict().items()})
-    assert torch.equal(term(first, ours, theirs), term(second, ours, theirs))
-    for objective in (first, second):
-        objective.eval()
-    assert torch.equal(term(first, ours, theirs), term(second, ours, theirs))
-    assert all(torch.equal(value, second.state_dict()[key]) for key, value in first.state_dict().items())
-
-
-def test_two_objectives_of_one_seed_are_equal_and_of_another_not() -> None:
-    first, second, other = (fitted(STUDENT, TEACHER, seed).state_dict() for seed in (3, 3, 4))
-    kernels = [key for key in first if key.endswith(("0.weight", "0.bias"))]
-    assert len(kernels) == 2 * 4 + 2 * 3
-    assert all(torch.equal(first[key], second[key]) for key in first)
-    assert not any(torch.equal(first[key], other[key]) for key in kernels)
-
-
-def test_everything_goes_where_the_objective_goes() -> None:
-    objective = fitted(STUDENT, TEACHER).to("meta")
-    assert {each.device.type for each in [*objective.parameters(), *objective.buffers()]} == {"meta"}
-    loose = [value for module in objective.modules() for value in vars(module).values() if isinstance(value, Tensor)]
-    assert loose == []
-
-
-@pytest.mark.parametrize(
-    ("student", "teacher", "expected"),
-    [
-        (
-            [(2, 4, 4), (9, 3)],
-            [(2, 4, 4), (5,)],
-            "the student's features are of shape (9, 3), neither a vector nor a map\n"
-            "  choose other points in mode.student_points",
-        ),
-        (
-            [(2, 4, 4), (5,)],
-            [(2, 2, 4, 4), (5,)],
-            "the teacher's features are of shape (2, 2, 4, 4), neither a vector nor a map\n"
-            "  choose other points in mode.teacher_points",
-        ),
-    ],
-)
-def test_features_that_are_neither_maps_nor_vectors_are_refused(
-    student: list[Shape], teacher: list[Shape], expected: str
-) -> None:
-    assert message_of(fitted, student, teacher) == expected
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "shown", "accepted"),
-    [
-        ("weight", -1.0, "-1.0", "a number of at least 0"),
-        ("student_points", [], "[]", "a list of points of a network, as in [stages] or [pooled]"),
-        ("teacher_points", "stages", "stages", "a list of points of a network, as in [stages] or [pooled]"),
-        ("mid_channels", 0, "0", "a whole number of at least 1"),
-        ("warmup_epochs", -1, "-1", "a number of at least 0"),
-    ],
-)
-def test_an_argument_that_makes_no_sense_is_refused(name: str, value: object, shown: str, accepted: str) -> None:
-    message = message_of(Review, **{**ARGUMENTS, name: value})
-    assert message == f"{name}={shown} is not accepted\n  write {accepted}"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, MultiStepLR, OneCycleLR
 
 from distill_run.engine.schedules import Constant, Cosine, OneCycle, Plateau, Schedule, Step
-from helpers import examples, message_of
+from helpers import examples, message_of, refusal
 
 EPOCHS, STEPS = 10, 7  # of training, and in each epoch
 
@@ -118,18 +118,14 @@ def with_warmup(warmup_epochs: float) -> list[Schedule]:
     ]
 
 
-@pytest.mark.parametrize("schedule", with_warmup(2.0), ids=lambda schedule: type(schedule).__name__)
-def test_the_warm_up_is_a_line_to_the_learning_rate(schedule: Schedule) -> None:
-    assert schedule.factor(0.0) == 1e-3  # not 0: the first step counts
-    assert [schedule.factor(time) for time in (0.5, 1.0, 1.5)] == pytest.approx([0.25, 0.5, 0.75])
-    assert schedule.factor(2.0) == pytest.approx(1.0)
-    warming = [schedule.factor(time) for time in times() if time <= 2]
-    assert all(before < after for before, after in pairwise(warming))
-
-
-@pytest.mark.parametrize("schedule", with_warmup(0), ids=lambda schedule: type(schedule).__name__)
-def test_without_a_warm_up_the_first_step_has_the_whole_learning_rate(schedule: Schedule) -> None:
-    assert schedule.factor(0.0) == 1.0
+def test_the_warm_up_is_a_line_to_the_learning_rate() -> None:
+    for schedule in with_warmup(2.0):
+        assert schedule.factor(0.0) == 1e-3  # not 0: the first step counts
+        assert [schedule.factor(time) for time in (0.5, 1.0, 1.5)] == pytest.approx([0.25, 0.5, 0.75])
+        assert schedule.factor(2.0) == pytest.approx(1.0)
+        warming = [schedule.factor(time) for time in times() if time <= 2]
+        assert all(before < after for before, after in pairwise(warming))
+    assert [schedule.factor(0.0) for schedule in with_warmup(0)] == [1.0] * 4
 
 
 def test_after_its_warm_up_a_cosine_is_the_cosine_of_what_is_left() -> None:
@@ -156,78 +152,40 @@ def test_no_factor_is_negative_or_above_1(time: float, warmup_epochs: float, fin
     assert all(0 <= schedule.factor(time) <= 1 for schedule in schedules)
 
 
-@pytest.mark.parametrize("cut", range(9))
-def test_a_plateau_goes_on_from_its_saved_state(cut: int) -> None:
+def test_a_plateau_goes_on_from_its_saved_state() -> None:
     accuracies = (0.5, 0.6, 0.6, 0.59, 0.61, 0.6, 0.6, 0.6, 0.6)
-
-    def fresh() -> Plateau:
-        return Plateau(epochs=9, patience=2, gamma=0.5, warmup_epochs=0)
-
-    whole, first, second = fresh(), fresh(), fresh()
-    for accuracy in accuracies:
-        whole.observe(accuracy)
-    for accuracy in accuracies[:cut]:
-        first.observe(accuracy)
-    second.load_state_dict(first.state_dict())
-    for accuracy in accuracies[cut:]:
-        second.observe(accuracy)
-    assert second.state_dict() == whole.state_dict()
-    assert second.factor(8.0) == whole.factor(8.0) == 0.125
+    for cut in range(9):
+        whole, first, second = (Plateau(epochs=9, patience=2, gamma=0.5, warmup_epochs=0) for _ in range(3))
+        for accuracy in accuracies:
+            whole.observe(accuracy)
+        for accuracy in accuracies[:cut]:
+            first.observe(accuracy)
+        second.load_state_dict(first.state_dict())
+        for accuracy in accuracies[cut:]:
+            second.observe(accuracy)
+        assert second.state_dict() == whole.state_dict()
+        assert second.factor(8.0) == whole.factor(8.0) == 0.125
 
 
-def test_a_schedule_without_a_memory_has_an_empty_state() -> None:
-    schedule = Constant(epochs=3, warmup_epochs=1)
-    schedule.load_state_dict(schedule.state_dict())
-    assert schedule.factor(0.5) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("schedule", "arguments", "message"),
-    [
-        (Constant, {"warmup_epochs": -1}, "warmup_epochs=-1 is not accepted\n  write a number of at least 0"),
-        (
-            Step,
-            {"milestones": [], "gamma": 0.1, "warmup_epochs": 0},
-            "milestones=[] is not accepted\n  write a list of fractions of the epochs, as in [0.5,0.75]",
-        ),
-        (
-            Step,
-            {"milestones": [30, 60], "gamma": 0.1, "warmup_epochs": 0},
-            "milestones=[30, 60] is not accepted\n  write a list of fractions of the epochs, as in [0.5,0.75]",
-        ),
-        (
-            Step,
-            {"milestones": [0.5], "gamma": 0, "warmup_epochs": 0},
-            "gamma=0 is not accepted\n  write a number above 0",
-        ),
-        (
-            Cosine,
-            {"final_fraction": 1.1, "warmup_epochs": 0},
-            "final_fraction=1.1 is not accepted\n  write a number from 0 to 1",
-        ),
-        (
-            OneCycle,
-            {"rise_fraction": 1, "initial_fraction": 0.1, "final_fraction": 0.1},
-            "rise_fraction=1 is not accepted\n  write a number between 0 and 1",
-        ),
-        (
-            OneCycle,
-            {"rise_fraction": 0.5, "initial_fraction": 25, "final_fraction": 0.1},
-            "initial_fraction=25 is not accepted\n  write a number from 0 to 1",
-        ),
-        (
-            Plateau,
-            {"patience": 0, "gamma": 0.1, "warmup_epochs": 0},
-            "patience=0 is not accepted\n  write a whole number of at least 1",
-        ),
-        (
-            Plateau,
-            {"patience": 1, "gamma": 1, "warmup_epochs": 0},
-            "gamma=1 is not accepted\n  write a number between 0 and 1",
-        ),
-    ],
-)
-def test_a_schedule_refuses_what_it_cannot_use(
-    schedule: type[Schedule], arguments: dict[str, object], message: str
-) -> None:
-    assert message_of(schedule, epochs=10, **arguments) == message
+def test_a_schedule_refuses_what_it_cannot_use() -> None:
+    fractions = "a list of fractions of the epochs, as in [0.5,0.75]"
+    accepted: dict[type[Schedule], dict[str, object]] = {
+        Constant: {"warmup_epochs": 0},
+        Step: {"milestones": [0.5], "gamma": 0.1, "warmup_epochs": 0},
+        Cosine: {"final_fraction": 0.1, "warmup_epochs": 0},
+        OneCycle: {"rise_fraction": 0.5, "initial_fraction": 0.1, "final_fraction": 0.1},
+        Plateau: {"patience": 1, "gamma": 0.1, "warmup_epochs": 0},
+    }
+    refused: tuple[tuple[type[Schedule], str, object, str], ...] = (
+        (Constant, "warmup_epochs", -1, "a number of at least 0"),
+        (Step, "milestones", [], fractions),
+        (Step, "milestones", [30, 60], fractions),
+        (Step, "gamma", 0, "a number above 0"),
+        (Cosine, "final_fraction", 1.1, "a number from 0 to 1"),
+        (OneCycle, "rise_fraction", 1, "a number between 0 and 1"),
+        (OneCycle, "initial_fraction", 25, "a number from 0 to 1"),
+        (Plateau, "patience", 0, "a whole number of at least 1"),
+        (Plateau, "gamma", 1, "a number between 0 and 1"),
+    )
+    for schedule, name, value, words in refused:
+        assert message_of(schedule, epochs=10, **{**accepted[schedule], name: value}) == refusal(name, value, words)

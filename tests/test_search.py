@@ -3,8 +3,6 @@
 import importlib.util
 import json
 import math
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
@@ -15,11 +13,11 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from conftest import TINY
-from distill_run.commands import search as search_command
+from conftest import TINY, InProcess
+from distill_run.commands.search import main, run_trial
 from distill_run.commands.spaces import read_space
 from distill_run.config.overrides import parse
 from distill_run.engine.interrupt import StopRequest
@@ -53,18 +51,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 @pytest.fixture
-def search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Search:
-    """Runs the command in this process, in an empty directory: exit status, stdout, stderr."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["distill-search", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            search_command.main()
-        out, err = capsys.readouterr()
-        return int(caught.value.code or 0), out, err
-
-    return call
+def search(in_process: InProcess) -> Search:
+    """Runs distill-search."""
+    return partial(in_process, main, "distill-search")
 
 
 # Spaces.
@@ -75,9 +64,8 @@ def space_of(text: str) -> Space:
     return read_space(override)
 
 
-@pytest.mark.parametrize(
-    ("text", "values"),
-    [
+def test_choices_are_tried_and_checked_as_they_are_typed() -> None:
+    for text, values in (
         ("a,b,c", ("a", "b", "c")),
         ("choice(a,b)", ("a", "b")),
         ("choice(a)", ("a",)),
@@ -89,19 +77,17 @@ def space_of(text: str) -> Space:
         ("range(0,1,0.25)", ("0.0", "0.25", "0.5", "0.75")),
         ("range(0.5,3)", ("0.5", "1.5", "2.5")),
         ("float(range(1,4))", ("1.0", "2.0", "3.0")),
-    ],
-)
-def test_choices_are_tried_and_checked_as_they_are_typed(text: str, values: tuple[str, ...]) -> None:
-    space = space_of(text)
-    assert space == Choices(values)
-    assert space.ends == values
-    assert space.distribution() == CategoricalDistribution(values)
-    assert tuple(map(space.shown, values)) == values
+    ):
+        space = space_of(text)
+        assert space == Choices(values), text
+        assert space.ends == values
+        assert space.distribution() == CategoricalDistribution(values)
+        assert tuple(map(space.shown, values)) == values
 
 
-@pytest.mark.parametrize(
-    ("text", "space", "distribution"),
-    [
+def test_numbers_stay_numbers_for_optuna() -> None:
+    logarithmic = Interval(1, 64, 1, True), IntDistribution(1, 64, log=True)
+    for text, space, distribution in (
         ("range(1,9)", Interval(1, 8, 1, False), IntDistribution(1, 8)),
         ("range(1,9,3)", Interval(1, 7, 3, False), IntDistribution(1, 7, step=3)),
         ("range(5)", Interval(0, 4, 1, False), IntDistribution(0, 4)),
@@ -114,50 +100,34 @@ def test_choices_are_tried_and_checked_as_they_are_typed(text: str, values: tupl
         ("interval(-0.5,2e3)", Interval(-0.5, 2000, None, False), FloatDistribution(-0.5, 2000)),
         ("int(interval(1,9))", Interval(1, 9, 1, False), IntDistribution(1, 9)),
         ("tag(log,interval(0.001,0.1))", Interval(0.001, 0.1, None, True), FloatDistribution(0.001, 0.1, log=True)),
-        ("tag(log,int(interval(1,64)))", Interval(1, 64, 1, True), IntDistribution(1, 64, log=True)),
-        ("int(tag(log,interval(1,64)))", Interval(1, 64, 1, True), IntDistribution(1, 64, log=True)),
+        ("tag(log,int(interval(1,64)))", *logarithmic),
+        ("int(tag(log,interval(1,64)))", *logarithmic),
         ("tag(mine,interval(0,1))", Interval(0, 1, None, False), FloatDistribution(0, 1)),
-    ],
-)
-def test_numbers_stay_numbers_for_optuna(text: str, space: Interval, distribution: BaseDistribution) -> None:
-    assert space_of(text) == space
-    assert space_of(text).distribution() == distribution
+    ):
+        assert space_of(text) == space, text
+        assert space_of(text).distribution() == distribution, text
 
 
-RISING = "its ends must rise, as in tag(log,interval(0.001,0.1))"
-ABOVE_ZERO = "its ends must rise, from above 0, as in tag(log,interval(0.001,0.1))"
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("glob(*)", "cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small"),
-        ("interval(2,1)", f"is empty\n  {RISING}"),
-        ("interval(1,1)", f"is empty\n  {RISING}"),
-        ("interval(nan,1)", f"is empty\n  {RISING}"),
-        ("int(interval(0.5,0.7))", f"is empty\n  {RISING}"),
-        ("tag(log,interval(0,1))", f"is empty\n  {ABOVE_ZERO}"),
-        ("tag(log,interval(-1,1))", f"is empty\n  {ABOVE_ZERO}"),
-        ("tag(log,int(interval(0.5,9)))", f"is empty\n  {ABOVE_ZERO}"),
-        ("interval(0,inf)", "has no end\n  write two numbers, as in interval(0,1)"),
-        ("interval(-1e308,1e308)", "has no end\n  write two numbers, as in interval(0,1)"),
-        ("range(0,inf)", "has no end\n  write two numbers, as in range(1,9)"),
-        ("range(3,3)", "is empty\n  its ends must differ, as in range(1,9)"),
-        ("range(5,1)", "is empty\n  its ends must differ, as in range(1,9)"),
-        ("range(1,5,0)", "is empty\n  its ends must differ, as in range(1,9)"),
-        ("range(0,1,0.0)", "is empty\n  its ends must differ, as in range(1,9)"),
-        (
-            "tag(log,range(1,100,3))",
-            "cannot be searched\n  write whole numbers from above 0, each of them, as in tag(log,range(1,100))",
+def test_a_space_that_holds_nothing_to_draw_from_is_refused() -> None:
+    rising = "is empty\n  its ends must rise, as in tag(log,interval(0.001,0.1))"
+    from_above_0 = "is empty\n  its ends must rise, from above 0, as in tag(log,interval(0.001,0.1))"
+    endless = "has no end\n  write two numbers, as in"
+    whole = "cannot be searched\n  write whole numbers from above 0, each of them, as in tag(log,range(1,100))"
+    refused = {
+        "glob(*)": "cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small",
+        **dict.fromkeys(("interval(2,1)", "interval(1,1)", "interval(nan,1)", "int(interval(0.5,0.7))"), rising),
+        **dict.fromkeys(("tag(log,interval(0,1))", "tag(log,interval(-1,1))"), from_above_0),
+        "tag(log,int(interval(0.5,9)))": from_above_0,
+        **dict.fromkeys(("interval(0,inf)", "interval(-1e308,1e308)"), f"{endless} interval(0,1)"),
+        "range(0,inf)": f"{endless} range(1,9)",
+        **dict.fromkeys(
+            ("range(3,3)", "range(5,1)", "range(1,5,0)", "range(0,1,0.0)"),
+            "is empty\n  its ends must differ, as in range(1,9)",
         ),
-        (
-            "tag(log,range(0,100))",
-            "cannot be searched\n  write whole numbers from above 0, each of them, as in tag(log,range(1,100))",
-        ),
-    ],
-)
-def test_a_space_that_holds_nothing_to_draw_from_is_refused(text: str, told: str) -> None:
-    assert message_of(space_of, text) == f"key={text} {told}"
+        **dict.fromkeys(("tag(log,range(1,100,3))", "tag(log,range(0,100))"), whole),
+    }
+    for text, told in refused.items():
+        assert message_of(space_of, text) == f"key={text} {told}"
 
 
 def test_a_number_is_typed_with_four_digits() -> None:
@@ -217,11 +187,11 @@ def test_what_optuna_draws_is_read_again_by_hydra_as_a_value_of_the_interval(end
         assert low <= value <= high
 
 
-@pytest.mark.parametrize("text", ["interval(1,9)", "interval(0,100)", "tag(log,interval(1,1000))"])
-def test_the_usual_value_of_an_interval_is_broken(text: str) -> None:
-    space = space_of(text)
-    assert not float(space.usual).is_integer()
-    assert float(space.ends[0]) < float(space.usual) < float(space.ends[1])
+def test_the_usual_value_of_an_interval_is_no_whole_number() -> None:
+    for text in ("interval(1,9)", "interval(0,100)", "tag(log,interval(1,1000))"):
+        space = space_of(text)
+        assert not float(space.usual).is_integer()
+        assert float(space.ends[0]) < float(space.usual) < float(space.ends[1])
 
 
 # Mistakes.
@@ -254,11 +224,9 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("arguments", MISTAKES, ids=" ".join)
-def test_a_mistake_is_told_in_two_lines_and_leaves_nothing_behind(
-    arguments: tuple[str, ...], search: Search, tmp_path: Path
-) -> None:
-    assert search(*arguments) == (1, "", f"error: {MISTAKES[arguments]}\n")
+def test_a_mistake_is_told_in_two_lines_and_leaves_nothing_behind(search: Search, tmp_path: Path) -> None:
+    for arguments, told in MISTAKES.items():
+        assert search(*arguments) == (1, "", f"error: {told}\n")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -272,37 +240,27 @@ def test_without_optuna_it_says_what_to_install(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_directory_with_something_else_in_it_is_refused_and_left_alone(search: Search, tmp_path: Path) -> None:
+def test_a_directory_with_something_else_in_it_and_a_file_are_refused_and_left_alone(
+    search: Search, tmp_path: Path
+) -> None:
     (tmp_path / "mine").mkdir()
-    (tmp_path / "mine" / "keep.txt").write_text("precious")
+    file = tmp_path / "mine" / "file"
+    file.write_text("precious")
     told = "error: mine holds something else\n  name a folder that is empty or new\n"
     assert search(*TINY, ALPHA, "--search-dir=mine") == (1, "", told)
-    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "keep.txt"]
-
-
-def test_a_file_is_no_directory_for_a_search(search: Search, tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("precious")
-    for place in ("file", "file/below"):
+    for place in ("mine/file", "mine/file/below"):
         status, out, err = search(*TINY, ALPHA, f"--search-dir={place}")
         assert (status, out) == (1, "")
-        assert err.startswith(f"error: --search-dir={place}: cannot write in {tmp_path / 'file'} (Not a directory)\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+        assert err.startswith(f"error: --search-dir={place}: cannot write in {file} (Not a directory)\n")
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "file"]
 
 
-def test_help_is_given_without_torch_and_without_optuna() -> None:
-    program = """
-import sys
-from distill_run.commands import search as search_command
-sys.argv = ["distill-search", "--help"]
-try:
-    search_command.main()
-except SystemExit as stop:
-    assert stop.code == 0
-assert not {"torch", "optuna"} & set(sys.modules)
-"""
-    shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True, timeout=60)
-    assert shown.stdout.startswith("usage: distill-search ")
-    assert "as in mode.alpha=interval(0,1)" in shown.stdout
+def test_help_shows_how_to_write_a_space(search: Search) -> None:
+    """test_rooms.py checks that the command loads neither torch nor Optuna."""
+    status, out, err = search("--help")
+    assert (status, err) == (0, "")
+    assert out.startswith("usage: distill-search ")
+    assert "as in mode.alpha=interval(0,1)" in out
 
 
 # Trials.
@@ -398,19 +356,14 @@ def test_a_search_that_dies_is_taken_up_in_the_directory_that_it_named(
     at_trial(0, MemoryError())
     with pytest.raises(MemoryError):
         search(*tiny, ALPHA, "--trials=1", "--search-dir=mine")
-    at_trial(-1, KeyError())
-    # More trials than before are the same search; another scale with the same ends is not.
-    assert search(*tiny, ALPHA, "--trials=2", "--search-dir=mine")[0] == 0
-    assert outcomes(tmp_path / "mine") == {"1": "completed", "2": "completed"}
-    assert search(*tiny, "mode.alpha=0,1", "--search-dir=mine")[2].startswith("error: mine holds something else\n")
-
-
-def test_an_interruption_names_the_directory_that_was_named(
-    tiny: tuple[str, ...], search: Search, at_trial: AtTrial
-) -> None:
     at_trial(0, Interrupted("SIGINT"))
     _, out, _ = search(*tiny, ALPHA, "--trials=1", "--search-dir=mine")
     assert out.splitlines()[-1].endswith(" 'mode.alpha=interval(0,1)' --trials 1 --search-seed 0 --search-dir mine")
+    at_trial(-1, KeyError())
+    # More trials than before are the same search; another scale with the same ends is not.
+    assert search(*tiny, ALPHA, "--trials=2", "--search-dir=mine")[0] == 0
+    assert set(outcomes(tmp_path / "mine").values()) == {"completed"}
+    assert search(*tiny, "mode.alpha=0,1", "--search-dir=mine")[2].startswith("error: mine holds something else\n")
 
 
 def values_of_seed(folder: Path, seed: int) -> list[dict[str, Any]]:
@@ -500,7 +453,7 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path: Path) -> No
     spaces: dict[str, Space] = {"mode": Choices(("none",)), "mode.temperature": Choices(("2",))}
     searching = search_host.Search(tmp_path, 1, 0, spaces)
     study = searching.open_study()
-    searching.run_trials(study, partial(search_command.run_trial, [], None))
+    searching.run_trials(study, partial(run_trial, [], None))
     assert outcomes(tmp_path) == {"0": "failed"}
     assert study.trials[0].state == TrialState.FAIL
     error = json.loads((tmp_path / "0" / "status.json").read_text())["error"]

@@ -53,22 +53,12 @@ def test_a_cut_takes_the_fraction_of_each_class_and_leaves_none_out(
         assert rest.count(target) == total - taken
 
 
-def test_other_seeds_cut_otherwise() -> None:
-    targets = torch.arange(300) % 3
-    cuts = {tuple(stratified_cut(targets, 0.1, seed)[1].tolist()) for seed in range(10)}
-    assert len(cuts) == 10
-
-
-def test_a_cut_draws_nothing_from_the_global_generator() -> None:
+def test_a_cut_prefers_no_images_depends_on_the_seed_and_draws_nothing_from_the_global_generator() -> None:
     before = torch.get_rng_state()
-    stratified_cut(torch.arange(30) % 3, 0.5, 0)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_a_cut_does_not_prefer_early_images() -> None:
-    targets = torch.zeros(1000, dtype=torch.int64)
-    _, cut = stratified_cut(targets, 0.5, 0)
+    _, cut = stratified_cut(torch.zeros(1000, dtype=torch.int64), 0.5, 0)
     assert (cut < 500).sum().item() == pytest.approx(250, abs=64)  # four standard deviations
+    assert len({tuple(stratified_cut(torch.arange(300) % 3, 0.1, seed)[1].tolist()) for seed in range(10)}) == 10
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_validation_split_is_cut_from_train_where_the_source_has_none() -> None:
@@ -108,31 +98,19 @@ def test_a_validation_split_of_the_source_is_kept_as_it_is() -> None:
     assert torch.equal(dataset.train.images, train.images)
 
 
-@pytest.mark.parametrize(
-    ("train", "val", "test", "message"),
-    [
+def test_a_dataset_that_does_not_fit_together_is_refused() -> None:
+    cases: tuple[tuple[list[int], list[int] | None, list[int], str], ...] = (
         ([], None, GOOD, "the train split is empty\n  every split needs at least one image"),
         (GOOD, [], GOOD, "the val split is empty\n  every split needs at least one image"),
         (GOOD, None, [], "the test split is empty\n  every split needs at least one image"),
         ([0, 1, 2], None, GOOD, "the val split is empty\n  every split needs at least one image"),
         (GOOD, [0, 3], GOOD, "the val split has a target of 3 for 3 classes\n  targets run from 0 to 2"),
-        (
-            [*GOOD, 7],
-            GOOD,
-            GOOD,
-            "the train split has a target of 7 for 3 classes\n  targets run from 0 to 2",
-        ),
+        ([*GOOD, 7], GOOD, GOOD, "the train split has a target of 7 for 3 classes\n  targets run from 0 to 2"),
         (GOOD, GOOD, [0, -1], "the test split has a target of -1 for 3 classes\n  targets run from 0 to 2"),
-    ],
-)
-def test_a_dataset_that_does_not_fit_together_is_refused(
-    train: list[int], val: list[int] | None, test: list[int], message: str
-) -> None:
-    source = source_of(split_of(train), split_of(test), None if val is None else split_of(val))
-    assert message_of(make_dataset, source, 0.2, 1.0, 0) == message
-
-
-def test_splits_of_different_shapes_are_refused() -> None:
+    )
+    for train, val, test, message in cases:
+        source = source_of(split_of(train), split_of(test), None if val is None else split_of(val))
+        assert message_of(make_dataset, source, 0.2, 1.0, 0) == message
     source = source_of(split_of(GOOD, (1, 2, 2)), split_of(GOOD, (3, 2, 4)))
     assert message_of(make_dataset, source, 0.2, 1.0, 0) == (
         "test images have the shape (3, 2, 4), those of train (1, 2, 2)\n"
@@ -163,39 +141,27 @@ def test_channel_statistics_are_those_of_numpy(seed: int, channels: int, brightn
     assert mean == pytest.approx(values.mean(axis=(0, 2, 3)), abs=5.1e-5)
     assert std == pytest.approx(np.maximum(values.std(axis=(0, 2, 3)), 1e-4), abs=5.1e-5)
     assert [round(value, 4) for value in mean + std] == mean + std
-
-
-def test_a_channel_of_one_colour_has_a_deviation_that_one_can_divide_by() -> None:
-    images = torch.full((3, 1, 2, 2), 51, dtype=torch.uint8)
-    assert channel_statistics(images) == ([0.2], [1e-4])
+    one_colour = torch.full((3, 1, 2, 2), 51, dtype=torch.uint8)
+    assert channel_statistics(one_colour) == ([0.2], [1e-4])  # a deviation that one can divide by
 
 
 def content(train: Split, test: Split, val: Split | None = None) -> str:
     return make_dataset(source_of(train, test, val), 0.25, 1.0, 0).content
 
 
-def changed(split: Split, *, pixel: bool) -> Split:
-    images, targets = split.images.clone(), split.targets.clone()
-    if pixel:
+def test_the_hash_of_the_content_knows_every_pixel_every_target_and_the_split() -> None:
+    train, test, val = some_split(12, 3), some_split(9, 3), some_split(6, 3)
+    whole = [train, test, val]
+    hashes = {content(train, test, val), content(val, test, train)}
+    for place, split in enumerate(whole):
+        images, targets = split.images.clone(), split.targets.clone()
         images[-1, 0, 0, 0] ^= 1
-    else:
         targets[-1] = (targets[-1] + 1) % 3
-    return Split(images, targets)
-
-
-@pytest.mark.parametrize("pixel", [True, False], ids=["one bit of one pixel", "one target"])
-@pytest.mark.parametrize("place", [0, 1, 2], ids=["train", "test", "val"])
-def test_the_hash_of_the_content_changes_with(place: int, pixel: bool) -> None:
-    splits = [some_split(12, 3), some_split(9, 3), some_split(6, 3)]
-    before = content(*splits)
-    splits[place] = changed(splits[place], pixel=pixel)
-    assert content(*splits) != before
-    assert len(before) == 64
-
-
-def test_the_hash_of_the_content_knows_which_split_an_image_is_in() -> None:
-    a, b, c = some_split(6, 3), some_split(7, 3), some_split(8, 3)
-    assert content(a, b, c) != content(c, b, a)
+        for changed in (Split(images, split.targets), Split(split.images, targets)):
+            first, second, third = [*whole[:place], changed, *whole[place + 1 :]]
+            hashes.add(content(first, second, third))
+    assert len(hashes) == 2 + 2 * 3
+    assert {len(each) for each in hashes} == {64}
 
 
 def test_the_hash_of_the_content_does_not_depend_on_place_or_layout() -> None:

@@ -9,8 +9,8 @@ import math
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
-from html.parser import HTMLParser
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from distill_run.commands import report as report_command
+from conftest import InProcess
+from distill_run.commands.report import main
 from distill_run.sweeps.report.answers import answers
 from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, scale_of, seed_strip
@@ -27,10 +28,10 @@ from distill_run.sweeps.report.heat_map import BLUES, heat_maps, is_grid
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.sweep_report import SweepReport, read_sweep_json
 from distill_run.sweeps.report.tables import settings_table
+from helpers import Page
 from sweeps import write_run
 
 HOSTILE = "<script>alert(1)</script>|$x$`"
-VOID = {"meta", "img"}
 
 
 def write_grid(folder: Path, seeds: Sequence[int] = (0, 1), **keys: Sequence[Any]) -> SweepReport:
@@ -44,32 +45,8 @@ def write_grid(folder: Path, seeds: Sequence[int] = (0, 1), **keys: Sequence[Any
     return write_sweep_report([folder], folder)
 
 
-class Page(HTMLParser):
-    """Checks that tags are closed in order, and gathers what a test asks for."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.elements: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed((folder / "sweep.html").read_text(encoding="utf-8"))
-        self.close()
-        assert self.open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self.open:
-            self.text += data
-
-    def all(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes in self.elements if name == tag]
+def page_of(folder: Path) -> Page:
+    return Page((folder / "sweep.html").read_text(encoding="utf-8"))
 
 
 def markdown(folder: Path) -> str:
@@ -105,18 +82,15 @@ def test_the_json_is_what_was_returned_and_finite(folder: Path) -> None:
     assert len(list(csv.reader((folder / "sweep.csv").read_text().splitlines()))) == 1 + 13
 
 
-def test_the_page_needs_nothing_from_outside(folder: Path) -> None:
-    page = Page(folder)
+def test_the_page_needs_nothing_from_outside_and_embeds_the_very_plot_of_the_folder(folder: Path) -> None:
+    page = page_of(folder)
     assert not page.all("script")
     assert not page.all("link")
     assert [str(image["src"]).partition(",")[0] for image in page.all("img")] == ["data:image/png;base64"]
     links = [str(link["href"]) for link in page.all("a")]
     assert links == [f"{number}/report.html" for number in range(12)]
     assert "url(" not in (folder / "sweep.html").read_text(encoding="utf-8")
-
-
-def test_the_page_embeds_the_very_plot_of_the_folder(folder: Path) -> None:
-    [image] = Page(folder).all("img")
+    [image] = page.all("img")
     assert base64.b64decode(str(image["src"]).partition(",")[2]) == (folder / "plots" / "sweep.png").read_bytes()
     assert image["alt"]
     assert "![" in markdown(folder)
@@ -127,7 +101,7 @@ def test_both_pages_say_the_figures(folder: Path) -> None:
     report = read_sweep_json(folder)
     best = report.recommendation
     assert best is not None
-    for text in (Page(folder).text, markdown(folder)):
+    for text in (page_of(folder).text, markdown(folder)):
         assert report.conclusion in text
         assert best.command in text
         assert f"{best.val_accuracy.mean:.2%}" in text
@@ -141,7 +115,7 @@ def test_hostile_errors_and_values_are_shown_as_they_are(tmp_path: Path) -> None
         write_run(tmp_path / str(number), [f"mode.name={HOSTILE}{number}"], warnings=[HOSTILE])
     write_run(tmp_path / "2", [f"mode.name={HOSTILE}2"], status="failed", error=HOSTILE)
     write_sweep_report([tmp_path], tmp_path)
-    page = Page(tmp_path)
+    page = page_of(tmp_path)
     assert not page.all("script")
     assert f"{HOSTILE}1" in page.text
     assert f"{HOSTILE} (2 of 2 runs)" in page.text
@@ -154,7 +128,7 @@ def test_hostile_errors_and_values_are_shown_as_they_are(tmp_path: Path) -> None
 
 def test_two_hundred_points_stay_readable(tmp_path: Path) -> None:
     write_grid(tmp_path, seeds=[0], mode__temperature=range(1, 21), mode__alpha=[i / 10 for i in range(10)])
-    page = Page(tmp_path)
+    page = page_of(tmp_path)
     assert [details for details in page.all("details") if "open" in details] == []
     assert "The other 170" in page.text
     assert "All 200 runs" in page.text
@@ -165,7 +139,7 @@ def test_one_point_has_no_plot_and_all_else(tmp_path: Path) -> None:
     write_run(tmp_path / "0", ["mode.alpha=0.5"])
     report = write_sweep_report([tmp_path], tmp_path)
     assert not (tmp_path / "plots").exists()
-    page = Page(tmp_path)
+    page = page_of(tmp_path)
     assert report.recommendation is not None
     assert report.recommendation.command == "distill-run mode.alpha=0.5"
     assert "one run; 95% interval –" in page.text  # noqa: RUF001 - the dash is meant
@@ -176,21 +150,18 @@ def test_one_point_has_no_plot_and_all_else(tmp_path: Path) -> None:
 
 
 def test_without_a_completed_point_the_page_lists_the_failures(tmp_path: Path) -> None:
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert (report.runs, report.settings, report.recommendation) == ((), (), None)
+    assert "No runs" in page_of(tmp_path).text
     for number in range(2):
         write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"], status="failed", error=f"reason {number}")
     report = write_sweep_report([tmp_path], tmp_path)
     assert report.recommendation is None
-    for text in (Page(tmp_path).text, markdown(tmp_path)):
+    for text in (page_of(tmp_path).text, markdown(tmp_path)):
         assert "No run is completed" in text
         assert "reason 0" in text
         assert "How to repeat" not in text
         assert "Settings" not in text
-
-
-def test_a_folder_without_runs_gives_an_empty_report(tmp_path: Path) -> None:
-    report = write_sweep_report([tmp_path], tmp_path)
-    assert (report.runs, report.settings, report.recommendation) == ((), (), None)
-    assert "No runs" in Page(tmp_path).text
 
 
 def test_without_a_baseline_its_columns_are_left_out(tmp_path: Path) -> None:
@@ -209,29 +180,23 @@ def test_a_report_across_sweeps_leads_to_their_runs(tmp_path: Path) -> None:
         write_run(tmp_path / name / "0", [f"mode={name}"])
     report = write_sweep_report([tmp_path / "a", tmp_path / "b"], tmp_path / "c" / "d")
     assert [run.directory for run in report.runs] == ["../../a/0", "../../b/0"]
-    assert [link["href"] for link in Page(tmp_path / "c" / "d").all("a")] == [
+    assert [link["href"] for link in page_of(tmp_path / "c" / "d").all("a")] == [
         "../../a/0/report.html", "../../b/0/report.html",
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("span", "words"),
-    [
-        ((0.01, 0.05), "it lies above zero: distillation helped"),
-        ((-0.05, -0.01), "it lies below zero: distillation did harm"),
-        ((-0.01, 0.05), "these runs do not show that distillation helps or harms"),
-    ],
-)
-def test_what_distillation_was_worth_follows_the_interval(
-    tmp_path: Path, span: tuple[float, float], words: str
-) -> None:
-    write_grid(tmp_path, mode__alpha=(0.1, 0.9))
-    report = write_sweep_report([tmp_path], tmp_path)
+def test_what_distillation_was_worth_follows_the_interval(tmp_path: Path) -> None:
+    report = write_grid(tmp_path, mode__alpha=(0.1, 0.9))
     assert report.recommendation is not None
     assert report.recommendation.difference is not None
-    difference = dataclasses.replace(report.recommendation.difference, low=span[0], high=span[1])
-    best = dataclasses.replace(report.recommendation, difference=difference)
-    assert words in dict(answers(dataclasses.replace(report, recommendation=best)))["Was distillation worth it?"]
+    for low, high, words in (
+        (0.01, 0.05, "it lies above zero: distillation helped"),
+        (-0.05, -0.01, "it lies below zero: distillation did harm"),
+        (-0.01, 0.05, "these runs do not show that distillation helps or harms"),
+    ):
+        difference = dataclasses.replace(report.recommendation.difference, low=low, high=high)
+        best = dataclasses.replace(report.recommendation, difference=difference)
+        assert words in dict(answers(dataclasses.replace(report, recommendation=best)))["Was distillation worth it?"]
 
 
 def test_replicates_that_share_a_seed_are_said_to_depend(tmp_path: Path) -> None:
@@ -300,7 +265,7 @@ def test_scattered_points_are_no_grid(tmp_path: Path) -> None:
         write_run(tmp_path / str(number), [f"a={number}", f"b={number**2}"])
     report = write_sweep_report([tmp_path], tmp_path)
     assert not is_grid(report)
-    assert "Parallel coordinates" in str(Page(tmp_path).all("img")[0]["alt"])
+    assert "Parallel coordinates" in str(page_of(tmp_path).all("img")[0]["alt"])
 
 
 def test_the_shades_fall_evenly() -> None:
@@ -319,14 +284,14 @@ def test_many_keys_give_parallel_coordinates(tmp_path: Path) -> None:
     assert {"temperature", "student", "lr", "validation accuracy"} <= set(texts(figure))
     best = lines[-1]
     assert list(best.get_ydata()) == pytest.approx([1.025, 1.025, 1.0, 1.0])  # type: ignore[arg-type]
-    assert "Parallel coordinates" in str(Page(tmp_path).all("img")[0]["alt"])
+    assert "Parallel coordinates" in str(page_of(tmp_path).all("img")[0]["alt"])
 
 
 def test_seeds_alone_give_a_strip(tmp_path: Path) -> None:
     report = write_grid(tmp_path, seeds=[0, 10, 2])
     figure = seed_strip(report)
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0", "2", "10"]
-    assert "Run by run" in Page(tmp_path).text
+    assert "Run by run" in page_of(tmp_path).text
 
 
 def test_key_names_are_never_read_as_formulas(tmp_path: Path) -> None:
@@ -342,22 +307,20 @@ def test_key_names_are_never_read_as_formulas(tmp_path: Path) -> None:
 # the command
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["distill-report", *map(str, arguments)])
-    with pytest.raises(SystemExit) as stop:
-        report_command.main()
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
+Call = Callable[..., tuple[int, str, str]]
 
 
-def test_one_directory_is_written_into(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def call(in_process: InProcess) -> Call:
+    """Runs distill-report."""
+    return partial(in_process, main, "distill-report")
+
+
+def test_one_directory_is_written_into(tmp_path: Path, call: Call) -> None:
     write_grid(tmp_path / "s", mode__temperature=range(1, 13))
     write_run(tmp_path / "s" / "99", ["mode.temperature=9", "seed=3"], status="failed", error="x")
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "s") == 0
-    told = capsys.readouterr().out
+    status, told, _ = call("s")
+    assert status == 0
     assert re.search(r"^12 +2 of 2 +86\.67% ± 0\.00 +76\.67% ± 0\.00 +\+36\.67 ± 0\.00$", told, re.MULTILINE)
     assert "and 2 more" in told
     assert "without a result: 1 failed" in told
@@ -366,44 +329,32 @@ def test_one_directory_is_written_into(
     assert "repeat   distill-run -m mode.temperature=12 seed=0,1\n" in told
 
 
-def test_several_directories_need_an_output(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_several_directories_need_an_output(tmp_path: Path, call: Call) -> None:
     for name in ("a", "b"):
         write_run(tmp_path / name / "0", [f"mode={name}"])
-    assert call(monkeypatch, tmp_path / "a", tmp_path / "b") == 1
-    assert capsys.readouterr().err == (
-        f"error: 2 directories give one report\n  add --output DIR to {tmp_path / 'a'} {tmp_path / 'b'}\n"
-    )
-    assert call(monkeypatch, tmp_path / "a", tmp_path / "b", "--output", tmp_path / "c") == 0
+    told = "error: 2 directories give one report\n  add --output DIR to a b\n"
+    assert call("a", "b") == (1, "", told)
+    assert call("a", "b", "--output", "c")[0] == 0
     assert (tmp_path / "c" / "sweep.html").is_file()
 
 
-def test_all_mistakes_are_told_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_mistakes_are_told_at_once(tmp_path: Path, call: Call) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "empty").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert call(monkeypatch, "absent", "file", "empty", "--output", "file") == 1
-    told = capsys.readouterr()
-    assert told.out == ""
-    assert [line for line in told.err.splitlines() if line.startswith("error: ")] == [
+    status, out, err = call("absent", "file", "empty", "--output", "file")
+    assert (status, out) == (1, "")
+    assert [line for line in err.splitlines() if line.startswith("error: ")] == [
         "error: absent does not exist",
         "error: file is not a folder",
         "error: empty holds no run",
         "error: --output file is not a folder",
     ]
-    assert len(told.err.splitlines()) == 8
+    assert len(err.splitlines()) == 8
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
-
-
-@pytest.mark.parametrize("arguments", [[], ["--outptu", "x", "a"], ["a", "--out", "b"]])
-def test_a_mistaken_command_line_is_told_in_two_lines(
-    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, *arguments) == 1
-    assert re.fullmatch(r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\]\n", capsys.readouterr().err)
+    for arguments in ([], ["--outptu", "x", "a"], ["a", "--out", "b"]):
+        status, _, err = call(*arguments)
+        assert status == 1
+        assert re.fullmatch(r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\]\n", err)
 
 
 def test_the_command_runs_on_its_own(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,25 +56,20 @@ def names(content: Mapping[str, Any]) -> list[str]:
 # values and commands
 
 
-@pytest.mark.parametrize(
-    ("one", "other"),
-    [("4", "4.0"), ("1e-3", "0.001"), ("[8, 16]", "[8,16.0]"), ("'a b'", '"a b"'), ("null", "NULL"), ("True", "true")],
-)
-def test_values_that_mean_the_same_are_equal(one: str, other: str) -> None:
-    assert read_value(one) == read_value(other)
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
+def test_values_are_read_as_hydra_reads_them_and_shown_as_typed() -> None:
+    for text, value in (
         ("4", 4), ("-1", -1), ("4.5", 4.5), ("soft", "soft"), ("nan", "nan"), ("inf", "inf"), ("", ""), ("on", "on"),
         ("2024-01-01", "2024-01-01"), ("1:30", "1:30"), ("[8,[a,null]]", [8, ["a", None]]), ("[8", "[8"),
         ("{a: 1}", {"a": 1}), ("#x", "#x"), ("true", True),
-    ],
-)  # fmt: skip
-def test_values_are_read_as_hydra_reads_them(text: str, value: object) -> None:
-    assert read_value(text) == value
-    assert type(read_value(text)) is type(value)
+    ):  # fmt: skip
+        assert read_value(text) == value
+        assert type(read_value(text)) is type(value), text
+    same = ("4", "4.0"), ("1e-3", "0.001"), ("[8, 16]", "[8,16.0]"), ("'a b'", '"a b"'), ("null", "NULL")
+    for one, other in (*same, ("True", "true")):
+        assert read_value(one) == read_value(other)
+    assert [shown(value) for value in (4, 0.5, None, True, [1, [None]], {"b": 1}, "x")] == [
+        "4", "0.5", "null", "true", "[1,[null]]", '{"b": 1}', "x",
+    ]  # fmt: skip
 
 
 def test_commands_are_read_word_by_word() -> None:
@@ -81,9 +77,7 @@ def test_commands_are_read_word_by_word() -> None:
     command = read_command_line(text)
     assert command.options == ("--config-dir", "my conf")
     assert command.values == {"mode": "soft", "mode.x": 1, "seed": 2, "training.clip": "removed"}
-
-
-def test_what_changes_no_figure_is_no_key() -> None:
+    # What changes no figure is no key.
     text = "distill-run code_dir=a resume=b +sweep=c store_dir=d hydra.sweep.dir=e hydra=f hydration=1"
     assert read_command_line(text).values == {"hydration": 1}
 
@@ -93,28 +87,19 @@ def test_numbers_within_texts_sort_as_numbers() -> None:
     assert sorted(texts, key=natural) == ["", "0", "1", "9", "10", "010", "a", "run2", "run10"]
 
 
-def test_several_seeds_repeat_in_one_command() -> None:
+def test_replicates_that_are_a_grid_repeat_in_one_command_and_others_line_by_line() -> None:
+    def repeated(texts: list[str], values: list[dict[str, Any]]) -> str:
+        return repeat([read_command_line(text) for text in texts], values)
+
     texts = [f"distill-run --config-dir 'my conf' 'student.hidden=[8,4]' seed={seed} mode.alpha=0.5" for seed in (1, 0)]
-    text = repeat([read_command_line(text) for text in texts], [{"seed": 1}, {"seed": 0}])
     words = ["distill-run", "--config-dir", "my conf", "-m", "student.hidden=[8,4]", "mode.alpha=0.5", "seed=0,1"]
-    assert shlex.split(text) == words
-
-
-def test_one_run_repeats_by_its_own_command() -> None:
-    text = "distill-run 'dataset.root=a b' seed=1"
-    assert repeat([read_command_line(text)], [{"seed": 1}]) == text
-
-
-def test_replicates_that_are_no_grid_repeat_line_by_line() -> None:
-    pairs = [(0, 0), (1, 1)]
-    texts = [f"distill-run seed={one} teacher_seed={other}" for one, other in pairs]
-    values = [{"seed": one, "teacher_seed": other} for one, other in pairs]
-    assert repeat([read_command_line(text) for text in texts], values) == "\n".join(texts)
-
-
-def test_a_seed_that_is_not_known_is_not_typed() -> None:
-    texts = ["distill-run seed=1", "distill-run"]
-    assert repeat([read_command_line(text) for text in texts], [{"seed": 1}, {"seed": "default"}]) == "\n".join(texts)
+    assert shlex.split(repeated(texts, [{"seed": 1}, {"seed": 0}])) == words
+    one = "distill-run 'dataset.root=a b' seed=1"
+    assert repeated([one], [{"seed": 1}]) == one
+    texts = [f"distill-run seed={seed} teacher_seed={seed}" for seed in (0, 1)]
+    assert repeated(texts, [{"seed": seed, "teacher_seed": seed} for seed in (0, 1)]) == "\n".join(texts)
+    texts = ["distill-run seed=1", "distill-run"]  # a seed that is not known is not typed
+    assert repeated(texts, [{"seed": 1}, {"seed": "default"}]) == "\n".join(texts)
 
 
 @examples
@@ -139,13 +124,10 @@ def test_the_interval_of_three_values_is_the_tables() -> None:
     assert dataclasses.astuple(found) == pytest.approx((3, 0.93, sd, 0.93 - half, 0.93 + half), abs=1e-5)
 
 
-def test_one_value_has_a_mean_and_no_interval() -> None:
+def test_one_value_has_no_interval_and_that_of_a_share_stays_a_share() -> None:
     assert estimate([0.5]) == Estimate(1, 0.5, None, None, None)
     assert estimate([]) is None
     assert not contains(Estimate(1, 0.5, None, None, None), 0.5)
-
-
-def test_the_interval_of_a_share_stays_a_share() -> None:
     found = estimate([0.98, 1.0], (0.0, 1.0))
     assert found is not None
     assert found.low == pytest.approx(0.99 - T_1 * 0.01, abs=1e-5)
@@ -266,18 +248,15 @@ def test_a_setting_with_a_failed_seed_does_not_win_by_luck(tmp_path: Path) -> No
 def test_ties_go_to_the_lower_nll_then_to_the_order_of_values(tmp_path: Path) -> None:
     first = sweep(tmp_path / "a", {"mode.alpha=0.5": {"nll": 0.9}, "mode.alpha=0.1": {"nll": 1.0}})
     second = sweep(tmp_path / "b", {"mode.temperature=10": {}, "mode.temperature=2": {}})
-    assert first["recommendation"]["values"] == {"mode.alpha": 0.5}
-    assert second["recommendation"]["values"] == {"mode.temperature": 2}
-
-
-def test_means_that_differ_by_rounding_are_a_tie(tmp_path: Path) -> None:
     accuracies = {0.1: (0.1, 0.2, 0.3), 0.2: (0.2, 0.2, 0.2)}  # the first mean is 0.19999999999999998
     runs = {
         f"mode.alpha={alpha} seed={seed}": {"val": values[seed], "nll": 1.0 + alpha}
         for alpha, values in accuracies.items()
         for seed in range(3)
     }
-    assert sweep(tmp_path, runs)["recommendation"]["values"] == {"mode.alpha": 0.1}
+    assert first["recommendation"]["values"] == {"mode.alpha": 0.5}
+    assert second["recommendation"]["values"] == {"mode.temperature": 2}
+    assert sweep(tmp_path / "c", runs)["recommendation"]["values"] == {"mode.alpha": 0.1}
 
 
 def test_what_cannot_be_told_apart_is_paired_by_seed(tmp_path: Path) -> None:
@@ -340,9 +319,8 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
     assert all(setting["val_accuracy"] is None for setting in content["settings"])
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "reason"),
-    [
+def test_a_damaged_run_is_unreadable_and_says_why(tmp_path: Path) -> None:
+    damages = (
         ("report.json", None, "report.json cannot be read (No such file or directory)"),
         ("report.json", '{"format": 1, "stud', "report.json is damaged (Unterminated string"),
         ("report.json", "[]", "report.json is damaged (it holds no object)"),
@@ -350,31 +328,33 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
         ("report.json", '{"format": 1}', "report.json is damaged (seed is absent)"),
         ("report.json", "\ufeff\x00", "report.json is damaged ("),
         ("report.json", "[" * 100_000, "report.json is damaged ("),
-        ("status.json", '{"status": "done"}', "status.json is damaged (the status 'done' is not known)"),
-        ("status.json", '{"status": ["running"]}', "status.json is damaged (the status ['running'] is not known)"),
+        ("status.json", '{"status": "done"}', "status.json has the status 'done', which is not known"),
+        ("status.json", '{"status": ["running"]}', "status.json has the status ['running'], which is not known"),
         ("status.json", "", "status.json is damaged ("),
         ("environment.json", None, "environment.json is missing, and with it the command"),
         ("environment.json", "{}", "environment.json has no command"),
         ("environment.json", '{"command": "a \'b"}', "environment.json has a damaged command (No closing quotation)"),
-    ],
-)
-def test_a_damaged_run_is_unreadable_and_says_why(tmp_path: Path, name: str, text: str | None, reason: str) -> None:
-    run_dir = write_run(tmp_path / "0", ["seed=0"])
-    (run_dir / name).unlink()
-    if text is not None:
-        (run_dir / name).write_text(text)
-    write_run(tmp_path / "1", ["seed=1"])
+    )
+    write_run(tmp_path / "sound", ["seed=1"])
+    for number, (name, text, _) in enumerate(damages):
+        file = write_run(tmp_path / str(number), ["seed=0"]) / name
+        file.unlink()
+        if text is not None:
+            file.write_text(text)
     content = content_of(tmp_path)
-    assert content["counts"]["unreadable"] == 1
-    assert content["runs"][0]["error"].startswith(reason)
+    assert content["counts"]["unreadable"] == len(damages)
+    errors = {run["directory"]: run["error"] for run in content["runs"]}
+    for number, (_, _, reason) in enumerate(damages):
+        assert errors[str(number)].startswith(reason)
     assert content["recommendation"]["command"] == "distill-run seed=1"
 
 
-@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "true", '"0.5"', "null", "1" + "0" * 400])
-def test_a_figure_that_is_no_number_is_refused(tmp_path: Path, value: str) -> None:
+def test_a_figure_that_is_no_number_is_refused(tmp_path: Path) -> None:
     path = write_run(tmp_path / "0", val=0.123) / "report.json"
-    path.write_text(path.read_text().replace("0.123", value))
-    assert read_point(tmp_path / "0").status == "unreadable"
+    text = path.read_text()
+    for value in ("NaN", "Infinity", "1e999", "true", '"0.5"', "null", "1" + "0" * 400):
+        path.write_text(text.replace("0.123", value))
+        assert read_point(tmp_path / "0").status == "unreadable", value
 
 
 def test_a_run_without_any_status_ended_early(tmp_path: Path) -> None:
@@ -393,14 +373,14 @@ def test_a_run_with_a_status_alone_belongs_to_no_setting(tmp_path: Path) -> None
     assert (content["runs"][1]["error"], content["runs"][1]["command"]) == ("no space left", None)
 
 
-@pytest.mark.parametrize("config", ["a: [", "- 1", "seed: 2024-01-01", "seed: .nan", "seed: [{1: a, b: c}]", "\x00"])
-def test_a_damaged_configuration_tells_nothing(tmp_path: Path, config: str) -> None:
+def test_a_damaged_configuration_tells_nothing(tmp_path: Path) -> None:
     write_run(tmp_path / "0", ["seed=0"])
     write_run(tmp_path / "1")
-    (tmp_path / "1" / "config.yaml").write_text(config)
-    content = content_of(tmp_path)
-    json.dumps(content, allow_nan=False)
-    assert isinstance(content["runs"][1]["values"]["seed"], str)
+    for config in ("a: [", "- 1", "seed: 2024-01-01", "seed: .nan", "seed: [{1: a, b: c}]", "\x00"):
+        (tmp_path / "1" / "config.yaml").write_text(config)
+        content = content_of(tmp_path)
+        json.dumps(content, allow_nan=False)
+        assert isinstance(content["runs"][1]["values"]["seed"], str), config
 
 
 # warnings
@@ -478,9 +458,8 @@ def test_a_damaged_sweep_json_says_what_is_wrong(tmp_path: Path) -> None:
         SweepReport.from_json({})
 
 
-@pytest.mark.parametrize(
-    ("path", "value", "reason"),
-    [
+def test_a_damaged_report_says_which_key_is_wrong() -> None:
+    for path, value, reason in (
         ("teacher", None, "teacher is null, not an object"),
         ("student.selected.epoch", 1.5, "student.selected.epoch is 1.5, not a whole number"),
         ("student.lr_search", {}, "student.lr_search is {}, not a list"),
@@ -488,18 +467,14 @@ def test_a_damaged_sweep_json_says_what_is_wrong(tmp_path: Path) -> None:
         ("dataset.name", 3, "dataset.name is 3, not a text"),
         ("warnings", ["a", None], "warnings[1] is null, not a text"),
         ("fidelity", {}, "fidelity.agreement is absent"),
-    ],
-)
-def test_a_damaged_report_says_which_key_is_wrong(path: str, value: object, reason: str) -> None:
-    content = made_up_report()
-    *parents, last = path.split(".")
-    node = content
-    for name in parents:
-        node = node[name]
-    node[last] = value
-    with pytest.raises(ValueError, match=r"report\.json is damaged") as told:
-        RunReport.from_json(content, Path("run"))
-    assert str(told.value) == f"report.json is damaged ({reason})"
+    ):
+        content = node = made_up_report()
+        *parents, last = path.split(".")
+        for name in parents:
+            node = node[name]
+        node[last] = value
+        with pytest.raises(ValueError, match=re.escape(f"report.json is damaged ({reason})")):
+            RunReport.from_json(content, Path("run"))
 
 
 def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -> None:
@@ -515,12 +490,6 @@ def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -
         "reused": False, "origin": "trained",
     }  # fmt: skip
     assert (content["guided_by"], content["assistants"]) == (None, [])
-
-
-def test_values_are_shown_as_typed() -> None:
-    assert [shown(value) for value in (4, 0.5, None, True, [1, [None]], {"b": 1}, "x")] == [
-        "4", "0.5", "null", "true", "[1,[null]]", '{"b": 1}', "x",
-    ]  # fmt: skip
 
 
 def test_what_a_store_keeps_is_no_run(tmp_path: Path) -> None:

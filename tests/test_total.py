@@ -14,7 +14,7 @@ from distill_run.objectives.assemble import build_objectives
 from distill_run.objectives.base import Needs, Objective
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from helpers import message_of, numpy_cross_entropy, some_logits
+from helpers import SOFT, message_of, numpy_cross_entropy, some_logits
 
 TARGETS = torch.tensor([0, 3, 3, 1])
 STUDENT, TEACHER = some_logits(0, 4, 5), some_logits(1, 4, 5)
@@ -66,23 +66,15 @@ def test_terms_add_up_by_their_weights_and_the_first_has_the_weight_of_the_cross
     assert list(parts) == ["cross_entropy", "distillation", "second", "third"]
 
 
-def test_the_cross_entropy_has_the_label_smoothing_of_the_recipe() -> None:
-    _, parts = TotalLoss({"distillation": Term()}, label_smoothing=0.3).losses(batch(), *outputs())
-    assert parts["cross_entropy"].item() == pytest.approx(numpy_cross_entropy(STUDENT, TARGETS.numpy(), 0.3))
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_weight_0_leaves_a_term_out_whatever_its_value(value: float) -> None:
-    terms = {"distillation": Term(2.0), "out": Term(value, weight=0.0)}
-    loss, parts = TotalLoss(terms, 0.0).losses(batch(), *outputs())
-    assert loss.item() == pytest.approx(TASK + 2)
-    assert not parts["out"].isfinite()  # the record has it all the same
-    torch.autograd.backward(loss)
-    assert terms["out"].scale.grad is None
-
-
-def test_weight_0_leaves_the_cross_entropy_out() -> None:
-    student = Outputs(torch.full((4, 5), math.nan))
+def test_weight_0_leaves_a_term_out_whatever_its_value() -> None:
+    for value in (math.nan, math.inf):
+        terms = {"distillation": Term(2.0), "out": Term(value, weight=0.0)}
+        loss, parts = TotalLoss(terms, 0.0).losses(batch(), *outputs())
+        assert loss.item() == pytest.approx(TASK + 2)
+        assert not parts["out"].isfinite()  # the record has it all the same
+        torch.autograd.backward(loss)
+        assert terms["out"].scale.grad is None
+    student = Outputs(torch.full((4, 5), math.nan))  # whose cross-entropy is nan
     loss, _ = TotalLoss({"distillation": Term(2.0, task_weight=0.0)}, 0.0).losses(batch(), student, outputs()[1])
     assert loss.item() == 2.0
 
@@ -91,34 +83,23 @@ def test_a_term_rises_over_its_first_epochs_and_the_others_do_not() -> None:
     terms = {"distillation": Term(1.0), "slow": Term(8.0, weight=2.0, warmup_epochs=4)}
     rises = [loss_of(TotalLoss(terms, 0.0), epoch) - TASK - 1 for epoch in (1, 2, 3, 4, 5, 100)]
     assert rises == pytest.approx([4, 8, 12, 16, 16, 16])
+    for epochs, factor in ((0, 1.0), (0.5, 1.0), (1, 1.0), (1.5, 1 / 1.5)):
+        loss = loss_of(TotalLoss({"distillation": Term(6.0, warmup_epochs=epochs)}, 0.0))
+        assert loss == pytest.approx(TASK + 6 * factor), epochs
 
 
-@pytest.mark.parametrize(("epochs", "factor"), [(0, 1.0), (0.5, 1.0), (1, 1.0), (1.5, 1 / 1.5)])
-def test_a_warm_up_may_be_short(epochs: float, factor: float) -> None:
-    assert loss_of(TotalLoss({"distillation": Term(6.0, warmup_epochs=epochs)}, 0.0)) == pytest.approx(
-        TASK + 6 * factor
-    )
-
-
-def test_a_term_sees_the_features_of_both_networks() -> None:
-    term, (student, teacher) = Term(), outputs()
-    TotalLoss({"distillation": term}, 0.0).losses(batch(), student, teacher)
-    assert term.given == (student, teacher)
-
-
-@pytest.mark.parametrize(
-    ("needs", "most"),
-    [
+def test_the_most_that_a_term_asks_of_the_teacher_is_asked() -> None:
+    cases: tuple[tuple[list[Needs], str], ...] = (
         (["nothing"], "nothing"),
         (["nothing", "logits"], "logits"),
         (["logits", "nothing"], "logits"),
         (["logits", "features", "nothing"], "features"),
-        (["features"], "features"),
-    ],
-)
-def test_the_most_that_a_term_asks_of_the_teacher_is_asked(needs: list[Needs], most: str) -> None:
-    terms: dict[str, Objective] = {f"term{number}": Term(needs=each) for number, each in enumerate(needs)}
-    assert TotalLoss(terms, 0.0).needs == most
+    )
+    for needs, most in cases:
+        terms: dict[str, Objective] = {f"term{number}": Term(needs=each) for number, each in enumerate(needs)}
+        assert TotalLoss(terms, 0.0).needs == most
+        TotalLoss(terms, 0.0).losses(batch(), *(given := outputs()))
+        assert all(isinstance(term, Term) and term.given == given for term in terms.values())
 
 
 def test_what_a_term_learns_and_keeps_is_the_losss() -> None:
@@ -144,14 +125,6 @@ def test_gradients_are_those_of_the_weighted_sum() -> None:
     torch.testing.assert_close(student.grad, by_hand)
 
 
-SOFT = {
-    "_target_": "distill_run.objectives.soft.SoftTargets",
-    "temperature": 4.0,
-    "alpha": 0.5,
-    "weight": 1.0,
-    "divergence": "forward",
-    "standardize_logits": False,
-}
 ALONE = {"_target_": "distill_run.objectives.none.CrossEntropy", "label_smoothing": 0.0}
 
 

@@ -5,6 +5,7 @@ Sizes, operations and shapes are found on torch's meta device, which computes sh
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import product
 from typing import Any
 
 import pytest
@@ -130,26 +131,15 @@ def test_the_tables_have_every_network_of_the_literature() -> None:
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_a_network_has_the_parameters_of_the_literature(name: str) -> None:
-    assert (count_params(outline(name, 100)), count_params(outline(name, 10))) == COSTS[name][:2]
-
-
-@pytest.mark.parametrize("name", COSTS)
-def test_a_network_costs_the_operations_of_the_literature(name: str) -> None:
-    expected = COSTS[name][2]
-    if (
-        expected is None
-    ):  # the stem, then four blocks a resolution, of which each halves the pixels and doubles channels
-        stage = 32 * 32 * 9 * 64 * 64 * 4
-        first_in_half = 16 * 16 * 128 * 64 * (9 + 1) + 16 * 16 * 9 * 128 * 128 * 3  # with the shortcut's 1x1
-        expected = (32 * 32 * 27 * 64 + stage + 3 * first_in_half + 512 * 100) / 1e6
-    assert count_macs(outline(name, 100), ImageShape(3, (32, 32), 100)) / 1e6 == pytest.approx(expected, abs=0.00501)
-
-
-@pytest.mark.parametrize("name", MAPS)
-def test_features_have_the_shapes_of_the_literature(name: str) -> None:
-    maps, last = MAPS[name]
+def test_a_network_has_the_costs_and_the_shapes_of_the_literature(name: str) -> None:
+    *params, macs = COSTS[name]
     network, shape = outline(name), ImageShape(3, (32, 32), 100)
+    assert [count_params(network), count_params(outline(name, 10))] == params
+    if macs is None:  # the stem, then four blocks a resolution; each new one has half the pixels, twice the channels
+        first_in_half = 16 * 16 * 128 * 64 * (9 + 1) + 16 * 16 * 9 * 128 * 128 * 3  # with the shortcut's 1x1
+        macs = (32 * 32 * 27 * 64 + 32 * 32 * 9 * 64 * 64 * 4 + 3 * first_in_half + 512 * 100) / 1e6
+    assert count_macs(network, shape) / 1e6 == pytest.approx(macs, abs=0.00501)
+    maps, last = MAPS[name]
     sizes = [(channels, side, side) for channels, side in maps]
     stages = {f"stage{number}": size for number, size in enumerate(sizes[1:], start=1)}
     preacts = {} if name == "mobilenet_v2" else {f"{stage}_preact": size for stage, size in stages.items()}
@@ -159,14 +149,13 @@ def test_features_have_the_shapes_of_the_literature(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("size", [(1, 1), (8, 8), (28, 28), (33, 47), (64, 64)], ids=str)
-@pytest.mark.parametrize("name", ["resnet8", "resnet18", "resnet50", *SMALL[3:-1]])
-def test_a_network_takes_images_of_any_size(name: str, size: tuple[int, int]) -> None:
-    network, shape = outline(name, 7, size, 1), ImageShape(1, size, 7)
-    shapes = read_shapes(network, {**feature_points(network, shape), "logits": ""}, shape)
-    assert shapes["logits"] == (7,)
-    assert shapes["unpooled"][:1] == shapes["pooled"]
-    assert all(side >= 1 for size in shapes.values() for side in size)
+def test_a_network_takes_images_of_any_size() -> None:
+    for name, size in product(["resnet8", *SMALL[1:-1]], [(1, 1), (8, 8), (28, 28), (33, 47), (64, 64)]):
+        network, shape = outline(name, 7, size, 1), ImageShape(1, size, 7)
+        shapes = read_shapes(network, {**feature_points(network, shape), "logits": ""}, shape)
+        assert shapes["logits"] == (7,), (name, size)
+        assert shapes["unpooled"][:1] == shapes["pooled"], (name, size)
+        assert all(side >= 1 for each in shapes.values() for side in each), (name, size)
 
 
 def test_vgg_pools_once_more_from_64_pixels_on() -> None:
@@ -176,9 +165,7 @@ def test_vgg_pools_once_more_from_64_pixels_on() -> None:
         assert read_shapes(network, points, shape)["unpooled"] == (512, last, last)
 
 
-def test_the_mean_of_the_last_map_is_what_the_classifier_is_given(
-    read: tuple[str, Network, dict[str, Tensor]],
-) -> None:
+def test_the_mean_of_the_last_map_is_what_the_classifier_is_given(read: tuple[str, Network, dict[str, Tensor]]) -> None:
     _, network, features = read
     torch.testing.assert_close(features["unpooled"].mean((2, 3)), features["pooled"])
     head = [module for module in network.modules() if isinstance(module, nn.Linear)][-1]
@@ -227,21 +214,14 @@ def test_stages_that_no_activation_follows_are_their_own_preactivations(name: st
     assert before == choose_points(["stages"], points, network, "student")
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "vit_tiny"])
-def test_reading_features_advances_batch_norm_once_a_step(name: str) -> None:
-    network = build(name, size=(16, 16)).train()
-    points = feature_points(network, ImageShape(3, (16, 16), 10))
-    FeatureReader(network, points)(images_of(2))
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert {int(norm.num_batches_tracked or 0) for norm in norms} == {1}
-
-
 @pytest.mark.parametrize("name", SMALL)
-def test_folding_batch_norm_changes_no_logit(name: str) -> None:
+def test_reading_features_advances_batch_norm_once_and_folding_it_changes_no_logit(name: str) -> None:
     """Only what a wide residual network activates before its convolutions stays a batch norm: a block each, and one."""
-    network = shuffled(build(name, size=(16, 16))).eval()
-    folded = fold_batch_norm(network)
-    images = images_of(3)
+    network, images = build(name, size=(16, 16)).train(), images_of(2)
+    FeatureReader(network, feature_points(network, ImageShape(3, (16, 16), 10)))(images)
+    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert {int(norm.num_batches_tracked or 0) for norm in norms} <= {1}
+    folded = fold_batch_norm(shuffled(network).eval())
     torch.testing.assert_close(folded(images), network(images), rtol=1e-4, atol=1e-4)
     left = sum(isinstance(module, nn.BatchNorm2d) for module in folded.modules())
     assert left == (6 + 1 if name == "wrn_16_2" else 0)
@@ -385,31 +365,12 @@ def test_a_plain_convolutional_network_names_its_points() -> None:
     assert all(torch.equal(relu(features[f"{stage}_preact"]), features[stage]) for stage in stages)
 
 
-@pytest.mark.parametrize(
-    ("name", "changes", "message"),
-    [
-        (
-            "wrn_16_2",
-            {"depth": 18},
-            "student.depth=18 is not accepted\n  write 6 x blocks of a stage + 4, as in 16, 22, 28, 34 or 40",
-        ),
-        (
-            "resnet8",
-            {"blocks": [1, 1]},
-            "student.blocks=[1, 1] is not accepted\n  write 3 numbers, one for each stage of `widths`",
-        ),
-        (
-            "resnet8",
-            {"blocks": [1, 1, 1, 1]},
-            "student.blocks=[1, 1, 1, 1] is not accepted\n  write 3 numbers, one for each stage of `widths`",
-        ),
-        (
-            "vit_tiny",
-            {"patch_size": 5},
-            "student.patch_size=5 is not accepted\n  write a divisor of the sides of the images, which are 32x32",
-        ),
-        ("vit_tiny", {"heads": 3}, "student.heads=3 is not accepted\n  write a divisor of width=128"),
-    ],
-)
-def test_a_network_refuses_what_it_cannot_be_built_of(name: str, changes: dict[str, Any], message: str) -> None:
-    assert message_of(build, name, **changes) == message
+def test_a_network_refuses_what_it_cannot_be_built_of() -> None:
+    for name, key, value, words in (
+        ("wrn_16_2", "depth", 18, "6 x blocks of a stage + 4, as in 16, 22, 28, 34 or 40"),
+        ("resnet8", "blocks", [1, 1], "3 numbers, one for each stage of `widths`"),
+        ("resnet8", "blocks", [1, 1, 1, 1], "3 numbers, one for each stage of `widths`"),
+        ("vit_tiny", "patch_size", 5, "a divisor of the sides of the images, which are 32x32"),
+        ("vit_tiny", "heads", 3, "a divisor of width=128"),
+    ):
+        assert message_of(build, name, **{key: value}) == f"student.{key}={value} is not accepted\n  write {words}"

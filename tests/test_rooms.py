@@ -31,12 +31,8 @@ ROOMS = (
     ("errors", "units"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
-MAY_IMPORT = {
-    "hydra": {"commands", "config"},
-    "omegaconf": {"commands", "config"},
-    "rich": {"console"},
-}
-HEAVY = ("torch", "torchvision", "sklearn", "matplotlib")
+MAY_IMPORT = {"hydra": {"commands", "config"}, "omegaconf": {"commands", "config"}, "rich": {"console"}}
+HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "optuna")
 
 
 def imports(module: str) -> Iterator[str]:
@@ -109,7 +105,7 @@ def test_the_loop_knows_no_mode_no_dataset_and_no_architecture() -> None:
 def test_the_commands_load_nothing_heavy_before_they_must() -> None:
     """Help, completion and mistakes in the configuration answer before torch could be loaded."""
     program = (
-        "import distill_run.commands.run, distill_run.commands.preflight, distill_run.commands.report\n"
+        "from distill_run.commands import preflight, report, run, search, store\n"
         "from distill_run.config.compose import compose_config\n"
         "compose_config()"
     )
