@@ -1,4 +1,4 @@
-"""Let one virtual environment see the packages of another, but not the checkout that is installed there.
+"""Give a virtual environment the packages of another one, except the checkout that is installed there.
 
 usage: without_checkout.py SITE_PACKAGES VENV
 """

@@ -1,7 +1,9 @@
-"""What an installation holds: every YAML file and template, found from any folder."""
+"""What an installation holds: every YAML file, the licence, and a version that the README explains."""
 
+import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,15 +13,13 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def project() -> dict[str, object]:
+def project() -> dict[str, Any]:
     if not (CHECKOUT / "pyproject.toml").is_file():
         pytest.skip("the tests do not lie in a checkout")
     return tomllib.loads((CHECKOUT / "pyproject.toml").read_text())
 
 
-def test_every_folder_of_conf_and_of_the_source_is_a_listed_package(
-    project: dict[str, dict[str, dict[str, object]]],
-) -> None:
+def test_every_folder_of_conf_and_of_the_source_is_a_listed_package(project: dict[str, Any]) -> None:
     conf = {CHECKOUT / "conf", *(path for path in (CHECKOUT / "conf").rglob("*") if path.is_dir())}
     source = {path.parent for path in (CHECKOUT / "src").rglob("__init__.py")}
     names = {"distill_run." + ".".join(path.relative_to(CHECKOUT).parts) for path in conf}
@@ -29,3 +29,16 @@ def test_every_folder_of_conf_and_of_the_source_is_a_listed_package(
 
 def test_the_configuration_lies_beside_the_code() -> None:
     assert (config_dir() / "config.yaml").is_file()
+
+
+def test_the_licence_is_shipped(project: dict[str, Any]) -> None:
+    (name,) = project["project"]["license-files"]
+    licence = (CHECKOUT / name).read_text(encoding="utf-8")
+    assert licence.startswith(f"{project['project']['license']} License")
+    assert f"(c) 2026 {project['project']['authors'][0]['name']}\n" in licence
+
+
+def test_the_readme_tells_the_changes_of_this_version(project: dict[str, Any]) -> None:
+    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
+    changes = readme[readme.index("## Changes") : readme.index("## Contributing")]
+    assert re.findall(r"^### (.*)$", changes, flags=re.MULTILINE)[0] == project["project"]["version"]

@@ -4,6 +4,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -52,23 +53,47 @@ def test_the_other_commands_of_the_page_are_installed() -> None:
     assert all(Path(sys.executable).with_name(name).is_file() for name in names)
 
 
-def test_the_page_s_own_components_work_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_page_s_own_components_work_together(tmp_path: Path) -> None:
     files = re.findall(r"`(mine/[\w./]+)`[^`]*```\w+\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert len(files) == 8
+    assert len(files) == 10
     for name, content in files:
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
-    own = ["student=patches", "mode=logit_mse", "dataset=stripes", "augment=noise"]
+    journal = tmp_path / "journal.txt"
+    own = ["student=patches", "mode=logit_mse", "dataset=stripes", "augment=noise", "watchers=journal"]
     tiny = [override for override in TINY if not override.startswith(("student", "dataset", "training.student"))]
-    own.append("training.student.epochs=3")
+    own += ["training.student.epochs=3", f"watchers.journal.path={journal}"]
     config = compose_config([*tiny, *own, f"store_dir={tmp_path / 'store'}"], tmp_path / "mine")
     report = run(config, tmp_path / "run")
     assert report.summary["student"]["architecture"] == "patches"
     assert report.summary["mode"]["name"] == "logit_mse"
     assert report.summary["dataset"]["num_classes"] == 2
     assert list(config.dataset.augment) == ["crop", "flip", "cutout", "noise"]
-    assert f"distill-run --config-dir {tmp_path / 'mine'} " in capsys.readouterr().out
+    begun, *stages, ended = journal.read_text().splitlines()
+    assert begun == f"{tmp_path / 'run'}, seed 0"
+    assert [line.split()[:2] for line in stages] == [
+        [stage, "trained:"] for stage in ("teacher", "baseline", "student")
+    ]
+    assert ended == "  completed"
+
+
+def test_the_page_s_python_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """First a run, then the use of its student; with tiny networks."""
+    use, train = (
+        re.search(rf"^### {title}\n\n```python\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE)[1]  # type: ignore[index]
+        for title in ("Use the student", "Run from Python")
+    )
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(re.sub(r"\[.*?\]", str(list(TINY)), train, count=1), names)
+    assert (tmp_path / "outputs" / "mine" / "report.html").is_file()
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{names['report'].student.selected.test.accuracy} ")
+    exec(use.replace("outputs/runs/DATE/TIME", "outputs/mine"), names)
+    assert len(names["names"]) == 8
+    assert set(names["names"]) <= set("0123456789")
 
 
 def test_the_page_shows_a_picture_of_the_report_and_it_is_there() -> None:

@@ -158,8 +158,9 @@ def test_the_hash_of_the_content_knows_every_pixel_every_target_and_the_split() 
         images[-1, 0, 0, 0] ^= 1
         targets[-1] = (targets[-1] + 1) % 3
         for changed in (Split(images, split.targets), Split(split.images, targets)):
-            first, second, third = [*whole[:place], changed, *whole[place + 1 :]]
-            hashes.add(content(first, second, third))
+            splits = [*whole]
+            splits[place] = changed
+            hashes.add(content(splits[0], splits[1], splits[2]))
     assert len(hashes) == 2 + 2 * 3
     assert {len(each) for each in hashes} == {64}
 

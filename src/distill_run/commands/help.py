@@ -9,13 +9,13 @@ from distill_run.errors import show
 
 PAGE = """\
 distill-run trains a teacher, trains the student alone, distils the student from the
-teacher, tests all three, and reports what the distillation has gained.
+teacher, tests all three, and reports what distillation gained.
 
 Usage
   distill-run [group=option ...] [key=value ...]         one run
   distill-run -m key=value,value ... [key=value ...]     a sweep: one run for each combination
   distill-run +sweep=NAME [key=value ...]                a sweep of a preset
-  distill-run resume=outputs/runs/DATE/TIME              go on with an interrupted run
+  distill-run resume=outputs/runs/DATE/TIME              continue an interrupted run
 
 Groups (the default comes first)
 {groups}
@@ -25,15 +25,16 @@ Keys that are often set
 {keys}
 
 Other commands
-  distill-report DIR...   one report of all runs below some directories
-  distill-search          search the values between grid points, with Optuna
-  distill-store           teachers and logits kept for reuse: ls, verify, gc
+  distill-report DIR...   one report of all runs in some folders
+  distill-search          search for values between grid points, with Optuna
+  distill-store           what is kept for reuse: ls, verify, gc
+  python -m distill_run   the same as distill-run
 
 Options
-  -m, --multirun          sweep over every key that is given several values
+  -m, --multirun          a sweep over every key that has several values
   --cfg job --resolve     show the configuration of a command without running it
-  --config-dir DIR        use your own models, objectives, datasets ... of that folder
-  --info, --hydra-help    details of the configuration; Hydra's own help
+  --config-dir DIR        a folder of your own models, modes, datasets, augmentations, watchers
+  --info, --hydra-help    how the configuration is composed; Hydra's own help
   --version               the version of distill-run
   -sc install=bash        how to install shell completion (bash, zsh, fish):
                           eval "$(distill-run -sc install=bash)"
@@ -60,6 +61,7 @@ GROUPS = (
     "more_teachers",
     "assistants",
     "augment",
+    "watchers",
     "training",
     "training/teacher/optimizer",
     "training/teacher/schedule",
@@ -70,29 +72,29 @@ GROUPS = (
 )
 
 KEYS = {
-    "seed": "of student and baseline: weights, order, views",
-    "teacher_seed": "the same of the teacher; a list: several teachers",
+    "seed": "for student and baseline: weights, order, views",
+    "teacher_seed": "for the teacher; a list: several teachers",
     "baseline": "false: do not train the student alone",
-    "teacher_checkpoint": "a teacher that is trained already, or a list",
-    "teacher_weights": "of several teachers, as in [2,1]",
+    "teacher_checkpoint": "a teacher that is already trained, or a list",
+    "teacher_weights": "for several teachers, as in [2,1]",
     "store_dir": "where teachers, baselines and logits are kept",
     "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
     "dataset.root": "the folder of the images",
-    "dataset.train_fraction": "less of the training images",
-    "dataset.augment.crop.padding": "pixels; also flip.enabled, cutout.size",
+    "dataset.train_fraction": "below 1: fewer training images",
+    "dataset.augment.crop.padding": "pixels; other keys: flip.enabled, cutout.size",
     "mode.temperature": "softens both distributions; above 0",
-    "mode.alpha": "weight of the teacher, 0 to 1",
+    "mode.alpha": "weight of the distillation term, 0 to 1",
     "mode.divergence": "forward, reverse or jensen_shannon",
-    "training.views": "augmented views to cycle through; null: new ones",
-    "training.view_seed": "of the student's views; ${seed} by default",
-    "training.student.epochs": "training.teacher.* has the same keys as all below",
-    "training.student.batch_size": "images a step",
+    "training.views": "views that epochs cycle through; null: always new",
+    "training.view_seed": "for the student's views; by default the seed",
+    "training.student.epochs": "also training.teacher.epochs, and so on",
+    "training.student.batch_size": "images per step",
     "training.student.optimizer.lr": "learning rate",
     "training.student.schedule.warmup_epochs": "epochs of linear warm-up",
     "training.student.clip_norm": "largest gradient norm",
     "training.student.label_smoothing": "of the cross-entropy",
-    "training.student.mixup": "of images in pairs; also training.student.cutmix",
-    "training.student.patience": "stop after so many epochs without gain",
+    "training.student.mixup": "0: off; also training.student.cutmix",
+    "training.student.patience": "stop after this many epochs without a gain",
     "training.student.lr_search": "learning rates to try, as in [0.01,0.1]",
     "device.precision": "auto, fp32, bf16 or fp16",
     "device.compile": "torch.compile the networks that train",
@@ -100,7 +102,7 @@ KEYS = {
 
 
 def help_page() -> str:
-    """The help, with the groups and defaults that the YAML files have now."""
+    """The text of the help page; its groups and default values are read from the YAML files."""
     composed = compose()
     choices = composed.hydra.runtime.choices
     groups = [_group(group, choices[group]) for group in GROUPS]
@@ -113,9 +115,11 @@ def help_page() -> str:
 
 
 def _group(group: str, default: str | None) -> str:
-    """The lines of a group: its options, or the name of the group whose options it shares."""
+    """The lines of a group: its options, or the name of the group that has the same options."""
     same = {"also": "mode", "more_teachers": "teacher", "assistants": "teacher"}
-    if group == "augment":
+    if group == "watchers":
+        words = "none, one or several of your own (see --config-dir)"
+    elif group == "augment":
         words = f"none, one or several of: {'  '.join(option_names(config_dir() / LISTS[group][0]))}"
     elif group in same:
         words = f"none, one or several of those of {same[group]}, as in '{group}=[A,B]'"
