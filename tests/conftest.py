@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.report.run_report import RunReport
 from distill_run.run import run
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY, without_pages
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.report.run_report import RunReport

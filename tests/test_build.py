@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from distill_run.build import OWN_PACKAGES, Builder
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.errors import RejectedValueError, UserError
 from distill_run.objectives.soft import SoftTargets
 from helpers import SOFT, message_of

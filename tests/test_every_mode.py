@@ -10,7 +10,8 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run import checkpoint
-from distill_run.config.compose import compose_config, config_dir, option_names
+from distill_run.config.compose import config_dir, option_names
+from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.engine.loop import Trainer
 from distill_run.stages.guides import SeveralTeachers

@@ -12,8 +12,9 @@ import torch
 import yaml
 
 from distill_run.build import Builder
-from distill_run.config.compose import compose_config, config_dir, option_names
+from distill_run.config.compose import config_dir, option_names
 from distill_run.config.schema import Recipe, Settings
+from distill_run.config.settings import compose_config
 from distill_run.data import torchvision_source
 from distill_run.data.source import Source, Split
 from distill_run.engine.schedules import Step

@@ -9,6 +9,7 @@ import pytest
 import distill_run
 from distill_run.errors import UserError
 from distill_run.losses.logits import soft_target_loss
+from helpers import message_of
 
 
 def run_python(program: str) -> str:
@@ -53,3 +54,16 @@ def test_python_m_works_like_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "distill_run", "--teacher", "mlp"], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr == "error: --teacher is not an option of distill-run\n  write teacher=mlp\n"
+
+
+def test_overrides_that_do_not_fit_are_explained_as_on_the_command_line() -> None:
+    assert message_of(distill_run.compose_config, ["mode=soft", "mode.temprature=8", "teacher=cnn_larg"]) == (
+        "teacher=cnn_larg is not there\n  did you mean cnn_large?\n"
+        "mode.temprature is not a key of the configuration\n  did you mean mode.temperature or mode._target_?"
+    )
+    assert message_of(distill_run.compose_config, ["seed=-1"]) == (
+        "seed=-1 is not accepted\n  write a whole number of at least 0"
+    )
+    assert message_of(distill_run.compose_config, extra_dir="nowhere") == (
+        "extra_dir=nowhere is not a folder\n  give the folder of your own files"
+    )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from distill_run.build import Builder
-from distill_run.config.compose import compose_config
 from distill_run.config.schema import DatasetSettings
+from distill_run.config.settings import compose_config
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.opening import Feeds
 from distill_run.data.packing import Packed, pack

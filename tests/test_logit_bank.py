@@ -13,7 +13,7 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run import checkpoint
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.data.batches import Batch, Batches
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted

@@ -9,7 +9,8 @@ import yaml
 from torch import nn
 
 from distill_run.build import Builder
-from distill_run.config.compose import compose_config, config_dir, option_names
+from distill_run.config.compose import config_dir, option_names
+from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.models.cnn import CNN
 from distill_run.models.mlp import MLP

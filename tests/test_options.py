@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from conftest import write_photos
-from distill_run.config.compose import ROLES, check, compose, compose_config, config_dir, option_names
+from distill_run.config.compose import ROLES, check, compose, config_dir, option_names
 from distill_run.config.schema import read_settings
+from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.engine.loop import Trainer
 from distill_run.stages.live_teacher import LiveTeacher

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.run import run
 from distill_run.stages.rehearse import rehearse
 from helpers import message_of

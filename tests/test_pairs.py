@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distill_run.config.compose import compose_config, config_dir, option_names
+from distill_run.config.compose import config_dir, option_names
+from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.watcher import Watcher

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from distill_run.checkpoint import load_network
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.run import run
 
 FOLDER = Path(os.environ.get("DISTILL_RUN_DATA", "")) / "cifar10-jpeg"

@@ -16,7 +16,8 @@ from torchvision.transforms.functional import normalize, resize
 
 from distill_run.build import Builder
 from distill_run.checkpoint import load, load_network, load_weights, network_content, save
-from distill_run.config.compose import compose_config, config_dir
+from distill_run.config.compose import config_dir
+from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.models.features import feature_points, read_shapes
 from distill_run.models.network import Network, build_network, count_macs

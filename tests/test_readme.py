@@ -11,9 +11,9 @@ import pytest
 from conftest import TINY
 from distill_run.commands.preflight import preflight
 from distill_run.commands.spaces import read_space
-from distill_run.config.compose import compose_config
 from distill_run.config.overrides import parse
 from distill_run.config.presets import expand_presets
+from distill_run.config.settings import compose_config
 from distill_run.run import run
 
 README = Path(__file__).resolve().parents[1] / "README.md"

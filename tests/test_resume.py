@@ -16,9 +16,10 @@ from omegaconf import OmegaConf
 
 from conftest import TINY, without_pages
 from distill_run.commands.preflight import settings_to_resume
-from distill_run.config.compose import compose, compose_config
+from distill_run.config.compose import compose
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
+from distill_run.config.settings import compose_config
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.run import run

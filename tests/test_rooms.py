@@ -106,7 +106,7 @@ def test_the_commands_load_nothing_heavy_before_they_must() -> None:
     """Help, completion and mistakes in the configuration answer before torch could be loaded."""
     program = (
         "from distill_run.commands import preflight, report, run, search, store\n"
-        "from distill_run.config.compose import compose_config\n"
+        "from distill_run.config.settings import compose_config\n"
         "compose_config()"
     )
     assert modules_loaded_by(program) <= {"hydra", "rich"}

@@ -17,7 +17,7 @@ import yaml
 from conftest import TINY, without_pages
 from distill_run.build import Builder
 from distill_run.checkpoint import load_network
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data import packing
 from distill_run.data.digits import load as load_digits

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from distill_run.build import Builder
-from distill_run.config.compose import ROLES, check, compose, compose_config, config_dir, plain_config
+from distill_run.config.compose import ROLES, check, compose, config_dir, plain_config
 from distill_run.config.schema import Settings, read_settings
+from distill_run.config.settings import compose_config
 from distill_run.errors import UserError
 from helpers import message_of, refusal
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from conftest import TINY, without_pages
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.data.batches import Batch
 from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble

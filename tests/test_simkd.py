@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from conftest import TINY
 from distill_run.build import Builder
 from distill_run.checkpoint import load_network
-from distill_run.config.compose import compose_config, config_dir
+from distill_run.config.compose import config_dir
+from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.models.features import FeatureReader
 from distill_run.models.layers import Pool

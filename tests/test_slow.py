@@ -8,7 +8,7 @@ import pytest
 from conftest import TINY
 from distill_run.benchmarks import loop
 from distill_run.benchmarks import sweep as sweep_benchmark
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.run import run
 
 pytestmark = pytest.mark.slow

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_run.config.compose import compose_config
 from distill_run.config.schema import Settings
+from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from distill_run.checkpoint import load_network
-    from distill_run.config.compose import compose_config
+    from distill_run.config.settings import compose_config
     from distill_run.errors import UserError
     from distill_run.losses.logits import hard_target_loss, soft_target_loss
     from distill_run.run import run as distill
@@ -37,7 +37,7 @@ __all__ = [
 # Where each name comes from. The function `run` is called `distill` here, because distill_run.run is its module.
 _PLACES = {
     "UserError": "distill_run.errors.UserError",
-    "compose_config": "distill_run.config.compose.compose_config",
+    "compose_config": "distill_run.config.settings.compose_config",
     "distill": "distill_run.run.run",
     "hard_target_loss": "distill_run.losses.logits.hard_target_loss",
     "load_network": "distill_run.checkpoint.load_network",

@@ -20,8 +20,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from distill_run.benchmarks.usual import NUM_WORKERS, PILDataset, train_step
-from distill_run.config.compose import compose_config
 from distill_run.config.schema import Settings
+from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data.augment import build_augmentations
 from distill_run.data.feed import MemoryFeed

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data.image_folder import load
 from distill_run.data.splits import make_dataset

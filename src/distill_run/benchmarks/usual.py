@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from distill_run.build import Builder
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.losses.logits import cross_entropy, soft_target_loss
 from distill_run.models.network import build_network

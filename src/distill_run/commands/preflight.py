@@ -11,10 +11,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from distill_run.config.compose import check
-from distill_run.config.explain import compose_or_explain
 from distill_run.config.overrides import parse, points_to_check, text_of
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
+from distill_run.config.settings import compose_or_explain
 from distill_run.errors import gather, user_error
 from distill_run.files import RunFiles
 

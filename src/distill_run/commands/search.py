@@ -24,9 +24,9 @@ from distill_run.commands.preflight import check_writable, preflight
 from distill_run.commands.runner import run_recorded
 from distill_run.commands.spaces import read_space
 from distill_run.config.compose import command_line
-from distill_run.config.explain import compose_or_explain
 from distill_run.config.overrides import parse, text_of
 from distill_run.config.schema import Settings
+from distill_run.config.settings import compose_or_explain
 from distill_run.errors import Mistake, UserError, gather, leave, user_error
 from distill_run.sweeps.host import Place, hosted
 from distill_run.sweeps.request import Request

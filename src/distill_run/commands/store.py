@@ -10,7 +10,7 @@ from typing import NoReturn
 from distill_run.commands.arguments import Parser
 from distill_run.commands.collect import collect
 from distill_run.commands.inventory import NOT_A_RECORD, Entry, counted, list_entries
-from distill_run.config.compose import compose_config
+from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.errors import leave, user_error
 from distill_run.store import LOCKS, META, RUNS, damage, damaged_parts

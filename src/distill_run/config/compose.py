@@ -44,17 +44,12 @@ class Composed:
         return list(self.hydra.overrides.task)
 
 
-def compose_config(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Settings:
-    """The typed settings of a command line's overrides, as in `compose_config(["mode=soft", "seed=1"])`.
-
-    `extra_dir` is a folder of your own files, as `--config-dir` names it. Raises UserError for a value that is not
-    accepted, and Hydra's ConfigCompositionException for an override that names no key or no option.
-    """
-    return check(compose(overrides, extra_dir).config)
-
-
 def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Composed:
-    """The configuration of a command line's overrides, not checked yet; see compose_config."""
+    """The configuration of a command line's overrides, not checked yet.
+
+    `extra_dir` is a folder of your own files, as `--config-dir` names it. Raises Hydra's ConfigCompositionException
+    for an override that names no key or no option; `settings.compose_or_explain` says instead what to write.
+    """
     register()
     overrides = list(overrides)
     if extra_dir is not None:

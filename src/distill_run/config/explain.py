@@ -11,20 +11,12 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from distill_run.config.compose import ROLES, Composed, check, compose, config_dir
+from distill_run.config.compose import ROLES, check, compose, config_dir
 from distill_run.config.overrides import COMPOSITION_ERRORS, keys_of, parse, text_of
 from distill_run.config.versions import VERSION_BASE
-from distill_run.errors import Mistake, UserError, show, unknown_key
+from distill_run.errors import Mistake, UserError, first_line, show, unknown_key
 
 MANY_OPTIONS = 12  # with more than these, only similar ones are told
-
-
-def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed:
-    """The configuration of a command line; raises UserError that explains each override that does not fit."""
-    try:
-        return compose(overrides, extra_dir)
-    except COMPOSITION_ERRORS as error:
-        raise UserError(explain(overrides, extra_dir, error)) from error
 
 
 def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> list[Mistake]:
@@ -51,7 +43,7 @@ def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> l
             else:
                 mistakes.append(_rejected_key(override, base))
     mistakes += _rejected_values(compose(accepted, extra_dir).config)
-    return mistakes or [Mistake(str(error).splitlines()[0], "distill-run --help lists groups and keys")]
+    return mistakes or [Mistake(first_line(error), "distill-run --help lists groups and keys")]
 
 
 def _instead(override: Override, names: list[str]) -> str:

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from distill_run.config.explain import compose_or_explain
 from distill_run.config.overrides import parse, text_of
+from distill_run.config.settings import compose_or_explain
 
 
 def expand_presets(overrides: list[str], extra_dir: Path | None) -> tuple[list[str], bool]:

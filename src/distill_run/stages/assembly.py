@@ -12,7 +12,7 @@ from distill_run.config.schema import Recipe
 from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
 from distill_run.engine.protocols import Guide
-from distill_run.errors import user_error
+from distill_run.errors import first_line, user_error
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network, build_network
 from distill_run.objectives.assemble import build_objectives
@@ -137,7 +137,7 @@ class Assembler:
                 logits = network(image)
         except (RuntimeError, ValueError, IndexError) as error:
             raise user_error(
-                f"{key} cannot take images of {tuple(image.shape[1:])}: {str(error).splitlines()[0]}",
+                f"{key} cannot take images of {tuple(image.shape[1:])}: {first_line(error)}",
                 "its constructor is given in_channels, image_size and num_classes: let its layers follow from them",
             ) from error
         if tuple(logits.shape) != (1, shape.num_classes):

@@ -1,0 +1,30 @@
+"""From a command line to settings, or to an explanation of what is wrong with it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_run.config.compose import Composed, check, compose
+from distill_run.config.explain import explain
+from distill_run.config.overrides import COMPOSITION_ERRORS
+from distill_run.config.schema import Settings
+from distill_run.errors import UserError, user_error
+
+
+def compose_config(overrides: Sequence[str] = (), extra_dir: str | Path | None = None) -> Settings:
+    """The settings of a command line's overrides, as in `compose_config(["mode=soft", "seed=1"])`.
+
+    `extra_dir` is a folder of your own files, as `--config-dir` names it. Raises UserError that says of each override
+    that does not fit what to write instead, and for an `extra_dir` that is not there.
+    """
+    folder = None if extra_dir is None else Path(extra_dir)
+    if folder is not None and not folder.is_dir():
+        raise user_error(f"extra_dir={folder} is not a folder", "give the folder of your own files")
+    return check(compose_or_explain(list(overrides), folder).config)
+
+
+def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed:
+    """The configuration of a command line, not checked yet; raises UserError for overrides that do not compose."""
+    try:
+        return compose(overrides, extra_dir)
+    except COMPOSITION_ERRORS as error:
+        raise UserError(explain(overrides, extra_dir, error)) from error
