@@ -350,8 +350,8 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
         ("report.json", '{"format": 1}', "report.json is damaged (seed is absent)"),
         ("report.json", "\ufeff\x00", "report.json is damaged ("),
         ("report.json", "[" * 100_000, "report.json is damaged ("),
-        ("status.json", '{"status": "done"}', "status.json is damaged (the status 'done' is not known)"),
-        ("status.json", '{"status": ["running"]}', "status.json is damaged (the status ['running'] is not known)"),
+        ("status.json", '{"status": "done"}', "status.json has the status 'done', which is not known"),
+        ("status.json", '{"status": ["running"]}', "status.json has the status ['running'], which is not known"),
         ("status.json", "", "status.json is damaged ("),
         ("environment.json", None, "environment.json is missing, and with it the command"),
         ("environment.json", "{}", "environment.json has no command"),
@@ -541,7 +541,8 @@ def test_a_folder_that_vanishes_is_skipped_and_one_that_must_not_be_read_is_told
 ) -> None:
     run_dir, other = write_run(tmp_path / "0"), tmp_path / "other"
     other.mkdir()
-    scan, errors = os.scandir, {other: FileNotFoundError(errno.ENOENT, "gone")}
+    scan = os.scandir
+    errors: dict[Path, OSError] = {other: FileNotFoundError(errno.ENOENT, "gone")}
 
     def scan_or_fail(folder: Path) -> Any:
         if folder in errors:
