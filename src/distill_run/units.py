@@ -17,7 +17,7 @@ def quantity(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span, such as 4.1s, 3:07 or 2:05:00."""
+    """A time span, such as 4.1s, 3:07 (minutes) or 2:05:00 (hours)."""
     if round(seconds, 1) < 10:
         return f"{seconds:.1f}s"
     minutes, rest = divmod(round(seconds), 60)

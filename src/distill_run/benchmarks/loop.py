@@ -1,4 +1,4 @@
-"""How fast a student is distilled: our loop against the usual one, in turn, over the same pair of networks.
+"""Compares the speed of distillation in our loop and in the usual one, in turn, with the same pair of networks.
 
     python -m distill_run.benchmarks.loop [teacher=cnn_large] [student=cnn_small] [any other override]
 
@@ -101,7 +101,7 @@ def time_our_loop(workshop: Workshop, student: Training, teacher: Network, guide
 
 
 def time_usual_loop(workshop: Workshop, student: Training, teacher: Training) -> float:
-    """Images a second of one epoch of a plain loop, the start of its workers left out."""
+    """Images a second of one epoch of a plain loop, without the time in which its workers start."""
     network, optimizer = _student(workshop, student, torch.contiguous_format)
     guide = workshop.assembler.make_network(teacher, teacher.architecture.node).to(
         memory_format=torch.contiguous_format

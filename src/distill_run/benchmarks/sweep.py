@@ -101,7 +101,7 @@ def _write_arrays(settings: Any, folder: Path, path: Path) -> None:
 
 
 def time_ours(folder: Path, overrides: list[str]) -> dict[str, float]:
-    """Seconds of the whole command: of the trainings, and what is left."""
+    """Seconds of the whole command: of each training, and of everything else."""
     swept = [f"mode.temperature={','.join(map(str, TEMPERATURES))}", f"mode.alpha={','.join(map(str, ALPHAS))}"]
     places = [f"store_dir={folder / 'store'}", f"hydra.sweep.dir={folder / 'sweep'}"]
     start = time.perf_counter()

@@ -25,7 +25,7 @@ EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif"
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of one split with the index of each one's class, and how many other files have which suffix."""
+    """The image files of one split, the class index of each, and the number of other files by suffix."""
 
     paths: list[Path]
     targets: list[int]
@@ -118,7 +118,7 @@ def _list(split: str, folder: Path, classes: Sequence[str]) -> Listing:
 
 
 def _check_classes(folder: Path, classes: Sequence[str]) -> None:
-    """Raise UserError if a split has none of the classes of train, or others than those."""
+    """Raise UserError if a split has no class of train, or a class that train does not have."""
     found = sorted(child.name for child in folder.iterdir() if child.is_dir())
     if not set(found) & set(classes):
         raise user_error(

@@ -38,7 +38,7 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber's loss between the cosines of both networks: that of the angle at a sample between two other samples.
+    """Huber's loss between the cosines of angles in both networks; an angle is at one sample, between two others.
 
     It is averaged over all N^3 triples, as in the authors' program, for which the usual weight of 50 is meant; a triple
     that holds one sample twice adds 0. Between samples that coincide there is no direction: the cosine is 0, without a
@@ -98,7 +98,7 @@ def _cosines_at(seeing: slice, vectors: Tensor) -> Tensor:
 
 
 def _in_portions(function: Callable[..., Tensor], *several: Tensor) -> list[Tensor]:
-    """The results of `function` for slices of the batch; each call also receives all the vectors (N, D) in `several`.
+    """The results of `function(slice, *several)` for slices of the batch; `several` are vectors (N, D) of all samples.
 
     A slice is so small that N * max(N, D) numbers for each of its samples are at most PORTION. With more than one
     slice, the graph keeps only the vectors, and the backward pass computes each slice again: that saves memory.

@@ -39,7 +39,7 @@ def _build(node: Mapping[str, Any], key: str, builder: Builder) -> Objective:
 
 
 def _check_name(name: object, main_part: str) -> None:
-    """Raise UserError for a name that a metric has already, or that nn.ModuleDict, which holds them, does not take."""
+    """Raise UserError for a name that another metric has, or that nn.ModuleDict does not accept."""
     is_name = isinstance(name, str) and name != "" and "." not in name
     if not is_name or name in (*METRICS, main_part) or hasattr(nn.ModuleDict(), str(name)):
         raise user_error(

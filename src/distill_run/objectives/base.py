@@ -151,7 +151,7 @@ class FeatureObjective(Objective):
 
 
 class ReplacesStudent(ABC):
-    """What an objective also derives from if the student that learns is not the architecture that the user chose.
+    """A second base class, for an objective that replaces the architecture of the student.
 
     This is the only place where an objective may change the student's architecture or its initial weights.
     """

@@ -37,7 +37,7 @@ class TotalLoss(nn.Module):
 
     @property
     def needs(self) -> Needs:
-        """What the most demanding of the objectives needs of the teacher."""
+        """The most that any of the objectives needs of the teacher: nothing, logits or features."""
         return max((term.needs for term in self.terms.values()), key=NEEDS.index)
 
     def losses(self, batch: Batch, student: Outputs, teacher: Outputs | None) -> tuple[Tensor, dict[str, Tensor]]:

@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def load_call(path: str, settings: Settings) -> str:
-    """The Python expression that loads the network in a file, with what is needed to find the code of its own."""
+    """The Python expression that loads a network from its file; it names the user's own code and packages, if any."""
     arguments = [json.dumps(path, ensure_ascii=False)]
     if settings.code_dir is not None:
         arguments.append(f"code_dir={json.dumps(settings.code_dir, ensure_ascii=False)}")

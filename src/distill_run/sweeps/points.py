@@ -141,7 +141,7 @@ def _runs_below(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path, names: Container[str]) -> bool:
-    """Whether a folder with files of these names is a run's: a run that was killed early has no status yet."""
+    """Whether a folder that holds these names is a run; a run that was killed early has no status.json."""
     files = RunFiles(folder)
     return files.status.name in names or (files.config.name in names and files.environment.name in names)
 

@@ -16,7 +16,7 @@ NaturalKey = list[tuple[bool, int, str]]
 
 
 def read_value(text: str) -> Any:
-    """The value of a text, in a form that is equal for equal meanings: 4, 4.0 and 4e0 give one value."""
+    """The value of a text; texts that mean the same give equal values, as 4, 4.0 and 4e0 do."""
     if not text.startswith(("[", "{", "'", '"')):
         return canonical(_read_scalar(text))
     try:
@@ -53,7 +53,7 @@ def shown(value: Any) -> str:
 
 
 def natural(text: str) -> NaturalKey:
-    """A sorting key for texts in which numbers are sorted by size, 2 before 10, and stand before letters."""
+    """A sorting key for texts: numbers within them are sorted by size, 2 before 10, and come before letters."""
     key = []
     for part in re.split(r"(\d+)", text):
         if part.isdecimal():

@@ -53,7 +53,7 @@ def parallel_coordinates(report: SweepReport) -> Figure:
 
 
 def _axis_of(values: list[Any]) -> tuple[list[float], dict[str, float]]:
-    """The heights of values on an axis in 0..1, and the heights of the axis' ticks by their names."""
+    """The heights of the values on an axis from 0 to 1, and the heights of its ticks by name."""
     distinct = sorted({shown(value): value for value in values}.values(), key=order)
     if len(distinct) <= MAX_NAMED_VALUES or scale_of(distinct) == "categories":
         return _even_axis(values, list(map(shown, distinct)))
