@@ -97,10 +97,15 @@ def test_features_are_what_the_modules_at_their_places_give_and_are_given() -> N
     torch.testing.assert_close(outputs.logits, architecture.head(expected["vector"]))
 
 
-def test_a_place_may_be_the_architecture_itself() -> None:
-    outputs = FeatureReader(made().eval(), {"in": ":input", "out": ""})(images())
+def test_a_place_may_be_the_architecture_itself_and_removed_hooks_leave_none_behind() -> None:
+    network = made().eval()
+    reader = FeatureReader(network, {"in": ":input", "out": ""})
+    outputs = reader(images())
     torch.testing.assert_close(outputs.features["in"], (images() - 0.4) / 0.2)
     assert torch.equal(outputs.features["out"], outputs.logits)
+    assert hooks_of(network) == 2
+    reader.remove()
+    assert hooks_of(network) == 0
 
 
 def test_nothing_is_kept_after_a_call_and_no_call_gives_what_another_has_read() -> None:
@@ -113,14 +118,6 @@ def test_nothing_is_kept_after_a_call_and_no_call_gives_what_another_has_read() 
         reader(torch.rand(2, 3, 8, 8))
     reader.network(images())  # a call that the reader does not make
     assert reader.values == {}
-
-
-def test_removed_hooks_leave_none_behind() -> None:
-    network = made()
-    reader = FeatureReader(network, {"stem": "stem", "vector": "head:input"})
-    assert hooks_of(network) == 2
-    reader.remove()
-    assert hooks_of(network) == 0
 
 
 def test_a_network_gives_the_same_with_and_without_reading() -> None:
