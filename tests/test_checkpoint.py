@@ -77,15 +77,9 @@ def test_a_file_of_a_network_says_all_that_is_needed_to_use_it(path: Path) -> No
     save(path, content_of(some_network()))
     content = load(path)
     assert {key: content[key] for key in content if key != "weights"} == {
-        "format": 1,
-        "name": "cnn",
-        "architecture": NODE,
-        "in_channels": 3,
-        "image_size": [8, 6],
-        "classes": list(CLASSES),
-        "mean": pytest.approx([0.5, 0.4, 0.3]),
-        "std": pytest.approx([0.2, 0.3, 0.4]),
-    }
+        "format": 1, "name": "cnn", "architecture": NODE, "in_channels": 3, "image_size": [8, 6],
+        "classes": list(CLASSES), "mean": pytest.approx([0.5, 0.4, 0.3]), "std": pytest.approx([0.2, 0.3, 0.4]),
+    }  # fmt: skip
     assert is_network(content)
     assert content["weights"].keys() == some_network().architecture.state_dict().keys()
 
@@ -180,13 +174,8 @@ def test_a_network_file_runs_no_code_of_a_folder_that_it_names(tmp_path: Path, p
     (tmp_path / "hubconf.py").write_text(
         f"open({str(marker)!r}, 'w').close()\ndef net(**arguments):\n    raise ValueError('built')\n", encoding="utf-8"
     )
-    architecture = {
-        "_target_": "torch.hub.load",
-        "repo_or_dir": str(tmp_path),
-        "model": "net",
-        "source": "local",
-        "args": [],
-    }
+    where = {"repo_or_dir": str(tmp_path), "model": "net", "source": "local", "args": []}
+    architecture = {"_target_": "torch.hub.load", **where}
     save(path, {**content_of(some_network()), "architecture": architecture})
     message_of(load_network, path)
     assert not marker.exists()

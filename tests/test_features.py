@@ -228,12 +228,8 @@ def test_a_copied_network_reads_nothing_into_the_reader_of_the_first() -> None:
 
 def test_shapes_are_those_of_one_sample() -> None:
     network = made()
-    assert read_shapes(network, choose("stem", "stages", "pooled", network=network), SHAPE) == {
-        "stem": (2, 8, 8),
-        "stage1": (3, 4, 4),
-        "stage2": (4, 2, 2),
-        "pooled": (4,),
-    }
+    expected = {"stem": (2, 8, 8), "stage1": (3, 4, 4), "stage2": (4, 2, 2), "pooled": (4,)}
+    assert read_shapes(network, choose("stem", "stages", "pooled", network=network), SHAPE) == expected
     assert hooks_of(network) == 0
 
 
