@@ -109,14 +109,15 @@ def test_a_place_may_be_the_architecture_itself_and_removed_hooks_leave_none_beh
 
 
 def test_nothing_is_kept_after_a_call_and_no_call_gives_what_another_has_read() -> None:
-    reader = FeatureReader(made().eval(), {"stem": "stem"})
+    network = made().eval()
+    reader = FeatureReader(network, {"stem": "stem"})
     first, second = reader(images(1)), reader(images(2))
     assert reader.values == {}
     assert not torch.equal(first.features["stem"], second.features["stem"])
     assert torch.equal(first.features["stem"], reader(images(1)).features["stem"])
     with pytest.raises(RuntimeError):
         reader(torch.rand(2, 3, 8, 8))
-    reader.network(images())  # a call that the reader does not make
+    network(images())  # a call that the reader does not make
     assert reader.values == {}
 
 
