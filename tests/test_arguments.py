@@ -1,7 +1,5 @@
 """Arguments of the smaller commands: a mistake is two lines, not the end of the program."""
 
-import pytest
-
 from distill_run.commands.arguments import Parser
 from helpers import message_of
 
@@ -16,17 +14,16 @@ def parser() -> Parser:
 USAGE = "write distill-thing [-h] [--version] [--count N] DIR"
 
 
-@pytest.mark.parametrize(
-    ("words", "what"),
-    [
+def test_a_mistake_is_told_with_what_to_write() -> None:
+    for words, what in (
         ([], "the following arguments are required: DIR"),
         (["a", "--cuont", "3"], "unrecognized arguments: --cuont 3"),
         (["a", "--count", "three"], "argument --count: invalid int value: 'three'"),
         (["a", "--count"], "argument --count: expected one argument"),
-    ],
-)
-def test_a_mistake_is_told_with_what_to_write(words: list[str], what: str) -> None:
-    assert message_of(parser().parse_args, words) == f"{what}\n  {USAGE}"
+    ):
+        assert message_of(parser().parse_args, words) == f"{what}\n  {USAGE}"
+    arguments = parser().parse_args(["here", "--count", "3"])
+    assert (arguments.folder, arguments.count) == ("here", 3)
 
 
 def test_a_long_usage_stays_on_one_line() -> None:
@@ -36,8 +33,3 @@ def test_a_long_usage_stays_on_one_line() -> None:
     told = message_of(made.parse_args, [])
     assert len(told.splitlines()) == 2
     assert told.endswith("[--option-19 OPTION_19] DIR")
-
-
-def test_what_is_right_is_parsed() -> None:
-    arguments = parser().parse_args(["here", "--count", "3"])
-    assert (arguments.folder, arguments.count) == ("here", 3)

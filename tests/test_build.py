@@ -160,19 +160,16 @@ def test_an_error_in_the_code_of_a_component_keeps_its_traceback(tmp_path: Path)
         Builder(code_dir=tmp_path).build({"_target_": "own_broken_model.make"}, "student")
 
 
-def test_a_module_of_the_users_folder_is_found_and_sys_path_is_as_before(tmp_path: Path) -> None:
+def test_modules_and_packages_of_the_users_folder_are_found_and_sys_path_is_as_before(tmp_path: Path) -> None:
     (tmp_path / "own_model_a.py").write_text("def make(*, size):\n    return [size]\n", encoding="utf-8")
-    before = list(sys.path)
-    assert Builder(code_dir=tmp_path).build({"_target_": "own_model_a.make", "size": 3}, "student") == [3]
-    assert sys.path == before
-
-
-def test_a_package_of_the_users_folder_is_found(tmp_path: Path) -> None:
     (tmp_path / "own_package").mkdir()
     (tmp_path / "own_package" / "__init__.py").touch()
     (tmp_path / "own_package" / "nets.py").write_text("class Net:\n    pass\n", encoding="utf-8")
+    before = list(sys.path)
     net = Builder(code_dir=tmp_path).build({"_target_": "own_package.nets.Net"}, "student")
     assert type(net).__name__ == "Net"
+    assert Builder(code_dir=tmp_path).build({"_target_": "own_model_a.make", "size": 3}, "student") == [3]
+    assert sys.path == before
 
 
 def test_sys_path_is_as_before_when_the_users_module_fails(tmp_path: Path) -> None:

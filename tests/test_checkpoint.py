@@ -77,15 +77,9 @@ def test_a_file_of_a_network_says_all_that_is_needed_to_use_it(path: Path) -> No
     save(path, content_of(some_network()))
     content = load(path)
     assert {key: content[key] for key in content if key != "weights"} == {
-        "format": 1,
-        "name": "cnn",
-        "architecture": NODE,
-        "in_channels": 3,
-        "image_size": [8, 6],
-        "classes": list(CLASSES),
-        "mean": pytest.approx([0.5, 0.4, 0.3]),
-        "std": pytest.approx([0.2, 0.3, 0.4]),
-    }
+        "format": 1, "name": "cnn", "architecture": NODE, "in_channels": 3, "image_size": [8, 6],
+        "classes": list(CLASSES), "mean": pytest.approx([0.5, 0.4, 0.3]), "std": pytest.approx([0.2, 0.3, 0.4]),
+    }  # fmt: skip
     assert is_network(content)
     assert content["weights"].keys() == some_network().architecture.state_dict().keys()
 
@@ -181,13 +175,8 @@ def test_a_network_file_runs_no_code_of_a_folder_that_it_names(tmp_path: Path, p
     (tmp_path / "hubconf.py").write_text(
         f"open({str(marker)!r}, 'w').close()\ndef net(**arguments):\n    raise ValueError('built')\n", encoding="utf-8"
     )
-    architecture = {
-        "_target_": "torch.hub.load",
-        "repo_or_dir": str(tmp_path),
-        "model": "net",
-        "source": "local",
-        "args": [],
-    }
+    where = {"repo_or_dir": str(tmp_path), "model": "net", "source": "local", "args": []}
+    architecture = {"_target_": "torch.hub.load", **where}
     save(path, {**content_of(some_network()), "architecture": architecture})
     message_of(load_network, path)
     assert not marker.exists()
@@ -234,21 +223,17 @@ def test_given_weights_are_loaded_and_the_others_stay() -> None:
     assert weights_of(network)["head.4.bias"].tolist() == [1, 2, 3, 4]
 
 
-@pytest.mark.parametrize(
-    ("key", "size", "message"),
-    [
-        ("head.5.bias", 4, "the network has no weights head.5.bias\n  give weights by the keys of its state_dict()"),
-        (
-            "head.4.bias",
-            3,
-            "head.4.bias is given with the shape (3,), the network needs (4,)\n"
-            "  give weights of the shape that they have in its state_dict()",
-        ),
-    ],
-)
-def test_given_weights_that_do_not_fit_are_named_and_none_is_loaded(key: str, size: int, message: str) -> None:
+def test_given_weights_that_do_not_fit_are_named_and_none_is_loaded() -> None:
     network = some_network()
     before = {name: value.clone() for name, value in weights_of(network).items()}
-    given = {"head.1.bias": before["head.1.bias"] + 1, key: torch.ones(size)}
-    assert message_of(load_given, network, given) == message
+    for key, size, message in (
+        ("head.5.bias", 4, "the network has no weights head.5.bias\n  give weights by the keys of its state_dict()"),
+        ("head.4.bias", 3,
+         "head.4.bias is given with the shape (3,), the network needs (4,)\n"
+         "  give weights of the shape that they have in its state_dict()"),
+    ):  # fmt: skip
+        assert (
+            message_of(load_given, network, {"head.1.bias": before["head.1.bias"] + 1, key: torch.ones(size)})
+            == message
+        )
     assert all(torch.equal(value, before[name]) for name, value in weights_of(network).items())

@@ -295,13 +295,8 @@ def test_a_protocol_is_the_published_one_for_both_networks(
     assert recipes.teacher == recipes.student
     recipe = recipes.student
     assert (recipe.epochs, recipe.batch_size) == (sum(lengths), batch_size)
-    assert recipe.optimizer == {
-        "_target_": "torch.optim.SGD",
-        "lr": lr,
-        "momentum": 0.9,
-        "nesterov": nesterov,
-        "weight_decay": weight_decay,
-    }
+    how = {"lr": lr, "momentum": 0.9, "nesterov": nesterov, "weight_decay": weight_decay}
+    assert recipe.optimizer == {"_target_": "torch.optim.SGD", **how}
     assert (recipe.clip_norm, recipe.label_smoothing, recipe.patience, recipe.lr_search) == (None, 0.0, None, None)
     expected = [lr * 0.1**cut for cut, length in enumerate(lengths) for _ in range(length)]
     assert rates(recipe) == pytest.approx(expected, rel=1e-12)

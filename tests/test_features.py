@@ -97,10 +97,15 @@ def test_features_are_what_the_modules_at_their_places_give_and_are_given() -> N
     torch.testing.assert_close(outputs.logits, architecture.head(expected["vector"]))
 
 
-def test_a_place_may_be_the_architecture_itself() -> None:
-    outputs = FeatureReader(made().eval(), {"in": ":input", "out": ""})(images())
+def test_a_place_may_be_the_architecture_itself_and_removed_hooks_leave_none_behind() -> None:
+    network = made().eval()
+    reader = FeatureReader(network, {"in": ":input", "out": ""})
+    outputs = reader(images())
     torch.testing.assert_close(outputs.features["in"], (images() - 0.4) / 0.2)
     assert torch.equal(outputs.features["out"], outputs.logits)
+    assert hooks_of(network) == 2
+    reader.remove()
+    assert hooks_of(network) == 0
 
 
 def test_nothing_is_kept_after_a_call_and_no_call_gives_what_another_has_read() -> None:
@@ -114,14 +119,6 @@ def test_nothing_is_kept_after_a_call_and_no_call_gives_what_another_has_read() 
         reader(torch.rand(2, 3, 8, 8))
     network(images())  # a call that the reader does not make
     assert reader.values == {}
-
-
-def test_removed_hooks_leave_none_behind() -> None:
-    network = made()
-    reader = FeatureReader(network, {"stem": "stem", "vector": "head:input"})
-    assert hooks_of(network) == 2
-    reader.remove()
-    assert hooks_of(network) == 0
 
 
 def test_a_network_gives_the_same_with_and_without_reading() -> None:
@@ -232,12 +229,8 @@ def test_a_copied_network_reads_nothing_into_the_reader_of_the_first() -> None:
 
 def test_shapes_are_those_of_one_sample() -> None:
     network = made()
-    assert read_shapes(network, choose("stem", "stages", "pooled", network=network), SHAPE) == {
-        "stem": (2, 8, 8),
-        "stage1": (3, 4, 4),
-        "stage2": (4, 2, 2),
-        "pooled": (4,),
-    }
+    expected = {"stem": (2, 8, 8), "stage1": (3, 4, 4), "stage2": (4, 2, 2), "pooled": (4,)}
+    assert read_shapes(network, choose("stem", "stages", "pooled", network=network), SHAPE) == expected
     assert hooks_of(network) == 0
 
 

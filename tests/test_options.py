@@ -123,13 +123,8 @@ def test_the_founding_experiment_is_the_founding_experiment() -> None:
     assert settings.names.dataset == "cifar10"
     for recipe, rate in ((settings.training.teacher, 0.01), (settings.training.student, 0.05)):
         assert (recipe.epochs, recipe.batch_size, recipe.clip_norm) == (10, 128, None)
-        assert recipe.optimizer == {
-            "_target_": "torch.optim.SGD",
-            "lr": rate,
-            "momentum": 0.9,
-            "nesterov": False,
-            "weight_decay": 0.0,
-        }
+        momentum = {"momentum": 0.9, "nesterov": False, "weight_decay": 0.0}
+        assert recipe.optimizer == {"_target_": "torch.optim.SGD", "lr": rate, **momentum}
         assert recipe.schedule == {"_target_": "distill_run.engine.schedules.Constant", "warmup_epochs": 0}
     for node, hidden in ((settings.teacher, [4096, 4096]), (settings.student, [4096])):
         assert (node["widths"], node["hidden"], node["batch_norm"]) == ([64, 128, 256, 512], hidden, False)

@@ -34,13 +34,8 @@ def subset(tmp_path: Path) -> Path:
 
 def test_the_reported_accuracy_is_recomputed_from_the_files(subset: Path, tmp_path: Path) -> None:
     overrides = [
-        "dataset=image_folder",
-        f"dataset.root={subset}",
-        f"store_dir={tmp_path / 'store'}",
-        "teacher=cnn_medium",
-        "training.teacher.epochs=4",
-        "training.student.epochs=4",
-        "training.student.batch_size=32",
+        *("dataset=image_folder", f"dataset.root={subset}", f"store_dir={tmp_path / 'store'}", "teacher=cnn_medium"),
+        *("training.teacher.epochs=4", "training.student.epochs=4", "training.student.batch_size=32"),
     ]
     report = run(compose_config(overrides), tmp_path / "run")
     network = load_network(tmp_path / "run" / "checkpoints" / "student.pt")

@@ -207,15 +207,6 @@ def test_the_term_is_its_definition(student: list[Shape], teacher: list[Shape]) 
     assert loss.shape == ()
 
 
-@pytest.mark.parametrize("is_deepest", [True, False])
-def test_a_fusion_gives_the_teachers_shape_and_leaves_its_own_channels(is_deepest: bool) -> None:
-    fusion = Fusion(3, 4, 5, is_deepest=is_deepest)
-    compared, left = fusion(torch.zeros(2, 3, 4, 6), None if is_deepest else torch.ones(2, 4, 1, 1), torch.Size([8, 3]))
-    assert compared.shape == (2, 5, 8, 3)
-    assert left.shape == (2, 4, 8, 3)
-    assert (fusion.attend is None) == is_deepest
-
-
 def test_the_gradient_of_a_fusion_is_the_slope() -> None:
     torch.manual_seed(0)
     fusion = Fusion(2, 3, 2, is_deepest=False).double()

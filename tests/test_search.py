@@ -202,7 +202,6 @@ USAGE = (
 )
 MISTAKES = {
     ("--trials=3",): "there is nothing to search\n  give a space, as in 'mode.temperature=interval(1,20)'",
-    ("mode.alpha=0.5",): "there is nothing to search\n  give a space, as in 'mode.temperature=interval(1,20)'",
     ("mode.alpha=interval(0,2)",): "mode.alpha=2 is not accepted\n  write a number from 0 to 1",
     ("mode.alpha=0.5,2",): "mode.alpha=2 is not accepted\n  write a number from 0 to 1",
     ("training.student.epochs=interval(1,9)",): (
@@ -216,10 +215,8 @@ MISTAKES = {
     ("student=glob(*)",): ("student=glob(*) cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small"),
     (ALPHA, "+sweep=seeds"): "+sweep=seeds is a grid\n  write its keys with spaces of your own",
     (ALPHA, "--trials=0"): "--trials=0 is not accepted\n  write a whole number of at least 1",
-    (ALPHA, "--trials=-3"): "--trials=-3 is not accepted\n  write a whole number of at least 1",
     (ALPHA, "--trials=many"): f"argument --trials: invalid int value: 'many'\n  {USAGE}",
     (ALPHA, "--search-seed=-1"): "--search-seed=-1 is not accepted\n  write a whole number from 0 to 2^63 - 1",
-    (ALPHA, "--trails=3"): f"unrecognized arguments: --trails=3\n  {USAGE}",
     (ALPHA, "--config-dir=nowhere"): "--config-dir nowhere is not a folder\n  give the folder of your own files",
 }
 

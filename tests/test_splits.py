@@ -187,9 +187,14 @@ def test_a_copy_on_the_gpu_has_the_same_content() -> None:
 
 
 def test_a_split_refuses_other_types_and_shapes() -> None:
-    with pytest.raises(ValueError, match=r"images must be uint8 of shape \(N, C, H, W\), not torch.float32 of \(2, 1"):
-        Split(torch.zeros(2, 1, 2, 2), torch.zeros(2, dtype=torch.int64))
-    with pytest.raises(ValueError, match=r"targets must be int64 of shape \(2,\), not torch.int32 of \(2,\)"):
-        Split(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int32))
-    with pytest.raises(ValueError, match=r"targets must be int64 of shape \(2,\), not torch.int64 of \(3,\)"):
-        Split(torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
+    images, targets = torch.zeros(2, 1, 2, 2, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)
+    for wrong, told in (
+        ((images.float(), targets), r"images must be uint8 of shape \(N, C, H, W\), not torch.float32 of \(2, 1"),
+        ((images, targets.int()), r"targets must be int64 of shape \(2,\), not torch.int32 of \(2,\)"),
+        (
+            (images, torch.zeros(3, dtype=torch.int64)),
+            r"targets must be int64 of shape \(2,\), not torch.int64 of \(3,\)",
+        ),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Split(*wrong)

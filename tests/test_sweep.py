@@ -71,13 +71,10 @@ def test_a_preset_stands_for_its_values_and_the_command_line_wins() -> None:
     assert expand_presets(["seed=1"], None) == (["seed=1"], False)
 
 
-def test_a_preset_of_one_s_own_stands_beside_the_others(tmp_path: Path) -> None:
+def test_a_preset_of_one_s_own_stands_beside_the_others_and_an_unknown_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "rates.yaml").write_text("# @package hydra.sweeper.params\ntraining.student.epochs: 1,2\n")
     assert expand_presets(["+sweep=rates"], tmp_path) == (["training.student.epochs=1,2"], True)
-
-
-def test_an_unknown_preset_is_told_with_those_that_there_are() -> None:
     assert message_of(expand_presets, ["+sweep=temperatures"], None) == (
         "+sweep=temperatures is not there\n  write one of modes, objectives, seeds, students, temperature_alpha"
     )
@@ -161,11 +158,11 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_cut_short(
 ) -> None:
     original = Trainer._train_step
 
-    def stop_at_the_second_student(self: Trainer, batch: Any, save: Any) -> Any:
+    def stop_at_the_second_student(self: Trainer, batch: Any, watcher: Any) -> Any:
         if self.stage == "student" and self.epoch == 2 and (only_sweep(tmp_path) / "0" / "report.json").exists():
-            save(self.state())
+            watcher.state_saved(self.state())
             raise Interrupted
-        return original(self, batch, save)
+        return original(self, batch, watcher)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", stop_at_the_second_student)

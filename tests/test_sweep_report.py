@@ -386,13 +386,10 @@ def test_a_damaged_configuration_tells_nothing(tmp_path: Path) -> None:
 # warnings
 
 
-def test_different_data_are_warned_of(tmp_path: Path) -> None:
-    content = sweep(tmp_path, {"mode.alpha=0.1": {}, "mode.alpha=0.2": {"content": "c1"}})
+def test_different_data_are_warned_of_but_not_another_cut(tmp_path: Path) -> None:
+    content = sweep(tmp_path / "data", {"mode.alpha=0.1": {}, "mode.alpha=0.2": {"content": "c1"}})
     assert content["warnings"] == ["the runs used 2 different datasets: their accuracies cannot be compared"]
-
-
-def test_another_cut_is_no_other_data(tmp_path: Path) -> None:
-    content = sweep(tmp_path, {"dataset.split_seed=0": {}, "dataset.split_seed=1": {"content": "c1"}})
+    content = sweep(tmp_path / "cut", {"dataset.split_seed=0": {}, "dataset.split_seed=1": {"content": "c1"}})
     assert (content["warnings"], content["replicate_keys"]) == ([], ["dataset.split_seed"])
 
 

@@ -13,7 +13,7 @@ import torch
 from torchvision import datasets
 
 from distill_run.data.torchvision_source import load
-from distill_run.errors import UserError
+from helpers import message_of
 
 
 def write_cifar10(root: Path) -> np.ndarray:
@@ -78,21 +78,16 @@ def test_svhn_keeps_its_layout(tmp_path: Path) -> None:
         (TimeoutError(), "TimeoutError"),
     ],
 )
-def test_being_offline_is_told_in_two_lines(
+def test_being_offline_and_an_unknown_dataset_are_told_in_two_lines(
     error: Exception, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(self: object) -> None:
         raise error
 
     monkeypatch.setattr(datasets.CIFAR10, "download", fail)
-    with pytest.raises(UserError) as caught:
-        load(dataset="CIFAR10", root=str(tmp_path), download=True)
-    assert str(caught.value) == (
+    assert message_of(load, dataset="CIFAR10", root=str(tmp_path), download=True) == (
         f"CIFAR10 is not in dataset.root={tmp_path} and could not be fetched: {reason}\n"
         f"  connect once, or copy torchvision's files of CIFAR10 into {tmp_path}"
     )
-
-
-def test_an_unknown_dataset_is_refused() -> None:
-    with pytest.raises(UserError, match="dataset=ImageNet is not accepted"):
-        load(dataset="ImageNet", root="data", download=False)
+    told = message_of(load, dataset="ImageNet", root="data", download=False)
+    assert told.startswith("dataset=ImageNet is not accepted\n")

@@ -306,7 +306,7 @@ def test_a_step_that_changes_the_type_of_the_images_is_refused() -> None:
     )
 
 
-def test_a_value_that_an_augmentation_refuses_is_told_with_its_key() -> None:
+def test_a_value_that_an_augmentation_refuses_and_what_is_none_are_told_with_the_key() -> None:
     for name, key, value, words in (
         ("crop", "padding", -1, "a whole number of at least 0"),
         ("flip", "enabled", 1, "true or false"),
@@ -315,9 +315,6 @@ def test_a_value_that_an_augmentation_refuses_is_told_with_its_key() -> None:
         node = {"_target_": f"distill_run.data.augment.{name.title()}", key: value}
         told = message_of(build_augmentations, {name: node}, Builder())
         assert told == refusal(f"dataset.augment.{name}.{key}", value, words)
-
-
-def test_a_component_that_is_no_augmentation_is_refused() -> None:
     node = {"_target_": "distill_run.data.mixing.Mixture", "partners": 1, "weights": 1}
     assert message_of(build_augmentations, {"mine": node}, Builder()) == (
         "dataset.augment.mine._target_=distill_run.data.mixing.Mixture is not an augmentation\n"
