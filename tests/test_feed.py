@@ -123,7 +123,8 @@ def test_another_source_or_cut_is_read_anew(digits: DatasetSettings, count_readi
     feeds = Feeds()
     contents = {feeds.open(digits, Builder(), CPU).content}
     larger = {**digits.source, "image_size": 12}
-    for number, changes in enumerate(({"split_seed": 1}, {"train_fraction": 0.5}, {"source": larger}), start=2):
+    others: list[dict[str, Any]] = [{"split_seed": 1}, {"train_fraction": 0.5}, {"source": larger}]
+    for number, changes in enumerate(others, start=2):
         contents.add(feeds.open(dataclasses.replace(digits, **changes), Builder(), CPU).content)
         assert len(contents) == count_reading["loaded"] == number
 
