@@ -331,7 +331,7 @@ def test_points_of_a_shape_that_cannot_be_compared_are_refused() -> None:
         shapes[place][1] = (64,)
         assert message_of(fitted, "attention", shapes) == (
             f"the {network}'s features are of shape (64,), but attention maps need (C, H, W)\n"
-            f"  choose maps in mode.{network}_points, as [stages]"
+            f"  choose maps in mode.{network}_points, as in [stages]"
         )
         shapes[place][1] = (65, 192)  # a transformer's tokens
         for mode in (*LEARNING, "review_kd"):

@@ -81,8 +81,7 @@ def test_a_watcher_hears_the_whole_story(tmp_path: Path) -> None:
 def test_what_is_no_watcher_is_refused(tmp_path: Path) -> None:
     folder = write(tmp_path / "mine", "watcher", "no_watcher", "class Own:\n    pass\n")
     config = compose_config([*TINY, "watchers=no_watcher", f"store_dir={tmp_path / 'store'}"], folder)
-    rehearse(config)
-    assert message_of(run, config, tmp_path / "run") == (
+    assert message_of(rehearse, config) == (
         "watchers.no_watcher._target_=no_watcher.Own is not a watcher\n"
         "  derive the class from distill_run.stages.watcher.Watcher"
     )

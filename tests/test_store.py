@@ -115,12 +115,12 @@ def test_an_entry_is_made_once_and_knows_its_facts_and_its_files(tmp_path: Path)
     assert (was_there, was_there_again) == (False, True)
     assert first == again == tmp_path / "store" / "teacher" / ("f" * 64)
     assert len(made) == 1
-    assert sorted(path.name for path in first.iterdir()) == ["environment.json", "meta.json", "weights"]
+    assert sorted(path.name for path in first.iterdir()) == ["meta.json", "weights"]
     assert list(first.parent.iterdir()) == [first]
     meta = read_meta(first)
     assert meta["about"] == "a letter"
     assert store.obtain("baseline", "f" * 64, leave_empty) == (tmp_path / "store" / "baseline" / ("f" * 64), False)
-    assert meta["files"].keys() == {"environment.json", "weights"}
+    assert meta["files"].keys() == {"weights"}
     # echo -n w | sha256sum
     assert meta["files"]["weights"] == "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326"
 
@@ -288,7 +288,7 @@ def test_an_entry_grows_by_parts_that_are_made_once_and_checked(tmp_path: Path) 
     store.obtain_part("logits", "b" * 64, "view_3.npy", make)
     assert len(made) == 2
     assert told == ["logits bbbbbbbbbbbb in the store is damaged (view_3.npy): it is made again"]
-    assert sorted(path.name for path in entry.iterdir()) == ["environment.json", "meta.json", "view_3.npy", "weights"]
+    assert sorted(path.name for path in entry.iterdir()) == ["meta.json", "view_3.npy", "weights"]
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])

@@ -321,12 +321,7 @@ def test_half_a_view_of_a_killed_process_is_removed_from_an_entry_that_is_used(
         assert ask("gc")[1][0] == "logits    aaaaaaaaaaaa  is in use by another process: kept"
     assert half.exists()
     assert ask("gc")[1] == ["logits    aaaaaaaaaaaa  removed  left half made", "1 entry, 11B removed"]
-    assert sorted(path.name for path in entry.iterdir()) == [
-        "environment.json",
-        "meta.json",
-        "view_0.npy",
-        "weights.pt",
-    ]
+    assert sorted(path.name for path in entry.iterdir()) == ["meta.json", "view_0.npy", "weights.pt"]
     assert ask("verify")[0] == 0
 
 
