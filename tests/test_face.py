@@ -64,6 +64,9 @@ def test_overrides_that_do_not_fit_are_explained_as_on_the_command_line() -> Non
     assert message_of(distill_run.compose_config, ["seed=-1", "training.view_seed=0"]) == (
         "seed=-1 is not accepted\n  write a whole number from 0 to 2^63 - 1"
     )
+    assert message_of(distill_run.compose_config, ["student.hidden.x=1"]).startswith(
+        "student.hidden.x is not a key of the configuration\n  did you mean student.hidden"
+    )
     assert message_of(distill_run.compose_config, extra_dir="nowhere") == (
         "extra_dir=nowhere is not a folder\n  give the folder of your own files"
     )

@@ -17,7 +17,7 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-RULES = {name: rule for name, rule in vars(rules).items() if isinstance(rule, Rule)}
+RULES = [rule for rule in vars(rules).values() if isinstance(rule, Rule) and rule is not rules.COMPONENTS]
 
 
 @pytest.mark.parametrize(
@@ -40,6 +40,7 @@ RULES = {name: rule for name, rule in vars(rules).items() if isinstance(rule, Ru
         (rules.CHANNEL_MEANS, [[0], [-0.5, 0.5, 2]], [[], [math.nan], 0.5, [None]]),
         (rules.CHANNEL_STDS, [[0.1]], [[], [0], [0.1, 0.0]]),
         (rules.COMPONENT, [{"_target_": "a.B"}, {"_target_": "a.B", "x": 1}], [{}, {"_target_": 1}, "a.B", None]),
+        (rules.COMPONENTS, [{}, {"a": {"_target_": "a.B"}}], [{"a": {}}, {"a": None}, {"_target_": "a.B"}, [], None]),
     ],
 )
 def test_a_rule_accepts_up_to_its_edge(rule: Rule, accepted: list[object], refused: list[object]) -> None:
@@ -50,7 +51,7 @@ def test_a_rule_accepts_up_to_its_edge(rule: Rule, accepted: list[object], refus
 @examples
 @given(value=anything)
 def test_a_rule_answers_for_any_value(value: object) -> None:
-    for rule in RULES.values():
+    for rule in RULES:
         if rule.accepts(value):
             rule.check("key", value)
         else:

@@ -167,12 +167,17 @@ def test_an_added_objective_that_has_a_taken_name_is_refused(name: object) -> No
 
 
 @pytest.mark.parametrize(
-    ("also", "shown"), [(3, "3"), (None, "null"), ({"x": {"alpha": 1}}, "{'x': {'alpha': 1}}"), ({"x": 1}, "{'x': 1}")]
+    ("also", "shown", "expected"),
+    [
+        (3, "mode.also=3", "names, each with"),
+        (None, "mode.also=null", "names, each with"),
+        ({"x": 1}, "mode.also.x=1", "mode.also.x.ARGUMENT=VALUE, or"),
+        ({"x": {"alpha": 1}}, "mode.also.x={'alpha': 1}", "mode.also.x.ARGUMENT=VALUE, or"),
+    ],
 )
-def test_what_does_not_describe_added_objectives_is_refused(also: object, shown: str) -> None:
+def test_what_does_not_describe_added_objectives_is_refused(also: object, shown: str, expected: str) -> None:
     assert message_of(build_objectives, {**SOFT, "also": also}, Builder()) == (
-        f"mode.also={shown} is not accepted\n"
-        "  write names, each with a mapping with a _target_ and the arguments of its constructor"
+        f"{shown} is not accepted\n  write {expected} a mapping with a _target_ and the arguments of its constructor"
     )
 
 

@@ -13,6 +13,7 @@ Nothing heavy is imported before it is used: `import distill_run` loads neither 
 """
 
 import importlib
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ __all__ = [
     "load_network",
     "soft_target_loss",
 ]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is logged is on the console as well
 
 # Where each name comes from. The function `run` is called `distill` here, because distill_run.run is its module.
 _PLACES = {

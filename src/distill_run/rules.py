@@ -24,6 +24,17 @@ class Rule:
             raise RejectedValueError(name, value, self.words)
 
 
+class _Components(Rule):
+    """Components by name: of a wrong one, its name is told and how to set an argument of it."""
+
+    def check(self, name: str, value: object) -> None:
+        if isinstance(value, dict):
+            for key in (key for key, component in value.items() if not COMPONENT.accepts(component)):
+                words = f"{name}.{key}.ARGUMENT=VALUE, or {COMPONENT.words}"
+                raise RejectedValueError(f"{name}.{key}", value[key], words)
+        super().check(name, value)
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -61,11 +72,6 @@ def one_or_several(rule: Rule) -> Rule:
     return Rule(lambda v: rule.accepts(v) or several.accepts(v), f"{rule.words}, or a list of such")
 
 
-def mapping_of(rule: Rule) -> Rule:
-    """Mappings whose values are accepted by `rule`."""
-    return Rule(lambda v: isinstance(v, dict) and all(map(rule.accepts, v.values())), f"names, each with {rule.words}")
-
-
 SEED = Rule(lambda v: _is_whole(v) and 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1")
 POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
 NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number of at least 0")
@@ -78,6 +84,9 @@ TEXT = Rule(lambda v: isinstance(v, str) and v != "", "a text")
 COMPONENT = Rule(
     lambda v: isinstance(v, dict) and isinstance(v.get("_target_"), str),
     "a mapping with a _target_ and the arguments of its constructor",
+)
+COMPONENTS = _Components(
+    lambda v: isinstance(v, dict) and all(map(COMPONENT.accepts, v.values())), f"names, each with {COMPONENT.words}"
 )
 LEARNING_RATES = list_of(POSITIVE, "a list of learning rates above 0, as in [0.003,0.01,0.03,0.1]")
 CHANNEL_MEANS = list_of(Rule(_is_number, "a number"), "a list with a number for each channel")

@@ -14,6 +14,7 @@ from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.results import tell_sweep_results
 
+ABOUT = "One report of all runs below some directories, of one sweep or of several."
 USAGE = "distill-report DIR... [--output DIR]"
 
 
@@ -35,7 +36,11 @@ def _run_command() -> bool:
 
 def _read_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
     """The directories to read and the one to write into; raises UserError with every mistake."""
-    parser = Parser(prog="distill-report", usage=USAGE, description=__doc__.splitlines()[0])
+    parser = Parser(
+        prog="distill-report",
+        usage=USAGE,
+        description=ABOUT,
+    )
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="run or sweep directories")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where the report goes; by default, the only DIR")
     options = parser.parse_args(arguments)

@@ -16,6 +16,8 @@ from distill_run.errors import leave, user_error
 from distill_run.store import LOCKS, META, RUNS, damage, damaged_parts
 from distill_run.units import age, quantity
 
+ABOUT = "List what the store holds, verify it, or remove what no run uses."
+
 
 def main() -> NoReturn:
     """Run the command line in sys.argv; exits with 0, with 1 after a mistake or where an entry is damaged."""
@@ -24,7 +26,7 @@ def main() -> NoReturn:
 
 def _run_command() -> bool:
     """Do what the command line says; whether all is well."""
-    parser = Parser(prog="distill-store", description=__doc__.splitlines()[0])
+    parser = Parser(prog="distill-store", description=ABOUT)
     parser.add_argument("action", choices=("ls", "verify", "gc"), help="list; check every hash; remove what is unused")
     parser.add_argument("--store-dir", metavar="DIR", type=Path, help="by default, store_dir of the configuration")
     parser.add_argument("--dry-run", action="store_true", help="gc: say what would be removed, and keep it")

@@ -12,7 +12,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_run.errors import gather, user_error
 
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
+# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import rules
 from distill_run.errors import Mistake, RejectedValueError, UserError, show, unknown_key
-from distill_run.rules import Rule, mapping_of, one_or_several, optional, whole
+from distill_run.rules import Rule, one_or_several, optional, whole
 
 Component = Annotated[dict[str, Any], rules.COMPONENT]
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class DatasetSettings:
     split_seed: Annotated[int, rules.SEED]
     mean: Annotated[list[float] | None, optional(rules.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(rules.CHANNEL_STDS)]
-    augment: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
+    augment: Annotated[dict[str, Any], rules.COMPONENTS]
 
 
 @dataclass(frozen=True)
@@ -95,9 +95,9 @@ class Settings:
     names: Names
     dataset: DatasetSettings
     teacher: Component
-    more_teachers: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
-    assistants: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
-    watchers: Annotated[dict[str, Any], mapping_of(rules.COMPONENT)]
+    more_teachers: Annotated[dict[str, Any], rules.COMPONENTS]
+    assistants: Annotated[dict[str, Any], rules.COMPONENTS]
+    watchers: Annotated[dict[str, Any], rules.COMPONENTS]
     student: Component
     mode: Component
     training: TrainingSettings

@@ -9,7 +9,7 @@ from torch import nn
 from distill_run.build import Builder
 from distill_run.errors import gather, user_error
 from distill_run.objectives.base import Objective
-from distill_run.rules import COMPONENT, mapping_of
+from distill_run.rules import COMPONENTS
 
 METRICS = ("loss", "accuracy", "cross_entropy")  # the metrics of every training
 
@@ -21,7 +21,7 @@ def build_objectives(mode: Mapping[str, Any], builder: Builder) -> dict[str, Obj
     """
     own = {name: value for name, value in mode.items() if name != "also"}
     added = mode.get("also", {})
-    mapping_of(COMPONENT).check("mode.also", added)
+    COMPONENTS.check("mode.also", added)
     nodes = {"mode": own, **{f"mode.also.{name}": node for name, node in added.items()}}
     main, *others = gather(partial(_build, node, key, builder) for key, node in nodes.items())
     gather(partial(_check_name, name, main.part) for name in added)
