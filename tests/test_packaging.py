@@ -21,7 +21,7 @@ def project() -> dict[str, Any]:
 
 def test_every_folder_of_conf_and_of_the_source_is_a_listed_package(project: dict[str, Any]) -> None:
     conf = {CHECKOUT / "conf", *(path for path in (CHECKOUT / "conf").rglob("*") if path.is_dir())}
-    source = {path.parent for path in (CHECKOUT / "src").rglob("__init__.py")}
+    source = {path.parent for name in ("__init__.py", "*.html") for path in (CHECKOUT / "src").rglob(name)}
     names = {"distill_run." + ".".join(path.relative_to(CHECKOUT).parts) for path in conf}
     names |= {".".join(path.relative_to(CHECKOUT / "src").parts) for path in source}
     assert project["tool"]["setuptools"]["packages"] == sorted(names)
