@@ -18,11 +18,13 @@ from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
 from distill_run.report.run_report import RunReport, write_report
 from distill_run.report.summary import Findings, summarise
-from distill_run.stages.lineup import make_lineup, obtain_teacher, search_rates
+from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher, search_rates
 from distill_run.stages.prepare import builder_of, open_workshop
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.student import obtain_assistants, train_student
+from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
+from distill_run.stages.workshop import Workshop
 
 
 def run(
@@ -56,18 +58,24 @@ def run(
         lineup = make_lineup(settings, workshop)
         with _told(watcher, RunFacts(run_dir, settings, workshop.store.environment)):
             draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
-            teacher = obtain_teacher(lineup, workshop)
-            lineup = search_rates(lineup, workshop)
-            assistants = obtain_assistants(lineup.assistants, teacher, workshop)
-            networks = {"teacher": teacher}
-            if lineup.baseline is not None:
-                networks["baseline"] = workshop.obtain("baseline", lineup.baseline)
-            networks["student"] = train_student(lineup.student, [teacher, *assistants][-1], workshop)
+            networks, assistants = _train_all(lineup, workshop)
             report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)
             write_report(report)
             write_pages(Findings(report, networks, workshop.feed, settings, record.config, record.environment))
             tell_results(console, report, settings, command, record.warnings)
     return report
+
+
+def _train_all(lineup: Lineup, workshop: Workshop) -> tuple[dict[str, Trained], list[Trained]]:
+    """Teacher, baseline and student by the names of their stages, and the assistants between teacher and student."""
+    teacher = obtain_teacher(lineup, workshop)
+    lineup = search_rates(lineup, workshop)
+    assistants = obtain_assistants(lineup.assistants, teacher, workshop)
+    networks = {"teacher": teacher}
+    if lineup.baseline is not None:
+        networks["baseline"] = workshop.obtain("baseline", lineup.baseline)
+    networks["student"] = train_student(lineup.student, [teacher, *assistants][-1], workshop)
+    return networks, assistants
 
 
 @contextmanager

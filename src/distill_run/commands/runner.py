@@ -21,6 +21,7 @@ from distill_run.report.run_report import read_report
 
 if TYPE_CHECKING:
     from distill_run.engine.interrupt import StopRequest
+    from distill_run.report.run_report import RunReport
     from distill_run.stages.watcher import Watcher
 
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
@@ -55,21 +56,7 @@ def run_recorded(
         return accuracy
     try:
         settings = _read_settings(compose(), overrides, run_dir)
-
-        from distill_run.console import Console
-        from distill_run.data.opening import shared_feeds
-        from distill_run.run import run
-
-        with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
-            report = run(
-                settings,
-                run_dir,
-                command=command,
-                console=Console(quiet=True),
-                watchers=watchers,
-                stop=stop,
-                feeds=shared_feeds(),
-            )
+        return _run_quietly(settings, run_dir, command, watchers, stop).val_accuracy
     except UserError as error:
         record_failure(run_dir, str(error), command)
         return None
@@ -78,7 +65,18 @@ def run_recorded(
     except Exception as error:
         record_failure(run_dir, f"{type(error).__name__}: {error}", command)
         raise
-    return report.val_accuracy
+
+
+def _run_quietly(
+    settings: Settings, run_dir: Path, command: str, watchers: Sequence["Watcher"], stop: "StopRequest | None"
+) -> "RunReport":
+    from distill_run.console import Console
+    from distill_run.data.opening import shared_feeds
+    from distill_run.run import run
+
+    console, feeds = Console(quiet=True), shared_feeds()
+    with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
+        return run(settings, run_dir, command=command, console=console, watchers=watchers, stop=stop, feeds=feeds)
 
 
 def _completed_accuracy(run_dir: Path) -> float | None:
