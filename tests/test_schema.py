@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import inspect
-from itertools import zip_longest
 from pathlib import Path
 from pydoc import locate
 from typing import Any, get_type_hints
@@ -12,7 +11,7 @@ import pytest
 import yaml
 
 from distill_run.build import Builder
-from distill_run.config.compose import ROLES, check, compose, config_dir, plain_config
+from distill_run.config.compose import compose, config_dir, plain_config
 from distill_run.config.schema import Settings, read_settings
 from distill_run.config.settings import compose_config
 from distill_run.errors import UserError
@@ -23,24 +22,6 @@ INJECTED = {
     "engine": ("epochs",),  # schedules
     "optim": ("params",),
 }
-
-
-def group_options() -> dict[str, list[str]]:
-    """group=option for every YAML file of each packaged group, under each name that it is offered by."""
-    options: dict[str, list[str]] = {}
-    for path in sorted(config_dir().glob("*/[!_]*.yaml")):
-        folder = path.parent.name
-        if folder not in ("hydra", "sweep"):
-            for group in ROLES.get(folder, ("augment" if folder == "augmentation" else folder,)):
-                options.setdefault(group, []).append(f"{group}={path.stem}")
-    return options
-
-
-def covering_commands() -> list[list[str]]:
-    """Command lines that name each option once: the first of every group, the second of every group ..."""
-    options = group_options()
-    alone = [[experiment] for experiment in options.pop("experiment", [])]
-    return alone + [[name for name in row if name] for row in zip_longest(*options.values())]
 
 
 def component_files() -> list[Path]:
@@ -77,19 +58,6 @@ def test_the_default_configuration_reads(config: dict[str, Any]) -> None:
     assert settings.training.student.optimizer["_target_"] == "torch.optim.SGD"
     assert settings.training.teacher is not settings.training.student
     assert dataclasses.asdict(settings) == config
-
-
-def test_every_option_of_every_group_reads() -> None:
-    for command in covering_commands():
-        config = compose(command).config
-        assert dataclasses.asdict(check(config)) == plain_config(config), command
-
-
-def test_the_options_of_the_test_above_are_all_there_are() -> None:
-    named = {option for command in covering_commands() for option in command}
-    assert named == {option for options in group_options().values() for option in options}
-    assert {"dataset=digits", "teacher=cnn_large", "student=mlp", "mode=hard", "device=cuda"} <= named
-    assert {"training/student/schedule=one_cycle", "experiment=founding_cifar10"} <= named
 
 
 def test_the_yaml_of_a_component_holds_all_arguments_of_its_constructor_which_has_no_defaults() -> None:

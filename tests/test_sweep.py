@@ -83,9 +83,13 @@ def test_a_preset_of_one_s_own_stands_beside_the_others_and_an_unknown_one_is_to
 def test_every_value_of_a_preset_is_accepted() -> None:
     for preset in option_names(config_dir() / "sweep"):
         overrides, _ = expand_presets([f"+sweep={preset}"], None)
-        assert len(read_command(overrides, None, multirun=True)) >= 5
-        values = yaml.safe_load((config_dir() / "sweep" / f"{preset}.yaml").read_text()).values()
-        assert count_points(overrides) == math.prod(len(text.split(",")) for text in values)
+        values = yaml.safe_load((config_dir() / "sweep" / f"{preset}.yaml").read_text())
+        assert count_points(overrides) == math.prod(len(text.split(",")) for text in values.values()) >= 5
+        for key, text in values.items():
+            if folder := {"mode": "mode", "student": "model"}.get(key):
+                assert set(text.split(",")) <= set(option_names(config_dir() / folder))
+            else:
+                assert len(read_command([f"{key}={text}"], None, multirun=True)) == len(text.split(","))
 
 
 def test_the_swept_keys_are_those_with_several_values() -> None:
