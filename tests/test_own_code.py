@@ -1,11 +1,17 @@
 """Code of the user's own, a .py and a .yaml in a folder, beyond what the README shows."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import torch
 
 from conftest import TINY
+from distill_run.build import Builder
 from distill_run.config.settings import compose_config
+from distill_run.data.opening import Feeds
+from distill_run.data.source import ImageShape
+from distill_run.models.network import build_network
 from distill_run.run import run
 from distill_run.stages.rehearse import rehearse
 from helpers import message_of
@@ -76,6 +82,19 @@ def test_a_watcher_hears_the_whole_story(tmp_path: Path) -> None:
         *("begun soft second", "ended teacher REUSED", "ended baseline REUSED"),
         *("stage student 1 9", "epoch student 1 after 9", "ended student TRAINED", "over None"),
     ]
+
+
+def test_a_model_and_a_dataset_of_another_class_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, "model", "no_model", "class Own:\n    def __init__(self, **_):\n        pass\n")
+    write(tmp_path, "source", "no_source", "def Own():\n    return ([], [])\n")
+    builder, shape = Builder(code_dir=tmp_path), ImageShape(1, (8, 8), 3)
+    assert message_of(build_network, {"_target_": "no_model.Own"}, "student", shape, [0.5], [0.5], 0, builder) == (
+        "student._target_=no_model.Own gives no Module\n  derive the class from torch.nn.Module"
+    )
+    dataset = dataclasses.replace(compose_config(TINY).dataset, source={"_target_": "no_source.Own"})
+    assert message_of(Feeds().open, dataset, builder, torch.device("cpu")) == (
+        "dataset.source._target_=no_source.Own gives no Source\n  return a distill_run.data.source.Source"
+    )
 
 
 def test_what_is_no_watcher_is_refused(tmp_path: Path) -> None:

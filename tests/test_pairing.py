@@ -176,7 +176,7 @@ def test_features_of_several_teachers_are_not_compared(opened: Opened) -> None:
     several = Ensemble([network_of(opened, "teacher"), network_of(opened, "teacher")], [0.5, 0.5])
     assert message_of(pair, opened, soft(), hints=Imitation(["stage1"]), teacher=several) == (
         "mode=hints: it compares features, and there are 2 teachers\n"
-        "  give one teacher, or choose a mode that works from logits, as mode=soft"
+        "  give one teacher, or choose a mode that works from logits, as in mode=soft"
     )
     assert pair(opened, soft(), teacher=several).student_points == {}
 

@@ -184,5 +184,5 @@ def test_what_does_not_describe_added_objectives_is_refused(also: object, shown:
 def test_a_component_that_is_no_objective_is_refused() -> None:
     node = {"_target_": "distill_run.data.augment.Flip", "enabled": True}
     assert message_of(build_objectives, node, Builder()).startswith(
-        "mode._target_=distill_run.data.augment.Flip is not an objective\n  derive the class from "
+        "mode._target_=distill_run.data.augment.Flip gives no Objective\n  derive the class from "
     )

@@ -317,7 +317,7 @@ def test_a_value_that_an_augmentation_refuses_and_what_is_none_are_told_with_the
         assert told == refusal(f"dataset.augment.{name}.{key}", value, words)
     node = {"_target_": "distill_run.data.mixing.Mixture", "partners": 1, "weights": 1}
     assert message_of(build_augmentations, {"mine": node}, Builder()) == (
-        "dataset.augment.mine._target_=distill_run.data.mixing.Mixture is not an augmentation\n"
+        "dataset.augment.mine._target_=distill_run.data.mixing.Mixture gives no Augmentation\n"
         "  derive the class from distill_run.data.augment.Augmentation"
     )
 

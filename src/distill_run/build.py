@@ -11,10 +11,11 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from distill_run.errors import RejectedValueError, UserError, unknown_key, user_error
 
+T = TypeVar("T")
 OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
 
 
@@ -45,6 +46,13 @@ class Builder:
             raise
         except (ValueError, TypeError) as error:
             raise user_error(f"{key}: {error}", f"see the arguments of {node['_target_']}") from error
+
+    def build_kind(self, kind: type[T], remedy: str, node: Mapping[str, Any], key: str, /, **injected: Any) -> T:
+        """The same; raises UserError with the `remedy` for an object that is not of the class `kind`."""
+        built = self.build(node, key, **injected)
+        if not isinstance(built, kind):
+            raise user_error(f"{key}._target_={node['_target_']} gives no {kind.__name__}", remedy)
+        return built
 
     def bind(self, node: Mapping[str, Any], key: str, **injected: Any) -> Callable[..., Any]:
         """The target of `node`, after a check that the arguments fit its signature."""

@@ -4,8 +4,8 @@
 
 A space is written as Hydra writes it: `a,b,c` or choice(a,b,c), range(1,9), interval(0,1), int(interval(1,9)) and
 tag(log,interval(0.001,0.1)). All other overrides are those of distill-run. Each trial is a run in a directory of its
-own. A trial that is worse than the median of the others after as many epochs is given up. The study is kept in
-study.db, and the same command, typed again after an interruption, goes on with it.
+own. A trial that is worse than the median of the others after the same number of epochs is given up. The study is
+kept in study.db, and the same command, typed again after an interruption, goes on with it.
 """
 
 import dataclasses

@@ -12,7 +12,7 @@ from torch import Tensor
 from distill_run.build import Builder
 from distill_run.data.boxes import boxes
 from distill_run.data.draws import Draws
-from distill_run.errors import gather, user_error
+from distill_run.errors import gather
 from distill_run.rules import FLAG, whole
 
 
@@ -119,11 +119,5 @@ def build_augmentations(nodes: Mapping[str, Any], builder: Builder) -> dict[str,
 
 
 def _build(name: str, node: Mapping[str, Any], builder: Builder) -> Augmentation:
-    key = f"dataset.augment.{name}"
-    built = builder.build(node, key)
-    if not isinstance(built, Augmentation):
-        raise user_error(
-            f"{key}._target_={node['_target_']} is not an augmentation",
-            "derive the class from distill_run.data.augment.Augmentation",
-        )
-    return built
+    remedy = "derive the class from distill_run.data.augment.Augmentation"
+    return builder.build_kind(Augmentation, remedy, node, f"dataset.augment.{name}")  # type: ignore[type-abstract]

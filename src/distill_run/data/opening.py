@@ -8,6 +8,7 @@ from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings
 from distill_run.data.augment import build_augmentations
 from distill_run.data.feed import Feed, MemoryFeed
+from distill_run.data.source import Source
 from distill_run.data.splits import Dataset, make_dataset
 
 
@@ -38,6 +39,8 @@ class Feeds:
         key = (settings.source, builder.code_dir, cut, device)
         if self._dataset is None or self._key != key:
             self._dataset = None  # before others are read: two datasets may not fit into memory
-            self._dataset = make_dataset(builder.build(settings.source, "dataset.source"), *cut).to(device)
+            remedy = "return a distill_run.data.source.Source"
+            source = builder.build_kind(Source, remedy, settings.source, "dataset.source")
+            self._dataset = make_dataset(source, *cut).to(device)
             self._key = key
         return self._dataset

@@ -56,7 +56,9 @@ def build_network(
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        architecture = builder.build(
+        architecture = builder.build_kind(
+            nn.Module,
+            "derive the class from torch.nn.Module",
             node,
             key,
             in_channels=shape.in_channels,

@@ -29,13 +29,8 @@ def build_objectives(mode: Mapping[str, Any], builder: Builder) -> dict[str, Obj
 
 
 def _build(node: Mapping[str, Any], key: str, builder: Builder) -> Objective:
-    built = builder.build(node, key)
-    if not isinstance(built, Objective):
-        raise user_error(
-            f"{key}._target_={node['_target_']} is not an objective",
-            "derive the class from TargetObjective, LogitObjective or FeatureObjective of distill_run.objectives.base",
-        )
-    return built
+    bases = "TargetObjective, LogitObjective or FeatureObjective of distill_run.objectives.base"
+    return builder.build_kind(Objective, f"derive the class from {bases}", node, key)  # type: ignore[type-abstract]
 
 
 def _check_name(name: object, main_part: str) -> None:

@@ -53,7 +53,7 @@ def single(teacher: Network | Ensemble | None) -> Network:
     if isinstance(teacher, Ensemble):
         raise user_error(
             f"it compares features, and there are {len(teacher.members)} teachers",
-            "give one teacher, or choose a mode that works from logits, as mode=soft",
+            "give one teacher, or choose a mode that works from logits, as in mode=soft",
         )
     assert teacher is not None
     return teacher
