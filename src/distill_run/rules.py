@@ -28,6 +28,7 @@ class _Components(Rule):
     """Components by name: of a wrong one, its name is told and how to set an argument of it."""
 
     def check(self, name: str, value: object) -> None:
+        """See Rule."""
         if isinstance(value, dict):
             for key in (key for key, component in value.items() if not COMPONENT.accepts(component)):
                 words = f"{name}.{key}.ARGUMENT=VALUE, or {COMPONENT.words}"
