@@ -52,6 +52,7 @@ class NetworkReport:
     peak_memory_bytes: int | None = None
     learning_rate: float | None = None
     lr_search: tuple[dict[str, float | None], ...] = ()
+    precision: str | None = None
     reused: bool = False
     origin: str = "trained"
 

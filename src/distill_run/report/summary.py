@@ -151,6 +151,7 @@ def _network(trained: Trained, targets: Tensor, shape: ImageShape) -> NetworkRep
         peak_memory_bytes=trained.cost.peak_memory_bytes,
         learning_rate=trained.learning_rate,
         lr_search=tuple(trained.lr_search),
+        precision=trained.precision,
         reused=trained.reused,
         origin=trained.origin_text,
     )

@@ -59,6 +59,7 @@ class Prepared:
     """A training with what it works on, what guides it, and the search that found its learning rate.
 
     `guided_by` names the guide: "logit bank", "live teacher" or "nothing"; None where there is no teacher.
+    `notes` say what `auto` became for the network.
     """
 
     training: Training
@@ -66,6 +67,7 @@ class Prepared:
     guide: Guide | None = None
     guided_by: str | None = None
     curve: Curve = ()
+    notes: tuple[str, ...] = ()
 
     def at_rate(self, found: Training, curve: Curve) -> "Prepared":
         """The same by the recipe of the training that a search has `found`, with the curve of that search."""
@@ -85,6 +87,7 @@ class Prepared:
             origin=origin,
             lr_search=self.curve,
             guided_by=self.guided_by,
+            precision=training.device.precision,
             **facts,
         )
 

@@ -64,6 +64,9 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
         alone = training.alone(numbered("baseline", number))
         baseline = _prepare(alone, None, workshop) if settings.baseline else None
         pairs.append(Pair(baseline, _prepare(training, guiding, workshop)))
+    for prepared in (*teachers, *assistants, pairs[0].student):
+        for note in prepared.notes:
+            workshop.watcher.noted(f"{prepared.training.stage}: {note}")
     return Lineup(loaded, teachers, weights, assistants, pairs)
 
 
@@ -94,7 +97,9 @@ def obtain_teacher(lineup: Lineup, workshop: Workshop) -> Trained:
 
 
 def _prepare(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:
-    return Prepared(training, workshop.assembler.assemble(training, teacher))
+    assembly = workshop.assembler.assemble(training, teacher)
+    device = workshop.device_for(assembly.network)
+    return Prepared(replace(training, device=device.settings), assembly, notes=device.notes)
 
 
 def _on_device(teacher: LoadedTeacher, workshop: Workshop) -> LoadedTeacher:

@@ -94,8 +94,10 @@ class Planner:
 
 
 def recipe_of(settings: Settings, role: Literal["teacher", "student"]) -> Recipe:
-    """The recipe of a role."""
-    return settings.training.teacher if role == "teacher" else settings.training.student
+    """The recipe of a role, of complete settings."""
+    recipe = settings.training.teacher if role == "teacher" else settings.training.student
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def mode_nodes(mode: Mapping[str, Any]) -> list[Mapping[str, Any]]:

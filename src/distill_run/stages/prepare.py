@@ -15,6 +15,7 @@ from distill_run.engine.environment import describe_environment
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
+from distill_run.stages.budget import complete_training
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import ResumePoint, Workshop
 from distill_run.store import Store
@@ -45,7 +46,12 @@ def open_workshop(
     _introduce(feed, settings.names.dataset, watcher)
     dataset = _complete(settings.dataset, feed, watcher)
     repeats = dataset.repeats if settings.repeats is None else settings.repeats
-    settings = dataclasses.replace(settings, dataset=dataset, device=device.settings, repeats=repeats)
+    training, notes = complete_training(settings.training, len(feed.train))
+    for note in notes:
+        watcher.noted(note)
+    settings = dataclasses.replace(
+        settings, dataset=dataset, training=training, device=device.settings, repeats=repeats
+    )
     environment = describe_environment(device, command)
     store = Store(Path(settings.store_dir), watcher.noted, environment, run_dir)
     for kind, name in feed.entries:

@@ -38,6 +38,6 @@ def rehearse(settings: Settings) -> None:
     for name, recipe in {"teacher": settings.training.teacher, "student": settings.training.student}.items():
         key = f"training.{name}"
         checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
-        checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs))
+        checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs or 1))
     checks += [partial(checkpoint.check_exists, path) for path in checkpoint_paths(settings)]
     gather(checks)

@@ -69,6 +69,7 @@ class Trained:
     members: tuple[tuple[float, "Trained"], ...] = ()
     path: Path | None = None
     guided_by: str | None = None
+    precision: str | None = None
 
     @property
     def reused(self) -> bool:
