@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import read_command_line, repeat
-from distill_run.sweeps.estimates import Estimate, contains, estimate
 from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
 from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep
@@ -30,7 +29,7 @@ from distill_run.typed_json import decode
 from helpers import examples, message_of
 from sweeps import made_up_report, write_run
 
-T_2, T_1 = 4.3027, 12.7062  # Student's t at 97.5%, of 2 and of 1 degrees of freedom, from a printed table
+T_2 = 4.3027  # Student's t at 97.5% of 2 degrees of freedom, from a printed table
 
 
 def report_of(*directories: Path) -> SweepReport:
@@ -111,27 +110,6 @@ def test_commands_come_through_the_shell_unharmed(values: list[str]) -> None:
     assert commands[0].overrides == (*words, "seed=0")
     repeated = repeat(commands, [{"seed": 0}, {"seed": 1}])
     assert shlex.split(repeated) == ["distill-run", "-m", *words, "seed=0,1"]
-
-
-# estimates
-
-
-def test_the_interval_of_three_values_is_the_tables() -> None:
-    found = estimate([0.90, 0.92, 0.97])
-    sd = math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2)  # the mean is 0.93
-    half = T_2 * sd / math.sqrt(3)
-    assert found is not None
-    assert dataclasses.astuple(found) == pytest.approx((3, 0.93, sd, 0.93 - half, 0.93 + half), abs=1e-5)
-
-
-def test_one_value_has_no_interval_and_that_of_a_share_stays_a_share() -> None:
-    assert estimate([0.5]) == Estimate(1, 0.5, None, None, None)
-    assert estimate([]) is None
-    assert not contains(Estimate(1, 0.5, None, None, None), 0.5)
-    found = estimate([0.98, 1.0], (0.0, 1.0))
-    assert found is not None
-    assert found.low == pytest.approx(0.99 - T_1 * 0.01, abs=1e-5)
-    assert found.high == 1.0
 
 
 # grouping

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from distill_run.report.paired import ANY_NUMBER, SHARE, Estimate, contains, estimate
 from distill_run.sweeps.command_lines import repeat
-from distill_run.sweeps.estimates import ANY_NUMBER, SHARE, Estimate, contains, estimate
 from distill_run.sweeps.points import Figures, Point
 from distill_run.sweeps.values import order
 
@@ -112,9 +112,10 @@ def _make_setting(points: Sequence[Point], keys: Sequence[str], replicate_keys: 
 
 
 def _estimate_figure(figure: str, points: Iterable[Point]) -> Estimate | None:
-    values = [getattr(point.figures, figure) for point in points]
+    found = [getattr(point.figures, figure) for point in points]
+    values = [value for value in found if value is not None]
     limits = SHARE if figure.endswith(("accuracy", "agreement")) else ANY_NUMBER
-    return estimate([value for value in values if value is not None], limits)
+    return estimate(values, limits) if values else None
 
 
 def _rank(setting: Setting, most: int) -> tuple[int, float, float]:
@@ -143,4 +144,4 @@ def paired_difference(first: Setting, second: Setting) -> Estimate | None:
     """The difference of validation accuracy, first - second, over the replicates that both have."""
     shared = [key for key in first.replicates if key in second.replicates]
     pairs = [(first.replicates[key].figures, second.replicates[key].figures) for key in shared]
-    return estimate([one.val_accuracy - other.val_accuracy for one, other in pairs])
+    return estimate([one.val_accuracy - other.val_accuracy for one, other in pairs]) if pairs else None

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distill_run.sweeps.estimates import Estimate
+from distill_run.report.paired import Estimate
 from distill_run.sweeps.report.sweep_report import RecommendedSetting, SweepReport
 from distill_run.units import change
 

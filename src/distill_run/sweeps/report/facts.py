@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+from distill_run.report.paired import Estimate
 from distill_run.report.typesetting import Tile
-from distill_run.sweeps.estimates import Estimate
 from distill_run.sweeps.report.answers import listed
 from distill_run.sweeps.report.summary import runs
 from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_run.sweeps.estimates import Estimate
+from distill_run.report.paired import Estimate
 from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
 from distill_run.sweeps.values import shown
 from distill_run.units import NONE, change, percent, shown_path, with_spread

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.files import write_json
-from distill_run.sweeps.estimates import Estimate
+from distill_run.report.paired import Estimate
 from distill_run.typed_json import decode, encode, read_object
 
 FORMAT = 1

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_run.files import RunFiles
-from distill_run.sweeps.estimates import Estimate
+from distill_run.report.paired import Estimate
 from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.answers import ALIKE
 from distill_run.sweeps.report.summary import short_keys
