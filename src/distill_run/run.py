@@ -57,7 +57,7 @@ def run(
         )
         lineup = make_lineup(settings, workshop)
         with _told(watcher, RunFacts(run_dir, settings, workshop.store.environment)):
-            draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
+            draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             networks, assistants = _train_all(lineup, workshop)
             report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)
             write_report(report)

@@ -118,6 +118,11 @@ class RunReport:
         return self.student.selected.test.accuracy - self.baseline.selected.test.accuracy
 
     @property
+    def is_control(self) -> bool:
+        """Whether the student's mode uses no teacher, as label smoothing: what it changes is not distillation's."""
+        return self.guided_by == "nothing"
+
+    @property
     def networks(self) -> list[NamedNetwork]:
         """The networks of the run in the order of their training."""
         baseline = [] if self.baseline is None else [NamedNetwork("baseline", self.baseline)]
