@@ -206,6 +206,71 @@ def test_replicates_that_share_a_seed_are_said_to_depend(tmp_path: Path) -> None
     assert report.recommendation.command == "distill-run -m seed=0,1 teacher_seed=0,1"
 
 
+def test_the_table_ends_with_the_baseline_that_all_settings_share(tmp_path: Path) -> None:
+    report = write_grid(tmp_path, mode__alpha=(0.1, 0.9))
+    table = settings_table(report)
+    assert table.headings == [
+        "", "alpha", "runs", "validation", "test", "change", "gap recovered", "agreement", "teacher's test",
+        "trained in", "p (Holm)",
+    ]  # fmt: skip
+    [row] = [[(cell.text, cell.note) for cell in row] for row in table.footer]
+    alone = ("40.00% ± 0.00", "40.00% to 40.00%")
+    assert row == [("baseline", ""), ("", ""), ("2", ""), alone, alone, *[("", "")] * 6]
+    for text in (page_of(tmp_path).text, markdown(tmp_path)):
+        assert "baseline" in text
+        assert "the intervals are not corrected" in text
+
+
+def test_settings_with_baselines_of_their_own_show_them_in_a_column(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"student=net{number}"], baseline_fingerprint=str(number))
+    table = settings_table(write_sweep_report([tmp_path], tmp_path))
+    assert "baseline's test" in table.headings
+    assert list(table.footer) == []
+
+
+def test_the_verdict_on_one_of_several_settings_is_corrected(tmp_path: Path) -> None:
+    for number, (alpha, seed) in enumerate(itertools.product((0.1, 0.9), range(3))):
+        test = 0.5 + 0.01 * (seed + 2)  # the changes are 0.02, 0.03, 0.04: p is 0.035, twice that 0.070
+        write_run(tmp_path / str(number), [f"mode.alpha={alpha}", f"seed={seed}"], test=test, baseline=0.5)
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert dict(answers(report))["Was distillation worth it?"] == (
+        "Compared with the baseline of the same seed, the student changed by +3.00 percentage points. The 95% interval "
+        "is +0.52 to +5.48: it lies above zero: distillation helped. The interval does not allow for the 2 settings "
+        "that were compared with the baseline. The p-value that does (paired t-test, Holm, 1979) is 0.07: the change "
+        "could be chance."
+    )
+
+
+def test_a_control_is_not_called_distillation(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), ["mode=label_smoothing", f"seed={number}"], guided_by="nothing")
+    report = write_sweep_report([tmp_path], tmp_path)
+    told = dict(answers(report))["What did the control change?"]
+    assert told.endswith("the control helped. It is a control: its mode uses no teacher.")
+    assert "Change by the control" in page_of(tmp_path).text
+    assert "distillation" not in page_of(tmp_path).text.lower()
+
+
+def test_the_reason_why_no_gap_is_recovered_is_told(tmp_path: Path) -> None:
+    for name, teacher, told in (
+        ("below", 0.3, "the teacher is not above the baseline"),
+        ("close", 0.5, "teacher and baseline are too close"),
+    ):
+        write_run(tmp_path / name / "0", teacher=teacher)
+        write_sweep_report([tmp_path / name], tmp_path / name)
+        assert told in page_of(tmp_path / name).text
+
+
+def test_ties_are_told_where_one_run_each_cannot_tell_more(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"])
+    assert dict(answers(write_sweep_report([tmp_path], tmp_path)))["How sure is the choice?"] == (
+        "This cannot be said from one run for each setting: the best may only be lucky. 1 other setting is within one "
+        "validation image of it (≈ in the table). Add seed=0,1,2 to the sweep's command."
+    )
+
+
 # the plots
 
 
@@ -322,6 +387,8 @@ def test_one_directory_is_written_into(tmp_path: Path, call: Call) -> None:
     status, told, _ = call("s")
     assert status == 0
     assert re.search(r"^12 +2 of 2 +86\.67% ± 0\.00 +76\.67% ± 0\.00 +\+36\.67 ± 0\.00$", told, re.MULTILINE)
+    assert re.search(r"^baseline +2 +40\.00% ± 0\.00 +40\.00% ± 0\.00 *$", told, re.MULTILINE)
+    assert "± is the standard deviation over the runs of a row, in percentage points" in told
     assert "and 2 more" in told
     assert "without a result: 1 failed" in told
     assert "The best of 11 settings" in told or "The best of 12 settings" in told

@@ -50,6 +50,13 @@ def change(difference: float | None) -> str:
     return NONE if difference is None else f"{round(100 * difference, 2) + 0.0:+.2f}"  # -0.0 + 0.0 is 0.0
 
 
+def p_value(value: float | None) -> str:
+    """A p-value to two digits; very small ones are not told apart."""
+    if value is None:
+        return NONE
+    return "<0.001" if value < 0.001 else f"{value:.2g}"
+
+
 def with_spread(shown: str, sd: float | None) -> str:
     """A mean as it is shown, with its standard deviation in percentage points: 97.20% ± 0.45."""
     return shown if sd is None else f"{shown} ± {100 * sd:.2f}"

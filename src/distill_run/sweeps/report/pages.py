@@ -40,10 +40,12 @@ def _write_pages(report: SweepReport, output: Path) -> None:
         tiles=facts.tiles(report),
         answers=answers(report),
     )
+    settings = tables.settings_table(report)
     content = {
         "report": report,
         "figure": picture,
-        "settings": tables.settings_table(report),
+        "settings": settings,
+        "has_p": tables.P_HEADING in settings.headings,
         "troubles": tables.troubles_table(report),
         "runs": tables.runs_table(report),
     }
