@@ -243,7 +243,7 @@ def test_validation_recommends_and_test_does_not(tmp_path: Path) -> None:
     assert (best["test_accuracy"]["mean"], best["command"]) == (0.5, "distill-run mode.alpha=0.9")
     assert (best["alternatives"], best["compared"], best["incomplete"]) == ([], 0, [])
     assert content["conclusion"] == (
-        "The best of 2 settings on validation is alpha 0.9 (1 other may be as good): it reaches 50.00% on test, "
+        "The best of 2 settings on validation is alpha 0.9 (1 other may be as good). It reaches 50.00% on test, "
         "10.00 percentage points above the student alone (one run, so no interval)."
     )
 
@@ -253,7 +253,7 @@ def test_settings_within_one_validation_image_are_ties(tmp_path: Path) -> None:
     content = sweep(tmp_path, {f"mode.alpha={alpha}": {"val": val} for alpha, val in accuracies.items()})
     assert content["recommendation"]["ties"] == [1, 2]
     assert content["conclusion"].startswith(
-        "The best of 4 settings on validation is alpha 0.1 (2 others may be as good): it reaches "
+        "The best of 4 settings on validation is alpha 0.1 (2 others may be as good). It reaches "
     )
 
 

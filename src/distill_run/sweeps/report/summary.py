@@ -122,7 +122,7 @@ def _recommended(best: Recommendation | None, settings: Sequence[Setting]) -> Re
 
 
 def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None) -> str:
-    """One sentence: which setting is best on validation, and what its student reaches on test."""
+    """Which setting is best on validation, what its student reaches on test, and how sure the difference is."""
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
     count = best.test_accuracy.count
@@ -135,7 +135,7 @@ def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None)
         return f"Only {name} has {runs(count)} completed: it reaches {reached}"
     others = len(best.peers)
     doubt = f" ({others} other{'' if others == 1 else 's'} may be as good)" if others else ""
-    return f"The best of {num_complete} settings on validation is {name}{doubt}: it reaches {reached}"
+    return f"The best of {num_complete} settings on validation is {name}{doubt}. It reaches {reached}"
 
 
 def _against_baseline(difference: Estimate | None) -> str:
