@@ -24,6 +24,7 @@ from distill_run.commands.report import main
 from distill_run.sweeps.report.answers import answers
 from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, scale_of, seed_strip
+from distill_run.sweeps.report.exports import latex_text
 from distill_run.sweeps.report.heat_map import BLUES, heat_maps, is_grid
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.sweep_report import SweepReport, read_sweep_json
@@ -421,7 +422,78 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, call: Call) -> None:
     for arguments in ([], ["--outptu", "x", "a"], ["a", "--out", "b"]):
         status, _, err = call(*arguments)
         assert status == 1
-        assert re.fullmatch(r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\]\n", err)
+        assert re.fullmatch(
+            r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\] \[--format latex\|csv\|md\]\n", err
+        )
+
+
+def write_means(folder: Path) -> None:
+    """Two settings that LaTeX must escape; their changes are 0.1 and 0.2, then -0.05 and 0.05."""
+    for number, (note, test) in enumerate((("5%_a", 0.5), ("5%_a", 0.6), ("b&c", 0.35), ("b&c", 0.45))):
+        overrides = [f"mode.my_note={note}", f"seed={number % 2}"]
+        write_run(folder / str(number), overrides, val=0.75 - number // 2 / 4, test=test)
+
+
+def test_the_table_of_means_in_latex(tmp_path: Path, call: Call) -> None:
+    write_means(tmp_path / "s")
+    # p of the first: t = 0.15 / 0.05 = 3 with one degree of freedom gives 1 - 2 atan(3) / pi = 0.205; Holm doubles it.
+    assert call("s", "--format", "latex") == (
+        0,
+        r"""% \usepackage{booktabs}
+\begin{table}
+\centering
+\caption{Means over the runs of a setting, $\pm$ their standard deviation in percentage points. p: paired t-test of """
+        r"""student and baseline over the seeds, corrected for the number of settings (Holm, 1979).}
+\begin{tabular}{llrrrrrrrrr}
+\toprule
+ & my\_note & runs & validation & test & change & gap recovered & agreement & teacher's test & trained in & p (Holm) \\
+\midrule
+1 & 5\%\_a & 2 & 75.00\% $\pm$ 0.00 & 55.00\% $\pm$ 7.07 & +15.00 $\pm$ 7.07 & 30\% & 75.00\% & 90.00\% & 2.0s & 0.41 \\
+2 & b\&c & 2 & 50.00\% $\pm$ 0.00 & 40.00\% $\pm$ 7.07 & +0.00 $\pm$ 7.07 & 0\% & 75.00\% & 90.00\% & 2.0s & 1 \\
+\midrule
+baseline &  & 2 & 40.00\% $\pm$ 0.00 & 40.00\% $\pm$ 0.00 &  &  &  &  &  &  \\
+\bottomrule
+\end{tabular}
+\end{table}
+""",
+        "",
+    )
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_latex_shows_every_sign_as_it_is() -> None:
+    assert latex_text(r"a\b ~^<>|{$#} -0.5") == (
+        r"a\textbackslash{}b \textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}\{\$\#\} -0.5"
+    )
+    assert latex_text("-0.52 ± 1.00") == r"$-$0.52 $\pm$ 1.00"
+
+
+def test_the_table_of_means_in_markdown_and_csv_goes_into_a_file(tmp_path: Path, call: Call) -> None:
+    write_means(tmp_path / "s")
+    assert call("s", "--format", "md", "--output", "deep/means.md") == (0, "", "")
+    lines = (tmp_path / "deep" / "means.md").read_text(encoding="utf-8").splitlines()
+    assert lines[2] == (
+        r"| 1 | 5%\_a | 2 | 75.00% ± 0.00 | 55.00% ± 7.07 | +15.00 ± 7.07 | 30% | 75.00% | 90.00% | 2.0s | 0.41 |"
+    )
+    assert lines[4] == "| baseline |  | 2 | 40.00% ± 0.00 | 40.00% ± 0.00 |  |  |  |  |  |  |"
+    assert lines[6].startswith("Means over the runs of a setting, ± their standard deviation in percentage points. p: ")
+    status, told, _ = call("s", "--format", "csv")
+    first, _, baseline = csv.DictReader(told.splitlines())
+    assert (status, first["rank"], first["mode.my_note"], first["runs"]) == (0, "1", "5%_a", "2")
+    found = [float(first[name]) for name in ("test_accuracy", "test_accuracy_sd", "difference_low", "difference_high")]
+    half = 12.7062 * 0.05  # Student's t of one degree of freedom, times sd / sqrt(2)
+    assert found == pytest.approx([0.55, math.sqrt(0.005), 0.15 - half, 0.15 + half], abs=1e-5)
+    assert (baseline["rank"], baseline["mode.my_note"], float(baseline["test_accuracy"])) == ("baseline", "", 0.4)
+
+
+def test_a_table_of_single_runs_warns_on_stderr_and_wants_no_folder(tmp_path: Path, call: Call) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "0", [f"mode={name}"], content=name)
+    status, told, err = call("a", "b", "--format", "md")
+    assert (status, told.splitlines()[-1]) == (0, "One run for each setting.")
+    assert err == "warning: the runs used 2 different datasets: their accuracies cannot be compared\n"
+    told = "error: --output a is a folder\n  with --format, give a file, as in a/means\n"
+    assert call("a", "--format", "csv", "--output", "a") == (1, "", told)
 
 
 def test_the_command_runs_on_its_own(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from distill_run.report.typesetting import Tile
 from distill_run.sweeps.report.answers import listed
 from distill_run.sweeps.report.summary import runs
 from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
-from distill_run.units import NONE, change, percent
+from distill_run.units import NONE, change, percent, whole_percent
 
 MAX_NAMES = 3
 
@@ -70,8 +70,8 @@ def _gap_tile(best: SettingReport) -> Tile:
         is_below = best.mean("teacher_test_accuracy") <= best.mean("baseline_test_accuracy")
         reason = "the teacher is not above the baseline" if is_below else "teacher and baseline are too close"
         return Tile("Gap recovered", NONE, reason)
-    note = f"of the way from baseline to teacher; {_interval(gap, '{:.0%}'.format)}"
-    return Tile("Gap recovered", f"{gap.mean:.0%}", note)
+    note = f"of the way from baseline to teacher; {_interval(gap, whole_percent)}"
+    return Tile("Gap recovered", whole_percent(gap.mean), note)
 
 
 def _interval(found: Estimate, show: Callable[[float], str]) -> str:

@@ -13,7 +13,7 @@ from distill_run.sweeps.report.answers import ALIKE
 from distill_run.sweeps.report.summary import short_keys
 from distill_run.sweeps.report.sweep_report import BaselineReport, RunEntry, SettingReport, SweepReport
 from distill_run.sweeps.values import shown
-from distill_run.units import NONE, change, duration, p_value, percent, shorten, with_spread
+from distill_run.units import NONE, change, duration, p_value, percent, shorten, whole_percent, with_spread
 
 MAX_ERROR_LENGTH = 400
 P_HEADING = "p (Holm)"
@@ -33,7 +33,7 @@ COLUMNS = {
     "val_accuracy": Column("validation", percent, has_spread=True),
     "test_accuracy": Column("test", percent, has_spread=True),
     "difference": Column("change", change, has_spread=True),
-    "gap_recovered": Column("gap recovered", "{:.0%}".format, has_spread=True),
+    "gap_recovered": Column("gap recovered", whole_percent, has_spread=True),
     "agreement": Column("agreement", percent),
     "baseline_test_accuracy": Column("baseline's test", percent, has_spread=True),
     "teacher_test_accuracy": Column("teacher's test", percent),
