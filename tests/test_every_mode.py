@@ -111,8 +111,8 @@ def test_two_trainings_from_one_seed_are_equal_and_a_resumed_one_as_well(mode: s
 def test_a_student_ships_without_what_only_trains(mode: str, store: Path, tmp_path: Path) -> None:
     """Projections and memories are thrown away, but for the projection that SimKD's student decides with."""
     run_of = opened(store, f"mode={mode}", *overrides_of(mode))
-    ready, guided_by = guided(run_of.lineup.student, run_of.teacher(), run_of.workshop)
-    assert guided_by == GUIDED_BY[ready.assembly.loss.needs]
+    ready = guided(run_of.lineup.student, run_of.teacher(), run_of.workshop)
+    assert ready.guided_by == GUIDED_BY[ready.assembly.loss.needs]
     student = run_of.workshop.train(ready)
     checkpoint.save_network(tmp_path / "student.pt", student.own_network, student.node, student.name)
     network = checkpoint.load_network(tmp_path / "student.pt")

@@ -118,6 +118,11 @@ class RunFiles:
         return self.run_dir / "checkpoints" / "student.pt"
 
     @property
+    def finished(self) -> Path:
+        """The folder of the students that are trained already, while a run with several of them goes on."""
+        return self.run_dir / "checkpoints" / "finished"
+
+    @property
     def plots(self) -> Path:
         """The folder of the pictures."""
         return self.run_dir / "plots"

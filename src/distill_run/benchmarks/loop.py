@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
         workshop = _workshop(settings, Path(folder), console, stop)
         planner = Planner(settings, workshop.feed, workshop.builder)
-        (teacher,), student = planner.teachers(), planner.student()
+        (teacher,), student = planner.teachers(), planner.students()[0]
         network = workshop.assembler.make_network(teacher, teacher.architecture.node).eval()
         live = LiveTeacher(network, workshop.device)
         bank = BankedTeacher(network, "untrained", student, workshop)
@@ -87,6 +87,7 @@ def _workshop(settings: Settings, folder: Path, console: Console, stop: StopRequ
         watcher=Watcher(),
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
+        finished=None,
         resume_point=None,
     )
 

@@ -3,7 +3,7 @@
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,12 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) ->
     assert isinstance(settings, Settings)
     check_writable("store_dir", settings.store_dir)
     return Checked(settings, composed.overrides, Path(output_dir))
+
+
+def one_seed_a_point(points: Iterable[Settings]) -> list[str]:
+    """The override that gives each point of a sweep a single student, unless its command says how many."""
+    is_open = any(settings.repeats is None and settings.dataset.repeats > 1 for settings in points)
+    return ["repeats=1"] if is_open else []
 
 
 def _read_settings(composed: DictConfig, overrides: list[str]) -> Settings:

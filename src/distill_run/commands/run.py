@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from distill_run.commands.arguments import arguments_for_hydra, hydra_words, read_arguments
 from distill_run.commands.help import help_page
-from distill_run.commands.preflight import preflight, read_command
+from distill_run.commands.preflight import one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.config.overrides import count_points, swept_keys
@@ -55,14 +55,16 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
     from distill_run.sweeps.host import Place, hosted  # loaded only here: it needs rich
 
     command = command_line(["-m", *overrides], str(extra_dir) if extra_dir else None)
-    request = Request.of(command, [point.settings for point in points], extra_dir)
+    settings = [point.settings for point in points]
+    request = Request.of(command, settings, extra_dir)
     is_named = any(override.startswith("hydra.sweep.dir=") for override in overrides)
     words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
     num_points, keys = count_points(overrides), swept_keys(overrides)
     place = Place("hydra.sweep.dir", points[0].output_dir, is_named)
     host = hosted(request, place, num_points=num_points, keys=keys)
     with host as progress, progress.shown():
-        _call_hydra(words, [*overrides, f"hydra.sweep.dir='{progress.directory}'"], extra_dir)
+        own = [*one_seed_a_point(settings), f"hydra.sweep.dir='{progress.directory}'"]
+        _call_hydra(words, [*overrides, *own], extra_dir)
     return not progress.has_failures
 
 

@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from distill_run import rules
 from distill_run.commands.arguments import Parser, check_config_dir
-from distill_run.commands.preflight import check_writable, preflight
+from distill_run.commands.preflight import check_writable, one_seed_a_point, preflight
 from distill_run.commands.runner import run_recorded
 from distill_run.commands.spaces import read_space
 from distill_run.config.compose import command_line
@@ -64,6 +64,7 @@ def _search(arguments: Namespace) -> bool:
     extra_dir: Path | None = arguments.config_dir
     fixed, spaces = _read_overrides(arguments.overrides)
     settings = _check_spaces(spaces, fixed, extra_dir)
+    fixed += one_seed_a_point(settings)
     meaning = {key: dataclasses.asdict(space) for key, space in spaces.items()}
     request = Request.of(_command_of(arguments), settings, extra_dir, meaning)
     named: Path | None = arguments.search_dir

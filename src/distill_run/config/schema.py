@@ -33,6 +33,7 @@ class DatasetSettings:
     source: Component
     root: Annotated[str | None, optional(rules.TEXT)]
     num_classes: Annotated[int | None, optional(whole(2))]
+    repeats: Annotated[int, whole(1)]
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
     split_seed: Annotated[int, rules.SEED]
@@ -84,6 +85,7 @@ class Settings:
 
     seed: Annotated[int, rules.SEED]
     teacher_seed: Annotated[int | list[int], one_or_several(rules.SEED)]
+    repeats: Annotated[int | None, optional(whole(1))]
     baseline: Annotated[bool, rules.FLAG]
     teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
     teacher_weights: Annotated[list[float] | None, optional(rules.WEIGHTS)]

@@ -1,14 +1,13 @@
 """The sentences and figures of a run's pages. The templates say how they are set."""
 
-from torch import Tensor
-
 from distill_run.errors import show
 from distill_run.files import RunFiles
 from distill_run.report.cells import network_cells
 from distill_run.report.chance import compare, verdict, wilson_interval
+from distill_run.report.conclusion import interval_text
 from distill_run.report.results import load_call
 from distill_run.report.run_report import NetworkReport, RunReport
-from distill_run.report.summary import Findings
+from distill_run.report.summary import Findings, is_right
 from distill_run.report.typesetting import Tile
 from distill_run.units import NONE, change, percent, quantity
 
@@ -50,7 +49,7 @@ def title(report: RunReport) -> str:
 
 
 def labels(report: RunReport) -> list[str]:
-    """The run's mode with its keys, and its seed."""
+    """The run's mode with its keys, and its seeds."""
     found = [f"mode {report.mode['name']}"]
     for key, value in report.mode.items():
         if key not in ("name", "also") and not key.startswith("_"):
@@ -58,7 +57,9 @@ def labels(report: RunReport) -> list[str]:
     for name, node in report.mode.get("also", {}).items():
         weights = [f"{key} {show(node[key])}" for key in ("alpha", "weight") if key in node]
         found.append(", ".join([f"also {name}", *weights]))
-    return [*found, f"seed {report.seed}"]
+    num_repeats = len(report.repeats)
+    last = f" to {report.seed + num_repeats - 1}" if num_repeats > 1 else ""
+    return [*found, f"seed{'s' if last else ''} {report.seed}{last}"]
 
 
 def tiles(report: RunReport) -> list[Tile]:
@@ -79,10 +80,17 @@ def tiles(report: RunReport) -> list[Tile]:
 def _baseline_tiles(report: RunReport) -> list[Tile]:
     if report.baseline is None:
         return []
-    gap, alone = report.gap_recovered, percent(report.baseline.selected.test.accuracy)
-    note = "the teacher is not above the baseline" if gap is None else "of the way from baseline to teacher"
+    gap, difference = report.gap_recovered, report.difference
+    note = "the teacher is too close to the baseline" if gap is None else "of the way from baseline to teacher"
+    if report.gap_interval is not None:
+        low, high = report.gap_interval
+        note += f"; 95% interval {low:.0%} to {high:.0%}"
+    points = f"percentage points, from {percent(report.baseline_accuracy)} alone"
+    if difference is not None:
+        points += f"; {interval_text(difference)}"
+    name = "Change by the control" if report.is_control else "Change by distillation"
     return [
-        Tile("Change by distillation", change(report.change), f"percentage points, from {alone} alone"),
+        Tile(name, change(report.change), points),
         Tile("Gap recovered", NONE if gap is None else f"{gap:.0%}", note),
     ]
 
@@ -90,12 +98,6 @@ def _baseline_tiles(report: RunReport) -> list[Tile]:
 def interval(network: NetworkReport, num_images: int) -> tuple[float, float]:
     """The approximate 95% interval of a network's test accuracy, as fractions."""
     return wilson_interval(round(network.selected.test.accuracy * num_images), num_images)
-
-
-def is_right(findings: Findings, stage: str) -> Tensor:
-    """For each test image whether the selected network is right: (N,), bool."""
-    decisions = findings.networks[stage].selected.test_logits.argmax(1)
-    return decisions == findings.feed.test.targets.cpu()
 
 
 def answers(findings: Findings) -> list[tuple[str, str]]:
@@ -111,11 +113,24 @@ def answers(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _worth(findings: Findings) -> str:
-    """The conclusion, and whether the difference between student and baseline could be chance."""
-    if findings.report.baseline is None:
-        return findings.report.conclusion
-    paired = compare(is_right(findings, "student"), is_right(findings, "baseline"))
-    return f"{findings.report.conclusion} {verdict(paired, len(findings.feed.test))}"
+    """The conclusion, and what it rests on: the seeds where there are several, else the test images."""
+    report = findings.report
+    if report.baseline is None or report.failures:
+        return report.conclusion
+    if len(report.repeats) > 1:
+        return f"{report.conclusion} {_seeds(report)}"
+    targets = findings.feed.test.targets.cpu()
+    student, baseline = (is_right(findings.networks[stage], targets) for stage in ("student", "baseline"))
+    return f"{report.conclusion} {verdict(compare(student, baseline), len(targets))}"
+
+
+def _seeds(report: RunReport) -> str:
+    pairs = list(zip(report.students, report.baselines, strict=True))
+    above = sum(student.selected.test.accuracy > alone.selected.test.accuracy for student, alone in pairs)
+    return (
+        f"The student is above its baseline with {above} of {len(pairs)} seeds. The interval shows what other seeds "
+        "would change; it does not show what other test images would change."
+    )
 
 
 def _teacher_origin(report: RunReport) -> str:

@@ -2,6 +2,7 @@
 
 from distill_run.files import RunFiles
 from distill_run.report import facts
+from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
 from distill_run.report.predictions import write_predictions
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
@@ -31,6 +32,9 @@ def write_pages(findings: Findings) -> None:
         "fidelity": report.fidelity,
         "networks": report.networks,
         "table": facts.table(report),
+        "repeats": repeat_rows(report) if len(report.repeats) > 1 else [],
+        "repeat_columns": REPEAT_COLUMNS[1:],
+        "shipped_seed": report.shipped_seed,
         "figures": figures,
         "sheet": sheet,
         "samples": samples,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
 from distill_run.files import RunFiles
-from distill_run.report.cells import network_cells
+from distill_run.report.cells import REPEAT_COLUMNS, network_cells, repeat_rows
 from distill_run.report.run_report import RunReport
 from distill_run.units import shown_path
 
@@ -46,6 +46,11 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
         cells = network_cells(network)
         rows.append([f"{stage} {network.architecture}", *(cells[name] for name in COLUMNS)])
     console.table(["", *COLUMNS.values()], rows, num_texts=1)
+    if len(report.repeats) > 1:
+        console.note(
+            f"Baseline and student are those of seed {report.shipped_seed}, which validation prefers; of all seeds:"
+        )
+        console.table(REPEAT_COLUMNS, repeat_rows(report), num_texts=1)
     for warning in report.warnings:
         if warning not in told:
             console.warn(warning)

@@ -38,13 +38,14 @@ class ResumePoint:
 class Workshop:
     """The services of a run: images, device, components, store; who is told; what asks for a stop.
 
-    `bank_gigabytes` is the disk that a logit bank may take.
+    `bank_gigabytes` is the disk that a logit bank may take. `finished` keeps the students of a run with several.
     """
 
     feed: Feed
     device: Device
     builder: Builder
     store: Store
+    finished: Store | None
     watcher: Watcher
     stop: StopRequest
     bank_gigabytes: float

@@ -148,15 +148,15 @@ def _common_baseline(settings: Iterable[Setting]) -> tuple[Point, ...]:
     found: dict[str, Point] = {}
     for setting in settings:
         for key, point in setting.replicates.items():
-            first = found.setdefault(key, point)
-            if _baseline_fingerprint(first) is None or _baseline_fingerprint(first) != _baseline_fingerprint(point):
+            alone = _baseline_fingerprints(found.setdefault(key, point))
+            if not alone or alone != _baseline_fingerprints(point):
                 return ()
     return tuple(found.values())
 
 
-def _baseline_fingerprint(point: Point) -> str | None:
+def _baseline_fingerprints(point: Point) -> list[str]:
     assert point.report is not None
-    return None if point.report.baseline is None else point.report.baseline.fingerprint
+    return [baseline.fingerprint for baseline in point.report.baselines]
 
 
 def _rank(setting: Setting, most: int) -> tuple[int, float, float]:

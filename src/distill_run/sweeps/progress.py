@@ -141,12 +141,10 @@ def _changed(folder: Path) -> int:
 
 
 def _figures(report: RunReport) -> str:
-    student, baseline = report.student, report.baseline
-    test = student.selected.test.accuracy
-    text = f"val {percent(report.val_accuracy)}  test {percent(test)}"
-    if baseline is not None:
-        text += f" ({change(test - baseline.selected.test.accuracy)})"
-    return f"{text}  {duration(student.train_seconds)}"
+    text = f"val {percent(report.val_accuracy)}  test {percent(report.student_accuracy)}"
+    if report.change is not None:
+        text += f" ({change(report.change)})"
+    return f"{text}  {duration(report.student.train_seconds)}"
 
 
 def _last_epoch(folder: Path) -> str:
