@@ -110,7 +110,8 @@ def test_a_sweep_leaves_its_points_and_its_answer(sweep: Any, tmp_path: Path) ->
     lines = out.splitlines()
     assert lines[0] == f"sweep: 4 points in {folder.relative_to(tmp_path)}"
     assert lines[1].startswith("   0 mode.temperature=1 mode.alpha=0.5   val ")
-    assert not any(line.startswith(("teacher", "baseline", "student")) for line in lines)  # the points are quiet
+    told = [line.split()[:2] for line in lines if line.startswith(("teacher", "baseline", "student"))]
+    assert told == [["baseline", "1"]]  # the row of the table: the points are quiet
     content = json.loads((folder / "sweep.json").read_text())
     assert content["keys"] == ["mode.temperature", "mode.alpha"]
     assert content["counts"]["completed"] == 4

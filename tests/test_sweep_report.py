@@ -160,17 +160,61 @@ def test_the_paired_difference_is_worked_out_run_by_run(tmp_path: Path) -> None:
     assert [run["difference"] for run in content["runs"]] == pytest.approx([0.02, 0.01, 0.06])
     assert (content["keys"], content["replicate_keys"], len(content["settings"])) == ([], ["seed"], 1)
     assert content["conclusion"] == (
-        "The student reaches 80.00% on test, the mean of 3 runs, 3.00 percentage points above the student alone."
+        "The student reaches 80.00% on test, the mean of 3 runs: no difference to the student alone that 3 runs can "
+        "show (+3.00 percentage points, 95% interval -3.57 to +9.57)."
     )
 
 
-def test_the_gap_is_the_mean_over_the_runs_that_have_one(tmp_path: Path) -> None:
-    for seed, test in enumerate((0.5, 0.65)):
-        write_run(tmp_path / str(seed), [f"seed={seed}"], test=test)  # (test - 0.4) / 0.5
-    report = json.loads((tmp_path / "0" / "report.json").read_text())
-    (tmp_path / "0" / "report.json").write_text(json.dumps({**report, "gap_recovered": None}))
-    gap = content_of(tmp_path)["settings"][0]["gap_recovered"]
-    assert (gap["count"], gap["mean"], gap["sd"]) == (1, pytest.approx(0.5), None)
+def test_a_difference_that_runs_can_show_stands_with_its_interval(tmp_path: Path) -> None:
+    runs = {f"seed={i}": {"test": 0.5 + change, "baseline": 0.5} for i, change in enumerate((0.02, 0.03, 0.04))}
+    assert sweep(tmp_path / "gain", runs)["conclusion"] == (  # 3 +- 4.3027 * 1 / sqrt(3)
+        "The student reaches 53.00% on test, the mean of 3 runs, 3.00 percentage points above the student alone "
+        "(95% interval +0.52 to +5.48)."
+    )
+    runs = {f"seed={i}": {"test": 0.5 - change, "baseline": 0.5} for i, change in enumerate((0.02, 0.03, 0.04))}
+    assert sweep(tmp_path / "loss", runs)["conclusion"].endswith(
+        ", 3.00 percentage points below the student alone (95% interval -5.48 to -0.52)."
+    )
+
+
+def test_the_gap_recovered_is_the_mean_gain_over_the_mean_gap(tmp_path: Path) -> None:
+    """Gains 0.10 and 0.25 of a gap that is always 0.5: only the gain varies, by 0.075 * T_1 at 95%."""
+    runs: dict[str, dict[str, Any]] = {"seed=0": {"test": 0.50}, "seed=1": {"test": 0.65}}
+    gap = sweep(tmp_path / "wide", runs)["settings"][0]["gap_recovered"]
+    assert (gap["count"], gap["mean"], gap["sd"]) == (2, pytest.approx(0.35), None)
+    assert gap["low"] == pytest.approx((0.175 - 12.7062 * 0.075) / 0.5, abs=1e-4)
+    assert gap["high"] == pytest.approx((0.175 + 12.7062 * 0.075) / 0.5, abs=1e-4)
+    close = {key: {**figures, "teacher": 0.5} for key, figures in runs.items()}  # 0.1: less than one image of eight
+    assert sweep(tmp_path / "close", close)["settings"][0]["gap_recovered"] is None
+
+
+def test_a_baseline_that_all_settings_share_is_estimated_once_over_the_seeds(tmp_path: Path) -> None:
+    runs: dict[str, dict[str, Any]] = {}
+    for seed, accuracy in enumerate((0.4, 0.5)):
+        for alpha in (0.1, 0.9):
+            own = {"baseline": accuracy, "baseline_fingerprint": str(seed)}
+            runs[f"mode.alpha={alpha} seed={seed}"] = own
+    baseline = sweep(tmp_path / "one", runs)["baseline"]
+    assert (baseline["test_accuracy"]["count"], baseline["test_accuracy"]["mean"]) == (2, pytest.approx(0.45))
+    assert baseline["val_accuracy"] == baseline["test_accuracy"]
+    runs["mode.alpha=0.9 seed=1"]["baseline_fingerprint"] = "another"
+    assert sweep(tmp_path / "two", runs)["baseline"] is None
+
+
+def test_settings_that_are_compared_with_one_baseline_are_corrected_for_it(tmp_path: Path) -> None:
+    changes = {0.1: (0.02, 0.03, 0.04), 0.5: (0.01, 0.03, 0.05), 0.9: (0.0, 0.0, 0.0)}
+    runs = {
+        f"mode.alpha={alpha} seed={seed}": {"test": 0.5 + values[seed], "baseline": 0.5, "val": 0.9 - alpha / 2}
+        for alpha, values in changes.items()
+        for seed in range(3)
+    }
+    settings = sweep(tmp_path, runs)["settings"]
+    # With two degrees of freedom the p-value of t is 1 - t / sqrt(2 + t^2); t is 3 sqrt(3), then half of it.
+    first, second = (1 - t / math.sqrt(2 + t * t) for t in (3 * math.sqrt(3), 1.5 * math.sqrt(3)))
+    assert [setting["p_value"] for setting in settings] == pytest.approx([first, second, 1.0])
+    assert [setting["corrected_p"] for setting in settings] == pytest.approx([3 * first, 2 * second, 1.0])
+    one_run = sweep(tmp_path / "single", {"mode.alpha=0.1": {}})["settings"][0]
+    assert (one_run["p_value"], one_run["corrected_p"]) == (None, None)
 
 
 def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
@@ -199,8 +243,17 @@ def test_validation_recommends_and_test_does_not(tmp_path: Path) -> None:
     assert (best["test_accuracy"]["mean"], best["command"]) == (0.5, "distill-run mode.alpha=0.9")
     assert (best["alternatives"], best["compared"], best["incomplete"]) == ([], 0, [])
     assert content["conclusion"] == (
-        "The best of 2 settings on validation is alpha 0.9: it reaches 50.00% on test, 10.00 percentage points above "
-        "the student alone."
+        "The best of 2 settings on validation is alpha 0.9 (1 other may be as good). It reaches 50.00% on test, "
+        "10.00 percentage points above the student alone (one run, so no interval)."
+    )
+
+
+def test_settings_within_one_validation_image_are_ties(tmp_path: Path) -> None:
+    accuracies = {0.1: 0.75, 0.3: 0.75, 0.5: 0.625, 0.7: 0.5}  # of eight images: 6, 6, 5 and 4 are right
+    content = sweep(tmp_path, {f"mode.alpha={alpha}": {"val": val} for alpha, val in accuracies.items()})
+    assert content["recommendation"]["ties"] == [1, 2]
+    assert content["conclusion"].startswith(
+        "The best of 4 settings on validation is alpha 0.1 (2 others may be as good). It reaches "
     )
 
 
@@ -515,4 +568,6 @@ def test_a_field_whose_default_is_made_may_be_absent() -> None:
 )
 def test_a_difference_is_rounded_before_it_is_put_into_words(tmp_path: Path, difference: float, words: str) -> None:
     content = sweep(tmp_path, {"seed=0": {"test": 0.5 + difference, "baseline": 0.5}})
-    assert content["conclusion"] == f"The student reaches {0.5 + difference:.2%} on test, {words}."
+    assert content["conclusion"] == (
+        f"The student reaches {0.5 + difference:.2%} on test, {words} (one run, so no interval)."
+    )

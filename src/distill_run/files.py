@@ -98,6 +98,16 @@ class RunFiles:
         return self.run_dir / "report.md"
 
     @property
+    def predictions(self) -> Path:
+        """What each network says of each test image."""
+        return self.run_dir / "predictions.csv"
+
+    @property
+    def views(self) -> Path:
+        """The picture of augmented training images."""
+        return self.plots / "views.png"
+
+    @property
     def last(self) -> Path:
         """The checkpoint from which the run can go on."""
         return self.run_dir / "checkpoints" / "last.pt"

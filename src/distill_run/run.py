@@ -61,7 +61,7 @@ def run(
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
         lineup = make_lineup(settings, workshop)
         with _told(watcher, RunFacts(run_dir, settings, workshop.store.environment)):
-            draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
+            draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
             report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, run_dir)
             write_report(report)

@@ -43,6 +43,8 @@ def title(report: RunReport) -> str:
     assistants = ", then ".join(network.architecture for network in report.assistants)
     through = f" through {assistants}" if assistants else ""
     teacher, student = report.teacher.architecture, report.student.architecture
+    if report.is_control:
+        return f"{student} learns without a teacher on {report.dataset.name}, as a control"
     return f"{student} learns from {teacher}{through} on {report.dataset.name}"
 
 
@@ -100,9 +102,10 @@ def interval(network: NetworkReport, num_images: int) -> tuple[float, float]:
 
 def answers(findings: Findings) -> list[tuple[str, str]]:
     """The questions that people ask first, with their answers."""
+    worth = "What did the control change?" if findings.report.is_control else "Was distillation worth it?"
     ship = "checkpoints/student.pt: the selected student alone, with its normalisation and its class names."
     return [
-        ("Was distillation worth it?", _worth(findings)),
+        (worth, _worth(findings)),
         ("Was the teacher really loaded?", _teacher_origin(findings.report)),
         ("Last epoch or best epoch?", _epochs(findings.report.student)),
         ("Which file do I ship?", ship),

@@ -15,6 +15,7 @@ from distill_run.errors import user_error
 from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network, build_network
+from distill_run.models.pretrained import network_name
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.workshop import Workshop
 from distill_run.store import file_hash, fingerprint_of
@@ -45,19 +46,19 @@ def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder
     content = checkpoint.load(path)
     if checkpoint.is_network(content):
         _check_shape(content, path, feed)
-        network, node, name = checkpoint.rebuild(content, builder), content["architecture"], content["name"]
+        network, node, option = checkpoint.rebuild(content, builder), content["architecture"], content["name"]
         classes = tuple(content["classes"])
     else:
-        node, name, classes = settings.teacher, settings.names.teacher, None
+        node, option, classes = settings.teacher, settings.names.teacher, None
         mean, std = settings.dataset.mean, settings.dataset.std
         assert mean is not None
         assert std is not None
         network = build_network(node, "teacher", feed.shape, mean, std, 0, builder)
         network.classes = feed.classes
-        checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
+        checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={option}")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise user_error(f"teacher_checkpoint={path} has weights that are not finite", "train that teacher again")
-    return LoadedTeacher(stage, path, network.eval(), node, name, classes)
+    return LoadedTeacher(stage, path, network.eval(), node, network_name(option, node), classes)
 
 
 def measure_teacher(teacher: LoadedTeacher, workshop: Workshop) -> Trained:
