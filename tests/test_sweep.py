@@ -81,13 +81,13 @@ def test_a_preset_of_one_s_own_stands_beside_the_others_and_an_unknown_one_is_to
 
 
 def test_every_value_of_a_preset_is_accepted() -> None:
-    for preset in option_names(config_dir() / "sweep"):
+    for preset in option_names("sweep"):
         overrides, _ = expand_presets([f"+sweep={preset}"], None)
         values = yaml.safe_load((config_dir() / "sweep" / f"{preset}.yaml").read_text())
         assert count_points(overrides) == math.prod(len(text.split(",")) for text in values.values()) >= 5
         for key, text in values.items():
             if folder := {"mode": "mode", "student": "model"}.get(key):
-                assert set(text.split(",")) <= set(option_names(config_dir() / folder))
+                assert set(text.split(",")) <= set(option_names(folder))
             else:
                 assert len(read_command([f"{key}={text}"], None, multirun=True)) == len(text.split(","))
 

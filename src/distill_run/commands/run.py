@@ -3,6 +3,7 @@
 No torch at module level: help, shell completion and mistakes in the configuration are told without it.
 """
 
+import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -13,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from distill_run.commands.arguments import arguments_for_hydra, hydra_words, read_arguments
-from distill_run.commands.help import help_page
+from distill_run.commands.help import WIDTH, help_page
 from distill_run.commands.preflight import preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
@@ -31,10 +32,10 @@ def main() -> NoReturn:
 
 def _run_command(arguments: Namespace) -> bool:
     """Do what the command line says; whether no run has failed."""
-    if arguments.help:
-        sys.stdout.write(help_page())
-        return True
     extra_dir: Path | None = arguments.config_dir
+    if arguments.help:
+        sys.stdout.write(help_page(extra_dir, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)))
+        return True
     if arguments.cfg:
         read_command(arguments.overrides, extra_dir, multirun=False)
     if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
