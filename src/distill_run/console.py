@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
+COLUMN_GAP = 2  # between two columns of a table
 PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
 
 
@@ -77,15 +79,26 @@ class Console:
         with Progress(*columns, console=self.rich, transient=True, disable=not self.is_live) as progress:
             yield SweepDisplay(self, progress)
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int) -> None:
-        """Show a table. The first `num_texts` columns are texts, the others are figures and stand to the right."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for index, heading in enumerate(headings):
-            is_text = index < num_texts
-            table.add_column(escape(heading), justify="left" if is_text else "right", no_wrap=not is_text)
-        for row in rows:
-            table.add_row(*map(escape, row))
+    def table(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int, spare: Sequence[str] = ()
+    ) -> None:
+        """Show a table. The first `num_texts` columns are texts, the others are figures and stand to the right.
+
+        `spare` are the headings of the columns that a narrow terminal leaves out, the least important one first. Where
+        the others are still too wide, each row is shown as lines.
+        """
         self.rich.print()
+        kept = fitting_columns(headings, rows, spare, self.rich.width)
+        if kept is None:
+            for row in rows:
+                lines = [f"{heading} {cell}".strip() for heading, cell in zip(headings, row, strict=True)]
+                self.rich.print(escape("\n".join(lines)) + "\n")
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for index in kept:
+            table.add_column(escape(headings[index]), justify="left" if index < num_texts else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(escape(row[index]) for index in kept))
         self.rich.print(table)
 
     def conclude(self, sentence: str) -> None:
@@ -94,6 +107,23 @@ class Console:
         self.rich.print()
         self.rich.print(f"[bold]{escape(sentence)}[/]")
         self.rich.print()
+
+
+def fitting_columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int
+) -> list[int] | None:
+    """The columns that stand beside each other in a `width`; `spare` ones are left out, in turn, until they fit.
+
+    None where the others are still too wide.
+    """
+    widths = [max(map(cell_len, cells)) for cells in zip(headings, *rows, strict=True)]
+    kept = list(range(len(headings)))
+    for heading in (*spare, None):
+        if sum(widths[index] for index in kept) + COLUMN_GAP * (len(kept) - 1) <= width:
+            return kept
+        if heading is not None:
+            kept.remove(headings.index(heading))
+    return None
 
 
 class SweepDisplay:

@@ -24,6 +24,7 @@ COLUMNS = {
     "bytes": "size",
     "train_time": "trained in",
 }
+SPARE = ("size", "MACs", "top-5", "nll", "ece", "trained in", "params")  # a narrow terminal leaves them out, in turn
 
 
 def load_call(path: str, settings: Settings) -> str:
@@ -45,7 +46,7 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
     for stage, network in report.networks:
         cells = network_cells(network)
         rows.append([f"{stage} {network.architecture}", *(cells[name] for name in COLUMNS)])
-    console.table(["", *COLUMNS.values()], rows, num_texts=1)
+    console.table(["", *COLUMNS.values()], rows, num_texts=1, spare=SPARE)
     for warning in report.warnings:
         if warning not in told:
             console.warn(warning)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill_run.sweeps.estimates import Estimate
+from distill_run.sweeps.report.summary import short_keys
 from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
 from distill_run.sweeps.values import shown
 from distill_run.units import NONE, change, percent, shown_path, with_spread
@@ -17,9 +18,9 @@ MAX_SETTINGS = 10
 
 def tell_sweep_results(console: "Console", report: SweepReport, folder: Path) -> None:
     """Show a row for each setting, the conclusion, and what to do next; the report lies in `folder`."""
-    headings = [*report.keys, "runs", "val acc", "test acc", "change"]
+    headings = [*short_keys(report.keys).values(), "runs", "val acc", "test acc", "change"]
     rows = [_row(setting, report.keys) for setting in report.settings[:MAX_SETTINGS]]
-    console.table(headings, rows, num_texts=len(report.keys))
+    console.table(headings, rows, num_texts=len(report.keys), spare=("runs", "val acc"))
     if len(report.settings) > MAX_SETTINGS:
         console.note(f"and {len(report.settings) - MAX_SETTINGS} more")
     unfinished = [f"{count} {status}" for status, count in report.counts.items() if count and status != "completed"]
