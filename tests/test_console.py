@@ -1,6 +1,9 @@
 """What the terminal shows: tables that fit it, and signs of life where no line can be overwritten."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from distill_run.console import Console
 from distill_run.report.results import COLUMNS, SPARE
@@ -43,3 +46,18 @@ def test_a_table_that_cannot_be_narrow_enough_is_shown_line_by_line(capsys: Outp
     assert table_in(30, capsys, headings, rows, ("change",)) == (
         "\nstudent torchvision_mobilenet\naugment [x] crop\nchange +1.20\n\n"
     )
+
+
+def test_without_a_live_line_a_long_epoch_is_told_twice_a_minute(
+    capsys: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 10.0, 31.0, 31.0, 40.0, 62.0, 62.0])
+    monkeypatch.setattr("distill_run.console.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with Console().training("student", 2, 100) as display:
+        for step in range(1, 5):
+            display.stepped(1, step, 64, torch.tensor(0.5))
+    # After 31 s two steps are done, 198 are left; after 62 s four.
+    assert capsys.readouterr().out.splitlines() == [
+        "student   epoch   1/2  loss 0.500  4 images/s  51:09 left",
+        "student   epoch   1/2  loss 0.500  4 images/s  50:38 left",
+    ]

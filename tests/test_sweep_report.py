@@ -306,7 +306,14 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
             "mode.alpha=0.5": {"status": "failed"},
         },
     )
-    assert content["counts"] == {"completed": 0, "pruned": 1, "failed": 2, "unfinished": 2, "unreadable": 0}
+    assert content["counts"] == {
+        "completed": 0,
+        "pruned": 1,
+        "failed": 2,
+        "unfinished": 2,
+        "unreadable": 0,
+        "not begun": 0,
+    }
     assert [run["error"] for run in content["runs"]] == [
         "the loss is nan\n  lower the rate",
         "still running, or killed",
@@ -317,6 +324,19 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
     assert content["recommendation"] is None
     assert content["conclusion"] == "No run is completed: there is nothing to recommend yet."
     assert all(setting["val_accuracy"] is None for setting in content["settings"])
+
+
+def test_runs_that_a_sweep_has_not_begun_are_counted(tmp_path: Path) -> None:
+    for folder, num_points in (("one", 12), ("two", 3), ("glob", None)):
+        write_run(tmp_path / folder / "0", ["seed=0"])
+        (tmp_path / folder / "sweep_command.json").write_text(json.dumps({"num_points": num_points}))
+    write_run(tmp_path / "one" / "1", ["seed=1"], status="interrupted")
+    points = [read_point(run_dir) for run_dir in find_runs([tmp_path])]
+    assert gather_sweep([tmp_path], points).num_not_begun == 10 + 2
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "sweep_command.json").write_text(json.dumps({"num_points": 4}))
+    assert gather_sweep([empty], []).num_not_begun == 4
 
 
 def test_a_damaged_run_is_unreadable_and_says_why(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
+HEARTBEAT_SECONDS = 30.0  # between two lines that say what goes on, where no line can be overwritten
 COLUMN_GAP = 2  # between two columns of a table
 PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
 
@@ -160,24 +161,31 @@ class TrainingDisplay:
         self.val_accuracy = ""
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: "Tensor") -> None:
-        """Show the loss and the speed, a few times a second only: to read the loss is to wait for the device."""
+        """Show the loss and the speed, a few times a second only: to read the loss is to wait for the device.
+
+        Where no line can be overwritten, a line is written twice a minute, between those of the epochs.
+        """
         self.num_images += num_images
         done = (epoch - 1) * self.num_steps + step
         if self.first_done is None:
             self.first_done = done - 1
         now = time.perf_counter()
-        if self.progress.disable or now - self.refreshed < REFRESH_SECONDS:
+        pause = REFRESH_SECONDS if self.console.is_live else HEARTBEAT_SECONDS
+        if self.console.rich.quiet or now - self.refreshed < pause:
             return
         self.refreshed = now
         rate = self.num_images / (now - self.started)
         figures = f"loss {loss.item():.3f}{self.val_accuracy}  {rate:,.0f} images/s  {self._left(done)} left"
         self.progress.update(self.task, completed=done, epoch=epoch, figures=figures)
+        if not self.console.is_live:
+            self.console.rich.print(f"{self.stage:<9} epoch {epoch:>3}/{self.num_epochs}  {figures}")
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
         """Write the line of an epoch; `row` is its line of metrics.jsonl."""
         val_accuracy = row["val"]["accuracy"]
         self.progress.update(self.task, completed=row["epoch"] * self.num_steps, epoch=row["epoch"])
         self.val_accuracy = f"  val acc {val_accuracy:.2%}"
+        self.refreshed = time.perf_counter()
         line = (
             f"{self.stage:<9} epoch {row['epoch']:>3}/{self.num_epochs}  loss {row['train']['loss']:.3f}  "
             f"val acc {val_accuracy:.2%}  {row['images_per_second']:,.0f} images/s  "

@@ -56,13 +56,11 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
     from distill_run.sweeps.host import Place, hosted  # loaded only here: it needs rich
 
     command = command_line(["-m", *overrides], str(extra_dir) if extra_dir else None)
-    request = Request.of(command, [point.settings for point in points], extra_dir)
+    request = Request.of(command, count_points(overrides), [point.settings for point in points], extra_dir)
     is_named = any(override.startswith("hydra.sweep.dir=") for override in overrides)
     words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
-    num_points, keys = count_points(overrides), swept_keys(overrides)
     place = Place("hydra.sweep.dir", points[0].output_dir, is_named)
-    host = hosted(request, place, num_points=num_points, keys=keys)
-    with host as progress, progress.shown():
+    with hosted(request, place, swept_keys(overrides)) as progress, progress.shown():
         _call_hydra(words, [*overrides, f"hydra.sweep.dir='{progress.directory}'"], extra_dir)
     return not progress.has_failures
 

@@ -13,6 +13,7 @@ from typing import Any
 from distill_run.sweeps.command_lines import repeat
 from distill_run.sweeps.estimates import ANY_NUMBER, SHARE, Estimate, contains, estimate
 from distill_run.sweeps.points import Figures, Point
+from distill_run.sweeps.request import count_not_begun
 from distill_run.sweeps.values import order
 
 REPLICATE_KEYS = ("seed", "teacher_seed", "training.view_seed", "dataset.split_seed")
@@ -58,7 +59,10 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs below some directories. `settings` are ranked: the recommended one is the first."""
+    """All runs below some directories. `settings` are ranked: the recommended one is the first.
+
+    `num_not_begun` counts the runs that a sweep asked for and that have no folder yet.
+    """
 
     directories: tuple[Path, ...]
     keys: tuple[str, ...]
@@ -66,6 +70,7 @@ class Sweep:
     points: tuple[Point, ...]
     settings: tuple[Setting, ...]
     recommendation: Recommendation | None
+    num_not_begun: int
 
 
 def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
@@ -82,7 +87,8 @@ def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
     most = max((len(setting.replicates) for setting in settings), default=0)
     settings.sort(key=lambda setting: _rank(setting, most))
     best = _recommend(settings, replicate_keys) if most else None
-    return Sweep(tuple(directories), keys, replicate_keys, tuple(points), tuple(settings), best)
+    not_begun = count_not_begun(directories, [point.run_dir for point in points])
+    return Sweep(tuple(directories), keys, replicate_keys, tuple(points), tuple(settings), best, not_begun)
 
 
 def identity(point: Point, keys: Iterable[str]) -> str:

@@ -23,9 +23,10 @@ def tell_sweep_results(console: "Console", report: SweepReport, folder: Path) ->
     console.table(headings, rows, num_texts=len(report.keys), spare=("runs", "val acc"))
     if len(report.settings) > MAX_SETTINGS:
         console.note(f"and {len(report.settings) - MAX_SETTINGS} more")
-    unfinished = [f"{count} {status}" for status, count in report.counts.items() if count and status != "completed"]
-    if unfinished:
-        console.note(f"without a result: {', '.join(unfinished)}")
+    others = [f"{count} {status}" for status, count in report.counts.items() if count and status != "completed"]
+    if others:
+        completed = f"{report.counts['completed']} of {sum(report.counts.values())} runs completed"
+        console.note(", ".join([completed, *others]))
     console.conclude(report.conclusion)
     console.note(f"report   {shown_path(folder)}/sweep.html")
     if report.recommendation is not None:

@@ -32,7 +32,7 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         datasets=_distinct(report.dataset.name for report in reports),
         teachers=_distinct(report.teacher.architecture for report in reports),
         students=_distinct(report.student.architecture for report in reports),
-        counts={status: sum(point.status == status for point in sweep.points) for status in STATUSES},
+        counts=_counts(sweep),
         settings=settings,
         runs=tuple(_run(point, sweep, names[id(point)]) for point in sweep.points),
         recommendation=best,
@@ -44,6 +44,11 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
 def completed_reports(sweep: Sweep) -> list[RunReport]:
     """The reports of the completed runs."""
     return [point.report for point in sweep.points if point.report is not None]
+
+
+def _counts(sweep: Sweep) -> dict[str, int]:
+    found = {status: sum(point.status == status for point in sweep.points) for status in STATUSES}
+    return {**found, "not begun": sweep.num_not_begun}
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
