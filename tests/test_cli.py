@@ -296,6 +296,7 @@ def test_the_command_runs_and_says_what_to_do_next(command: Command, tmp_path: P
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
+    assert lines[0] == "loading PyTorch ..."  # before the seconds that this takes
     assert lines[-4:-2] == ["report   out/report.html", "student  out/checkpoints/student.pt"]
     assert lines[-2].startswith("repeat   distill-run teacher=cnn_tiny student=mlp 'student.hidden=[8]' ")
     assert lines[-1].endswith('network = load_network("out/checkpoints/student.pt")')

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from distill_run.commands.arguments import arguments_for_hydra, hydra_words, read_arguments
 from distill_run.commands.help import WIDTH, help_page
-from distill_run.commands.preflight import preflight, read_command
+from distill_run.commands.preflight import LOADING, announce, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.config.overrides import count_points, swept_keys
@@ -45,6 +45,7 @@ def _run_command(arguments: Namespace) -> bool:
     if arguments.multirun or has_preset:
         return _run_sweep(overrides, extra_dir)
     (checked,) = read_command(overrides, extra_dir, multirun=False)  # the run itself checks what needs torch
+    announce(LOADING)
     run_alone(checked.settings, checked.output_dir, command_line(checked.overrides, checked.settings.code_dir))
     return True
 
