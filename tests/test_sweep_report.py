@@ -409,8 +409,22 @@ def test_a_damaged_configuration_tells_nothing(tmp_path: Path) -> None:
 def test_different_data_are_warned_of_but_not_another_cut(tmp_path: Path) -> None:
     content = sweep(tmp_path / "data", {"mode.alpha=0.1": {}, "mode.alpha=0.2": {"content": "c1"}})
     assert content["warnings"] == ["the runs used 2 different datasets: their accuracies cannot be compared"]
+    assert content["recommendation"] is None
+    assert content["conclusion"] == "Nothing is recommended: accuracies on 2 different datasets cannot be compared."
     content = sweep(tmp_path / "cut", {"dataset.split_seed=0": {}, "dataset.split_seed=1": {"content": "c1"}})
     assert (content["warnings"], content["replicate_keys"]) == ([], ["dataset.split_seed"])
+    assert content["recommendation"] is not None
+
+
+def test_settings_are_ranked_among_those_of_their_own_data(tmp_path: Path) -> None:
+    for name, content, accuracies in (("a", "c0", (0.3, 0.4)), ("b", "c1", (0.9, 0.8))):
+        for number, accuracy in enumerate(accuracies):
+            overrides = [f"mode.alpha=0.{number}"]  # the same words in both folders, whose images differ
+            write_run(tmp_path / name / str(number), overrides, val=accuracy, content=content)
+    report = report_of(tmp_path / "a", tmp_path / "b")
+    assert [setting.mean("val_accuracy") for setting in report.settings] == [0.4, 0.3, 0.9, 0.8]
+    assert [setting.replicates for setting in report.settings] == [1, 1, 1, 1]
+    assert report.recommendation is None
 
 
 def test_different_folders_of_own_files_are_warned_of(tmp_path: Path) -> None:
