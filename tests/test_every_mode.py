@@ -10,7 +10,7 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run import checkpoint
-from distill_run.config.compose import config_dir, option_names
+from distill_run.config.compose import option_names
 from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.engine.loop import Trainer
@@ -20,7 +20,7 @@ from distill_run.stages.student import guided
 from distill_run.stages.watcher import Watcher
 from workshops import Opened, open_settings
 
-MODES = option_names(config_dir() / "mode")
+MODES = option_names("mode")
 # Networks with maps in stages; few negatives; every term has its whole weight from the first epoch on.
 PAIR = [
     *(override for override in TINY if not override.startswith("student")),

@@ -131,7 +131,7 @@ def test_an_experiment_begins_with_its_command_its_source_and_its_numbers() -> N
 
 
 def test_an_experiment_selects_what_its_name_says() -> None:
-    models, modes = option_names(CONF / "model"), option_names(CONF / "mode")
+    models, modes = option_names("model"), option_names("mode")
     for name in PUBLISHED:
         chosen = choices(name)
         assert tuple(chosen[group] for group in ("dataset", "teacher", "student", "mode")) == selects(name)

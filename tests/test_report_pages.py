@@ -243,9 +243,14 @@ def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> No
     answers = facts.answers(findings)
     assert [question.split()[0] for question, _ in answers] == ["Was", "Was", "Last", "Which"]
     assert "exact McNemar test" in answers[0][1]
-    assert "net_teacher was reused from the store; its fingerprint begins with 111111111111." in answers[1][1]
+    assert (
+        "net_teacher was reused from the store; its fingerprint, a hash of all that it depends on, "
+        "begins with 111111111111." in answers[1][1]
+    )
     assert "80.00% on validation" in answers[1][1]
-    assert answers[1][1].endswith("The student learned from its logits, which were read from the logit bank.")
+    assert answers[1][1].endswith(
+        "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
+    )
     assert answers[2][1].startswith("Epoch 2 is the best on validation")
     assert answers[3][1].startswith("checkpoints/student.pt")
 
@@ -444,7 +449,7 @@ def test_with_assistants_the_last_of_them_is_named_as_the_students_own_teacher(
     assert facts.title(findings.report) == "net_student learns from net_teacher through first, then second on made_up"
     assert facts.answers(findings)[1][1].endswith(
         "The student's own teacher is the last assistant, second. "
-        "The student learned from its logits, which were read from the logit bank."
+        "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
     )
 
 

@@ -391,7 +391,7 @@ def test_one_directory_is_written_into(tmp_path: Path, call: Call) -> None:
     assert re.search(r"^baseline +2 +40\.00% ± 0\.00 +40\.00% ± 0\.00 *$", told, re.MULTILINE)
     assert "± is the standard deviation over the runs of a row, in percentage points" in told
     assert "and 2 more" in told
-    assert "without a result: 1 failed" in told
+    assert "24 of 25 runs completed, 1 failed\n" in told
     assert "The best of 11 settings" in told or "The best of 12 settings" in told
     assert "report   s/sweep.html\n" in told
     assert "repeat   distill-run -m mode.temperature=12 seed=0,1\n" in told

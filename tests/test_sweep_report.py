@@ -337,7 +337,14 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
             "mode.alpha=0.5": {"status": "failed"},
         },
     )
-    assert content["counts"] == {"completed": 0, "pruned": 1, "failed": 2, "unfinished": 2, "unreadable": 0}
+    assert content["counts"] == {
+        "completed": 0,
+        "pruned": 1,
+        "failed": 2,
+        "unfinished": 2,
+        "unreadable": 0,
+        "not begun": 0,
+    }
     assert [run["error"] for run in content["runs"]] == [
         "the loss is nan\n  lower the rate",
         "still running, or killed",
@@ -348,6 +355,19 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
     assert content["recommendation"] is None
     assert content["conclusion"] == "No run is completed: there is nothing to recommend yet."
     assert all(setting["val_accuracy"] is None for setting in content["settings"])
+
+
+def test_runs_that_a_sweep_has_not_begun_are_counted(tmp_path: Path) -> None:
+    for folder, num_points in (("one", 12), ("two", 3), ("glob", None)):
+        write_run(tmp_path / folder / "0", ["seed=0"])
+        (tmp_path / folder / "sweep_command.json").write_text(json.dumps({"num_points": num_points}))
+    write_run(tmp_path / "one" / "1", ["seed=1"], status="interrupted")
+    points = [read_point(run_dir) for run_dir in find_runs([tmp_path])]
+    assert gather_sweep([tmp_path], points).num_not_begun == 10 + 2
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "sweep_command.json").write_text(json.dumps({"num_points": 4}))
+    assert gather_sweep([empty], []).num_not_begun == 4
 
 
 def test_a_damaged_run_is_unreadable_and_says_why(tmp_path: Path) -> None:
@@ -420,8 +440,22 @@ def test_a_damaged_configuration_tells_nothing(tmp_path: Path) -> None:
 def test_different_data_are_warned_of_but_not_another_cut(tmp_path: Path) -> None:
     content = sweep(tmp_path / "data", {"mode.alpha=0.1": {}, "mode.alpha=0.2": {"content": "c1"}})
     assert content["warnings"] == ["the runs used 2 different datasets: their accuracies cannot be compared"]
+    assert content["recommendation"] is None
+    assert content["conclusion"] == "Nothing is recommended: accuracies on 2 different datasets cannot be compared."
     content = sweep(tmp_path / "cut", {"dataset.split_seed=0": {}, "dataset.split_seed=1": {"content": "c1"}})
     assert (content["warnings"], content["replicate_keys"]) == ([], ["dataset.split_seed"])
+    assert content["recommendation"] is not None
+
+
+def test_settings_are_ranked_among_those_of_their_own_data(tmp_path: Path) -> None:
+    for name, content, accuracies in (("a", "c0", (0.3, 0.4)), ("b", "c1", (0.9, 0.8))):
+        for number, accuracy in enumerate(accuracies):
+            overrides = [f"mode.alpha=0.{number}"]  # the same words in both folders, whose images differ
+            write_run(tmp_path / name / str(number), overrides, val=accuracy, content=content)
+    report = report_of(tmp_path / "a", tmp_path / "b")
+    assert [setting.mean("val_accuracy") for setting in report.settings] == [0.4, 0.3, 0.9, 0.8]
+    assert [setting.replicates for setting in report.settings] == [1, 1, 1, 1]
+    assert report.recommendation is None
 
 
 def test_different_folders_of_own_files_are_warned_of(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from distill_run.config.settings import compose_or_explain
 from distill_run.errors import gather, user_error
 from distill_run.files import RunFiles
 
+LOADING = "loading PyTorch ..."
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -30,12 +33,21 @@ class Checked:
 
 def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> list[Checked]:
     """The command line of a run, or those of a sweep's swept values; raises UserError with every mistake in them."""
+    announce("checking the command ...")
     points = read_command(overrides, extra_dir, multirun)
+    announce(LOADING)
 
     from distill_run.stages.rehearse import rehearse  # torch is loaded only here, once nothing else is wrong
 
     gather(partial(rehearse, point.settings) for point in points)
     return points
+
+
+def announce(text: str) -> None:
+    """Write what is about to happen, at once; nothing where torch is loaded, for then it does not take seconds."""
+    if "torch" not in sys.modules:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -> list[Checked]:

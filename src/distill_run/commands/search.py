@@ -66,12 +66,12 @@ def _search(arguments: Namespace) -> bool:
     settings = _check_spaces(spaces, fixed, extra_dir)
     fixed += one_seed_a_point(settings)
     meaning = {key: dataclasses.asdict(space) for key, space in spaces.items()}
-    request = Request.of(_command_of(arguments), settings, extra_dir, meaning)
+    num_trials: int = arguments.trials
+    request = Request.of(_command_of(arguments), num_trials, settings, extra_dir, meaning)
     named: Path | None = arguments.search_dir
     folder = named or Path(f"{datetime.now():outputs/searches/%Y-%m-%d/%H-%M-%S-%f}")
-    num_trials: int = arguments.trials
     place = Place("--search-dir", folder, named is not None)
-    with hosted(request, place, num_points=num_trials, keys=list(spaces)) as progress:
+    with hosted(request, place, list(spaces)) as progress:
         search = Search(progress.directory, num_trials, arguments.search_seed, spaces)
         study = search.open_study()
         with progress.shown():

@@ -14,7 +14,7 @@ from distill_run.units import NONE, change, percent, quantity
 TIMES = "\N{MULTIPLICATION SIGN}"
 SHOWN_FINGERPRINT = 12  # characters
 GUIDED_BY = {
-    "logit bank": "The student learned from its logits, which were read from the logit bank.",
+    "logit bank": "The student learned from its logits, which were worked out once and kept on disk (the logit bank).",
     "live teacher": "It ran in every training step of the student.",
     "nothing": "The student's mode does not use it.",
 }
@@ -23,7 +23,7 @@ ROWS = {
     "interval": "95% interval",
     "last_accuracy": "Test accuracy after the last epoch",
     "top5_accuracy": "Top-5 accuracy",
-    "nll": "Negative log-likelihood (nats)",
+    "nll": "Negative log-likelihood (lower is better)",
     "ece": "Calibration error (ECE)",
     "val_accuracy": "Validation accuracy",
     "selected_epoch": "Selected epoch",
@@ -137,7 +137,8 @@ def _teacher_origin(report: RunReport) -> str:
     teacher, scores = report.teacher, report.teacher.selected
     origin = "trained in this run" if teacher.origin == "trained" else teacher.origin
     sentences = [
-        f"{teacher.architecture} was {origin}; its fingerprint begins with {teacher.fingerprint[:SHOWN_FINGERPRINT]}.",
+        f"{teacher.architecture} was {origin}; its fingerprint, a hash of all that it depends on, begins with "
+        f"{teacher.fingerprint[:SHOWN_FINGERPRINT]}.",
         f"It reaches {scores.val.accuracy:.2%} on validation and {scores.test.accuracy:.2%} on test.",
     ]
     if report.assistants:

@@ -24,6 +24,7 @@ COLUMNS = {
     "bytes": "size",
     "train_time": "trained in",
 }
+SPARE = ("size", "MACs", "top-5", "nll", "ece", "trained in", "params")  # a narrow terminal leaves them out, in turn
 
 
 def load_call(path: str, settings: Settings) -> str:
@@ -45,10 +46,10 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
     for stage, network in report.networks:
         cells = network_cells(network)
         rows.append([f"{stage} {network.architecture}", *(cells[name] for name in COLUMNS)])
-    console.table(["", *COLUMNS.values()], rows, num_texts=1)
+    console.table(["", *COLUMNS.values()], rows, num_texts=1, spare=SPARE)
     if len(report.repeats) > 1:
         console.note(
-            f"Baseline and student are those of seed {report.shipped_seed}, which validation prefers; of all seeds:"
+            f"Validation prefers the student of seed {report.shipped_seed}, shown above. Test accuracy of all:"
         )
         console.table(REPEAT_COLUMNS, repeat_rows(report), num_texts=1)
     for warning in report.warnings:

@@ -123,7 +123,8 @@ def has_room(training: Training, teachers: Sequence[Network], workshop: Workshop
     if limit > 0:
         allowed, room = f"logit_bank_gigabytes allows {quantity(limit)}B", f"the disk has {quantity(free)}B free"
         workshop.watcher.noted(
-            f"logit bank: needs {quantity(needed)}B, {allowed if limit < needed else room}: "
+            f"the teacher's logits of all views (the logit bank) need {quantity(needed)}B, "
+            f"{allowed if limit < needed else room}: "
             "the teacher runs live in every step; training.views=8 makes the bank smaller"
         )
     return False

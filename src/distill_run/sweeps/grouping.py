@@ -1,9 +1,10 @@
 """Groups the runs of a sweep into settings, ranks the settings by validation, and recommends one.
 
 Runs that differ only in seeds (REPLICATE_KEYS) are replicates of one setting. Every other key whose value differs
-between the runs tells settings apart.
+between the runs tells settings apart. Runs on different data are different settings, which are not compared.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -11,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.report.paired import ANY_NUMBER, ROUNDING, SHARE, Estimate, contains, estimate, gap_recovered, p_value
+from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import repeat
 from distill_run.sweeps.points import Figures, Point
+from distill_run.sweeps.request import count_not_begun
 from distill_run.sweeps.values import order
 
 REPLICATE_KEYS = ("seed", "teacher_seed", "training.view_seed", "dataset.split_seed")
+CUTS = ("dataset.split_seed", "dataset.val_fraction", "dataset.train_fraction", "dataset.source.image_size")
 FIGURES = tuple(field.name for field in fields(Figures))
 DIGITS = 12  # means that are equal to so many digits count as equal: they differ by rounding
 
@@ -64,6 +68,8 @@ class Sweep:
     """All runs below some directories. `settings` are ranked: the recommended one is the first.
 
     `baseline` is empty unless all settings have the same baselines; it then holds a run for each of them.
+    Where the runs used several datasets (`num_datasets`), the settings of each are ranked and none is recommended.
+    `num_not_begun` counts the runs that a sweep asked for and that have no folder yet.
     """
 
     directories: tuple[Path, ...]
@@ -73,6 +79,8 @@ class Sweep:
     settings: tuple[Setting, ...]
     baseline: tuple[Point, ...]
     recommendation: Recommendation | None
+    num_not_begun: int
+    num_datasets: int
 
 
 def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
@@ -81,16 +89,36 @@ def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
     swept = _swept_keys(known)
     keys = tuple(key for key in swept if key not in REPLICATE_KEYS)
     replicate_keys = tuple(key for key in REPLICATE_KEYS if key in swept)
-    groups: dict[str, list[Point]] = {}
+    data = {point.run_dir: _data_of(point.report, swept) for point in known if point.report is not None}
+    places = {each: place for place, each in enumerate(sorted(set(data.values())))}
+    groups: dict[tuple[str, int], list[Point]] = {}
     for point in known:
-        groups.setdefault(identity(point, keys), []).append(point)
-    settings = [_make_setting(group, keys, replicate_keys) for group in groups.values()]
-    settings.sort(key=lambda setting: [order(setting.values[key]) for key in sorted(keys)])
-    most = max((len(setting.replicates) for setting in settings), default=0)
-    settings.sort(key=lambda setting: _rank(setting, most))
-    best = _recommend(settings, replicate_keys) if most else None
-    baseline = _common_baseline(settings)
-    return Sweep(tuple(directories), keys, replicate_keys, tuple(points), tuple(settings), baseline, best)
+        place = places[data[point.run_dir]] if len(places) > 1 and point.run_dir in data else len(places)
+        groups.setdefault((identity(point, keys), place), []).append(point)
+    placed = [(place, _make_setting(group, keys, replicate_keys)) for (_, place), group in groups.items()]
+    placed.sort(key=lambda each: [order(each[1].values[key]) for key in sorted(keys)])
+    most = max((len(setting.replicates) for _, setting in placed), default=0)
+    placed.sort(key=lambda each: (each[0], _rank(each[1], most)))
+    settings = [setting for _, setting in placed]
+    return Sweep(
+        directories=tuple(directories),
+        keys=keys,
+        replicate_keys=replicate_keys,
+        points=tuple(points),
+        settings=tuple(settings),
+        baseline=_common_baseline(settings),
+        recommendation=_recommend(settings, replicate_keys) if len(places) == 1 else None,
+        num_not_begun=count_not_begun(directories, [point.run_dir for point in points]),
+        num_datasets=len(places),
+    )
+
+
+def _data_of(report: RunReport, swept: Sequence[str]) -> tuple[str | int, ...]:
+    """What tells the data of a run from those of others; other cuts of the same images are the same data, if swept."""
+    data = report.dataset
+    if any(key in CUTS for key in swept) and "dataset.root" not in swept:
+        return data.name, data.num_classes, data.test_size
+    return dataclasses.astuple(data)
 
 
 def identity(point: Point, keys: Iterable[str]) -> str:

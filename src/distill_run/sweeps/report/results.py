@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill_run.report.paired import Estimate
+from distill_run.sweeps.report.summary import short_keys
 from distill_run.sweeps.report.sweep_report import BaselineReport, SettingReport, SweepReport
 from distill_run.sweeps.values import shown
 from distill_run.units import NONE, change, percent, shown_path, with_spread
@@ -21,18 +22,20 @@ def tell_sweep_results(console: "Console", report: SweepReport, folder: Path) ->
 
     The report lies in `folder`.
     """
-    keys = report.keys or ("",)  # the baseline's row needs a cell for its name
+    keys = list(short_keys(report.keys).values()) or [""]  # the baseline's row needs a cell for its name
     rows = [_row(setting, report.keys) for setting in report.settings[:MAX_SETTINGS]]
     if report.baseline is not None:
         rows.append(_baseline_row(report.baseline, len(keys)))
-    console.table([*keys, "runs", "val acc", "test acc", "change"], rows, num_texts=len(keys))
+    headings = [*keys, "runs", "val acc", "test acc", "change"]
+    console.table(headings, rows, num_texts=len(keys), spare=("runs", "val acc"))
     if any(setting.replicates > 1 for setting in report.settings):
         console.note(SPREAD)
     if len(report.settings) > MAX_SETTINGS:
         console.note(f"and {len(report.settings) - MAX_SETTINGS} more")
-    unfinished = [f"{count} {status}" for status, count in report.counts.items() if count and status != "completed"]
-    if unfinished:
-        console.note(f"without a result: {', '.join(unfinished)}")
+    others = [f"{count} {status}" for status, count in report.counts.items() if count and status != "completed"]
+    if others:
+        completed = f"{report.counts['completed']} of {sum(report.counts.values())} runs completed"
+        console.note(", ".join([completed, *others]))
     console.conclude(report.conclusion)
     console.note(f"report   {shown_path(folder)}/sweep.html")
     if report.recommendation is not None:

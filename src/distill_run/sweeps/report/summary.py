@@ -41,11 +41,11 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         datasets=_distinct(report.dataset.name for report in reports),
         teachers=_distinct(report.teacher.architecture for report in reports),
         students=_distinct(report.student.architecture for report in reports),
-        counts={status: sum(point.status == status for point in sweep.points) for status in STATUSES},
+        counts=_counts(sweep),
         settings=settings,
         runs=tuple(_run(point, sweep, names[id(point)]) for point in sweep.points),
         recommendation=best,
-        conclusion=conclude(settings, best),
+        conclusion=conclude(settings, best, sweep.num_datasets),
         warnings=(*_differences(sweep), *_lucky(settings, best), *_counted([each.warnings for each in reports])),
         baseline=_baseline(sweep.baseline),
     )
@@ -54,6 +54,11 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
 def completed_reports(sweep: Sweep) -> list[RunReport]:
     """The reports of the completed runs."""
     return [point.report for point in sweep.points if point.report is not None]
+
+
+def _counts(sweep: Sweep) -> dict[str, int]:
+    found = {status: sum(point.status == status for point in sweep.points) for status in STATUSES}
+    return {**found, "not begun": sweep.num_not_begun}
 
 
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
@@ -121,8 +126,10 @@ def _recommended(best: Recommendation | None, settings: Sequence[Setting]) -> Re
     )
 
 
-def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None) -> str:
+def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None, num_datasets: int) -> str:
     """Which setting is best on validation, what its student reaches on test, and how sure the difference is."""
+    if num_datasets > 1:
+        return f"Nothing is recommended: accuracies on {num_datasets} different datasets cannot be compared."
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
     count = best.test_accuracy.count
@@ -190,11 +197,8 @@ def _counted(warnings: Sequence[Sequence[str]]) -> list[str]:
 def _differences(sweep: Sweep) -> list[str]:
     """Warnings of runs that are not comparable or not counted."""
     warnings = []
-    datasets = {report.dataset for report in completed_reports(sweep)}
-    if "dataset.split_seed" in sweep.replicate_keys:  # other splits are other content, as asked for
-        datasets = {dataclasses.replace(dataset, content="") for dataset in datasets}
-    if len(datasets) > 1:
-        warnings.append(f"the runs used {len(datasets)} different datasets: their accuracies cannot be compared")
+    if sweep.num_datasets > 1:
+        warnings.append(f"the runs used {sweep.num_datasets} different datasets: their accuracies cannot be compared")
     options = {" ".join(point.command.options) for point in sweep.points if point.command is not None}
     if len(options) > 1:
         listed = ", ".join(each or "none" for each in sorted(options))

@@ -118,7 +118,7 @@ class SweepReport:
     """The content of sweep.json: fractions, nats and seconds. `settings` are ranked, the recommended one is the first.
 
     `keys` tell settings apart, `replicate_keys` tell the runs of one setting apart. `counts` has the number of runs by
-    status. `baseline` is None unless all settings have the same.
+    status, and of those that are not begun. `baseline` is None unless all settings have the same.
     """
 
     format: int
