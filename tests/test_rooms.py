@@ -28,7 +28,7 @@ ROOMS = (
     ("console", "config", "store"),
     ("typed_json",),
     ("files", "rules"),
-    ("errors", "units"),
+    ("errors", "units", "listener"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 MAY_IMPORT = {"hydra": {"commands", "config"}, "omegaconf": {"commands", "config"}, "rich": {"console"}}

@@ -33,6 +33,7 @@ class DatasetSettings:
     source: Component
     root: Annotated[str | None, optional(rules.TEXT)]
     num_classes: Annotated[int | None, optional(whole(2))]
+    test_fraction: Annotated[float, rules.INSIDE_UNIT]
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
     split_seed: Annotated[int, rules.SEED]

@@ -40,12 +40,12 @@ def open_workshop(
     for note in device.notes:
         watcher.noted(note)
     builder = builder_of(settings)
-    feed = feeds.open(settings.dataset, builder, device.torch_device)
+    feed = feeds.open(settings.dataset, builder, device.torch_device, watcher)
     _introduce(feed, settings.names.dataset, watcher)
     dataset = _complete(settings.dataset, feed, watcher)
     settings = dataclasses.replace(settings, dataset=dataset, device=device.settings)
     environment = describe_environment(device, command)
-    store = Store(Path(settings.store_dir), watcher.noted, environment, run_dir)
+    store = Store(Path(settings.store_dir), watcher, environment, run_dir)
     for kind, name in feed.entries:
         store.record_use(kind, name)
     workshop = Workshop(

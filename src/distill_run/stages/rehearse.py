@@ -8,6 +8,7 @@ import torch
 from distill_run import checkpoint
 from distill_run.config.schema import Settings
 from distill_run.data.augment import build_augmentations
+from distill_run.data.opening import check_source
 from distill_run.engine.device import choose_device
 from distill_run.errors import gather
 from distill_run.objectives.assemble import build_objectives
@@ -28,7 +29,7 @@ def rehearse(settings: Settings) -> None:
     networks |= {f"assistants.{name}": node for name, node in settings.assistants.items()}
     checks: list[Callable[[], object]] = [
         partial(choose_device, settings.device),
-        partial(builder.bind, settings.dataset.source, "dataset.source"),
+        partial(check_source, settings.dataset.source, builder),
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
         partial(build_augmentations, settings.dataset.augment, builder),
         *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
