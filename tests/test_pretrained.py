@@ -22,7 +22,9 @@ from distill_run.data.source import ImageShape
 from distill_run.models.features import feature_points, read_shapes
 from distill_run.models.network import Network, build_network, count_macs
 from distill_run.models.pretrained import without_fetching
+from distill_run.stages.rehearse import rehearse
 from helpers import message_of
+from workshops import open_run
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 OFFLINE = (
@@ -36,6 +38,22 @@ def node_of(library: str, model: str, **changes: object) -> dict[str, Any]:
     node = yaml.safe_load((config_dir() / "model" / f"{library}.yaml").read_text(encoding="utf-8"))
     assert node.keys() >= changes.keys()
     return {**node, "name": model, **changes}
+
+
+# Grey digits, a teacher of torchvision (the first two) and a student that cost nothing.
+SMALL = (
+    "teacher=torchvision", "teacher.name=mobilenet_v3_small", "student=mlp", "student.hidden=[4]",
+    "dataset.source.image_size=8", "dataset.mean=[0.4]", "dataset.std=[0.3]", "device=cpu", "device.precision=fp32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def grey_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state dict of torchvision's mobilenet_v3_small for one channel and ten classes, as others save it."""
+    path = tmp_path_factory.mktemp("grey") / "weights.pth"
+    network = build(node_of("torchvision", "mobilenet_v3_small"), channels=1)
+    torch.save({"state_dict": network.architecture.state_dict()}, path)
+    return path
 
 
 def build(
@@ -270,6 +288,69 @@ def test_published_weights_of_timm_see_images_as_they_were_trained_to(
     again = load_network(tmp_path / "student.pt")
     assert torch.equal(again(images_of(2)), network(images_of(2)))
     assert load(tmp_path / "student.pt")["architecture"]["input_size"] == [160, 160]
+
+
+GREY = ([sum(IMAGENET[0]) / 3], [sum(IMAGENET[1]) / 3])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected", "note"),
+    [
+        (
+            "null",
+            GREY,
+            "the file holds no normalisation, that of torchvision's published weights is taken; "
+            "teacher_normalisation=dataset takes the dataset's",
+        ),
+        ("published", GREY, None),
+        ("dataset", ([0.4], [0.3]), None),
+        ("[[0.5],[0.2]]", ([0.5], [0.2]), None),
+    ],
+)
+def test_a_state_dict_takes_the_normalisation_of_its_library_or_what_is_chosen(
+    chosen: str, expected: tuple[list[float], list[float]], note: str | None, grey_file: Path, tmp_path: Path
+) -> None:
+    overrides = [*SMALL, f"teacher_checkpoint={grey_file}", f"teacher_normalisation={chosen}"]
+    (teacher,) = open_run(tmp_path, overrides).lineup.loaded
+    assert teacher.note == note
+    assert teacher.network.mean.flatten().tolist() == pytest.approx(expected[0])
+    assert teacher.network.std.flatten().tolist() == pytest.approx(expected[1])
+
+
+def test_a_normalisation_that_cannot_be_taken_is_told(grey_file: Path, tmp_path: Path) -> None:
+    given = f"teacher_checkpoint={grey_file}"
+    assert message_of(open_run, tmp_path, [*SMALL, given, "teacher_normalisation=[[0.5,0.5],[0.2,0.2]]"]) == (
+        "teacher_normalisation has 2 means, the images have 1 channels\n"
+        "  write a mean and a standard deviation for each channel"
+    )
+    assert message_of(rehearse, compose_config(["teacher_normalisation=dataset"])) == (
+        "teacher_normalisation is for a teacher_checkpoint, and there is none\n"
+        "  leave it out, or give a state dict, as in teacher_checkpoint=my_weights.pt"
+    )
+
+
+def test_a_state_dict_of_another_architecture_takes_the_normalisation_of_the_dataset(tmp_path: Path) -> None:
+    own = [*SMALL[2:], "teacher=mlp", "teacher.hidden=[4]"]
+    network = open_run(tmp_path, own).lineup.teachers[0].assembly.network
+    torch.save(network.architecture.state_dict(), tmp_path / "mlp.pt")
+    (teacher,) = open_run(tmp_path, [*own, f"teacher_checkpoint={tmp_path / 'mlp.pt'}"]).lineup.loaded
+    assert teacher.network.mean.tolist() == network.mean.tolist()
+    assert teacher.note == (
+        "the file holds no normalisation, the dataset's is taken; "
+        "teacher_normalisation=[[mean,...],[std,...]] takes another"
+    )
+    wanted = [*own, f"teacher_checkpoint={tmp_path / 'mlp.pt'}", "teacher_normalisation=published"]
+    assert message_of(open_run, tmp_path, wanted) == (
+        "teacher_normalisation=published, but no weights are published for teacher=mlp\n"
+        "  write teacher_normalisation=dataset, or the values, as in [[0.5,0.5,0.5],[0.25,0.25,0.25]]"
+    )
+    network.classes = tuple("0123456789")
+    save(tmp_path / "whole.pt", network_content(network, {}, "mlp"))
+    wanted = [*own, f"teacher_checkpoint={tmp_path / 'whole.pt'}", "teacher_normalisation=dataset"]
+    assert message_of(open_run, tmp_path, wanted) == (
+        f"teacher_normalisation=dataset, but {tmp_path / 'whole.pt'} holds a normalisation\n"
+        "  leave teacher_normalisation out"
+    )
 
 
 def test_what_timm_has_not_or_cannot_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

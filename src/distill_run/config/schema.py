@@ -87,6 +87,7 @@ class Settings:
     teacher_seed: Annotated[int | list[int], one_or_several(rules.SEED)]
     baseline: Annotated[bool, rules.FLAG]
     teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
+    teacher_normalisation: Annotated[str | list[list[float]] | None, optional(rules.NORMALISATION)]
     teacher_weights: Annotated[list[float] | None, optional(rules.WEIGHTS)]
     resume: Annotated[str | None, optional(rules.TEXT)]
     store_dir: Annotated[str, rules.TEXT]

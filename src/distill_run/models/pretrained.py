@@ -124,6 +124,18 @@ def without_fetching(node: Mapping[str, Any]) -> dict[str, Any]:
     return settled
 
 
+def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel that the published weights of an architecture were trained with.
+
+    None for an architecture that is neither torchvision's nor timm's.
+    """
+    published = PUBLISHED.get(node["_target_"])
+    if published is None:
+        return None
+    found = published(node["name"])
+    return _for_channels(found.mean, in_channels), _for_channels(found.std, in_channels)
+
+
 def _published_by_torchvision(name: str) -> Published:
     from torchvision import models
 

@@ -14,6 +14,7 @@ from distill_run.errors import gather
 from distill_run.objectives.assemble import build_objectives
 from distill_run.stages.plans import checkpoint_paths
 from distill_run.stages.prepare import builder_of
+from distill_run.stages.teacher import check_normalisation
 from distill_run.stages.watcher import check_watcher
 
 
@@ -40,5 +41,6 @@ def rehearse(settings: Settings) -> None:
         key = f"training.{name}"
         checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
         checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs))
+    checks.append(partial(check_normalisation, settings))
     checks += [partial(checkpoint.check_exists, path) for path in checkpoint_paths(settings)]
     gather(checks)
