@@ -27,7 +27,7 @@ ROOMS = (
     ("losses", "build"),
     ("console", "config", "store"),
     ("typed_json",),
-    ("files", "rules"),
+    ("files", "rules", "own_code"),
     ("errors", "units", "listener"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

@@ -10,6 +10,7 @@ from distill_run.data.opening import Feeds
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted
 from distill_run.files import told_of_no_room
+from distill_run.own_code import naming_own_code
 from distill_run.record.command import command_of
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.record.run_record import RunRecord
@@ -44,6 +45,7 @@ def run(
     `feeds` keeps the images for the next run of this process. Raises UserError for what the user can mend, before
     anything is written where that is possible; Interrupted when asked to stop, with all saved for a resume.
     """
+    own_code = Path(settings.code_dir) if settings.code_dir else None
     rehearse(settings)
     console = console or Console()
     record = RunRecord(run_dir)
@@ -51,12 +53,13 @@ def run(
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     if settings.resume:
         command = command_of(run_dir)  # a run that goes on keeps the command that it was started with
-    with stop or StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
+    with stop or StopRequest() as stop, naming_own_code(own_code), told_of_no_room("hydra.run.dir", run_dir):
         workshop, settings = open_workshop(
             settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
         )
         lineup = make_lineup(settings, workshop)
-        with _told(watcher, RunFacts(run_dir, settings, workshop.store.environment)):
+        facts = RunFacts(run_dir, settings, workshop.store.environment)
+        with _told(watcher, facts), naming_own_code(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
             networks, assistants = _train_all(lineup, workshop)
             report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)

@@ -10,6 +10,7 @@ from distill_run.stages.plans import Planner, checkpoint_paths, numbered, teache
 from distill_run.stages.teacher import LoadedTeacher, load_teacher, measure_teacher, together
 from distill_run.stages.trained import Trained
 from distill_run.stages.training import DataFacts, Training
+from distill_run.stages.trial import try_step
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
 from distill_run.units import rounded
@@ -74,7 +75,9 @@ def obtain_teacher(lineup: Lineup, workshop: Workshop) -> Trained:
 
 
 def _prepare(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:
-    return Prepared(training, workshop.assembler.assemble(training, teacher))
+    prepared = Prepared(training, workshop.assembler.assemble(training, teacher))
+    try_step(prepared, teacher, workshop)
+    return prepared
 
 
 def _on_device(teacher: LoadedTeacher, workshop: Workshop) -> LoadedTeacher:
