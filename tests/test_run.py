@@ -93,6 +93,36 @@ def test_the_reported_accuracy_is_that_of_student_pt(tiny_report: RunReport) -> 
     np.testing.assert_allclose(network(test.images / 255).detach().numpy(), logits, atol=1e-4)
 
 
+def test_a_folder_that_holds_a_run_is_refused(tiny_report: RunReport) -> None:
+    folder = tiny_report.run_dir
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    settings = compose_config([*TINY, f"store_dir={folder.parent / 'store'}"])
+    assert message_of(run, settings, folder) == (
+        f"{folder} holds a run already\n"
+        f"  give another folder, or go on with that run, as in distill-run resume={folder}"
+    )
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_run_from_python_tells_the_command_that_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of its own settings, whatever was composed since; none where the settings were changed by hand."""
+    store = f"store_dir={tmp_path / 'store'}"
+    first = compose_config([*TINY, store, "mode.temperature=2"])
+    compose_config([*TINY, store, "mode.temperature=8"])
+    command = f"distill-run {' '.join(TINY)} {store} mode.temperature=2".replace(
+        "student.hidden=[8]", "'student.hidden=[8]'"
+    )
+    with without_pages():
+        run(first, tmp_path / "first")
+        assert f"repeat   {command}\n" in capsys.readouterr().out
+        run(dataclasses.replace(first, seed=1), tmp_path / "second")
+        assert "repeat" not in capsys.readouterr().out
+    assert read_json(tmp_path / "first" / "environment.json")["command"] == command
+    assert read_json(tmp_path / "second" / "environment.json")["command"] == ""
+
+
 def test_work_that_takes_long_is_told_every_ten_seconds_in_a_pipe_with_the_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ component (a mapping with a `_target_`) is the business of that component's cons
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import rules
@@ -104,6 +104,17 @@ class Settings:
     mode: Component
     training: TrainingSettings
     device: DeviceSettings
+
+    @property
+    def command(self) -> str:
+        """The command line that says the same; empty where none is known, as after dataclasses.replace."""
+        return str(vars(self).get("_command", ""))
+
+    def said_by(self, command: str) -> "Settings":
+        """The same settings, which remember the command line that they come from."""
+        same = replace(self)
+        vars(same)["_command"] = command
+        return same
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:
