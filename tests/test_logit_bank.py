@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from conftest import TINY
-from distill_run import checkpoint
+from distill_run import tensor_files
 from distill_run.config.settings import compose_config
 from distill_run.data.batches import Batch, Batches
 from distill_run.engine.loop import Trainer
@@ -61,7 +61,7 @@ def tiny_run(folder: Path, *overrides: str, name: str = "run", store: str = "sto
 
 
 def weights_of(report: Report) -> dict[str, Tensor]:
-    content: dict[str, Any] = checkpoint.load(report.run_dir / "checkpoints" / "student.pt")
+    content: dict[str, Any] = tensor_files.load(report.run_dir / "checkpoints" / "student.pt")
     weights: dict[str, Tensor] = content["weights"]
     return weights
 
@@ -225,5 +225,5 @@ def test_several_processes_share_one_teacher_and_one_bank(tmp_path: Path) -> Non
     assert sum(" trained, validation accuracy " in output for output in outputs) == 1
     assert len(list((tmp_path / "store").rglob("view_*.npy"))) == 2
     for number in range(3):
-        content = checkpoint.load(tmp_path / f"process_{number}" / "checkpoints" / "student.pt")
+        content = tensor_files.load(tmp_path / f"process_{number}" / "checkpoints" / "student.pt")
         torch.testing.assert_close(content["weights"], weights_of(alone), rtol=0, atol=0)

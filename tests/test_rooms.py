@@ -24,7 +24,7 @@ ROOMS = (
     ("objectives",),
     ("models",),
     ("data",),
-    ("losses", "build"),
+    ("losses", "build", "tensor_files"),
     ("console", "config", "store"),
     ("typed_json",),
     ("files", "rules", "own_code"),

@@ -373,7 +373,7 @@ def test_a_full_disk_is_told_in_two_lines(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(path: Path, content: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("distill_run.checkpoint.save", fail)
+    monkeypatch.setattr("distill_run.tensor_files.save", fail)
     assert message_of(tiny_run, tmp_path) == (
         f"hydra.run.dir={tmp_path / 'run'}: No space left on device\n"
         "  make room, as distill-store gc does, or choose another folder, as in hydra.run.dir=/tmp/elsewhere"

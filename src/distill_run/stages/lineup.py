@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
+from distill_run.models.pretrained import weight_files
 from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.plans import Planner, checkpoint_paths, numbered, teacher_weights
@@ -76,6 +77,9 @@ def obtain_teacher(lineup: Lineup, workshop: Workshop) -> Trained:
 
 def _prepare(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:
     prepared = Prepared(training, workshop.assembler.assemble(training, teacher))
+    for path in weight_files(training.architecture.node):
+        what = "with a new last layer where its classes are others"
+        workshop.watcher.noted(f"{training.stage}: training starts from the weights in {path}, {what}")
     try_step(prepared, teacher, workshop)
     return prepared
 

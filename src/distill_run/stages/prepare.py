@@ -4,7 +4,6 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from distill_run import checkpoint
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings, Settings
 from distill_run.data.feed import Feed
@@ -17,6 +16,7 @@ from distill_run.errors import user_error
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import ResumePoint, Workshop
 from distill_run.store import Store
+from distill_run.tensor_files import load
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def builder_of(settings: Settings) -> Builder:
 
 
 def _read_resume_point(path: Path) -> ResumePoint:
-    content = checkpoint.load(path)
+    content = load(path)
     if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
         raise user_error(f"{path} is not the checkpoint of a run", "start a new run, without resume=")
     return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])

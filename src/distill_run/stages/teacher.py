@@ -15,10 +15,11 @@ from distill_run.errors import user_error
 from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network, build_network
-from distill_run.models.pretrained import published_normalisation
+from distill_run.models.pretrained import head_of_others, is_published, published_normalisation
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.workshop import Workshop
 from distill_run.store import file_hash, fingerprint_of
+from distill_run.tensor_files import load, load_weights, plain_state_dict
 from distill_run.units import rounded
 
 
@@ -45,7 +46,7 @@ def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder
     A file of this program brings its architecture; anything else must be a state dict of `teacher=`. Raises UserError
     that names what does not fit: classes, image shape, tensors.
     """
-    content, note = checkpoint.load(path), None
+    content, note = load(path), None
     if checkpoint.is_network(content):
         if settings.teacher_normalisation is not None:
             raise user_error(
@@ -60,7 +61,9 @@ def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder
         (mean, std), note = _choose_normalisation(settings, feed.shape.in_channels)
         network = build_network(node, "teacher", feed.shape, mean, std, 0, builder)
         network.classes = feed.classes
-        checkpoint.load_weights(network, _plain_state_dict(content, path), f"teacher={name}")
+        weights = plain_state_dict(content, f"teacher_checkpoint={path}")
+        _check_head(network, node, weights, path)
+        load_weights(network.architecture, weights, f"teacher={name}")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise user_error(f"teacher_checkpoint={path} has weights that are not finite", "train that teacher again")
     return LoadedTeacher(stage, path, network.eval(), node, name, classes, note)
@@ -158,6 +161,17 @@ def _choose_normalisation(settings: Settings, in_channels: int) -> tuple[tuple[l
     return (mean, std), None if chosen else f"{note}; teacher_normalisation=[[mean,...],[std,...]] takes another"
 
 
+def _check_head(network: Network, node: dict[str, Any], weights: dict[str, Tensor], path: Path) -> None:
+    """Raise UserError where all but the last layer could be taken from a network of torchvision or timm."""
+    if is_published(node) and (other := head_of_others(network.architecture, weights)):
+        key = other[0]
+        raise user_error(
+            f"{key} has the shape {tuple(weights[key].shape)} in teacher_checkpoint={path}, "
+            f"{tuple(network.architecture.state_dict()[key].shape)} for the dataset's classes",
+            f"to train the teacher from these weights with a new last layer, write teacher.pretrained={path} instead",
+        )
+
+
 def _check_shape(content: dict[str, Any], path: Path, feed: Feed) -> None:
     shape = feed.shape
     pairs = {
@@ -171,16 +185,3 @@ def _check_shape(content: dict[str, Any], path: Path, feed: Feed) -> None:
                 f"teacher_checkpoint={path} was made for {what} {teachers}, the dataset has {datasets}",
                 "give a teacher of this dataset, or the teacher's dataset",
             )
-
-
-def _plain_state_dict(content: object, path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, also where others wrapped it; raises UserError for anything else."""
-    if isinstance(content, dict):
-        for wrapper in ("state_dict", "model"):
-            content = content.get(wrapper, content) if isinstance(content, dict) else content
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise user_error(
-            f"teacher_checkpoint={path} is neither a network of distill-run nor a state dict",
-            "save one with torch.save(network.state_dict(), path)",
-        )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
