@@ -23,6 +23,7 @@ from distill_run.report.run_report import RunReport as Report
 from distill_run.run import run
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.logit_bank import BankedTeacher
+from distill_run.stages.watcher import Watcher
 from helpers import message_of
 from workshops import Opened, open_run
 
@@ -93,6 +94,21 @@ def test_a_second_reader_with_batches_of_another_size_and_order_reads_the_same_f
     for batch in epochs_of(others, 2):
         torch.testing.assert_close(second(batch).logits, live(batch).logits, rtol=1e-5, atol=1e-5)
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_filling_a_view_says_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    class Told(Watcher):
+        def worked(self, work: str, done: int, total: int) -> None:
+            told.append((work, done, total))
+
+    banked, _, batches = banked_and_live(open_run(tmp_path, AUGMENTED, Told()))
+    told.clear()
+    banked(next(batches.epoch(1)))
+    num = batches.num_samples
+    expected = [("the teacher's logits of view 0", min(done, num - 1), num) for done in range(256, num + 256, 256)]
+    assert told[: len(expected) + 1] == [*expected, ("the teacher's logits of view 0", num, num)]
 
 
 def test_epochs_that_cycle_through_views_share_their_files(tmp_path: Path) -> None:

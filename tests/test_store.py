@@ -174,6 +174,28 @@ def test_of_many_that_ask_for_an_entry_at_once_one_makes_it_and_the_others_say_t
     assert told == ["teacher aaaaaaaaaaaa is being made by another process; waiting for that"] * 7
 
 
+def test_one_who_waits_for_long_says_so_again_ever_more_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill_run.store.FIRST_WAIT_SECONDS", 0.01)
+    told: list[str] = []
+    store = Store(tmp_path, Told(told))
+    has_begun = threading.Event()
+
+    def make(folder: Path) -> dict[str, Any]:
+        has_begun.set()
+        while len(told) < 4:
+            time.sleep(0.001)
+        return {}
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(store.obtain, "teacher", "a" * 64, make)
+        assert has_begun.wait(60)
+        second = pool.submit(store.obtain, "teacher", "a" * 64, leave_weights)
+    assert (first.result()[1], second.result()[1]) == (False, True)
+    assert told[0] == "teacher aaaaaaaaaaaa is being made by another process; waiting for that"
+    still = "teacher aaaaaaaaaaaa is still being made by another process; waiting for "
+    assert [text.startswith(still) and text.endswith("s") for text in told[1:4]] == [True] * 3
+
+
 def test_processes_make_an_entry_once_and_take_over_from_one_that_is_killed(tmp_path: Path) -> None:
     """The first maker kills itself with the lock in hand; one of the others makes the entry, once."""
     program = """
