@@ -12,16 +12,14 @@ import torch
 from distill_run.build import Builder
 from distill_run.checkpoint import (
     is_network,
-    load,
     load_given,
     load_network,
-    load_weights,
     network_content,
     rebuild,
-    save,
 )
 from distill_run.data.source import ImageShape
 from distill_run.models.network import Network, build_network
+from distill_run.tensor_files import load, load_weights, save
 from helpers import fill, message_of
 
 SHAPE = ImageShape(3, (8, 6), 4)
@@ -191,7 +189,7 @@ def test_weights_that_fit_are_loaded() -> None:
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.add_(1)
-    load_weights(network, weights_of(other), "cnn")
+    load_weights(network.architecture, weights_of(other), "cnn")
     assert all(torch.equal(value, weights_of(other)[key]) for key, value in weights_of(network).items())
 
 
@@ -210,7 +208,7 @@ def test_weights_that_do_not_fit_are_named_and_leave_the_network_as_it_was() -> 
          "head.4.bias has the shape (10,) in the checkpoint, (4,) in cnn\n"
          "  choose the architecture, the number of classes and the image size it was made with"),
     ):  # fmt: skip
-        assert message_of(load_weights, network, weights, "cnn") == told
+        assert message_of(load_weights, network.architecture, weights, "cnn") == told
     assert all(torch.equal(value, whole[key]) for key, value in weights_of(network).items())
 
 

@@ -132,7 +132,7 @@ def test_another_source_or_cut_is_read_anew(digits: DatasetSettings, count_readi
 def open_photos(photos: Path, store: Path, **changes: Any) -> Feed:
     source = {"_target_": "distill_run.data.image_folder.load", "image_size": None, "channels": 3}
     source |= {"root": str(photos), "store_dir": str(store)}
-    settings = DatasetSettings(source, str(photos), None, 1, 0.1, 1.0, 0, None, None, {})
+    settings = DatasetSettings(source, str(photos), None, 1, 0.2, 0.1, 1.0, 0, None, None, {})
     return Feeds().open(dataclasses.replace(settings, **changes), Builder(), CPU)
 
 
@@ -155,6 +155,11 @@ def test_the_content_of_a_folder_knows_the_files_the_classes_and_the_cut(photos:
     contents += [
         open_photos(photos, tmp_path / "store", **{key: value}).content
         for key, value in (("split_seed", 1), ("val_fraction", 0.5), ("train_fraction", 0.5))
+    ]
+    flat = photos / "train"
+    contents += [
+        open_photos(flat, tmp_path / "store", **changes).content
+        for changes in ({}, {"split_seed": 1}, {"test_fraction": 0.5}, {"val_fraction": 0.5})
     ]
     (photos / "train" / "day" / "00.png").rename(photos / "train" / "night" / "99.png")
     contents.append(open_photos(photos, tmp_path / "store").content)

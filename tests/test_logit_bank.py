@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from conftest import TINY
-from distill_run import checkpoint
+from distill_run import tensor_files
 from distill_run.config.settings import compose_config
 from distill_run.data.batches import Batch, Batches
 from distill_run.engine.loop import Trainer
@@ -23,6 +23,7 @@ from distill_run.report.run_report import RunReport as Report
 from distill_run.run import run
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.logit_bank import BankedTeacher
+from distill_run.stages.watcher import Watcher
 from helpers import message_of
 from workshops import Opened, open_run
 
@@ -61,7 +62,7 @@ def tiny_run(folder: Path, *overrides: str, name: str = "run", store: str = "sto
 
 
 def weights_of(report: Report) -> dict[str, Tensor]:
-    content: dict[str, Any] = checkpoint.load(report.run_dir / "checkpoints" / "student.pt")
+    content: dict[str, Any] = tensor_files.load(report.run_dir / "checkpoints" / "student.pt")
     weights: dict[str, Tensor] = content["weights"]
     return weights
 
@@ -93,6 +94,21 @@ def test_a_second_reader_with_batches_of_another_size_and_order_reads_the_same_f
     for batch in epochs_of(others, 2):
         torch.testing.assert_close(second(batch).logits, live(batch).logits, rtol=1e-5, atol=1e-5)
     assert {path: path.stat().st_mtime_ns for path in files} == files
+
+
+def test_filling_a_view_says_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+
+    class Told(Watcher):
+        def worked(self, work: str, done: int, total: int) -> None:
+            told.append((work, done, total))
+
+    banked, _, batches = banked_and_live(open_run(tmp_path, AUGMENTED, Told()))
+    told.clear()
+    banked(next(batches.epoch(1)))
+    num = batches.num_samples
+    expected = [("the teacher's logits of view 0", min(done, num - 1), num) for done in range(256, num + 256, 256)]
+    assert told[: len(expected) + 1] == [*expected, ("the teacher's logits of view 0", num, num)]
 
 
 def test_epochs_that_cycle_through_views_share_their_files(tmp_path: Path) -> None:
@@ -225,5 +241,5 @@ def test_several_processes_share_one_teacher_and_one_bank(tmp_path: Path) -> Non
     assert sum(" trained, validation accuracy " in output for output in outputs) == 1
     assert len(list((tmp_path / "store").rglob("view_*.npy"))) == 2
     for number in range(3):
-        content = checkpoint.load(tmp_path / f"process_{number}" / "checkpoints" / "student.pt")
+        content = tensor_files.load(tmp_path / f"process_{number}" / "checkpoints" / "student.pt")
         torch.testing.assert_close(content["weights"], weights_of(alone), rtol=0, atol=0)

@@ -1,6 +1,8 @@
 """Code of the user's own, a .py and a .yaml in a folder, beyond what the README shows."""
 
+import copy
 import dataclasses
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,13 @@ from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.data.source import ImageShape
 from distill_run.models.network import build_network
+from distill_run.record.status import read_status
 from distill_run.run import run
+from distill_run.stages.assembly import TeacherShape
 from distill_run.stages.rehearse import rehearse
+from distill_run.stages.trial import try_step
 from helpers import message_of
+from workshops import open_run
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -104,3 +110,128 @@ def test_what_is_no_watcher_is_refused(tmp_path: Path) -> None:
         "watchers.no_watcher._target_=no_watcher.Own is not a watcher\n"
         "  derive the class from distill_run.stages.watcher.Watcher"
     )
+
+
+OBJECTIVE = (
+    "from distill_run.objectives.base import LogitObjective\n"
+    "class Own(LogitObjective):\n"
+    "    def distillation(self, batch, student, teacher):\n"
+    "        return {value}\n"
+)
+MODEL = (
+    "from torch import nn\n"
+    "class Own(nn.Module):\n"
+    "    def __init__(self, *, in_channels, image_size, num_classes):\n"
+    "        super().__init__()\n"
+    "        self.layer = nn.Linear({inputs}, num_classes)\n"
+    "    def forward(self, images):\n"
+    "        return self.layer({images})\n"
+)
+PIXELS = "image_size[0] * image_size[1] * in_channels"
+AUGMENTATION = (
+    "from distill_run.data.augment import Augmentation\n"
+    "class Own(Augmentation):\n"
+    "    def __call__(self, images, draw):\n"
+    "        return {value}\n"
+)
+WHOLE = "\n  mend that line; HYDRA_FULL_ERROR=1 shows how it was reached"
+
+
+@pytest.mark.parametrize(
+    ("group", "code", "told"),
+    [
+        (
+            "mode",
+            OBJECTIVE.format(value="student.logit.mean()"),
+            f"{{file}}, line 4: AttributeError: 'Outputs' object has no attribute 'logit'{WHOLE}",
+        ),
+        (
+            "mode",
+            OBJECTIVE.format(value="(student.logits - teacher.logits).square()"),
+            "student, mode=own_thing: distillation has the shape (2, 10) for two images\n"
+            "  let `distillation` return a scalar, as .mean() does",
+        ),
+        (
+            "mode",
+            OBJECTIVE.format(value="student.logits.sin().mul_(2).mean() + student.logits.exp().mul_(2).mean()"),
+            "student, mode=own_thing: the loss has no gradients: one of the variables needed for gradient computation "
+            "has been modified by an inplace operation: ",
+        ),
+        (
+            "model",
+            MODEL.format(inputs=PIXELS, images="images.flaten(1)"),
+            f"{{file}}, line 7: AttributeError: 'Tensor' object has no attribute 'flaten'{WHOLE}",
+        ),
+        (
+            "model",
+            MODEL.format(inputs=5, images="images.flatten(1)"),
+            "student cannot take images of (1, 8, 8): mat1 and mat2 shapes cannot be multiplied (1x64 and 5x10) "
+            "({file}, line 7)\n",
+        ),
+        (
+            "model",
+            MODEL.format(inputs="None", images="images.flatten(1)"),
+            "{file}, line 5: TypeError: ",
+        ),
+        ("model", "from torch import nn\nclass Own(nn.Modul):\n    pass\n", "{file}, line 2: AttributeError: "),
+        ("model", "class Own\n", f"{{file}}, line 1: SyntaxError: expected ':' (own_thing.py, line 1){WHOLE}"),
+        (
+            "augmentation",
+            AUGMENTATION.format(value="images + draw.normal()"),
+            f"{{file}}, line 4: AttributeError: 'Draws' object has no attribute 'normal'{WHOLE}",
+        ),
+    ],
+)
+def test_a_mistake_in_own_code_is_told_with_its_line_before_anything_is_trained(
+    group: str, code: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "own_thing", raising=False)  # of the test before
+    folder = write(tmp_path / "mine", group, "own_thing", code)
+    choice = {"mode": "mode", "model": "student", "augmentation": "augment"}[group]
+    overrides = [*(PAIR if group == "model" else TINY), f"{choice}=own_thing", f"store_dir={tmp_path / 'store'}"]
+    text = message_of(run, compose_config(overrides, folder), tmp_path / "run")
+    assert text.startswith(told.format(file=folder / "own_thing.py"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]  # no run, no store
+
+
+def test_a_mistake_in_a_dataset_is_told_with_its_line(tmp_path: Path) -> None:
+    write(tmp_path, "source", "faulty_source", "def Own():\n    return [1, 2][5]\n")
+    write(tmp_path, "source", "refusing_source", "def Own():\n    raise ValueError('no images')\n")
+    builder = Builder(code_dir=tmp_path)
+    assert message_of(builder.build, {"_target_": "faulty_source.Own"}, "dataset.source") == (
+        f"{tmp_path / 'faulty_source.py'}, line 2: IndexError: list index out of range{WHOLE}"
+    )
+    assert message_of(builder.build, {"_target_": "refusing_source.Own"}, "dataset.source") == (
+        "dataset.source: no images\n"
+        f"  see the arguments of refusing_source.Own; it was raised in {tmp_path / 'refusing_source.py'}, line 2"
+    )
+
+
+def test_a_mistake_that_shows_only_later_is_kept_with_its_line(tmp_path: Path) -> None:
+    code = (
+        "from distill_run.stages.watcher import Watcher\n"
+        "class Own(Watcher):\n"
+        "    def epoch_ended(self, row):\n"
+        "        row['accuracy']\n"
+    )
+    folder = write(tmp_path / "mine", "watcher", "late", code)
+    overrides = [*TINY, "watchers=late", f"store_dir={tmp_path / 'store'}"]
+    expected = f"{folder / 'late.py'}, line 4: KeyError: 'accuracy'{WHOLE}"
+    assert message_of(run, compose_config(overrides, folder), tmp_path / "run") == expected
+    status = read_status(tmp_path / "run")
+    assert status is not None
+    assert (status.status, status.error) == ("failed", expected)
+
+
+def test_the_trial_step_changes_nothing(tmp_path: Path) -> None:
+    """Neither weights nor running statistics, nor the random numbers that the training draws."""
+    opened = open_run(tmp_path, [*TINY, "mode=crd"])
+    prepared, teacher = opened.lineup.student, opened.lineup.teachers[0].assembly
+    modules = (prepared.assembly.network, prepared.assembly.loss, teacher.network)
+    before = [copy.deepcopy(module.state_dict()) for module in modules]
+    drawn = torch.get_rng_state()
+    try_step(prepared, TeacherShape(teacher.network, teacher.node), opened.workshop.feed)
+    assert torch.equal(torch.get_rng_state(), drawn)
+    for module, state in zip(modules, before, strict=True):
+        torch.testing.assert_close(module.state_dict(), state, rtol=0, atol=0, equal_nan=True)
+        assert all(parameter.grad is None for parameter in module.parameters())

@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from torchvision.transforms.functional import normalize, resize
 
 from distill_run.build import Builder
-from distill_run.checkpoint import load, load_network, load_weights, network_content, save
+from distill_run.checkpoint import load_network, network_content
 from distill_run.config.compose import config_dir
 from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.models.features import feature_points, read_shapes
 from distill_run.models.network import Network, build_network, count_macs
 from distill_run.models.pretrained import without_fetching
+from distill_run.stages.rehearse import rehearse
 from distill_run.stages.training import Architecture
+from distill_run.stages.watcher import Watcher
+from distill_run.tensor_files import load, load_weights, save
 from helpers import message_of
+from workshops import open_run
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 OFFLINE = (
@@ -37,6 +41,32 @@ def node_of(library: str, model: str, **changes: object) -> dict[str, Any]:
     node = yaml.safe_load((config_dir() / "model" / f"{library}.yaml").read_text(encoding="utf-8"))
     assert node.keys() >= changes.keys()
     return {**node, "name": model, **changes}
+
+
+# Grey digits, a teacher of torchvision (the first two) and a student that cost nothing.
+SMALL = (
+    "teacher=torchvision", "teacher.name=mobilenet_v3_small", "student=mlp", "student.hidden=[4]",
+    "dataset.source.image_size=8", "dataset.mean=[0.4]", "dataset.std=[0.3]", "device=cpu", "device.precision=fp32",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def grey_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A state dict of torchvision's mobilenet_v3_small for one channel and ten classes, as others save it."""
+    path = tmp_path_factory.mktemp("grey") / "weights.pth"
+    network = build(node_of("torchvision", "mobilenet_v3_small"), channels=1)
+    torch.save({"state_dict": network.architecture.state_dict()}, path)
+    return path
+
+
+class Told(Watcher):
+    """Keeps the notes of a run."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def noted(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def build(
@@ -81,7 +111,7 @@ def test_a_fresh_model_is_the_librarys_own() -> None:
     expected = theirs.eval()(normalize(images, [0.5] * 3, [0.25] * 3))
     assert network.training
     torch.testing.assert_close(network.eval()(images), expected)
-    load_weights(network, theirs.state_dict(), "resnet18")
+    load_weights(network.architecture, theirs.state_dict(), "resnet18")
 
 
 def test_a_fresh_model_takes_other_channels() -> None:
@@ -199,7 +229,7 @@ def test_a_mistake_is_told_in_two_lines() -> None:
         ("name", "resnet81", f"{name}, resnet152, resnet101"),
         ("name", "???", name),
         ("name", "inception_v3", "another name; torchvision's inception_v3 gives more than logits in training"),
-        ("pretrained", 1, "true or false"),
+        ("pretrained", 1, "true or false, or a file with a state dict"),
         ("input_size", [32], "pixels a side, or [height,width] in pixels, or null"),
         ("arguments", None, "further arguments of the model's constructor, as in {dropout: 0.2}"),
     ):
@@ -278,6 +308,134 @@ def test_published_weights_of_timm_see_images_as_they_were_trained_to(
     again = load_network(tmp_path / "student.pt")
     assert torch.equal(again(images_of(2)), network(images_of(2)))
     assert load(tmp_path / "student.pt")["architecture"]["input_size"] == [160, 160]
+
+
+GREY = ([sum(IMAGENET[0]) / 3], [sum(IMAGENET[1]) / 3])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected", "note"),
+    [
+        (
+            "null",
+            GREY,
+            "the file holds no normalisation, that of torchvision's published weights is taken; "
+            "teacher_normalisation=dataset takes the dataset's",
+        ),
+        ("published", GREY, None),
+        ("dataset", ([0.4], [0.3]), None),
+        ("[[0.5],[0.2]]", ([0.5], [0.2]), None),
+    ],
+)
+def test_a_state_dict_takes_the_normalisation_of_its_library_or_what_is_chosen(
+    chosen: str, expected: tuple[list[float], list[float]], note: str | None, grey_file: Path, tmp_path: Path
+) -> None:
+    overrides = [*SMALL, f"teacher_checkpoint={grey_file}", f"teacher_normalisation={chosen}"]
+    (teacher,) = open_run(tmp_path, overrides).lineup.loaded
+    assert teacher.note == note
+    assert teacher.network.mean.flatten().tolist() == pytest.approx(expected[0])
+    assert teacher.network.std.flatten().tolist() == pytest.approx(expected[1])
+
+
+def test_a_normalisation_that_cannot_be_taken_is_told(grey_file: Path, tmp_path: Path) -> None:
+    given = f"teacher_checkpoint={grey_file}"
+    assert message_of(open_run, tmp_path, [*SMALL, given, "teacher_normalisation=[[0.5,0.5],[0.2,0.2]]"]) == (
+        "teacher_normalisation has 2 means, the images have 1 channels\n"
+        "  write a mean and a standard deviation for each channel"
+    )
+    assert message_of(rehearse, compose_config(["teacher_normalisation=dataset"])) == (
+        "teacher_normalisation is for a teacher_checkpoint, and there is none\n"
+        "  leave it out, or give a state dict, as in teacher_checkpoint=my_weights.pt"
+    )
+
+
+def test_weights_of_other_classes_are_told_with_the_key_that_takes_all_but_the_last_layer(
+    small_weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save(small_weights, tmp_path / "weights.pth")
+    given = [*SMALL, "dataset.source.image_size=16", f"teacher_checkpoint={tmp_path / 'weights.pth'}"]
+    assert message_of(open_run, tmp_path, given) == (
+        f"classifier.3.weight has the shape (1000, 1024) in teacher_checkpoint={tmp_path / 'weights.pth'}, "
+        "(10, 1024) for the dataset's classes\n"
+        "  to train the teacher from these weights with a new last layer, "
+        f"write teacher.pretrained={tmp_path / 'weights.pth'} instead"
+    )
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_network_starts_from_a_file_of_weights_without_their_last_layer(
+    channels: int, small_weights: dict[str, Tensor], tmp_path: Path
+) -> None:
+    torch.save({"model": small_weights}, tmp_path / "weights.pth")
+    node = node_of("torchvision", "mobilenet_v3_small", pretrained=str(tmp_path / "weights.pth"))
+    network = build(node, channels=channels, num_classes=7)
+    weights = network.architecture.state_dict()
+    others = {name for name in weights if not torch.equal(weights[name], small_weights[name])}
+    assert others == {"classifier.3.weight", "classifier.3.bias"} | (
+        {"features.0.0.weight"} if channels == 1 else set()
+    )
+    kernel = small_weights["features.0.0.weight"]
+    torch.testing.assert_close(weights["features.0.0.weight"].sum(1), kernel.sum(1))
+    assert network.mean.mean().item() == pytest.approx(sum(IMAGENET[0]) / 3)
+    whole = build(node, num_classes=1000).architecture.state_dict()
+    assert all(torch.equal(whole[name], small_weights[name]) for name in whole)
+    assert without_fetching(node) == {**node, "pretrained": False, "input_size": [224, 224]}
+    torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "weights.pth")
+    assert message_of(build, node).startswith("the checkpoint lacks classifier.0.bias, classifier.0.weight, ")
+
+
+def test_a_network_of_timm_starts_from_a_file_of_weights(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason=TIMM)
+    theirs = timm.create_model("test_resnet", num_classes=5).state_dict()
+    torch.save(theirs, tmp_path / "weights.pth")
+    node = node_of("timm", "test_resnet", pretrained=str(tmp_path / "weights.pth"))
+    for channels, changed in ((3, {"fc.weight", "fc.bias"}), (1, {"fc.weight", "fc.bias", "conv1.0.weight"})):
+        weights = build(node, channels=channels).architecture.state_dict()
+        assert {name for name in weights if not torch.equal(weights[name], theirs[name])} == changed
+
+
+def test_a_training_depends_on_the_content_of_the_file_that_it_starts_from(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "weights.pth"
+    own = [*SMALL, f"teacher.pretrained={file}", "teacher.input_size=32"]
+    assert message_of(rehearse, compose_config(own)) == f"there is no checkpoint {file}\n  check the path"
+    fingerprints = set()
+    for seed in (0, 1):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            torch.save(torchvision.models.mobilenet_v3_small(num_classes=3).state_dict(), file)
+        told: list[str] = []
+        lineup = open_run(tmp_path, own, Told(told)).lineup
+        fingerprints.add(lineup.teachers[0].training.fingerprint)
+        assert told[-1] == (
+            f"teacher: training starts from the weights in {file}, with a new last layer where its classes are others"
+        )
+    assert len(fingerprints) == 2
+
+
+def test_a_state_dict_of_another_architecture_takes_the_normalisation_of_the_dataset(tmp_path: Path) -> None:
+    own = [*SMALL[2:], "teacher=mlp", "teacher.hidden=[4]"]
+    network = open_run(tmp_path, own).lineup.teachers[0].assembly.network
+    torch.save(network.architecture.state_dict(), tmp_path / "mlp.pt")
+    (teacher,) = open_run(tmp_path, [*own, f"teacher_checkpoint={tmp_path / 'mlp.pt'}"]).lineup.loaded
+    assert teacher.network.mean.tolist() == network.mean.tolist()
+    assert teacher.note == (
+        "the file holds no normalisation, the dataset's is taken; "
+        "teacher_normalisation=[[mean,...],[std,...]] takes another"
+    )
+    wanted = [*own, f"teacher_checkpoint={tmp_path / 'mlp.pt'}", "teacher_normalisation=published"]
+    assert message_of(open_run, tmp_path, wanted) == (
+        "teacher_normalisation=published, but no weights are published for teacher=mlp\n"
+        "  write teacher_normalisation=dataset, or the values, as in [[0.5,0.5,0.5],[0.25,0.25,0.25]]"
+    )
+    network.classes = tuple("0123456789")
+    save(tmp_path / "whole.pt", network_content(network, {}, "mlp"))
+    wanted = [*own, f"teacher_checkpoint={tmp_path / 'whole.pt'}", "teacher_normalisation=dataset"]
+    assert message_of(open_run, tmp_path, wanted) == (
+        f"teacher_normalisation=dataset, but {tmp_path / 'whole.pt'} holds a normalisation\n"
+        "  leave teacher_normalisation out"
+    )
 
 
 def test_what_timm_has_not_or_cannot_reach_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

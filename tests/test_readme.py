@@ -13,8 +13,10 @@ from distill_run.commands.preflight import preflight
 from distill_run.commands.spaces import read_space
 from distill_run.config.overrides import parse
 from distill_run.config.presets import expand_presets
+from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
 from distill_run.run import run
+from distill_run.sweeps.report.pages import write_sweep_report
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8") if README.is_file() else ""
@@ -53,13 +55,18 @@ def test_the_other_commands_of_the_page_are_installed() -> None:
     assert all(Path(sys.executable).with_name(name).is_file() for name in names)
 
 
-def test_the_page_s_own_components_work_together(tmp_path: Path) -> None:
+def write_components(folder: Path) -> int:
+    """Write the page's own files below a folder; how many there are."""
     files = re.findall(r"`(mine/[\w./]+)`[^`]*```\w+\n(.*?)```", TEXT, flags=re.DOTALL)
-    assert len(files) == 10
     for name, content in files:
-        path = tmp_path / name
+        path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
+    return len(files)
+
+
+def test_the_page_s_own_components_work_together(tmp_path: Path) -> None:
+    assert write_components(tmp_path) == 10
     journal = tmp_path / "journal.txt"
     own = ["student=patches", "mode=logit_mse", "dataset=stripes", "augment=noise", "watchers=journal"]
     tiny = [override for override in TINY if not override.startswith(("student", "dataset", "training.student"))]
@@ -81,19 +88,42 @@ def test_the_page_s_own_components_work_together(tmp_path: Path) -> None:
 def test_the_page_s_python_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """First a run, then the use of its student; with tiny networks."""
-    use, train = (
-        re.search(rf"^### {title}\n\n```python\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE)[1]  # type: ignore[index]
-        for title in ("Use the student", "Run from Python")
-    )
+    """First a run and what follows it, then the use of its student; with tiny networks."""
+    section = re.search(r"^### Run from Python\n(.*?)^### ", TEXT, flags=re.DOTALL | re.MULTILINE)
+    use = re.search(r"^### Use the student\n\n```python\n(.*?)```", TEXT, flags=re.DOTALL | re.MULTILINE)
+    assert section is not None
+    assert use is not None
+    first, figures, own, sweep = re.findall(r"```python\n(.*?)```", section[1], flags=re.DOTALL)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("distill_run.config.settings.compose_config", compose_tiny)
+    write_components(tmp_path)
     names: dict[str, Any] = {}
-    exec(re.sub(r"\[.*?\]", str(list(TINY)), train, count=1), names)
+    exec(first, names)
     assert (tmp_path / "outputs" / "mine" / "report.html").is_file()
-    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{names['report'].student.selected.test.accuracy} ")
-    exec(use.replace("outputs/runs/DATE/TIME", "outputs/mine"), names)
+    accuracy = names["report"].student.selected.test.accuracy
+    assert capsys.readouterr().out.splitlines()[-1].startswith(f"{accuracy} ")
+    monkeypatch.setattr("distill_run.run.write_pages", lambda _: None)  # they take longer than the trainings
+    exec(figures, names)
+    shown = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in shown[0:9:3]] == ["teacher", "baseline", "student"]
+    assert str(accuracy) in shown[7]
+    assert shown[10] == names["report"].conclusion
+    exec(own, names)
+    assert type(names["network"].architecture).__name__ == "PatchNet"
+    exec(sweep, names)
+    report = write_sweep_report([tmp_path / "outputs" / "temperatures"], tmp_path / "sweep")
+    found = [(setting.values["mode.temperature"], setting.replicates) for setting in report.settings]
+    assert sorted(found) == [(2, 2), (8, 2)]
+    exec(use[1].replace("outputs/runs/DATE/TIME", "outputs/mine"), names)
     assert len(names["names"]) == 8
     assert set(names["names"]) <= set("0123456789")
+
+
+def compose_tiny(overrides: list[str], extra_dir: str | None = None) -> Settings:
+    """The settings of the page's overrides, but with tiny networks in place of those that the page names."""
+    own = [override for override in overrides if not override.startswith("teacher=")]
+    replaced = "student" if any(override.startswith("student=") for override in own) else "none"
+    return compose_config([*(word for word in TINY if not word.startswith(replaced)), *own], extra_dir)
 
 
 def test_the_page_shows_a_picture_of_the_report_and_it_is_there() -> None:

@@ -120,9 +120,10 @@ def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:
 
 
 def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path, tmp_path: Path) -> None:
-    """Schedules moved to another module, and the augmentation became a mapping of components."""
+    """Schedules moved to another module, the augmentation became a mapping of components, a key of the data is new."""
     saved = OmegaConf.load(uninterrupted / "config.yaml")
     saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
+    del saved.dataset.test_fraction
     saved.dataset.augment = {"crop_padding": 1, "flip": False, "cutout": 0}
     OmegaConf.save(saved, tmp_path / "config.yaml")
     overrides = [f"resume={uninterrupted}"]

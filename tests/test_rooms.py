@@ -24,11 +24,11 @@ ROOMS = (
     ("objectives",),
     ("models",),
     ("data",),
-    ("losses", "build"),
+    ("losses", "build", "tensor_files"),
     ("console", "config", "store"),
     ("typed_json",),
-    ("files", "rules"),
-    ("errors", "units"),
+    ("files", "rules", "own_code"),
+    ("errors", "units", "listener"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 MAY_IMPORT = {"hydra": {"commands", "config"}, "omegaconf": {"commands", "config"}, "rich": {"console"}}

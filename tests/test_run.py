@@ -22,8 +22,11 @@ from distill_run.console import Console
 from distill_run.data import packing
 from distill_run.data.digits import load as load_digits
 from distill_run.errors import DivergedError, UserError
+from distill_run.listener import working
+from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.report.run_report import RunReport
 from distill_run.run import run
+from distill_run.stages.watcher import StageFacts
 from helpers import message_of
 
 FILES = {
@@ -79,6 +82,7 @@ def test_the_reported_accuracy_is_that_of_student_pt(tiny_report: RunReport) -> 
     content = torch.load(tiny_report.run_dir / "checkpoints" / "student.pt", weights_only=True)
     weights = {name: value.double().numpy() for name, value in content["weights"].items()}
     test = load_digits(image_size=8).test
+    assert test is not None
     pixels = (test.images.flatten(1).double().numpy() / 255 - content["mean"][0]) / content["std"][0]
     hidden = np.maximum(pixels @ weights["head.0.weight"].T + weights["head.0.bias"], 0)
     logits = hidden @ weights["head.2.weight"].T + weights["head.2.bias"]
@@ -87,6 +91,80 @@ def test_the_reported_accuracy_is_that_of_student_pt(tiny_report: RunReport) -> 
     network = load_network(tiny_report.run_dir / "checkpoints" / "student.pt")
     assert not network.training
     np.testing.assert_allclose(network(test.images / 255).detach().numpy(), logits, atol=1e-4)
+
+
+def test_a_folder_that_holds_a_run_is_refused(tiny_report: RunReport) -> None:
+    folder = tiny_report.run_dir
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    settings = compose_config([*TINY, f"store_dir={folder.parent / 'store'}"])
+    assert message_of(run, settings, folder) == (
+        f"{folder} holds a run already\n"
+        f"  give another folder, or go on with that run, as in distill-run resume={folder}"
+    )
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_run_from_python_tells_the_command_that_says_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of its own settings, whatever was composed since; none where the settings were changed by hand."""
+    store = f"store_dir={tmp_path / 'store'}"
+    first = compose_config([*TINY, store, "mode.temperature=2"])
+    compose_config([*TINY, store, "mode.temperature=8"])
+    command = f"distill-run {' '.join(TINY)} {store} mode.temperature=2".replace(
+        "student.hidden=[8]", "'student.hidden=[8]'"
+    )
+    with without_pages():
+        run(first, tmp_path / "first")
+        assert f"repeat   {command}\n" in capsys.readouterr().out
+        run(dataclasses.replace(first, seed=1), tmp_path / "second")
+        assert "repeat" not in capsys.readouterr().out
+    assert read_json(tmp_path / "first" / "environment.json")["command"] == command
+    assert read_json(tmp_path / "second" / "environment.json")["command"] == ""
+
+
+def test_work_that_takes_long_is_told_every_ten_seconds_in_a_pipe_with_the_time_left(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight images a second, of 400; a second piece of work begins anew."""
+    now = 0.0
+    monkeypatch.setattr("distill_run.console.time.perf_counter", lambda: now)
+    watcher = ConsoleWatcher(Console(), Path("run"))
+    for work in ("reading 400 images", "checking images.npy"):
+        for _ in range(2):
+            with working(watcher, work, 400) as advance:
+                for done in range(1, 251 if work.startswith("reading") else 50):
+                    now += 0.125
+                    advance(done)
+    assert (
+        capsys.readouterr().out.splitlines()
+        == [
+            "reading 400 images: 20%, 0:39 left",
+            "reading 400 images: 40%, 0:30 left",
+            "reading 400 images: 60%, 0:20 left",
+        ]
+        * 2
+    )
+
+
+@pytest.mark.parametrize("in_training", [False, True])
+def test_work_that_takes_long_has_a_live_line_on_a_terminal(
+    in_training: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of its own, or during a training in that of the training; there may be only one."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr("distill_run.console.REFRESH_SECONDS", 0)
+    watcher = ConsoleWatcher(Console(), Path("run"))
+    if in_training:
+        watcher.stage_begun(StageFacts("student", "f", "p", 2, 8, False))
+    with working(watcher, "reading [4] images", 4) as advance:
+        for done in (1, 2, 3):
+            advance(done)
+    if in_training:
+        watcher.training_ended()
+    out = capsys.readouterr().out
+    assert "reading [4] images: 75%, 0.0s left" in out
+    assert ("student" in out) == in_training
 
 
 def test_metrics_have_a_line_an_epoch_of_every_stage(tiny_report: RunReport) -> None:
@@ -295,7 +373,7 @@ def test_a_full_disk_is_told_in_two_lines(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(path: Path, content: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("distill_run.checkpoint.save", fail)
+    monkeypatch.setattr("distill_run.tensor_files.save", fail)
     assert message_of(tiny_run, tmp_path) == (
         f"hydra.run.dir={tmp_path / 'run'}: No space left on device\n"
         "  make room, as distill-store gc does, or choose another folder, as in hydra.run.dir=/tmp/elsewhere"

@@ -86,12 +86,19 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
 
 
 SEED = "a whole number from 0 to 2^63 - 1"
+NORMALISATION = (
+    "dataset, published, or the means and standard deviations of the channels, as in [[0.5,0.5,0.5],[0.25,0.25,0.25]]"
+)
 MAPPING = "a mapping with a _target_ and the arguments of its constructor"
 REFUSED = [
     *(("seed", value, SEED) for value in (-1, 1.5, None, True)),
     *((key, 2**64, SEED) for key in ("seed", "dataset.split_seed")),  # torch takes 64 bits
     ("teacher_seed", 2**64, f"{SEED}, or a list of such"),
     ("baseline", "yes", "true or false"),
+    *(
+        ("teacher_normalisation", value, f"{NORMALISATION}, or null")
+        for value in ("imagenet", [0.5, 0.2], [[0.5], [0.0]], [[0.5], [0.2, 0.2]])
+    ),
     ("resume", "", "a text, or null"),
     ("store_dir", None, "a text"),
     ("trusted_packages", "torch", "a list of names of Python packages"),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from distill_run.data.source import Source, Split
-from distill_run.data.splits import channel_statistics, make_dataset, stratified_cut
+from distill_run.data.splits import Dataset, Fractions, channel_statistics, make_dataset, stratified_cut
 from helpers import examples, message_of, some_split
 
 targets_lists = st.lists(st.integers(0, 4), min_size=1, max_size=80)
@@ -18,8 +18,12 @@ def split_of(targets: list[int], shape: tuple[int, int, int] = (1, 2, 2)) -> Spl
     return Split(torch.zeros(len(targets), *shape, dtype=torch.uint8), torch.tensor(targets, dtype=torch.int64))
 
 
-def source_of(train: Split, test: Split, val: Split | None = None, num_classes: int = 3) -> Source:
+def source_of(train: Split, test: Split | None, val: Split | None = None, num_classes: int = 3) -> Source:
     return Source(train, val, test, tuple(f"class {index}" for index in range(num_classes)), ("a note",))
+
+
+def divide(source: Source, val: float, train: float = 1.0, seed: int = 0) -> Dataset:
+    return make_dataset(source, Fractions(test=0.25, val=val, train=train, seed=seed))
 
 
 GOOD = [0, 1, 2] * 4
@@ -62,7 +66,7 @@ def test_a_cut_prefers_no_images_depends_on_the_seed_and_draws_nothing_from_the_
 
 
 def test_the_validation_split_is_cut_from_train_where_the_source_has_none() -> None:
-    dataset = make_dataset(source_of(split_of(GOOD * 5), split_of(GOOD)), 0.2, 1.0, 0)
+    dataset = divide(source_of(split_of(GOOD * 5), split_of(GOOD)), 0.2, 1.0, 0)
     assert [len(dataset.train), len(dataset.val), len(dataset.test)] == [48, 12, 12]
     assert torch.bincount(dataset.val.targets).tolist() == [4, 4, 4]
     assert dataset.notes == ("a note",)
@@ -70,7 +74,7 @@ def test_the_validation_split_is_cut_from_train_where_the_source_has_none() -> N
 
 def test_each_image_keeps_its_target_through_the_cut() -> None:
     train = some_split(60, 3)
-    dataset = make_dataset(source_of(train, split_of(GOOD, (1, 4, 4))), 0.25, 1.0, 7)
+    dataset = divide(source_of(train, split_of(GOOD, (1, 4, 4))), 0.25, 1.0, 7)
     known = {
         image.numpy().tobytes(): target for image, target in zip(train.images, train.targets.tolist(), strict=True)
     }
@@ -83,7 +87,7 @@ def test_each_image_keeps_its_target_through_the_cut() -> None:
 
 def test_a_fraction_of_the_training_images_is_kept_of_each_class_and_validation_stays_as_it_was() -> None:
     train = some_split(120, 3)
-    whole, half = (make_dataset(source_of(train, some_split(9, 3)), 0.25, fraction, 0) for fraction in (1.0, 0.5))
+    whole, half = (divide(source_of(train, some_split(9, 3)), 0.25, fraction, 0) for fraction in (1.0, 0.5))
     assert torch.bincount(half.train.targets).tolist() == [15, 15, 15]
     assert torch.equal(half.val.images, whole.val.images)
     kept = {image.numpy().tobytes() for image in half.train.images}
@@ -91,9 +95,30 @@ def test_a_fraction_of_the_training_images_is_kept_of_each_class_and_validation_
     assert kept < {image.numpy().tobytes() for image in whole.train.images}
 
 
+def test_a_source_without_a_test_split_is_divided_in_three_and_that_is_said() -> None:
+    """40 images a class: a quarter for the test, a fifth of the other 30 for validation; each image in one split."""
+    train = some_split(120, 3)
+    dataset = divide(source_of(train, None), 0.2, seed=5)
+    assert [torch.bincount(part.targets).tolist() for part in (dataset.train, dataset.val, dataset.test)] == [
+        [24] * 3, [6] * 3, [10] * 3
+    ]  # fmt: skip
+    parts = [image.numpy().tobytes() for part in (dataset.train, dataset.val, dataset.test) for image in part.images]
+    assert sorted(parts) == sorted(image.numpy().tobytes() for image in train.images)
+    assert dataset.notes[1:] == (
+        "the dataset has no test split: 25% of each class are kept for the test, by dataset.split_seed=5",
+    )
+    assert torch.equal(divide(source_of(train, None), 0.5, 0.5, 5).test.images, dataset.test.images)
+    assert not torch.equal(divide(source_of(train, None), 0.2, seed=6).test.images, dataset.test.images)
+
+
+def test_classes_that_are_too_small_to_be_divided_are_named() -> None:
+    notes = divide(source_of(split_of([0, 1, 1, 2, 2, 2]), None), 0.2).notes
+    assert notes[1:3] == ("no val image of class class 0, class 1", "no test image of class class 0")
+
+
 def test_a_validation_split_of_the_source_is_kept_as_it_is() -> None:
     train, val = some_split(12, 3), some_split(6, 3)
-    dataset = make_dataset(source_of(train, some_split(9, 3), val), 0.5, 1.0, 0)
+    dataset = divide(source_of(train, some_split(9, 3), val), 0.5, 1.0, 0)
     assert torch.equal(dataset.val.images, val.images)
     assert torch.equal(dataset.train.images, train.images)
 
@@ -110,9 +135,9 @@ def test_a_dataset_that_does_not_fit_together_is_refused() -> None:
     )
     for train, val, test, message in cases:
         source = source_of(split_of(train), split_of(test), None if val is None else split_of(val))
-        assert message_of(make_dataset, source, 0.2, 1.0, 0) == message
+        assert message_of(divide, source, 0.2, 1.0, 0) == message
     source = source_of(split_of(GOOD, (1, 2, 2)), split_of(GOOD, (3, 2, 4)))
-    assert message_of(make_dataset, source, 0.2, 1.0, 0) == (
+    assert message_of(divide, source, 0.2, 1.0, 0) == (
         "test images have the shape (3, 2, 4), those of train (1, 2, 2)\n"
         "  all splits need one shape (channels, height, width)"
     )
@@ -120,7 +145,7 @@ def test_a_dataset_that_does_not_fit_together_is_refused() -> None:
 
 def test_classes_without_an_image_are_told() -> None:
     source = source_of(split_of([0, 0, 0, 1, 1]), split_of([0, 1]), num_classes=9)
-    notes = make_dataset(source, 0.2, 1.0, 0).notes
+    notes = divide(source, 0.2, 1.0, 0).notes
     assert notes == (
         "a note",
         *(
@@ -145,8 +170,8 @@ def test_channel_statistics_are_those_of_numpy(seed: int, channels: int, brightn
     assert channel_statistics(one_colour) == ([0.2], [1e-4])  # a deviation that one can divide by
 
 
-def content(train: Split, test: Split, val: Split | None = None) -> str:
-    return make_dataset(source_of(train, test, val), 0.25, 1.0, 0).content
+def content(train: Split, test: Split | None, val: Split | None = None) -> str:
+    return divide(source_of(train, test, val), 0.25, 1.0, 0).content
 
 
 def test_the_hash_of_the_content_knows_every_pixel_every_target_and_the_split() -> None:
@@ -171,7 +196,7 @@ def test_the_hash_of_the_content_does_not_depend_on_place_or_layout() -> None:
     def by_pixel(images: Tensor) -> Tensor:
         return images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
-    dataset = make_dataset(source_of(train, test, val), 0.25, 1.0, 0)
+    dataset = divide(source_of(train, test, val), 0.25, 1.0, 0)
     assert dataset.to(torch.device("cpu")).content == dataset.content
     strided = Split(by_pixel(train.images), train.targets)
     assert not strided.images.is_contiguous()
@@ -180,7 +205,7 @@ def test_the_hash_of_the_content_does_not_depend_on_place_or_layout() -> None:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_copy_on_the_gpu_has_the_same_content() -> None:
-    dataset = make_dataset(source_of(some_split(12, 3), some_split(9, 3)), 0.25, 1.0, 0)
+    dataset = divide(source_of(some_split(12, 3), some_split(9, 3)), 0.25, 1.0, 0)
     copy = dataset.to(torch.device("cuda"))
     assert copy.train.images.device.type == "cuda"
     assert copy.content == dataset.content

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_run.files import atomic_path, write_json, write_json_lines, write_text
+from distill_run.listener import NOBODY, Listener
 from distill_run.store import Store, canonical, damaged_parts, file_hash, fingerprint_of, read_meta
 from helpers import examples, message_of
 
@@ -84,12 +85,18 @@ def test_the_hash_of_a_file_is_that_of_its_bytes(tmp_path: Path) -> None:
     assert file_hash(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def nobody(text: str) -> None:
-    """Is told something and does not listen."""
+class Told(Listener):
+    """Keeps what the store says."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def noted(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def make_store(folder: Path) -> Store:
-    return Store(folder, nobody)
+    return Store(folder, NOBODY)
 
 
 def leave_empty(folder: Path) -> dict[str, Any]:
@@ -150,7 +157,7 @@ def test_what_a_killed_process_left_is_removed_by_the_next_one(tmp_path: Path) -
 
 def test_of_many_that_ask_for_an_entry_at_once_one_makes_it_and_the_others_say_that_they_wait(tmp_path: Path) -> None:
     told: list[str] = []
-    store = Store(tmp_path, told.append)
+    store = Store(tmp_path, Told(told))
     made: list[Path] = []
 
     def make(folder: Path) -> dict[str, Any]:
@@ -164,7 +171,29 @@ def test_of_many_that_ask_for_an_entry_at_once_one_makes_it_and_the_others_say_t
     assert len(made) == 1
     assert {path for path, _ in found} == {tmp_path / "teacher" / ("a" * 64)}
     assert sorted(was_there for _, was_there in found) == [False] + [True] * 7
-    assert told == ["teacher aaaaaaaaaaaa: another process is making it; waiting for that"] * 7
+    assert told == ["teacher aaaaaaaaaaaa is being made by another process; waiting for that"] * 7
+
+
+def test_one_who_waits_for_long_says_so_again_ever_more_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill_run.store.FIRST_WAIT_SECONDS", 0.01)
+    told: list[str] = []
+    store = Store(tmp_path, Told(told))
+    has_begun = threading.Event()
+
+    def make(folder: Path) -> dict[str, Any]:
+        has_begun.set()
+        while len(told) < 4:
+            time.sleep(0.001)
+        return {}
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(store.obtain, "teacher", "a" * 64, make)
+        assert has_begun.wait(60)
+        second = pool.submit(store.obtain, "teacher", "a" * 64, leave_weights)
+    assert (first.result()[1], second.result()[1]) == (False, True)
+    assert told[0] == "teacher aaaaaaaaaaaa is being made by another process; waiting for that"
+    still = "teacher aaaaaaaaaaaa is still being made by another process; waiting for "
+    assert [text.startswith(still) and text.endswith("s") for text in told[1:4]] == [True] * 3
 
 
 def test_processes_make_an_entry_once_and_take_over_from_one_that_is_killed(tmp_path: Path) -> None:
@@ -172,6 +201,7 @@ def test_processes_make_an_entry_once_and_take_over_from_one_that_is_killed(tmp_
     program = """
 import os, signal, sys, time
 from pathlib import Path
+from distill_run.listener import NOBODY
 from distill_run.store import Store
 
 root = Path(sys.argv[1])
@@ -187,7 +217,7 @@ def make(folder):
         return {}
     os.kill(os.getpid(), signal.SIGKILL)
 
-print(*Store(root, lambda text: None).obtain("teacher", "a", make))
+print(*Store(root, NOBODY).obtain("teacher", "a", make))
 """
     processes = [
         subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True)
@@ -204,7 +234,7 @@ print(*Store(root, lambda text: None).obtain("teacher", "a", make))
 def race(root: Path, make_second: Callable[[Path], dict[str, Any]]) -> list[Future[tuple[Path, bool]]]:
     """Two threads ask for the same entry of a new store: the first fails as soon as the second waits."""
     told: list[str] = []
-    store = Store(root, told.append)
+    store = Store(root, Told(told))
     has_begun = threading.Event()
 
     def fail_when_waited_for(folder: Path) -> dict[str, Any]:
@@ -242,7 +272,7 @@ def test_a_maker_and_one_who_takes_over_both_tell_why_they_fail_and_leave_no_ent
 
 
 def test_a_store_records_the_entries_that_its_run_uses(tmp_path: Path) -> None:
-    store = Store(tmp_path / "store", nobody, run_dir=tmp_path / "run")
+    store = Store(tmp_path / "store", NOBODY, run_dir=tmp_path / "run")
     for name in "bab":
         store.obtain("teacher", name, leave_empty)
     (record,) = (tmp_path / "store" / ".runs").iterdir()
@@ -253,7 +283,7 @@ def test_a_store_records_the_entries_that_its_run_uses(tmp_path: Path) -> None:
 
 def test_a_damaged_entry_is_made_again_and_that_is_said(tmp_path: Path) -> None:
     told: list[str] = []
-    store = Store(tmp_path, told.append)
+    store = Store(tmp_path, Told(told))
     path, _ = store.obtain("teacher", "a" * 64, leave_weights)
     damages: list[tuple[str, str | None]] = [("weights", "v"), ("weights", ""), ("weights", None)]
     damages += [("meta.json", None), ("meta.json", '{"files": '), ("meta.json", '{"stage": 1}')]
@@ -270,7 +300,7 @@ def test_a_damaged_entry_is_made_again_and_that_is_said(tmp_path: Path) -> None:
 
 def test_an_entry_grows_by_parts_that_are_made_once_and_checked(tmp_path: Path) -> None:
     told: list[str] = []
-    store = Store(tmp_path, told.append)
+    store = Store(tmp_path, Told(told))
     entry, _ = store.obtain("logits", "b" * 64, leave_weights)
     made: list[str] = []
 

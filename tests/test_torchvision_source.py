@@ -35,6 +35,7 @@ def test_cifar10_becomes_channels_first(tmp_path: Path, monkeypatch: pytest.Monk
     source = load(dataset="CIFAR10", root=str(tmp_path), download=False)
     assert source.classes[3] == "class 3"
     assert source.val is None
+    assert source.test is not None
     assert (len(source.train), len(source.test)) == (10, 2)
     assert torch.equal(source.test.images, torch.from_numpy(pixels.reshape(2, 3, 32, 32)))
     assert source.test.targets.tolist() == [3, 5]

@@ -36,14 +36,22 @@ class Opened:
         return make_trainer(ready, self.workshop), ready.guide
 
 
-def open_settings(settings: Settings, folder: Path, feeds: Feeds | None = None) -> Opened:
+def open_settings(
+    settings: Settings, folder: Path, feeds: Feeds | None = None, watcher: Watcher | None = None
+) -> Opened:
     """Open the run of these settings in folder/run."""
     workshop, complete = open_workshop(
-        settings, folder / "run", folder / "run" / "last.pt", "", Watcher(), StopRequest(), feeds or Feeds()
+        settings,
+        folder / "run",
+        folder / "run" / "last.pt",
+        "",
+        watcher or Watcher(),
+        StopRequest(),
+        feeds or Feeds(),
     )
     return Opened(complete, workshop, make_lineup(complete, workshop))
 
 
-def open_run(folder: Path, overrides: Sequence[str]) -> Opened:
+def open_run(folder: Path, overrides: Sequence[str], watcher: Watcher | None = None) -> Opened:
     """Open the run of a command line, with its store in folder/store."""
-    return open_settings(compose_config([f"store_dir={folder / 'store'}", *overrides]), folder)
+    return open_settings(compose_config([f"store_dir={folder / 'store'}", *overrides]), folder, watcher=watcher)

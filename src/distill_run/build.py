@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill_run.errors import RejectedValueError, UserError, unknown_key, user_error
+from distill_run.own_code import naming_own_code, place_in
 
 T = TypeVar("T")
 OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
@@ -38,14 +39,19 @@ class Builder:
             name: self.build(value, f"{key}.{name}", **injected) if _is_component(value) else value
             for name, value in _arguments(node).items()
         }
-        try:
-            return target(**arguments, **injected)
-        except RejectedValueError as error:
-            raise error.under(key) from error
-        except UserError:
-            raise
-        except (ValueError, TypeError) as error:
-            raise user_error(f"{key}: {error}", f"see the arguments of {node['_target_']}") from error
+        with naming_own_code(self.code_dir):
+            try:
+                return target(**arguments, **injected)
+            except RejectedValueError as error:
+                raise error.under(key) from error
+            except UserError:
+                raise
+            except (ValueError, TypeError) as error:
+                place = place_in(error, self.code_dir)
+                if place and isinstance(error, TypeError):  # a slip in the code, not a refused value
+                    raise
+                raised = f"; it was raised in {place}" if place else ""
+                raise user_error(f"{key}: {error}", f"see the arguments of {node['_target_']}{raised}") from error
 
     def build_kind(self, kind: type[T], remedy: str, node: Mapping[str, Any], key: str, /, **injected: Any) -> T:
         """The same; raises UserError with the `remedy` for an object that is not of the class `kind`."""
@@ -85,7 +91,7 @@ class Builder:
                 f"if you trust it, add 'trusted_packages=[{','.join((*self.trusted_packages, path.split('.')[0]))}]'",
             )
         try:
-            with _importable(self.code_dir):
+            with _importable(self.code_dir), naming_own_code(self.code_dir, but=ImportError):
                 target = getattr(importlib.import_module(module_name), name)
         except (ImportError, AttributeError) as error:
             raise user_error(f"{key}._target_={path} was not found: {error}", "check its spelling") from error

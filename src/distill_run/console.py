@@ -14,6 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.status import Status
 from rich.table import Table
 
 from distill_run.units import duration
@@ -25,6 +26,7 @@ log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
 HEARTBEAT_SECONDS = 30.0  # between two lines that say what goes on, where no line can be overwritten
+PLAIN_SECONDS = 10  # between two lines of one piece of work in a file or a pipe
 COLUMN_GAP = 2  # between two columns of a table
 PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
 
@@ -144,6 +146,48 @@ class SweepDisplay:
         self.progress.update(self.task, completed=num_ended, total=num_points, state=state)
 
 
+class WorkDisplay:
+    """Says how far a piece of work is: in a live line, or where there is none in a line every `PLAIN_SECONDS`.
+
+    During a training, whose display is `training`, the live line is that of the training.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.training: TrainingDisplay | None = None
+        self.live: Status | None = None
+        self.started: float | None = None  # None between two pieces of work
+        self.refreshed = 0.0
+
+    def worked(self, work: str, done: int, total: int) -> None:
+        """See Listener."""
+        now = time.perf_counter()
+        if done == total:
+            self._close()
+        elif self.started is None:
+            self.started = self.refreshed = now
+        elif now - self.refreshed >= (REFRESH_SECONDS if self.console.is_live else PLAIN_SECONDS):
+            self.refreshed = now
+            left = (now - self.started) / max(done, 1) * (total - done)
+            self._show(f"{work}: {done / total:.0%}, {duration(left)} left")
+
+    def _show(self, text: str) -> None:
+        if not self.console.is_live:
+            self.console.note(text)
+        elif self.training is not None:
+            self.training.show(text)
+        elif self.live is None:
+            self.live = self.console.rich.status(escape(text))
+            self.live.start()
+        else:
+            self.live.update(escape(text))
+
+    def _close(self) -> None:
+        if self.live is not None:
+            self.live.stop()
+        self.live = self.started = None
+
+
 class TrainingDisplay:
     """The live line of one training."""
 
@@ -176,9 +220,14 @@ class TrainingDisplay:
         self.refreshed = now
         rate = self.num_images / (now - self.started)
         figures = f"loss {loss.item():.3f}{self.val_accuracy}  {rate:,.0f} images/s  {self._left(done)} left"
-        self.progress.update(self.task, completed=done, epoch=epoch, figures=figures)
+        self.progress.update(self.task, completed=done, epoch=epoch)
+        self.show(figures)
         if not self.console.is_live:
             self.console.rich.print(f"{self.stage:<9} epoch {epoch:>3}/{self.num_epochs}  {figures}")
+
+    def show(self, text: str) -> None:
+        """Show a text beside the bar."""
+        self.progress.update(self.task, figures=escape(text))
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
         """Write the line of an epoch; `row` is its line of metrics.jsonl."""

@@ -92,6 +92,19 @@ COMPONENTS = _Components(
 LEARNING_RATES = list_of(POSITIVE, "a list of learning rates above 0, as in [0.003,0.01,0.03,0.1]")
 CHANNEL_MEANS = list_of(Rule(_is_number, "a number"), "a list with a number for each channel")
 CHANNEL_STDS = list_of(POSITIVE, "a list with a number above 0 for each channel")
+NORMALISATION = Rule(
+    lambda v: (
+        v in ("dataset", "published")
+        or (
+            isinstance(v, list)
+            and len(v) == 2
+            and CHANNEL_MEANS.accepts(v[0])
+            and CHANNEL_STDS.accepts(v[1])
+            and len(v[0]) == len(v[1])
+        )
+    ),
+    "dataset, published, or the means and standard deviations of the channels, as in [[0.5,0.5,0.5],[0.25,0.25,0.25]]",
+)
 WEIGHTS = list_of(POSITIVE, "a list with a number above 0 for each teacher")
 POINTS = list_of(TEXT, "a list of points of a network, as in [stages] or [pooled]")
 WIDTHS = list_of(whole(1), "a list of whole numbers of at least 1, as in [16,32]")

@@ -9,8 +9,9 @@ from distill_run.config.schema import Settings
 from distill_run.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.engine.interrupt import StopRequest
-from distill_run.errors import Interrupted
-from distill_run.files import told_of_no_room
+from distill_run.errors import Interrupted, user_error
+from distill_run.files import RunFiles, told_of_no_room
+from distill_run.own_code import naming_own_code
 from distill_run.record.command import command_of
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.record.run_record import RunRecord
@@ -41,26 +42,30 @@ def run(
 ) -> RunReport:
     """Train or load the teacher, train the student alone, distil it, test all three and write the report.
 
-    Where `settings.resume` is set, the run in `run_dir` goes on. `command` is what a person types to repeat it;
-    `console` is where it is told, if not on stdout; `watchers` are told as well. `stop` may be asked to end the run,
-    `feeds` keeps the images for the next run of this process. Raises UserError for what the user can mend, before
-    anything is written where that is possible; Interrupted when asked to stop, with all saved for a resume.
+    Where `settings.resume` is set, the run in `run_dir` goes on; otherwise there must be none. `command` is what a
+    person types to repeat it, if that is not the command that the settings come from; `console` is where it is told, if
+    not on stdout; `watchers` are told as well. `stop` may be asked to end the run, `feeds` keeps the images for the
+    next run of this process. Raises UserError for what the user can mend, before anything is written where that is
+    possible; Interrupted when asked to stop, with all saved for a resume.
     """
+    _check_unused(RunFiles(run_dir), settings)
+    own_code = Path(settings.code_dir) if settings.code_dir else None
     rehearse(settings)
     console = console or Console()
     record = RunRecord(run_dir)
     own = build_watchers(settings.watchers, builder_of(settings))
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
-    if settings.resume:
-        command = command_of(run_dir)  # a run that goes on keeps the command that it was started with
-    with stop or StopRequest() as stop, told_of_no_room("hydra.run.dir", run_dir):
+    # A run that goes on keeps the command that it was started with.
+    command = command_of(run_dir) if settings.resume else command or settings.command
+    with stop or StopRequest() as stop, naming_own_code(own_code), told_of_no_room("hydra.run.dir", run_dir):
         workshop, settings = open_workshop(
             settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
         )
         health = Health(workshop.feed, watcher.warned)
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
         lineup = make_lineup(settings, workshop)
-        with _told(watcher, RunFacts(run_dir, settings, workshop.store.environment)):
+        facts = RunFacts(run_dir, settings, workshop.store.environment)
+        with _told(watcher, facts), naming_own_code(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
             report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, run_dir)
@@ -68,6 +73,15 @@ def run(
             write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
             tell_results(console, report, settings, command, record.warnings)
     return report
+
+
+def _check_unused(files: RunFiles, settings: Settings) -> None:
+    """Raise UserError where a new run would overwrite what another one has left."""
+    if not settings.resume and (files.last.exists() or files.report.exists()):
+        raise user_error(
+            f"{files.run_dir} holds a run already",
+            f"give another folder, or go on with that run, as in distill-run resume={files.run_dir}",
+        )
 
 
 def _train_all(lineup: Lineup, workshop: Workshop) -> Outcome:

@@ -14,20 +14,26 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
 from distill_run.files import atomic_path, told_of_no_room, write_json
+from distill_run.listener import NOBODY, Listener, working
+from distill_run.units import duration
 
 FORMAT = 3  # raised when the content of an entry for the same inputs changes
 META, ENVIRONMENT = "meta.json", "environment.json"
 LOCKS, RUNS = ".locks", ".runs"
 SHOWN_NAME = 12  # digits of a fingerprint that messages show
+CHUNK_BYTES = 2**24  # of a file that is hashed
+FIRST_WAIT_SECONDS = 10.0  # until it is said again that another process is waited for
 
 T = TypeVar("T")
 
@@ -49,29 +55,33 @@ def fingerprint_of(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_hash(path: Path) -> str:
+def file_hash(path: Path, listener: Listener = NOBODY) -> str:
     """The sha256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb") as file, working(listener, f"checking {path.name}", path.stat().st_size) as advance:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            advance(file.tell())
+    return digest.hexdigest()
 
 
 class Store:
     """The entries ROOT/<kind>/<fingerprint>, each of them a directory; the module explains the files.
 
-    `tell` receives a sentence when the user may wonder: when another process is waited for, or an entry was damaged.
-    `environment` says where entries are made; if it is given, it stands in each new one. With `run_dir`, the store also
-    records which entries this run uses (see `record_use`).
+    The `listener` is told what the user may wonder about: that another process is waited for, that an entry was
+    damaged, how far the check of a large file is. `environment` says where entries are made; if it is given, it stands
+    in each new one. With `run_dir`, the store also records which entries this run uses (see `record_use`).
     """
 
     def __init__(
         self,
         root: Path,
-        tell: Callable[[str], None],
+        listener: Listener,
         environment: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
     ) -> None:
         self.root = root
-        self.tell = tell
+        self.listener = listener
         self.environment = environment or {}
         self.run_dir = run_dir
 
@@ -88,35 +98,37 @@ class Store:
         """
         self.record_use(kind, fingerprint)  # before the entry is made: `distill-store gc` must not remove it
         path = self.path(kind, fingerprint)
-        if path.is_dir() and not damage(path):
+        if path.is_dir() and not damage(path, self.listener):
             return path, True
         with self._leaving_nothing_on_failure(), self.locked(kind, fingerprint):
             if path.is_dir():
-                if not (found := damage(path)):
+                if not (found := damage(path, self.listener)):
                     return path, True
-                self.tell(f"{kind} {fingerprint[:SHOWN_NAME]} in the store is damaged ({found}): it is made again")
+                self._tell(kind, fingerprint, f"in the store is damaged ({found}): it is made again")
                 shutil.rmtree(path)
             with self._working_folder(path) as working:
                 facts = make(working)
                 if self.environment:
                     write_json(working / ENVIRONMENT, self.environment)
-                _write_meta(working, facts, {file.name: file_hash(file) for file in sorted(working.iterdir())})
+                _write_meta(
+                    working, facts, {file.name: file_hash(file, self.listener) for file in sorted(working.iterdir())}
+                )
                 working.rename(path)
         return path, False
 
     def obtain_part(self, kind: str, fingerprint: str, file_name: str, make: Callable[[Path], None]) -> Path:
         """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
         path = self.path(kind, fingerprint) / file_name
-        if _is_sound_part(path):
+        if _is_sound_part(path, self.listener):
             return path
         with self.locked(kind, fingerprint):
-            if _is_sound_part(path):
+            if _is_sound_part(path, self.listener):
                 return path
             if path.exists():
-                self.tell(f"{kind} {fingerprint[:SHOWN_NAME]} in the store is damaged ({file_name}): it is made again")
+                self._tell(kind, fingerprint, f"in the store is damaged ({file_name}): it is made again")
             with self._told_of_no_room(), atomic_path(path) as temporary:
                 make(temporary)
-                digest = file_hash(temporary)
+                digest = file_hash(temporary, self.listener)
             meta = read_meta(path.parent)
             write_json(path.parent / META, {**meta, "parts": {**meta["parts"], file_name: digest}})
         return path
@@ -144,8 +156,8 @@ class Store:
             try:
                 _inside(path.parent, lambda: lock.acquire(timeout=0))
             except Timeout:
-                self.tell(f"{kind} {fingerprint[:SHOWN_NAME]}: another process is making it; waiting for that")
-                _inside(path.parent, lock.acquire)
+                self._tell(kind, fingerprint, "is being made by another process; waiting for that")
+                self._wait(lock, path, partial(self._tell, kind, fingerprint))
         try:
             yield
         except BaseException:
@@ -154,6 +166,21 @@ class Store:
             raise
         finally:
             lock.release()
+
+    def _wait(self, lock: FileLock, path: Path, tell: Callable[[str], None]) -> None:
+        """Acquire a lock; says now and then, ever more seldom, that this one still waits."""
+        seconds, started = FIRST_WAIT_SECONDS, time.monotonic()
+        while True:
+            try:
+                _inside(path.parent, partial(lock.acquire, timeout=seconds))
+            except Timeout:
+                tell(f"is still being made by another process; waiting for {duration(time.monotonic() - started)}")
+                seconds *= 2
+            else:
+                return
+
+    def _tell(self, kind: str, fingerprint: str, what: str) -> None:
+        self.listener.noted(f"{kind} {fingerprint[:SHOWN_NAME]} {what}")
 
     @contextmanager
     def _leaving_nothing_on_failure(self) -> Iterator[None]:
@@ -208,11 +235,11 @@ def read_meta(directory: Path) -> dict[str, Any]:
     return meta
 
 
-def damage(directory: Path) -> str | None:
+def damage(directory: Path, listener: Listener = NOBODY) -> str | None:
     """The name of a file in an entry whose bytes have changed, or None; parts that were added later are not checked."""
     try:
         files = read_meta(directory)["files"]
-        return next((name for name, digest in files.items() if file_hash(directory / name) != digest), None)
+        return next((name for name, digest in files.items() if file_hash(directory / name, listener) != digest), None)
     except (OSError, ValueError, LookupError, TypeError) as error:
         return Path(error.filename).name if isinstance(error, OSError) and error.filename else META
 
@@ -222,8 +249,8 @@ def damaged_parts(directory: Path) -> list[str]:
     return [name for name in read_meta(directory)["parts"] if not _is_sound_part(directory / name)]
 
 
-def _is_sound_part(path: Path) -> bool:
-    return path.is_file() and read_meta(path.parent)["parts"].get(path.name) == file_hash(path)
+def _is_sound_part(path: Path, listener: Listener = NOBODY) -> bool:
+    return path.is_file() and read_meta(path.parent)["parts"].get(path.name) == file_hash(path, listener)
 
 
 def _write_meta(directory: Path, facts: dict[str, Any], files: dict[str, str]) -> None:

@@ -27,10 +27,11 @@ from distill_run.console import Console
 from distill_run.data.augment import build_augmentations
 from distill_run.data.feed import MemoryFeed
 from distill_run.data.source import Source, Split
-from distill_run.data.splits import make_dataset
+from distill_run.data.splits import Fractions, make_dataset
 from distill_run.engine.device import choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.protocols import Guide
+from distill_run.listener import NOBODY
 from distill_run.models.network import Network
 from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.budget import complete_training
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = replace(settings, training=training)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
-        workshop = _workshop(settings, Path(folder), console, stop)
+        workshop = _workshop(settings, Path(folder), stop)
         planner = Planner(settings, workshop.feed, workshop.builder)
         (teacher,), student = planner.teachers(), planner.students()[0]
         network = workshop.assembler.make_network(teacher, teacher.architecture.node).eval()
@@ -77,18 +78,19 @@ def main(arguments: Sequence[str]) -> None:
     console.note(f"logit bank / bare loop    {median(bank / bare for _, _, bank, bare in rounds):>9.2f}")
 
 
-def _workshop(settings: Settings, folder: Path, console: Console, stop: StopRequest) -> Workshop:
+def _workshop(settings: Settings, folder: Path, stop: StopRequest) -> Workshop:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.arange(NUM_IMAGES) % 10)
     small = split.select(torch.arange(10))
     device, builder = choose_device(settings.device), builder_of(settings)
-    dataset = make_dataset(Source(split, small, small, tuple("0123456789")), 0.1, 1.0, 0).to(device.torch_device)
+    source = Source(split, small, small, tuple("0123456789"))
+    dataset = make_dataset(source, Fractions(test=0.1, val=0.1, train=1.0, seed=0)).to(device.torch_device)
     return Workshop(
         feed=MemoryFeed(dataset, build_augmentations(settings.dataset.augment, builder)),
         device=device,
         builder=builder,
-        store=Store(folder, console.note, {}),
+        store=Store(folder, NOBODY, {}),
         watcher=Watcher(),
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,

@@ -23,7 +23,8 @@ import numpy as np
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data.image_folder import load
-from distill_run.data.splits import make_dataset
+from distill_run.data.splits import Fractions, make_dataset
+from distill_run.listener import NOBODY
 from distill_run.report.run_report import read_report
 from distill_run.sweeps.points import find_runs
 from distill_run.units import duration
@@ -91,10 +92,11 @@ def time_usual(folder: Path, overrides: list[str]) -> dict[str, float]:
 
 def _write_arrays(settings: Any, folder: Path, path: Path) -> None:
     """The splits of the experiment as the usual way reads them."""
-    source = load(root=str(folder / "images"), image_size=None, channels=3, store_dir=str(folder / "arrays"))
-    dataset = make_dataset(
-        source, settings.dataset.val_fraction, settings.dataset.train_fraction, settings.dataset.split_seed
+    own = settings.dataset
+    source = load(
+        root=str(folder / "images"), image_size=None, channels=3, store_dir=str(folder / "arrays"), listener=NOBODY
     )
+    dataset = make_dataset(source, Fractions(own.test_fraction, own.val_fraction, own.train_fraction, own.split_seed))
     arrays: dict[str, Any] = {}
     for name in ("train", "val", "test"):
         split = getattr(dataset, name)

@@ -80,9 +80,10 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
     for recipe in (saved.training.teacher, saved.training.student):
         for old, new in MOVED_MODULES.items():
             recipe.schedule._target_ = recipe.schedule._target_.replace(old, new)
-    for key in composed:
-        if key not in saved:
-            saved[key] = composed[key]
+    for section, complete in ((saved, composed), (saved.dataset, composed.dataset)):
+        for key in complete:
+            if key not in section:
+                section[key] = complete[key]
     old_augment = saved.dataset.augment
     if "crop_padding" in old_augment:
         saved.dataset.augment = {

@@ -5,7 +5,7 @@ component (a mapping with a `_target_`) is the business of that component's cons
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import rules
@@ -34,6 +34,7 @@ class DatasetSettings:
     root: Annotated[str | None, optional(rules.TEXT)]
     num_classes: Annotated[int | None, optional(whole(2))]
     repeats: Annotated[int, whole(1)]
+    test_fraction: Annotated[float, rules.INSIDE_UNIT]
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
     split_seed: Annotated[int, rules.SEED]
@@ -96,6 +97,7 @@ class Settings:
     repeats: Annotated[int | None, optional(whole(1))]
     baseline: Annotated[bool, rules.FLAG]
     teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
+    teacher_normalisation: Annotated[str | list[list[float]] | None, optional(rules.NORMALISATION)]
     teacher_weights: Annotated[list[float] | None, optional(rules.WEIGHTS)]
     resume: Annotated[str | None, optional(rules.TEXT)]
     store_dir: Annotated[str, rules.TEXT]
@@ -112,6 +114,17 @@ class Settings:
     mode: Component
     training: TrainingSettings
     device: DeviceSettings
+
+    @property
+    def command(self) -> str:
+        """The command line that says the same; empty where none is known, as after dataclasses.replace."""
+        return str(vars(self).get("_command", ""))
+
+    def said_by(self, command: str) -> "Settings":
+        """The same settings, which remember the command line that they come from."""
+        same = replace(self)
+        vars(same)["_command"] = command
+        return same
 
 
 def read_settings(config: Mapping[str, Any]) -> Settings:

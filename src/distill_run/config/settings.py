@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill_run.config.compose import Composed, check, compose
+from distill_run.config.compose import Composed, check, command_line, compose
 from distill_run.config.explain import explain
 from distill_run.config.overrides import COMPOSITION_ERRORS
 from distill_run.config.schema import Settings
@@ -19,7 +19,8 @@ def compose_config(overrides: Sequence[str] = (), extra_dir: str | Path | None =
     folder = None if extra_dir is None else Path(extra_dir)
     if folder is not None and not folder.is_dir():
         raise user_error(f"extra_dir={folder} is not a folder", "give the folder of your own files")
-    return check(compose_or_explain(list(overrides), folder).config)
+    settings = check(compose_or_explain(list(overrides), folder).config)
+    return settings.said_by(command_line(overrides, settings.code_dir))
 
 
 def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed:

@@ -1,10 +1,10 @@
-"""Your own images: ROOT/train/<class>/*, ROOT/test/<class>/* and, if there is one, ROOT/val/<class>/*."""
+"""Your own images: ROOT/<class>/*; or ROOT/train/<class>/* and, if they are there, ROOT/val and ROOT/test alike."""
 
 import difflib
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from distill_run.data.decode import MOST_SHOWN, decode
+from distill_run.data.decode import MOST_SHOWN, decode, shape_of_first
+from distill_run.data.memory import check_memory, free_memory
 from distill_run.data.source import Source, Split
 from distill_run.errors import Mistake, UserError, user_error
+from distill_run.listener import Listener
 from distill_run.rules import one_of, optional, whole
 from distill_run.store import Store, fingerprint_of, read_meta
 
 KIND, FILE = "images", "images.npy"
+SPLITS = ("train", "val", "test")
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 
 
@@ -41,30 +44,30 @@ class DecodedSplit:
     fingerprint: str
 
 
-def load(*, root: str | None, image_size: int | None, channels: int, store_dir: str) -> Source:
+def load(*, root: str | None, image_size: int | None, channels: int, store_dir: str, listener: Listener) -> Source:
     """Decode all images under `root` to squares of `image_size` pixels, or as they are if all have one size.
 
-    The classes are the folders of ROOT/train in alphabetical order. Raises UserError for whatever would lose data
-    without notice: a missing folder, a class that train does not have, a file that cannot be decoded, different sizes.
-    Files that have no image's extension are counted in the notes. The decoded images are kept in the store for the
-    next run, under the names, sizes and modification times of all files.
+    The classes are the folders of ROOT/train, or else of ROOT, in alphabetical order. Raises UserError for whatever
+    would lose data without notice: a missing folder, a class that train does not have, a file that cannot be decoded,
+    different sizes; and for images that do not fit into memory. Files that have no image's extension are counted in
+    the notes. The decoded images are kept in the store for the next run, under the names, sizes and modification times
+    of all files.
     """
     optional(whole(1)).check("image_size", image_size)
     one_of(1, 3).check("channels", channels)
-    folders = _split_folders(root)
+    folders, notes = _split_folders(root)
     classes = _class_names(folders["train"])
     listings = {name: _list(name, folder, classes) for name, folder in folders.items()}
-    notes: list[str] = []
+    notes += _memory_notes(listings, image_size, channels)
     environment = {package: metadata.version(package) for package in ("distill-run", "pillow", "numpy")}
-    store = Store(Path(store_dir), notes.append, environment)
-    top = folders["train"].parent
+    store, top = Store(Path(store_dir), listener, environment), Path(root or "")
     decoded = {name: _obtain(listing, top, image_size, channels, store) for name, listing in listings.items()}
     for name, listing in listings.items():
         notes.extend(_notes(name, listing))
     return Source(
         train=decoded["train"].split,
         val=decoded["val"].split if "val" in decoded else None,
-        test=decoded["test"].split,
+        test=decoded["test"].split if "test" in decoded else None,
         classes=tuple(classes),
         notes=tuple(notes),
         entries=tuple((KIND, each.fingerprint) for each in decoded.values()),
@@ -72,19 +75,41 @@ def load(*, root: str | None, image_size: int | None, channels: int, store_dir: 
     )
 
 
-def _split_folders(root: str | None) -> dict[str, Path]:
+def _split_folders(root: str | None) -> tuple[dict[str, Path], list[str]]:
+    """The folder of each split, and a note for each folder that is not read.
+
+    Where `root` holds the class folders themselves, it is the folder of train.
+    """
+    holds = "holds a folder of images for each class, or train/ and test/ with such folders"
     if root is None:
-        raise user_error("dataset.root is not set", "write dataset.root=DIR, where DIR holds train/ and test/")
+        raise user_error("dataset.root is not set", f"write dataset.root=DIR, where DIR {holds}")
     folder = Path(root)
     if not folder.is_dir():
-        raise user_error(f"dataset.root={root} is not a folder", "give the folder that holds train/ and test/")
+        raise user_error(f"dataset.root={root} is not a folder", f"give the folder that {holds}")
     there = sorted(child.name for child in folder.iterdir() if child.is_dir())
-    for name in ("train", "test"):
-        if name not in there:
-            near = difflib.get_close_matches(name, there, n=1)
+    if not set(there) & set(SPLITS) and any(_holds_images(folder / name) for name in there):
+        return {"train": folder}, []
+    others = [name for name in there if name not in SPLITS]
+    for name in SPLITS:
+        near = [other for other in others if other.startswith(name) or difflib.get_close_matches(name, [other])]
+        if name not in there and (near or name == "train"):
             remedy = f"rename {folder / near[0]} to {name}" if near else f"make {folder / name}/<class>/ with images"
             raise user_error(f"dataset.root={root} has no folder {name} (it has {', '.join(there) or 'none'})", remedy)
-    return {name: folder / name for name in ("train", "val", "test") if name in there}
+    notes = [f"{folder / name} is not read: it is none of {', '.join(SPLITS)}" for name in others]
+    return {name: folder / name for name in SPLITS if name in there}, notes
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(path.suffix.lower() in EXTENSIONS for path in folder.iterdir() if path.is_file())
+
+
+def _memory_notes(listings: Mapping[str, Listing], image_size: int | None, channels: int) -> list[str]:
+    """A warning where the images fill much of the memory; raises UserError where they do not fit."""
+    shape, free = shape_of_first(listings["train"].paths, image_size, channels), free_memory()
+    if shape is None or free is None:
+        return []
+    warning = check_memory(sum(len(listing.paths) for listing in listings.values()), shape, free)
+    return [] if warning is None else [warning]
 
 
 def _class_names(train: Path) -> list[str]:
@@ -147,7 +172,7 @@ def _obtain(listing: Listing, top: Path, image_size: int | None, channels: int, 
     fingerprint = fingerprint_of({"files": signatures, "image_size": image_size, "channels": channels})
 
     def make(directory: Path) -> dict[str, Any]:
-        np.save(directory / FILE, decode(listing.paths, image_size, channels).numpy())
+        np.save(directory / FILE, decode(listing.paths, image_size, channels, store.listener).numpy())
         return {"about": f"{len(listing.paths):,} images of {os.path.commonpath(listing.paths)}"}
 
     directory, _ = store.obtain(KIND, fingerprint, make)
@@ -160,9 +185,16 @@ def _obtain(listing: Listing, top: Path, image_size: int | None, channels: int, 
 
 def _notes(split: str, listing: Listing) -> list[str]:
     return [
-        f"{split}: {count} file{'s' if count > 1 else ''} skipped, {suffix or 'no extension'} is no image"
+        f"{split}: {count} file{'s' if count > 1 else ''} skipped, {_reason(suffix)}"
         for suffix, count in listing.skipped.items()
     ]
+
+
+def _reason(suffix: str) -> str:
+    """Why files with this extension are not read."""
+    if suffix.lower() in EXTENSIONS:
+        return f"{suffix} outside the class folders"
+    return f"{suffix or 'no extension'} is no image"
 
 
 def _some(names: Sequence[str]) -> str:

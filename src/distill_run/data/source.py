@@ -107,7 +107,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as it comes, with a validation split only if it brings one.
+    """A dataset as it comes, with a validation split and a test split only if it brings them.
 
     `notes` are sentences for the user, such as how many files were skipped and why. `entries` are the kinds and names
     of what the source keeps in the store. `digests` holds a sha256 of images and targets for each split ("train",
@@ -116,7 +116,7 @@ class Source:
 
     train: Split
     val: Split | None
-    test: Split
+    test: Split | None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     entries: tuple[tuple[str, str], ...] = ()

@@ -1,6 +1,7 @@
 """From a source to the three splits of an experiment: train learns, val selects, test is read once at the end."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -31,29 +32,49 @@ class Dataset:
         return Dataset(*parts, self.classes, self.notes, self.content, self.entries)
 
 
-def make_dataset(source: Source, val_fraction: float, train_fraction: float, split_seed: int) -> Dataset:
-    """The three splits of a source, checked; validation is cut from train if the source brings none.
+@dataclass(frozen=True)
+class Fractions:
+    """How the training images of a source are divided: the shares of each class, and the seed that chooses images.
 
-    The cut is stratified. `train_fraction` of what is left to train is kept. Both cuts are functions of the targets,
-    the fractions and `split_seed` alone. Raises UserError for a split that is empty, has another image shape than
-    train or has targets outside the classes.
+    `test` is cut off first, then `val` of what is left, each only if the source brings no such split; `train` of the
+    rest is kept.
     """
-    kept, cut = torch.arange(len(source.train)), torch.arange(0)
-    if source.val is None:
-        kept, cut = stratified_cut(source.train.targets, val_fraction, split_seed)
-    if train_fraction < 1:
-        rest, _ = stratified_cut(source.train.targets[kept], 1 - train_fraction, split_seed)
+
+    test: float
+    val: float
+    train: float
+    seed: int
+
+
+def make_dataset(source: Source, fractions: Fractions) -> Dataset:
+    """The three splits of a source, checked; test and validation are cut from train if the source brings none.
+
+    The cuts are stratified, and functions of the targets and `fractions` alone. Raises UserError for a split that is
+    empty, has another image shape than train or has targets outside the classes.
+    """
+    kept, cuts, seed = torch.arange(len(source.train)), {}, fractions.seed
+    for name, brought, fraction in (("test", source.test, fractions.test), ("val", source.val, fractions.val)):
+        if brought is None:
+            rest, cut = stratified_cut(source.train.targets[kept], fraction, seed)
+            kept, cuts[name] = kept[rest], kept[cut]
+    if fractions.train < 1:
+        rest, _ = stratified_cut(source.train.targets[kept], 1 - fractions.train, seed)
         kept = kept[rest]
     splits = {
         "train": source.train if len(kept) == len(source.train) else source.train.select(kept),
-        "val": source.train.select(cut) if source.val is None else source.val,
-        "test": source.test,
+        "val": source.train.select(cuts["val"]) if source.val is None else source.val,
+        "test": source.train.select(cuts["test"]) if source.test is None else source.test,
     }
     for name, split in splits.items():
         _check_split(name, split, splits["train"], len(source.classes))
-    notes = (*source.notes, *_absent_classes(splits, source.classes))
-    content = _content_of_cut(source, kept, cut) if source.digests else _content_of_bytes(splits)
-    return Dataset(**splits, classes=source.classes, notes=notes, content=content, entries=source.entries)
+    notes = [*source.notes, *_absent_classes(splits, source.classes)]
+    if source.test is None:
+        notes.append(
+            f"the dataset has no test split: {fractions.test:.0%} of each class are kept for the test, "
+            f"by dataset.split_seed={seed}"
+        )
+    content = _content_of_cut(source, kept, cuts) if source.digests else _content_of_bytes(splits)
+    return Dataset(**splits, classes=source.classes, notes=tuple(notes), content=content, entries=source.entries)
 
 
 def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -122,12 +143,12 @@ def _content_of_bytes(splits: dict[str, Split]) -> str:
     return digest.hexdigest()
 
 
-def _content_of_cut(source: Source, kept: Tensor, cut: Tensor) -> str:
+def _content_of_cut(source: Source, kept: Tensor, cuts: Mapping[str, Tensor]) -> str:
     """The content's hash from the digests that the source brings, and which training images went where."""
     digest = hashlib.sha256()
     for name in ("train", "val", "test"):
         digest.update(f"{name} {source.digests.get(name)} ".encode())
-    for indices in (kept, cut):
+    for indices in (kept, cuts.get("val", torch.arange(0)), *([cuts["test"]] if "test" in cuts else [])):
         digest.update(f"{len(indices)} ".encode())
         digest.update(indices.numpy().data)
     return digest.hexdigest()

@@ -18,6 +18,11 @@ class Ensemble(nn.Module):
         self.members = nn.ModuleList(networks)
         self.weights = tuple(weights)
 
+    @property
+    def networks(self) -> list[Network]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, Network)]
+
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         logits = [member(images) for member in self.members]

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from http.client import HTTPException
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,7 +14,8 @@ from torch.nn.functional import interpolate
 
 from distill_run.errors import RejectedValueError, first_line, user_error
 from distill_run.models.layers import last_linear
-from distill_run.rules import FLAG, Rule, list_of, optional, whole
+from distill_run.rules import FLAG, TEXT, Rule, list_of, optional, whole
+from distill_run.tensor_files import load, load_weights, plain_state_dict
 
 SIZES = list_of(whole(1), "", least=2)
 INPUT_SIZE = optional(
@@ -22,6 +24,7 @@ INPUT_SIZE = optional(
         "pixels a side, or [height,width] in pixels",
     )
 )
+PRETRAINED = Rule(lambda v: FLAG.accepts(v) or TEXT.accepts(v), f"{FLAG.words}, or a file with a state dict")
 ARGUMENTS = Rule(lambda v: isinstance(v, dict), "further arguments of the model's constructor, as in {dropout: 0.2}")
 # What the forward pass of a model raises for images of a size that it cannot take.
 MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
@@ -45,17 +48,18 @@ def torchvision_model(
     image_size: tuple[int, int],
     num_classes: int,
     name: str,
-    pretrained: bool,
+    pretrained: bool | str,
     input_size: int | list[int] | None,
     arguments: dict[str, Any],
 ) -> nn.Module:
     """The classifier with that name in torchvision.models: images (N, C, H, W) to logits (N, K).
 
     Images are resized to `input_size`. None means: not resized; or, with `pretrained`, resized to the size that the
-    weights were trained with. `pretrained` loads the library's default weights, and their normalisation with them. The
-    last layer is new if the number of classes differs. If the number of channels differs the first convolution is new,
-    too; pretrained kernels are then summed over their channels and shared out. Parameters keep the library's names.
-    Raises UserError if the library does not know the name, or cannot fetch or build the model.
+    weights were trained with. `pretrained` loads the library's default weights, or those in the file that it names, and
+    takes the normalisation of the published ones. The last layer is new if the number of classes differs. If the number
+    of channels differs the first convolution is new, too; pretrained kernels are then summed over their channels and
+    shared out. Parameters keep the library's names. Raises UserError if the library does not know the name, or cannot
+    fetch or build the model.
     """
     from torchvision import models  # slow to import, and few runs need it
 
@@ -65,7 +69,7 @@ def torchvision_model(
     size = _size(input_size, published.input_size if published else image_size)
     if name.startswith("vit_"):  # all others take images of any size that is large enough
         arguments = {"image_size": size[0], **arguments}
-    if pretrained:
+    if pretrained is True:
         weights = models.get_model_weights(name).DEFAULT
         model = _fetch(partial(models.get_model, name, weights=weights, **arguments), name)
         if num_classes != len(weights.meta["categories"]):
@@ -73,8 +77,10 @@ def torchvision_model(
             model.set_submodule(path, nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None))
     else:
         model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
+        if pretrained:
+            _load_all_but_head(model, Path(pretrained), name)
     if in_channels != 3:
-        _adapt_first_convolution(model, in_channels, keeps_kernels=pretrained)
+        _adapt_first_convolution(model, in_channels, keeps_kernels=bool(pretrained))
     return _finish(model, name, in_channels, image_size, size, published)
 
 
@@ -84,7 +90,7 @@ def timm_model(
     image_size: tuple[int, int],
     num_classes: int,
     name: str,
-    pretrained: bool,
+    pretrained: bool | str,
     input_size: int | list[int] | None,
     arguments: dict[str, Any],
 ) -> nn.Module:
@@ -96,14 +102,18 @@ def timm_model(
     timm = _timm()
     _check(name, {*timm.list_models(), *timm.list_pretrained()}, "timm")
     _check_keys(pretrained, input_size, arguments)
-    if pretrained and not timm.is_model_pretrained(name):
+    if pretrained is True and not timm.is_model_pretrained(name):
         raise RejectedValueError("pretrained", pretrained, f"false; timm has no weights for {name}")
     published = _published_by_timm(name) if pretrained else None
     size = _size(input_size, published.input_size if published else image_size)
-    shape = {"num_classes": num_classes, "in_chans": in_channels}
-    create = partial(timm.create_model, name, pretrained=pretrained, **shape, **arguments)
+    shape = {"num_classes": num_classes, "in_chans": 3 if isinstance(pretrained, str) else in_channels}
+    create = partial(timm.create_model, name, pretrained=pretrained is True, **shape, **arguments)
     build = partial(_create, create, size)
-    model = _fetch(build, name) if pretrained else build()
+    model = _fetch(build, name) if pretrained is True else build()
+    if isinstance(pretrained, str):
+        _load_all_but_head(model, Path(pretrained), name)
+        if in_channels != 3:
+            _adapt_first_convolution(model, in_channels, keeps_kernels=True)
     return _finish(model, name, in_channels, image_size, size, published)
 
 
@@ -122,6 +132,45 @@ def without_fetching(node: Mapping[str, Any]) -> dict[str, Any]:
         if settled["input_size"] is None:
             settled["input_size"] = list(published(settled["name"]).input_size)
     return settled
+
+
+def weight_files(node: Mapping[str, Any]) -> list[Path]:
+    """The files of weights that an architecture, or a component within it, starts from."""
+    inner = [path for value in node.values() if isinstance(value, Mapping) for path in weight_files(value)]
+    own = node.get("pretrained") if is_published(node) else None
+    return [Path(own), *inner] if isinstance(own, str) else inner
+
+
+def is_published(node: Mapping[str, Any]) -> bool:
+    """Whether an architecture is torchvision's or timm's, which publish weights."""
+    return node.get("_target_") in PUBLISHED
+
+
+def head_of_others(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    """The keys of the last layer whose tensors in a state dict are those of other classes."""
+    expected = model.state_dict()
+    heads = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
+    keys = [f"{head}.{name}" for head in heads for name in ("weight", "bias")]
+    return [key for key in keys if key in weights and key in expected and weights[key].shape != expected[key].shape]
+
+
+def _load_all_but_head(model: nn.Module, path: Path, name: str) -> None:
+    """Load a state dict; the last layer stays new where the file's has other classes."""
+    weights = plain_state_dict(load(path), f"pretrained={path}")
+    fresh = {key: model.state_dict()[key] for key in head_of_others(model, weights)}
+    load_weights(model, {**weights, **fresh}, name)
+
+
+def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel that the published weights of an architecture were trained with.
+
+    None for an architecture that is neither torchvision's nor timm's.
+    """
+    published = PUBLISHED.get(node["_target_"])
+    if published is None:
+        return None
+    found = published(node["name"])
+    return _for_channels(found.mean, in_channels), _for_channels(found.std, in_channels)
 
 
 def _published_by_torchvision(name: str) -> Published:
@@ -165,8 +214,8 @@ def _check(name: str, names: Iterable[str], library: str) -> None:
         raise RejectedValueError("name", name, f"the name of a classifier of {library}, as in {', '.join(near)}")
 
 
-def _check_keys(pretrained: bool, input_size: int | list[int] | None, arguments: dict[str, Any]) -> None:
-    FLAG.check("pretrained", pretrained)
+def _check_keys(pretrained: bool | str, input_size: int | list[int] | None, arguments: dict[str, Any]) -> None:
+    PRETRAINED.check("pretrained", pretrained)
     INPUT_SIZE.check("input_size", input_size)
     ARGUMENTS.check("arguments", arguments)
 

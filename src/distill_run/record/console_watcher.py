@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from distill_run.console import Console, TrainingDisplay
+from distill_run.console import Console, TrainingDisplay, WorkDisplay
 from distill_run.errors import DivergedError
 from distill_run.files import RunFiles
 from distill_run.stages.trained import Trained
@@ -24,15 +24,20 @@ class ConsoleWatcher(Watcher):
         self.files = RunFiles(run_dir)
         self._open = ExitStack()  # of the display in progress
         self._display: TrainingDisplay | None = None
+        self._work = WorkDisplay(console)
         self._command = ""
 
     def noted(self, text: str) -> None:
-        """See Watcher."""
+        """See Listener."""
         self.console.note(text)
 
     def warned(self, text: str) -> None:
         """See Watcher."""
         self.console.warn(text)
+
+    def worked(self, work: str, done: int, total: int) -> None:
+        """See Listener."""
+        self._work.worked(work, done, total)
 
     def run_begun(self, run: RunFacts) -> None:
         """See Watcher."""
@@ -41,6 +46,7 @@ class ConsoleWatcher(Watcher):
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
         self._display = self._open.enter_context(self.console.training(stage.name, stage.num_epochs, stage.num_steps))
+        self._work.training = self._display
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         """See Watcher."""
@@ -55,7 +61,7 @@ class ConsoleWatcher(Watcher):
     def training_ended(self) -> None:
         """See Watcher."""
         self._open.close()
-        self._display = None
+        self._display = self._work.training = None
 
     def stage_ended(self, trained: Trained) -> None:
         """See Watcher."""

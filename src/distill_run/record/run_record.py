@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from distill_run import checkpoint
+from distill_run import checkpoint, tensor_files
 from distill_run.engine.evaluate import rank
 from distill_run.errors import PrunedError
 from distill_run.files import RunFiles, told_of_no_room, write_json, write_json_lines, write_text
@@ -66,7 +66,7 @@ class RunRecord(Watcher):
             "trainer": state,
         }
         with told_of_no_room("hydra.run.dir", self.files.run_dir):
-            checkpoint.save(self.files.last, point)
+            tensor_files.save(self.files.last, point)
             write_json_lines(self.files.metrics, [*self._metrics, *state["history"]])
 
     def stage_ended(self, trained: Trained) -> None:

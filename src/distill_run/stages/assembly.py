@@ -18,6 +18,7 @@ from distill_run.objectives.assemble import build_objectives
 from distill_run.objectives.base import ReplacesStudent
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
+from distill_run.own_code import place_in
 from distill_run.stages.pairing import Points, naming_the_option, pair_up, single
 from distill_run.stages.trained import Curve, Measured, Origin, Trained
 from distill_run.stages.training import Training
@@ -143,8 +144,10 @@ class Assembler:
             with torch.no_grad():
                 logits = network(image)
         except (RuntimeError, ValueError, IndexError) as error:
+            place = place_in(error, self.builder.code_dir)
+            where = f" ({place})" if place else ""
             raise user_error(
-                f"{key} cannot take images of {tuple(image.shape[1:])}: {first_line(error)}",
+                f"{key} cannot take images of {tuple(image.shape[1:])}: {first_line(error)}{where}",
                 "its constructor is given in_channels, image_size and num_classes: let its layers follow from them",
             ) from error
         if tuple(logits.shape) != (1, shape.num_classes):

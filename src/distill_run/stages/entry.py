@@ -15,6 +15,7 @@ from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.training import Training
 from distill_run.store import read_meta
+from distill_run.tensor_files import load, load_weights
 
 
 def write_entry(trained: Trained, training: Training, directory: Path) -> dict[str, Any]:
@@ -39,7 +40,7 @@ def write_entry(trained: Trained, training: Training, directory: Path) -> dict[s
 def read_entry(directory: Path, prepared: Prepared) -> Trained:
     """What `write_entry` left; the weights go into the network that was built for the training."""
     training, network = prepared.training, prepared.assembly.network
-    checkpoint.load_weights(network, checkpoint.load(directory / "weights.pt")["weights"], training.architecture.name)
+    load_weights(network.architecture, load(directory / "weights.pt")["weights"], training.architecture.name)
     with np.load(directory / "test_logits.npz") as logits:
         selected, last = (torch.from_numpy(logits[name]) for name in ("selected", "last"))
     rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -5,12 +5,14 @@ from typing import NamedTuple
 
 from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
+from distill_run.models.pretrained import weight_files
 from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.plans import Planner, checkpoint_paths, numbered, teacher_weights
 from distill_run.stages.teacher import LoadedTeacher, load_teacher, measure_teacher, together
 from distill_run.stages.trained import Trained
 from distill_run.stages.training import DataFacts, Training
+from distill_run.stages.trial import try_step
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
 from distill_run.units import rounded
@@ -52,21 +54,19 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
         _on_device(load_teacher(numbered("teacher", number), path, settings, workshop.feed, workshop.builder), workshop)
         for number, path in enumerate(checkpoint_paths(settings), start=1)
     ]
-    teachers = [_prepare(training, None, workshop) for training in planner.teachers()]
+    teachers = [_tried(training, None, workshop) for training in planner.teachers()]
     weights = teacher_weights(settings, len(loaded) + len(teachers))
     guiding = _shape_of(loaded, teachers, weights)
     assistants = []
     for training in planner.assistants():
-        assistants.append(_prepare(training, guiding, workshop))
+        assistants.append(_tried(training, guiding, workshop))
         guiding = TeacherShape(assistants[-1].assembly.network, assistants[-1].assembly.node)
     pairs = []
     for number, training in enumerate(planner.students(), start=1):
         alone = training.alone(numbered("baseline", number))
         baseline = _prepare(alone, None, workshop) if settings.baseline else None
-        pairs.append(Pair(baseline, _prepare(training, guiding, workshop)))
-    for prepared in (*teachers, *assistants, pairs[0].student):
-        for note in prepared.notes:
-            workshop.watcher.noted(f"{prepared.training.stage}: {note}")
+        prepare = _tried if number == 1 else _prepare
+        pairs.append(Pair(baseline, prepare(training, guiding, workshop)))
     return Lineup(loaded, teachers, weights, assistants, pairs)
 
 
@@ -100,6 +100,18 @@ def _prepare(training: Training, teacher: TeacherShape | None, workshop: Worksho
     assembly = workshop.assembler.assemble(training, teacher)
     device = workshop.device_for(assembly.network)
     return Prepared(replace(training, device=device.settings), assembly, notes=device.notes)
+
+
+def _tried(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:
+    """The same after one step on two images, and with a word on what was chosen for it."""
+    prepared = _prepare(training, teacher, workshop)
+    for path in weight_files(training.architecture.node):
+        what = "with a new last layer where its classes are others"
+        workshop.watcher.noted(f"{training.stage}: training starts from the weights in {path}, {what}")
+    for note in prepared.notes:
+        workshop.watcher.noted(f"{training.stage}: {note}")
+    try_step(prepared, teacher, workshop.feed)
+    return prepared
 
 
 def _on_device(teacher: LoadedTeacher, workshop: Workshop) -> LoadedTeacher:

@@ -21,6 +21,7 @@ from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
 from distill_run.errors import user_error
 from distill_run.files import write_text
+from distill_run.listener import working
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.stages.live_teacher import LiveTeacher
@@ -83,8 +84,12 @@ class BankedTeacher:
 
     def _ask_teacher(self, view: int) -> Tensor:
         """The logits (N, K) of all samples in a view."""
-        batches = self.workshop.feed.view_in_order(self.views, view, CHUNK_SIZE)
-        return torch.cat([self._live(batch).logits for batch in batches])
+        feed, parts = self.workshop.feed, []
+        with working(self.workshop.watcher, f"the teacher's logits of view {view}", len(feed.train)) as advance:
+            for batch in feed.view_in_order(self.views, view, CHUNK_SIZE):
+                parts.append(self._live(batch).logits)
+                advance(CHUNK_SIZE * len(parts))
+        return torch.cat(parts)
 
 
 def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSettings) -> dict[str, Any]:

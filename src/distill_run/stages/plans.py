@@ -12,8 +12,10 @@ from distill_run.config.schema import Recipe, Settings
 from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
 from distill_run.errors import user_error
+from distill_run.models.pretrained import weight_files
 from distill_run.stages.program import program_identity
 from distill_run.stages.training import Architecture, DataFacts, Training
+from distill_run.store import file_hash
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,7 @@ class Planner:
             device=settings.device,
             code=own_code,
             program=program_identity(),
+            start=tuple(file_hash(path) for path in weight_files(architecture.node)),
         )
 
     def _with_mode(self, alone: Training) -> Training:

@@ -4,9 +4,8 @@ import dataclasses
 import logging
 from pathlib import Path
 
-from distill_run import checkpoint
 from distill_run.build import Builder
-from distill_run.config.schema import DatasetSettings, Settings
+from distill_run.config.schema import DatasetSettings, DeviceSettings, Settings
 from distill_run.data.feed import Feed
 from distill_run.data.opening import Feeds
 from distill_run.data.splits import class_counts
@@ -19,6 +18,7 @@ from distill_run.stages.budget import complete_training
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import ResumePoint, Workshop
 from distill_run.store import Store
+from distill_run.tensor_files import load
 
 log = logging.getLogger(__name__)
 
@@ -35,25 +35,17 @@ def open_workshop(
     """The workshop of a run, and its settings with every `auto` and null that the device and the data decide filled in.
 
     A run that goes on does so from the checkpoint at `last_path`. `feeds` keeps the images for the next run of the same
-    process. Raises UserError where the data or the device are
-    not what the settings say.
+    process. Raises UserError where the data or the device are not what the settings say.
     """
     device = choose_device(settings.device)
     for note in device.notes:
         watcher.noted(note)
     builder = builder_of(settings)
-    feed = feeds.open(settings.dataset, builder, device.torch_device)
+    feed = feeds.open(settings.dataset, builder, device.torch_device, watcher)
     _introduce(feed, settings.names.dataset, watcher)
-    dataset = _complete(settings.dataset, feed, watcher)
-    repeats = dataset.repeats if settings.repeats is None else settings.repeats
-    training, notes = complete_training(settings.training, len(feed.train))
-    for note in notes:
-        watcher.noted(note)
-    settings = dataclasses.replace(
-        settings, dataset=dataset, training=training, device=device.settings, repeats=repeats
-    )
+    settings, repeats = _complete(settings, feed, device.settings, watcher)
     environment = describe_environment(device, command)
-    store = Store(Path(settings.store_dir), watcher.noted, environment, run_dir)
+    store = Store(Path(settings.store_dir), watcher, environment, run_dir)
     for kind, name in feed.entries:
         store.record_use(kind, name)
     workshop = Workshop(
@@ -61,7 +53,7 @@ def open_workshop(
         device=device,
         builder=builder,
         store=store,
-        finished=Store(RunFiles(run_dir).finished, watcher.noted, environment) if repeats > 1 else None,
+        finished=Store(RunFiles(run_dir).finished, watcher, environment) if repeats > 1 else None,
         watcher=watcher,
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
@@ -76,13 +68,25 @@ def builder_of(settings: Settings) -> Builder:
 
 
 def _read_resume_point(path: Path) -> ResumePoint:
-    content = checkpoint.load(path)
+    content = load(path)
     if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
         raise user_error(f"{path} is not the checkpoint of a run", "start a new run, without resume=")
     return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])
 
 
-def _complete(wanted: DatasetSettings, feed: Feed, watcher: Watcher) -> DatasetSettings:
+def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> tuple[Settings, int]:
+    """The settings with every null filled in that the images decide, and the number of repeats; says what they became."""
+    dataset = _complete_dataset(wanted.dataset, feed, watcher)
+    training, notes = complete_training(wanted.training, len(feed.train))
+    for note in notes:
+        watcher.noted(note)
+    repeats = dataset.repeats if wanted.repeats is None else wanted.repeats
+    if wanted.repeats is None and repeats > 1:
+        watcher.noted(f"repeats: {repeats}, the baseline and the student of {repeats} seeds, from {wanted.seed} on")
+    return dataclasses.replace(wanted, dataset=dataset, training=training, device=device, repeats=repeats), repeats
+
+
+def _complete_dataset(wanted: DatasetSettings, feed: Feed, watcher: Watcher) -> DatasetSettings:
     """The settings of the dataset with every null that the images decide filled in; says what they became."""
     found, channels = feed.shape.num_classes, feed.shape.in_channels
     if wanted.num_classes not in (None, found):

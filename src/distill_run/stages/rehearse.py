@@ -5,15 +5,18 @@ from functools import partial
 
 import torch
 
-from distill_run import checkpoint
 from distill_run.config.schema import Settings
 from distill_run.data.augment import build_augmentations
+from distill_run.data.opening import check_source
 from distill_run.engine.device import choose_device
 from distill_run.errors import gather
+from distill_run.models.pretrained import weight_files
 from distill_run.objectives.assemble import build_objectives
 from distill_run.stages.plans import checkpoint_paths
 from distill_run.stages.prepare import builder_of
+from distill_run.stages.teacher import check_normalisation
 from distill_run.stages.watcher import check_watcher
+from distill_run.tensor_files import check_exists
 
 
 def rehearse(settings: Settings) -> None:
@@ -28,7 +31,7 @@ def rehearse(settings: Settings) -> None:
     networks |= {f"assistants.{name}": node for name, node in settings.assistants.items()}
     checks: list[Callable[[], object]] = [
         partial(choose_device, settings.device),
-        partial(builder.bind, settings.dataset.source, "dataset.source"),
+        partial(check_source, settings.dataset.source, builder),
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
         partial(build_augmentations, settings.dataset.augment, builder),
         *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
@@ -39,5 +42,7 @@ def rehearse(settings: Settings) -> None:
         key = f"training.{name}"
         checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
         checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs or 1))
-    checks += [partial(checkpoint.check_exists, path) for path in checkpoint_paths(settings)]
+    checks.append(partial(check_normalisation, settings))
+    files = [*checkpoint_paths(settings), *(path for node in networks.values() for path in weight_files(node))]
+    checks += [partial(check_exists, path) for path in files]
     gather(checks)

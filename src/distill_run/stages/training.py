@@ -45,7 +45,8 @@ class Training:
     `stage`, `mode_name`, the architecture's key and option, and `recipe_key` say where the training stands; its outcome
     does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
     fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
-    where it is used; `program` identifies this program's.
+    where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
+    network starts from.
     """
 
     stage: str
@@ -62,6 +63,7 @@ class Training:
     mode_name: str = "none"
     mode_code: str | None = None
     teacher: str | None = None
+    start: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -81,6 +83,7 @@ class Training:
             "mode": None if self.mode is None else dict(self.mode),
             "mode_code": self.mode_code,
             "teacher": self.teacher,
+            "start": self.start,
         }
 
     @property

@@ -10,6 +10,7 @@ from torch import Tensor
 from distill_run.build import Builder
 from distill_run.config.schema import Settings
 from distill_run.errors import user_error
+from distill_run.listener import Listener
 from distill_run.stages.trained import Trained
 
 
@@ -37,14 +38,11 @@ class StageFacts:
     is_search: bool
 
 
-class Watcher:
+class Watcher(Listener):
     """Is told what happens. It does nothing: a watcher defines the methods that it cares for.
 
     No method returns anything, and what a watcher does cannot change a number: it must not change what it is given.
     """
-
-    def noted(self, text: str) -> None:
-        """A line for the record."""
 
     def warned(self, text: str) -> None:
         """A line that nobody should overlook."""
@@ -97,9 +95,14 @@ class Watchers(Watcher):
         self.watchers = tuple(watchers)
 
     def noted(self, text: str) -> None:
-        """See Watcher."""
+        """See Listener."""
         for watcher in self.watchers:
             watcher.noted(text)
+
+    def worked(self, work: str, done: int, total: int) -> None:
+        """See Listener."""
+        for watcher in self.watchers:
+            watcher.worked(work, done, total)
 
     def warned(self, text: str) -> None:
         """See Watcher."""

@@ -38,7 +38,7 @@ def tell_sweep_results(console: "Console", report: SweepReport, folder: Path) ->
         console.note(", ".join([completed, *others]))
     console.conclude(report.conclusion)
     console.note(f"report   {shown_path(folder)}/sweep.html")
-    if report.recommendation is not None:
+    if report.recommendation is not None and report.recommendation.command:
         console.note("repeat   " + report.recommendation.command.replace("\n", "\n         "))
 
 
