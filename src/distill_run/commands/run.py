@@ -17,6 +17,7 @@ from distill_run.commands.arguments import arguments_for_hydra, hydra_words, rea
 from distill_run.commands.help import WIDTH, help_page
 from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
+from distill_run.commands.threads import let_threads_wait
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.config.overrides import count_points, swept_keys
 from distill_run.config.presets import expand_presets
@@ -27,6 +28,7 @@ from distill_run.sweeps.request import Request
 
 def main() -> NoReturn:
     """Run the command line in sys.argv; exits with 0, with 1 after a mistake, with 130 after an interruption."""
+    let_threads_wait()
     leave(lambda: _run_command(read_arguments(sys.argv[1:])))
 
 

@@ -23,6 +23,7 @@ from distill_run.commands.arguments import Parser, check_config_dir
 from distill_run.commands.preflight import check_writable, one_seed_a_point, preflight
 from distill_run.commands.runner import run_recorded
 from distill_run.commands.spaces import read_space
+from distill_run.commands.threads import let_threads_wait
 from distill_run.config.compose import command_line
 from distill_run.config.overrides import parse, text_of
 from distill_run.config.schema import Settings
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 def main() -> NoReturn:
     """Run the command line in sys.argv; exits as distill-run does."""
+    let_threads_wait()
     leave(lambda: _search(_parser().parse_intermixed_args()))
 
 

@@ -7,7 +7,7 @@ from distill_run.config.schema import Recipe, RecipeSettings, TrainingSettings
 
 BATCHES_AN_EPOCH = 16  # at least, for small datasets
 BATCH_SIZES = (16, 128)  # the smallest and the largest
-NUM_STEPS = 1000  # at least
+NUM_STEPS = 600  # at least
 MIN_EPOCHS = 10
 
 
@@ -38,6 +38,6 @@ def batch_size_for(num_images: int) -> int:
 
 
 def epochs_for(num_images: int, batch_size: int) -> int:
-    """As many epochs as a thousand steps take, and at least ten."""
+    """As many epochs as 600 steps take, and at least ten."""
     num_steps = max(num_images // batch_size, 1)
     return max(math.ceil(NUM_STEPS / num_steps), MIN_EPOCHS)

@@ -75,7 +75,7 @@ def _read_resume_point(path: Path) -> ResumePoint:
 
 
 def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> tuple[Settings, int]:
-    """The settings with every null filled in that the images decide, and the number of repeats; says what they became."""
+    """The settings with every null filled in that the images decide, and their repeats; says what they became."""
     dataset = _complete_dataset(wanted.dataset, feed, watcher)
     training, notes = complete_training(wanted.training, len(feed.train))
     for note in notes:
