@@ -25,6 +25,10 @@ TINY = (
     "training.teacher.epochs=2",
     "training.student.epochs=2",
     "repeats=1",
+    "training/teacher/optimizer=nesterov",
+    "training/student/optimizer=nesterov",
+    "training.student.batch_size=32",
+    "training.teacher.batch_size=32",
     "device=cpu",
     "device.precision=fp32",
 )

@@ -49,11 +49,8 @@ class Health(Watcher):
         self._rows = []
         num_steps = stage.num_epochs * stage.num_steps
         if num_steps < FEW_STEPS and not stage.is_search:
-            epochs = math.ceil(FEW_STEPS / stage.num_steps)
-            self._tell(
-                "steps",
-                f"{num_steps} steps in all are too few to learn from: set {_recipe(stage.name)}.epochs={epochs}",
-            )
+            cure = f"{_recipe(stage.name)}.epochs={math.ceil(FEW_STEPS / stage.num_steps)}"
+            self._tell("steps", f"the {stage.name} has {num_steps} steps in all, too few to learn from: set {cure}")
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
         """See Watcher."""
@@ -63,25 +60,23 @@ class Health(Watcher):
         self._rows.append(row)
         if row["epoch"] <= GRACE * stage.num_epochs:
             return
-        recipe, after = _recipe(stage.name), f"after epoch {row['epoch']}"
-        calmer = f"set {recipe}.clip_norm=1.0 or a smaller {recipe}.optimizer.lr"
+        who, recipe = f"the {stage.name}", _recipe(stage.name)
+        after, losses = f"after epoch {row['epoch']}", [each["train"]["loss"] for each in self._rows]
         if problem := self._problem(row):
-            self._tell("problem", f"{problem} {after}: {calmer}")
+            cure = f"set {recipe}.clip_norm=1.0 or a smaller {recipe}.optimizer.lr"
+            self._tell("problem", f"{who} {problem} {after}: {cure}")
         elif self._stands_still():
-            losses = f"{self._rows[0]['train']['loss']:.3g} in the first epoch, {row['train']['loss']:.3g} now"
-            self._tell("loss", f"the loss has not moved {after} ({losses}): set another {recipe}.optimizer.lr")
+            moved = f"{losses[0]:.3g} in the first epoch, {losses[-1]:.3g} now"
+            self._tell("loss", f"{who}'s loss has not moved {after} ({moved}): set another {recipe}.optimizer.lr")
         if row["train"].get("clipped", 0.0) >= NEARLY_EVERY_STEP:
-            self._tell(
-                "clipped",
-                f"the gradient was clipped in nearly every step of epoch {row['epoch']}: "
-                f"set a larger {recipe}.clip_norm or a smaller {recipe}.optimizer.lr",
-            )
+            cure = f"set a larger {recipe}.clip_norm or a smaller {recipe}.optimizer.lr"
+            self._tell("clipped", f"{who}'s gradient was clipped in nearly every step {after}: {cure}")
 
     def stage_ended(self, trained: Trained) -> None:
         """See Watcher. What was reused from the store is judged as well."""
         kind, accuracy = trained.stage.split()[0], trained.selected.val["accuracy"]
         if trained.history and (problem := self._problem(trained.history[-1])):
-            self.failures.append(f"the {trained.stage}: {problem}")
+            self.failures.append(f"the {trained.stage} {problem}")
         if kind == "teacher":
             self._teacher = max(accuracy, self._teacher or 0.0)
         elif kind == "baseline" and self._teacher is not None and self._teacher < accuracy:
@@ -92,11 +87,11 @@ class Health(Watcher):
             self._teacher = None  # it is said once
 
     def _problem(self, row: dict[str, Any]) -> str | None:
-        """Why the network of an epoch is of no use, if it is."""
+        """What is wrong with the network of an epoch, if it is of no use; follows on its name."""
         if row.get("answers", 0.0) >= ONE_ANSWER and not self.is_one_class:
-            return "it gives every validation image the same class"
+            return "gives every validation image the same class"
         if row["train"]["accuracy"] <= self.chance:
-            return f"it is at chance ({row['train']['accuracy']:.2%} of its training images are right)"
+            return f"is at chance ({row['train']['accuracy']:.2%} of its training images are right)"
         return None
 
     def _stands_still(self) -> bool:
@@ -105,11 +100,12 @@ class Health(Watcher):
         return self._rows[0]["epoch"] == 1 and min(losses) > STUCK * losses[0] and accuracy < GOOD
 
     def _tell(self, kind: str, text: str) -> None:
+        """Warn once of each kind and recipe."""
         assert self._stage is not None
         warning = f"{_recipe(self._stage.name)} {kind}"
         if warning not in self._told:
             self._told.add(warning)
-            self.warn(f"{self._stage.name}: {text}")
+            self.warn(text)
 
 
 def _recipe(stage: str) -> str:

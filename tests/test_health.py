@@ -1,0 +1,138 @@
+"""Trainings that go wrong are told while they go on, with the key to change; then there is no verdict."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conftest import TINY
+from distill_run.config.settings import compose_config
+from distill_run.data.feed import MemoryFeed
+from distill_run.data.source import Split
+from distill_run.data.splits import Dataset
+from distill_run.run import run
+from distill_run.stages.health import Health
+from distill_run.stages.trained import Measured, Origin, Trained
+from distill_run.stages.watcher import StageFacts
+
+
+def split(count: int) -> Split:
+    return Split(torch.zeros(count, 1, 4, 4, dtype=torch.uint8), torch.arange(count) % 4)
+
+
+def watched(num_val: int = 100) -> tuple[Health, list[str]]:
+    told: list[str] = []
+    dataset = Dataset(split(400), split(num_val), split(100), tuple("abcd"), (), "0" * 64)
+    return Health(MemoryFeed(dataset, {}), told.append), told
+
+
+def begin(health: Health, stage: str = "student", num_epochs: int = 9, num_steps: int = 50, **facts: Any) -> None:
+    health.stage_begun(StageFacts(stage, "f" * 64, "p", num_epochs, num_steps, **{"is_search": False, **facts}))
+
+
+def row(epoch: int, loss: float = 1.0, accuracy: float = 0.6, answers: float = 0.3, **train: float) -> dict[str, Any]:
+    return {"epoch": epoch, "train": {"loss": loss, "accuracy": accuracy, **train}, "answers": answers}
+
+
+def trained(stage: str, accuracy: float, history: Sequence[dict[str, Any]] = ()) -> Trained:
+    val = {"accuracy": accuracy, "nll": 1.0}
+    measured = Measured(None, val, torch.zeros(1, 4))
+    return Trained(
+        stage=stage, name="net", node={}, network=None, fingerprint="f", selected=measured,  # type: ignore[arg-type]
+        last=measured, origin=Origin.TRAINED, history=tuple(history),
+    )  # fmt: skip
+
+
+def test_a_training_that_learns_is_left_in_peace() -> None:
+    health, told = watched()
+    begin(health)
+    rows = [row(epoch, loss=2.0 / epoch, accuracy=0.2 + 0.08 * epoch) for epoch in range(1, 10)]
+    for each in rows:
+        health.epoch_ended(each)
+    health.stage_ended(trained("student", 0.8, rows))
+    assert (told, health.failures) == ([], [])
+
+
+def test_few_steps_are_told_once_for_each_recipe() -> None:
+    health, told = watched()
+    for stage in ("teacher", "baseline", "student", "baseline 2"):
+        begin(health, stage, num_epochs=4, num_steps=6)
+    begin(health, "baseline lr=0.1", num_epochs=1, num_steps=6, is_search=True)
+    words = "has 24 steps in all, too few to learn from: set"
+    assert told == [
+        f"the teacher {words} training.teacher.epochs=17",
+        f"the baseline {words} training.student.epochs=17",
+    ]
+
+
+def test_one_answer_for_all_images_is_told_after_a_third_of_the_training() -> None:
+    health, told = watched()
+    begin(health, "student 2")
+    rows = [row(epoch, loss=3 / epoch, answers=1.0) for epoch in range(1, 10)]
+    for each in rows[:3]:
+        health.epoch_ended(each)
+    assert told == []
+    for each in rows[3:]:
+        health.epoch_ended(each)
+    assert told == [
+        "the student 2 gives every validation image the same class after epoch 4: "
+        "set training.student.clip_norm=1.0 or a smaller training.student.optimizer.lr"
+    ]
+    health.stage_ended(trained("student 2", 0.25, rows))
+    assert health.failures == ["the student 2 gives every validation image the same class"]
+
+
+@pytest.mark.parametrize(("accuracy", "is_at_chance"), [(0.29, True), (0.30, False)])
+def test_chance_is_the_commonest_class_and_two_standard_errors(accuracy: float, is_at_chance: bool) -> None:
+    """A quarter of 400 images, and 2 * sqrt(0.25 * 0.75 / 400) = 0.0433 above it."""
+    health, told = watched()
+    begin(health)
+    last = row(9, accuracy=accuracy)
+    health.epoch_ended(last)
+    health.stage_ended(trained("student", 0.25, [last]))
+    assert bool(told) == is_at_chance
+    assert health.failures == ["the student is at chance (29.00% of its training images are right)"] * is_at_chance
+
+
+def test_a_loss_that_does_not_move_and_gradients_that_are_always_clipped_are_told() -> None:
+    health, told = watched()
+    begin(health)
+    for epoch in range(1, 6):
+        health.epoch_ended(row(epoch, loss=7.2 - 0.01 * epoch, clipped=0.97))
+    assert told == [
+        "the student's loss has not moved after epoch 4 (7.19 in the first epoch, 7.16 now): "
+        "set another training.student.optimizer.lr",
+        "the student's gradient was clipped in nearly every step after epoch 4: "
+        "set a larger training.student.clip_norm or a smaller training.student.optimizer.lr",
+    ]
+
+
+def test_a_teacher_below_the_baseline_is_told_when_the_baseline_is_there() -> None:
+    health, told = watched()
+    for stage, accuracy in (("teacher", 0.7), ("teacher 2", 0.6), ("baseline", 0.65)):
+        health.stage_ended(trained(stage, accuracy))
+    assert told == []
+    for stage in ("baseline 2", "baseline 3"):
+        health.stage_ended(trained(stage, 0.75))
+    assert [text.split(":")[0] for text in told] == [
+        "the teacher (70.00% on validation) is worse than the student alone (75.00%)"
+    ]
+
+
+def test_a_small_validation_split_is_told() -> None:
+    assert watched(num_val=50)[1] == []
+    assert watched(num_val=40)[1] == [
+        "validation has 40 images, of which one is 2.5%: too few to choose an epoch or a setting by; "
+        "set a larger dataset.val_fraction"
+    ]
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_a_run_whose_student_is_at_chance_gives_no_verdict(tmp_path: Path) -> None:
+    lame = ["training/student/optimizer=sgd", "training.student.optimizer.lr=1e-9", "training.student.epochs=6"]
+    report = run(compose_config([*TINY, *lame, f"store_dir={tmp_path / 'store'}"]), tmp_path / "run")
+    assert report.conclusion.startswith("No verdict on distillation: the baseline ")
+    assert len(report.failures) == 2
+    assert any("training.student.optimizer.lr" in warning for warning in report.warnings)
