@@ -24,6 +24,7 @@ TINY = (
     "dataset.source.image_size=8",
     "training.teacher.epochs=2",
     "training.student.epochs=2",
+    "repeats=1",
     "device=cpu",
     "device.precision=fp32",
 )

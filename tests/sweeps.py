@@ -16,10 +16,13 @@ def made_up_report(
     baseline: float | None = 0.4,
     nll: float = 1.0,
     seed: int = 0,
+    teacher: float = 0.9,
     warnings: Sequence[str] = (),
     content: str = "c0",
+    baseline_fingerprint: str = "f",
+    **more: Any,
 ) -> dict[str, Any]:
-    """A report.json as the first version wrote it, without the keys that were added later; the teacher reaches 0.9."""
+    """A report.json as the first version wrote it; `more` are keys that were added later. Each split has 8 images."""
 
     def network(val_accuracy: float, test_accuracy: float) -> dict[str, Any]:
         rest = {"top5_accuracy": 1.0, "nll": nll, "ece": 0.25}
@@ -31,6 +34,7 @@ def made_up_report(
             "last": moment, "train_seconds": 2.0, "images_per_second": 5.0,
         }  # fmt: skip
 
+    alone = None if baseline is None else {**network(baseline, baseline), "fingerprint": baseline_fingerprint}
     return {
         "format": 1,
         "status": "completed",
@@ -39,13 +43,14 @@ def made_up_report(
             "name": "digits", "num_classes": 10, "train_size": 8, "val_size": 8, "test_size": 8, "content": content,
         },
         "mode": {"name": "soft", "temperature": 4.0},
-        "teacher": network(0.9, 0.9),
-        "baseline": None if baseline is None else network(baseline, baseline),
+        "teacher": network(teacher, teacher),
+        "baseline": alone,
         "student": network(val, test),
         "fidelity": {"agreement": 0.75, "disagreement": 0.25, "kl": 0.5},
         "gap_recovered": None if baseline is None else (test - baseline) / (0.9 - baseline),
         "conclusion": "made up",
         "warnings": list(warnings),
+        **more,
     }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from conftest import TINY, Command, InProcess
 from distill_run.commands.arguments import arguments_for_hydra
 from distill_run.commands.help import GROUPS, KEYS, help_page
 from distill_run.commands.run import main
-from distill_run.config.compose import compose, config_dir, option_names
+from distill_run.config.compose import compose, option_names
 from distill_run.errors import UserError
 
 MISTAKES = {
@@ -42,10 +42,28 @@ MISTAKES = {
     ),
     "resume=nowhere": "resume=nowhere is not the directory of a run\n  look into outputs/runs for it",
     "teacher_checkpoint=nowhere.pt": "there is no checkpoint nowhere.pt\n  check the path",
-    "dataset=image_folder": "dataset.root is not set\n  write dataset.root=DIR, where DIR holds a folder of images for each class",
+    "dataset=image_folder": "dataset.root is not set\n  write dataset.root=DIR, where DIR holds a folder of images for",
     "seed": "seed cannot be read\n  write key=value, and quote special characters",
     "--teacher": "--teacher is not an option of distill-run\n  write teacher=VALUE",
     "--teacher=mlp": "--teacher=mlp is not an option of distill-run\n  write teacher=mlp",
+    "--temperature=4": "--temperature=4 is not an option of distill-run\n  write mode.temperature=4",
+    "--batch-size=16": (
+        "--batch-size=16 is not an option of distill-run\n"
+        "  write training.teacher.batch_size=16 or training.student.batch_size=16"
+    ),
+    "--optimizer=adam": (
+        "--optimizer=adam is not an option of distill-run\n"
+        "  write training/teacher/optimizer=adam or training/student/optimizer=adam"
+    ),
+    "temperature=4": "temperature is not a key of the configuration\n  write mode.temperature=4",
+    "epochs=5": (
+        "epochs is not a key of the configuration\n  write training.teacher.epochs=5 or training.student.epochs=5"
+    ),
+    "student.lr=0.1": ("student.lr is not a key of the configuration\n  write training.student.optimizer.lr=0.1"),
+    "student.depth=3": (
+        "student=cnn_small has no depth\n  leave student.depth=3 out, or write student=wrn_16_1 or student=wrn_16_2"
+        " or student=wrn_40_1 or student=wrn_40_2"
+    ),
     "--config-name=mine": (
         "distill-run has a configuration of its own: --config-path and --config-name cannot change it\n"
         "  put your files into groups below a folder, and write --config-dir DIR"
@@ -95,6 +113,60 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, call: Call) -> None:
     for mistake in mistakes:
         assert MISTAKES[mistake] in err
     assert err.count("error: ") == len(mistakes)
+
+
+def test_a_key_and_a_value_that_are_two_words_are_joined(call: Call) -> None:
+    for words, told in {
+        ("mode", "soft"): ["mode soft has no =\n  write mode=soft"],
+        ("mode=crd", "temperature", "4", "experiment", "founding_cifar10"): [
+            "temperature 4 has no =\n  write mode.temperature=4",
+            "experiment founding_cifar10 has no =\n  write experiment=founding_cifar10",
+        ],
+        ("--temperature", "4", "--teacher", "mlp"): [
+            "--temperature is not an option of distill-run\n  write mode.temperature=4",
+            "--teacher is not an option of distill-run\n  write teacher=mlp",
+        ],
+    }.items():
+        assert call(*words) == (1, "", "".join(f"error: {each}\n" for each in told))
+
+
+def test_a_key_that_the_chosen_option_lacks_is_told_with_the_options_that_have_it(call: Call) -> None:
+    others = "mode=crd or mode=dist or mode=dkd or mode=soft or mode=virtual_teacher"
+    for key in ("mode.temperature", "temperature"):
+        told = f"error: mode=hard has no temperature\n  leave {key}=3 out, or write {others}\n"
+        assert call("mode=hard", f"{key}=3") == (1, "", told)
+    told = (
+        "error: training/student/optimizer=adamw has no momentum\n  leave training.student.optimizer.momentum=0.5 out, "
+        "or write training/student/optimizer=nesterov or training/student/optimizer=sgd\n"
+    )
+    assert call("training/student/optimizer=adamw", "training.student.optimizer.momentum=0.5") == (1, "", told)
+
+
+def test_a_launcher_that_is_not_installed_names_its_package_and_nothing_else(call: Call) -> None:
+    told = (
+        "error: hydra/launcher=ray needs hydra-ray-launcher, which is not installed\n"
+        "  write pip install hydra-ray-launcher\n"
+    )
+    assert call("-m", "seed=0,1", "hydra/launcher=ray", "hydra.launcher.n_jobs=2") == (1, "", told)
+
+
+def test_own_options_stand_beside_the_others_in_errors_and_in_the_help(tmp_path: Path, call: Call) -> None:
+    for name in ("mode/gentle", "dataset/photos", "experiment/mine/first", "model/patches", "watcher/journal"):
+        path = tmp_path / "own" / f"{name}.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text("temperature: 1\n")
+    words = ("--config-dir", "own", "mode=gentel", "dataset=foto", "experiment=mine/frist", "student=patchs")
+    assert call(*words)[2].splitlines()[1::2] == [
+        "  did you mean gentle?",
+        "  write one of cifar10, cifar100, digits, fashion_mnist, image_folder, mnist, photos, svhn",
+        "  did you mean mine/first?",
+        "  did you mean patches?",
+    ]
+    told = call("--config-dir", "own", "mode=hard", "mode.temperature=3")[2]
+    assert " or mode=dkd or mode=gentle or mode=soft or " in told
+    page = call("--config-dir", "own", "--help")[1].split()
+    assert {"gentle", "photos", "mine/first", "patches", "journal"} <= set(page)
+    assert not {"gentle", "photos"} & set(call("--help")[1].split())
 
 
 def test_options_that_exclude_each_other_are_refused(call: Call) -> None:
@@ -171,8 +243,20 @@ def test_the_help_lists_every_group_option_and_default() -> None:
     for option in ("digits", "image_folder", "cnn_tiny", "mlp", "jensen_shannon", "founding_cifar10", "one_cycle"):
         assert option in page
     assert re.search(r"^  mode {24}soft( {2}\w+)+$", page, flags=re.MULTILINE)
-    assert set(option_names(config_dir() / "mode")) <= set(page.split())
+    assert set(option_names("mode")) <= set(page.split())
     assert all(f"  {group} " in page for group in GROUPS)
+
+
+def test_the_help_fits_the_terminal_and_says_the_same_at_every_width() -> None:
+    pages = {width: help_page(width=width) for width in (60, 80, 120)}
+    for width, page in pages.items():
+        assert max(map(len, page.splitlines())) <= width
+    said = {width: page.replace("\\", "").split() for width, page in pages.items()}
+    assert said[60] == said[80] == said[120]
+    assert "  training.student.batch_size=" in pages[60]
+    assert (
+        "  distill-run +sweep=temperature_alpha \\\n      hydra/launcher=joblib hydra.launcher.n_jobs=2\n" in pages[60]
+    )
 
 
 def test_every_key_of_the_skeleton_is_in_the_help_or_says_why_not() -> None:
@@ -188,7 +272,7 @@ def test_every_key_of_the_skeleton_is_in_the_help_or_says_why_not() -> None:
 def test_the_command_shows_help_and_configuration_without_torch(command: Command) -> None:
     shown = command("--help", PYTHONPROFILEIMPORTTIME="1")
     assert shown.returncode == 0
-    assert shown.stdout == help_page()
+    assert shown.stdout == help_page(width=80)  # of the terminal
     assert " torch\n" not in shown.stderr
     config = command("--cfg", "job", "--resolve", "mode.temperature=8")
     assert "  temperature: 8\n" in config.stdout
@@ -212,6 +296,7 @@ def test_the_command_runs_and_says_what_to_do_next(command: Command, tmp_path: P
     assert done.stderr == ""
     assert "\x1b" not in done.stdout
     lines = done.stdout.splitlines()
+    assert lines[0] == "loading PyTorch ..."  # before the seconds that this takes
     assert lines[-4:-2] == ["report   out/report.html", "student  out/checkpoints/student.pt"]
     assert lines[-2].startswith("repeat   distill-run teacher=cnn_tiny student=mlp 'student.hidden=[8]' ")
     assert lines[-1].endswith('network = load_network("out/checkpoints/student.pt")')

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run import checkpoint
-from distill_run.config.compose import config_dir, option_names
+from distill_run.config.compose import option_names
 from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.engine.loop import Trainer
@@ -20,7 +20,7 @@ from distill_run.stages.student import guided
 from distill_run.stages.watcher import Watcher
 from workshops import Opened, open_settings
 
-MODES = option_names(config_dir() / "mode")
+MODES = option_names("mode")
 # Networks with maps in stages; few negatives; every term has its whole weight from the first epoch on.
 PAIR = [
     *(override for override in TINY if not override.startswith("student")),
@@ -111,8 +111,8 @@ def test_two_trainings_from_one_seed_are_equal_and_a_resumed_one_as_well(mode: s
 def test_a_student_ships_without_what_only_trains(mode: str, store: Path, tmp_path: Path) -> None:
     """Projections and memories are thrown away, but for the projection that SimKD's student decides with."""
     run_of = opened(store, f"mode={mode}", *overrides_of(mode))
-    ready, guided_by = guided(run_of.lineup.student, run_of.teacher(), run_of.workshop)
-    assert guided_by == GUIDED_BY[ready.assembly.loss.needs]
+    ready = guided(run_of.lineup.student, run_of.teacher(), run_of.workshop)
+    assert ready.guided_by == GUIDED_BY[ready.assembly.loss.needs]
     student = run_of.workshop.train(ready)
     checkpoint.save_network(tmp_path / "student.pt", student.own_network, student.node, student.name)
     network = checkpoint.load_network(tmp_path / "student.pt")

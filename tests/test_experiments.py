@@ -13,7 +13,7 @@ import yaml
 
 from distill_run.build import Builder
 from distill_run.config.compose import config_dir, option_names
-from distill_run.config.schema import Recipe, Settings
+from distill_run.config.schema import Recipe, RecipeSettings, Settings
 from distill_run.config.settings import compose_config
 from distill_run.data import torchvision_source
 from distill_run.data.source import Source, Split
@@ -95,10 +95,11 @@ def settings_of(*overrides: str) -> Settings:
     return compose_config(overrides)
 
 
-def rates(recipe: Recipe) -> list[float]:
+def rates(recipe: RecipeSettings) -> list[float]:
     """The learning rate at the first step of each epoch, once it is known to be that of all its steps."""
     schedule = Builder().build(recipe.schedule, "schedule", epochs=recipe.epochs)
     assert isinstance(schedule, Step)
+    assert recipe.epochs is not None
     lr = recipe.optimizer["lr"]
     found = []
     for epoch in range(1, recipe.epochs + 1):
@@ -130,7 +131,7 @@ def test_an_experiment_begins_with_its_command_its_source_and_its_numbers() -> N
 
 
 def test_an_experiment_selects_what_its_name_says() -> None:
-    models, modes = option_names(CONF / "model"), option_names(CONF / "mode")
+    models, modes = option_names("model"), option_names("mode")
     for name in PUBLISHED:
         chosen = choices(name)
         assert tuple(chosen[group] for group in ("dataset", "teacher", "student", "mode")) == selects(name)
@@ -375,6 +376,7 @@ def test_a_mode_and_a_protocol_on_the_command_line_win_over_an_experiment() -> N
 def test_the_short_protocol_rises_and_falls_within_a_few_epochs() -> None:
     recipes = settings_of("experiment=cifar10/short").training
     for recipe in (recipes.teacher, recipes.student):
+        assert recipe.epochs is not None
         schedule = Builder().build(recipe.schedule, "schedule", epochs=recipe.epochs)
         found = [schedule.factor(float(epoch)) for epoch in range(recipe.epochs + 1)]
         assert found[0] < 0.1

@@ -38,6 +38,9 @@ def test_pixels_targets_and_classes_are_those_of_the_files(photos: Path) -> None
     assert source.test.targets.tolist() == [0] * 6 + [1] * 6
     pixels = np.asarray(Image.open(photos / "train" / "night" / "03.png"))
     assert torch.equal(source.train.images[12 + 3], torch.from_numpy(pixels.copy()).permute(2, 0, 1))
+    assert source.train.name(12 + 3) == "train/night/03.png"
+    cut = source.train.select(torch.tensor([15, 0])).to(torch.device("cpu"))
+    assert [cut.name(0), cut.name(1)] == ["train/night/03.png", "train/day/00.png"]
 
 
 def test_a_validation_folder_is_used(photos: Path) -> None:

@@ -201,8 +201,8 @@ def test_a_bank_beyond_the_limit_is_told_and_the_teacher_runs_live(
     tiny_run(tmp_path, "logit_bank_gigabytes=5e-5")
     # 2 views of 1,146 training images, 10 classes, 4 bytes.
     assert (
-        "logit bank: needs 91.7kB, logit_bank_gigabytes allows 50kB: the teacher runs live in every step; "
-        "training.views=8 makes the bank smaller\n"
+        "the teacher's logits of all views (the logit bank) need 91.7kB, logit_bank_gigabytes allows 50kB: "
+        "the teacher runs live in every step; training.views=8 makes the bank smaller\n"
     ) in capsys.readouterr().out
     assert not (tmp_path / "store" / "logits").exists()
 

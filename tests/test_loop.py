@@ -13,6 +13,7 @@ from distill_run.data.feed import MemoryBatches
 from distill_run.data.source import Split
 from distill_run.data.views import ViewChoice, Views
 from distill_run.engine.device import Device, choose_device
+from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.engine.schedules import Constant, Cosine, Schedule
@@ -202,7 +203,7 @@ def test_the_best_epoch_on_validation_is_selected_and_ties_go_to_the_lower_nll()
     assert trainer.selected["epoch"] == best["epoch"]
     assert trainer.selected["val"] == best["val"]
     trainer.network.architecture.load_state_dict(trainer.selected["weights"])
-    assert trainer.measure_val() == best["val"]
+    assert measure(predict(trainer.network, trainer.val), trainer.val.targets) == best["val"]
 
 
 def test_an_epoch_s_figures_are_means_over_its_images() -> None:

@@ -18,7 +18,7 @@ from distill_run.models.network import Network, build_network, count_bytes, coun
 from helpers import message_of
 
 LIBRARIES = ("torchvision", "timm")  # test_pretrained.py has them
-MODELS = [name for name in option_names(config_dir() / "model") if name not in LIBRARIES]
+MODELS = [name for name in option_names("model") if name not in LIBRARIES]
 CIFAR = ImageShape(3, (32, 32), 10)
 
 

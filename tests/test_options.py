@@ -26,7 +26,7 @@ CHOSEN_AS = {**ROLES, "augmentation": ("augment",)}
 OPTIONS = {
     f"{group}={option}": [f"{role}={option}" for role in CHOSEN_AS.get(group, (group,)) if role != "teacher"]
     for group in GROUPS
-    for option in option_names(config_dir() / group)
+    for option in option_names(group)
 }
 ABSENT = {
     "device=cuda": not torch.cuda.is_available(),
@@ -106,7 +106,7 @@ def test_an_option_trains_for_a_step(option: str, folder: Path, source: Any) -> 
 
 def test_the_terms_of_all_modes_add_up(folder: Path, source: Any) -> None:
     """All but SimKD's, for which the student is another network."""
-    others = [mode for mode in option_names(config_dir() / "mode") if mode not in ("soft", "simkd")]
+    others = [mode for mode in option_names("mode") if mode not in ("soft", "simkd")]
     trainer, figures = train_for_a_step([f"also=[{','.join(others)}]"], folder, source)
     assert figures.keys() == {"loss", "accuracy", "cross_entropy", "distillation", *others}
     assert list(trainer.loss.terms) == ["distillation", *others]

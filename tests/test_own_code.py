@@ -230,7 +230,7 @@ def test_the_trial_step_changes_nothing(tmp_path: Path) -> None:
     modules = (prepared.assembly.network, prepared.assembly.loss, teacher.network)
     before = [copy.deepcopy(module.state_dict()) for module in modules]
     drawn = torch.get_rng_state()
-    try_step(prepared, TeacherShape(teacher.network, teacher.node), opened.workshop)
+    try_step(prepared, TeacherShape(teacher.network, teacher.node), opened.workshop.device, opened.workshop.feed)
     assert torch.equal(torch.get_rng_state(), drawn)
     for module, state in zip(modules, before, strict=True):
         torch.testing.assert_close(module.state_dict(), state, rtol=0, atol=0, equal_nan=True)

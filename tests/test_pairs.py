@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from distill_run.config.compose import config_dir, option_names
+from distill_run.config.compose import option_names
 from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.stages.live_teacher import LiveTeacher
@@ -17,7 +17,7 @@ from workshops import open_settings
 
 pytestmark = pytest.mark.slow  # large networks, seventeen pairs of them with sixteen modes
 
-MODES = option_names(config_dir() / "mode")
+MODES = option_names("mode")
 SAME_STYLE = (
     ("wrn_40_2", "wrn_16_2"),
     ("wrn_40_2", "wrn_40_1"),

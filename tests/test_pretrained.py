@@ -23,6 +23,7 @@ from distill_run.models.features import feature_points, read_shapes
 from distill_run.models.network import Network, build_network, count_macs
 from distill_run.models.pretrained import without_fetching
 from distill_run.stages.rehearse import rehearse
+from distill_run.stages.training import Architecture
 from distill_run.stages.watcher import Watcher
 from distill_run.tensor_files import load, load_weights, save
 from helpers import message_of
@@ -248,6 +249,13 @@ def test_a_library_is_chosen_as_any_architecture() -> None:
     settings = compose_config(["teacher=timm", "teacher.name=resnet18", "student=torchvision"])
     assert settings.teacher == node_of("timm", "resnet18")
     assert settings.student["name"] == "???"
+
+
+def test_a_network_of_a_library_is_called_by_its_own_name() -> None:
+    assert Architecture("student", "torchvision", node_of("torchvision", "resnet18")).name == "resnet18"
+    assert Architecture("student", "timm", node_of("timm", "resnet18.a1_in1k")).name == "resnet18.a1_in1k"
+    own = {"_target_": "mine.Net", "name": "anything"}
+    assert Architecture("student", "own", own).name == "own"
 
 
 def test_timm_that_is_not_installed_is_told_with_the_command_that_mends_it(monkeypatch: pytest.MonkeyPatch) -> None:

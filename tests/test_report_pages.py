@@ -1,4 +1,5 @@
 import base64
+import csv
 import dataclasses
 import re
 from collections.abc import Sequence
@@ -18,17 +19,21 @@ from distill_run.console import Console
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.source import ImageShape, Split
 from distill_run.data.splits import Dataset
+from distill_run.data.views import ViewChoice
 from distill_run.engine.evaluate import measure
+from distill_run.files import RunFiles
 from distill_run.models.mlp import MLP
 from distill_run.models.network import Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, two_sided, verdict, wilson_interval
 from distill_run.report.pages import write_pages
+from distill_run.report.pictures import draw_samples
+from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
-from distill_run.report.samples import choose, disagreements, pick_samples
-from distill_run.report.summary import Accuracies, Findings, conclusion, summarise
+from distill_run.report.samples import choose, disagreements, effects, pick_samples
+from distill_run.report.summary import Findings, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text
-from distill_run.stages.trained import Cost, Measured, Origin, Trained
+from distill_run.stages.trained import Cost, Measured, Origin, Outcome, Repeat, Trained
 from distill_run.units import NONE, change, duration, quantity
 from helpers import Page
 
@@ -95,13 +100,16 @@ def make_findings(
         trusted_packages=list(OWN_PACKAGES),
     )
     warnings = ["watch <out> for a|b"]
-    report = summarise(cast(Settings, settings), feed, networks, list(assistants), warnings, run_dir)
+    repeat = Repeat(7, networks.get("baseline"), networks["student"])
+    outcome = Outcome(networks["teacher"], list(assistants), [repeat])
+    report = summarise(cast(Settings, settings), feed, outcome, warnings, [], run_dir)
+    draw_views(feed, ViewChoice(0, None, 0.0, 0.0), RunFiles(run_dir).views)
     environment = {"command": COMMAND, "torch": "2.15", "git_dirty": False, "cuda": None}
     return Findings(report, networks, feed, cast(Settings, settings), CONFIG, environment)
 
 
 @pytest.fixture(scope="module")
-def feed() -> Feed:
+def feed() -> MemoryFeed:
     parts = (made_up_split(40, 0), made_up_split(10, 1), made_up_split(90, 2))
     return MemoryFeed(Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64), {})
 
@@ -147,15 +155,16 @@ def test_the_run_gets_exactly_these_files(findings: Findings, least: Findings) -
     def written(run_dir: Path) -> list[str]:
         return sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
 
-    plots = ["confusion", "curves", "lr_search", "reliability", "samples"]
-    assert written(findings.report.run_dir) == [*(f"plots/{name}.png" for name in plots), "report.html", "report.md"]
+    plots = ["confusion", "curves", "lr_search", "reliability", "samples", "views"]
+    tables = ["predictions.csv", "report.html", "report.md"]
+    assert written(findings.report.run_dir) == [*(f"plots/{name}.png" for name in plots), *tables]
     assert "plots/lr_search.png" not in written(least.report.run_dir)
 
 
 def test_html_needs_nothing_from_outside(findings: Findings) -> None:
     page = html(findings)
     sources = [str(value) for _, each in page.elements for key, value in each.items() if key in ("src", "href")]
-    assert len(sources) == 4 + 12
+    assert len(sources) == 5 + 12
     assert all(source.startswith("data:image/") for source in sources)
     assert not page.all("script")
     assert not page.all("link")
@@ -164,7 +173,7 @@ def test_html_needs_nothing_from_outside(findings: Findings) -> None:
 
 def test_html_embeds_the_very_plots_of_the_folder_and_can_be_heard(findings: Findings) -> None:
     page = html(findings)
-    for image in page.all("img")[:4]:
+    for image in page.all("img")[:5]:
         file = findings.report.run_dir / "plots" / f"{image['class']}.png"
         embedded = str(image["src"]).removeprefix("data:image/png;base64,")
         assert base64.b64decode(embedded) == file.read_bytes()
@@ -186,12 +195,12 @@ def test_html_says_the_figures_and_what_users_named(findings: Findings) -> None:
 
 def test_markdown_images_are_there(findings: Findings) -> None:
     paths = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)$", markdown(findings), re.MULTILINE)
-    assert len(paths) == 5
+    assert len(paths) == 6
     assert all((findings.report.run_dir / path).read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row(findings: Findings) -> None:
-    assert table_widths(findings) == [{3}, {5}, {6}, {3}]
+    assert table_widths(findings) == [{3}, {5}, {7}, {3}]
     assert r"a\|b" in markdown(findings)
     assert r"\<b\>x\</b\>" in markdown(findings)
 
@@ -201,7 +210,7 @@ def test_an_assistant_has_a_column_among_the_networks_and_none_among_the_decisio
 ) -> None:
     findings = make_findings(networks, feed, tmp_path, [networks["baseline"]])
     write_pages(findings)
-    assert table_widths(findings) == [{3}, {6}, {6}, {3}]
+    assert table_widths(findings) == [{3}, {6}, {7}, {3}]
     assert [stage for stage, _ in findings.report.networks] == ["teacher", "assistant", "baseline", "student"]
 
 
@@ -234,9 +243,14 @@ def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> No
     answers = facts.answers(findings)
     assert [question.split()[0] for question, _ in answers] == ["Was", "Was", "Last", "Which"]
     assert "exact McNemar test" in answers[0][1]
-    assert "net_teacher was reused from the store; its fingerprint begins with 111111111111." in answers[1][1]
+    assert (
+        "net_teacher was reused from the store; its fingerprint, a hash of all that it depends on, "
+        "begins with 111111111111." in answers[1][1]
+    )
     assert "80.00% on validation" in answers[1][1]
-    assert answers[1][1].endswith("The student learned from its logits, which were read from the logit bank.")
+    assert answers[1][1].endswith(
+        "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
+    )
     assert answers[2][1].startswith("Epoch 2 is the best on validation")
     assert answers[3][1].startswith("checkpoints/student.pt")
 
@@ -261,8 +275,8 @@ def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
 
 
 def test_a_teacher_below_the_baseline_leaves_no_gap(findings: Findings) -> None:
-    tile = facts.tiles(dataclasses.replace(findings.report, gap_recovered=None))[2]
-    assert (tile.label, tile.note) == ("Gap recovered", "the teacher is not above the baseline")
+    tile = facts.tiles(dataclasses.replace(findings.report, gap_recovered=None, gap_interval=None))[2]
+    assert (tile.label, tile.note) == ("Gap recovered", "the teacher is too close to the baseline")
 
 
 def test_table_shows_both_checkpoints_and_the_interval(findings: Findings) -> None:
@@ -279,14 +293,81 @@ def test_table_shows_both_checkpoints_and_the_interval(findings: Findings) -> No
     )
 
 
-def test_disagreements_come_first_then_mistakes_then_any() -> None:
+def test_without_a_baseline_disagreements_come_first_then_mistakes_then_any() -> None:
     targets = torch.zeros(16, dtype=torch.int64)
     first, second = torch.zeros(16, dtype=torch.int64), torch.zeros(16, dtype=torch.int64)
     first[[5, 9]] = 1  # 5: only the first is wrong; 9: both are, in the same way
     second[[9, 11]] = 1
-    logits = [torch.nn.functional.one_hot(each, 2).float() for each in (first, second)]
-    assert disagreements(logits).nonzero().flatten().tolist() == [5, 11]
+    logits = {"teacher": decided(first), "student": decided(second)}
+    assert disagreements(list(logits.values())).nonzero().flatten().tolist() == [5, 11]
     assert choose(logits, targets) == [5, 11, 9, 0, 1, 2, 3, 4, 6, 7, 8, 10]
+
+
+def test_images_that_were_made_worse_come_first_then_the_mended_and_classes_take_turns() -> None:
+    targets = torch.tensor([0] * 10 + [1] * 10)
+    right = targets.clone()
+    student, baseline = right.clone(), right.clone()
+    student[[0, 1, 2, 15]] = 2  # made worse: three of class 0, one of class 1
+    baseline[[4, 12, 13]] = 2  # mended: one of class 0, two of class 1
+    logits = {"teacher": decided(right), "baseline": decided(baseline), "student": decided(student)}
+    assert effects(logits, targets) == {"made worse": [0, 1, 2, 15], "mended": [4, 12, 13]}
+    assert choose(logits, targets) == [0, 15, 1, 2, 4, 12, 13, 3, 10, 5, 11, 6]
+    student[:10], baseline[10:] = 2, 2  # ten of each kind: each gets half
+    logits = {"teacher": decided(right), "baseline": decided(baseline), "student": decided(student)}
+    assert choose(logits, targets) == [0, 1, 2, 3, 5, 6, 10, 11, 12, 13, 14, 16]
+
+
+def decided(classes: Tensor) -> Tensor:
+    """Logits of three classes with these decisions."""
+    return torch.nn.functional.one_hot(classes, 3).float()
+
+
+def test_predictions_have_a_row_for_each_test_image(findings: Findings) -> None:
+    file = findings.report.run_dir / "predictions.csv"
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines()))
+    assert list(rows[0]) == [
+        "image", "target", "teacher", "teacher_confidence", "baseline", "baseline_confidence", "student",
+        "student_confidence",
+    ]  # fmt: skip
+    assert [row["image"] for row in rows] == [str(index) for index in range(90)]
+    assert [row["target"] for row in rows] == [CLASSES[target] for target in findings.feed.test.targets.tolist()]
+    share = sum(row["student"] == row["target"] for row in rows) / 90
+    assert share == pytest.approx(findings.report.student.selected.test.accuracy)
+    odds = findings.networks["student"].selected.test_logits[7].double().exp()
+    assert float(rows[7]["student_confidence"]) == pytest.approx(float(odds.max() / odds.sum()), abs=1e-4)
+
+
+def test_images_of_files_are_called_by_their_paths(
+    networks: dict[str, Trained], feed: MemoryFeed, tmp_path: Path
+) -> None:
+    paths = tuple(f"test/a, b/{index}.png" for index in range(90))
+    named = MemoryFeed(Dataset(feed.train, feed.val, dataclasses.replace(feed.test, paths=paths), CLASSES, (), "0"), {})
+    findings = make_findings(networks, named, tmp_path)
+    write_pages(findings)
+    assert '"test/a, b/3.png"' in (tmp_path / "predictions.csv").read_text(encoding="utf-8")
+    sample = pick_samples(findings)[0]
+    assert sample.name == paths[sample.index]
+    assert f"test image {sample.name}" in html(findings).text
+    assert sample.name in markdown(findings)
+
+
+def test_the_caption_counts_what_was_made_worse_and_what_was_mended(findings: Findings) -> None:
+    targets = findings.feed.test.targets
+    student, baseline = (
+        findings.networks[stage].selected.test_logits.argmax(1) == targets for stage in ("student", "baseline")
+    )
+    worse, mended = int((baseline > student).sum()), int((student > baseline).sum())
+    told = f"made {worse} worse (the baseline is right, the student wrong) and mended {mended} (the other way round)"
+    assert f"Distillation {told}" in html(findings).text
+    control = dataclasses.replace(findings, report=dataclasses.replace(findings.report, guided_by="nothing"))
+    assert f"The control {told}" in draw_samples(control, pick_samples(control)).caption
+
+
+def test_a_control_is_not_called_distillation(findings: Findings) -> None:
+    report = dataclasses.replace(findings.report, guided_by="nothing")
+    assert facts.title(report) == "net_student learns without a teacher on made_up, as a control"
+    control = dataclasses.replace(findings, report=report)
+    assert facts.answers(control)[0][0] == "What did the control change?"
 
 
 def test_samples_hold_what_each_network_said(findings: Findings) -> None:
@@ -360,12 +441,6 @@ def test_units_round_before_they_choose_the_unit() -> None:
     assert [change(d) for d in (0.012, -0.00001, None)] == ["+1.20", "+0.00", NONE]
 
 
-def test_a_change_that_is_shown_as_zero_is_none() -> None:
-    for student in (0.5, 0.50004, 0.49996):
-        assert conclusion(Accuracies(0.9, 0.5, student)).startswith("Distillation changed nothing: ")
-    assert conclusion(Accuracies(0.9, 0.5, 0.4998)).startswith("Distillation cost 0.02 percentage points")
-
-
 def test_with_assistants_the_last_of_them_is_named_as_the_students_own_teacher(
     networks: dict[str, Trained], feed: Feed, tmp_path: Path
 ) -> None:
@@ -374,7 +449,7 @@ def test_with_assistants_the_last_of_them_is_named_as_the_students_own_teacher(
     assert facts.title(findings.report) == "net_student learns from net_teacher through first, then second on made_up"
     assert facts.answers(findings)[1][1].endswith(
         "The student's own teacher is the last assistant, second. "
-        "The student learned from its logits, which were read from the logit bank."
+        "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
     )
 
 

@@ -156,8 +156,13 @@ def test_a_decision_is_right_or_wrong_in_signs_and_long_names_are_cut() -> None:
     assert pictures.decision_text(Decision("student", "a" * 30, 0.5, False)) == f"✗ student: {'a' * 13}… (50%)"
 
 
+def test_a_long_path_keeps_its_end() -> None:
+    assert pictures.name_end("17") == "image 17"
+    assert pictures.name_end("test/class/" + "a" * 30 + "1.png") == "…" + "a" * 26 + "1.png"
+
+
 def test_contact_sheet_has_the_images_in_rows() -> None:
-    samples = [Sample(i, torch.full((3, 4, 8), 50 * i, dtype=torch.uint8), "cat", ()) for i in range(4)]
+    samples = [Sample(i, str(i), torch.full((3, 4, 8), 50 * i, dtype=torch.uint8), "cat", "", ()) for i in range(4)]
     sheet = pictures.contact_sheet(samples)
     width, height = pictures.CELL_SIZE
     assert sheet.size == (3 * width, 2 * height)

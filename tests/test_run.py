@@ -32,7 +32,7 @@ from helpers import message_of
 FILES = {
     "checkpoints/last.pt", "checkpoints/student.pt", "config.yaml", "environment.json", "metrics.jsonl",
     "plots/confusion.png", "plots/curves.png", "plots/reliability.png", "plots/samples.png", "plots/views.png",
-    "report.html", "report.json", "report.md", "status.json",
+    "predictions.csv", "report.html", "report.json", "report.md", "status.json",
 }  # fmt: skip
 
 

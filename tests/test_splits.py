@@ -223,3 +223,5 @@ def test_a_split_refuses_other_types_and_shapes() -> None:
     ):
         with pytest.raises(ValueError, match=told):
             Split(*wrong)
+    with pytest.raises(ValueError, match=r"paths must be 2, one for each image, not 1"):
+        Split(images, targets, ("a.png",))

@@ -81,13 +81,13 @@ def test_a_preset_of_one_s_own_stands_beside_the_others_and_an_unknown_one_is_to
 
 
 def test_every_value_of_a_preset_is_accepted() -> None:
-    for preset in option_names(config_dir() / "sweep"):
+    for preset in option_names("sweep"):
         overrides, _ = expand_presets([f"+sweep={preset}"], None)
         values = yaml.safe_load((config_dir() / "sweep" / f"{preset}.yaml").read_text())
         assert count_points(overrides) == math.prod(len(text.split(",")) for text in values.values()) >= 5
         for key, text in values.items():
             if folder := {"mode": "mode", "student": "model"}.get(key):
-                assert set(text.split(",")) <= set(option_names(config_dir() / folder))
+                assert set(text.split(",")) <= set(option_names(folder))
             else:
                 assert len(read_command([f"{key}={text}"], None, multirun=True)) == len(text.split(","))
 
@@ -110,7 +110,8 @@ def test_a_sweep_leaves_its_points_and_its_answer(sweep: Any, tmp_path: Path) ->
     lines = out.splitlines()
     assert lines[0] == f"sweep: 4 points in {folder.relative_to(tmp_path)}"
     assert lines[1].startswith("   0 mode.temperature=1 mode.alpha=0.5   val ")
-    assert not any(line.startswith(("teacher", "baseline", "student")) for line in lines)  # the points are quiet
+    told = [line.split()[:2] for line in lines if line.startswith(("teacher", "baseline", "student"))]
+    assert told == [["baseline", "1"]]  # the row of the table: the points are quiet
     content = json.loads((folder / "sweep.json").read_text())
     assert content["keys"] == ["mode.temperature", "mode.alpha"]
     assert content["counts"]["completed"] == 4
@@ -174,6 +175,8 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_cut_short(
     folder = only_sweep(tmp_path)
     assert status == 130
     assert statuses(folder) == {"0": "completed", "1": "interrupted"}
+    assert "1 of 3 runs completed, 1 unfinished, 1 not begun" in out.splitlines()
+    assert json.loads((folder / "sweep.json").read_text())["counts"]["not begun"] == 1
     said = [line for line in out.splitlines() if line.startswith("interrupted")]
     assert said[0].startswith("interrupted; the same command goes on with it: distill-run -m teacher=cnn_tiny ")
     assert said[0].endswith(" mode.temperature=1,2,4")
@@ -240,11 +243,26 @@ def test_progress_is_told_from_files(tmp_path: Path, capsys: Output) -> None:
         "   0 mode.alpha=0.1   val 50.00%  test 62.50% (+12.50)  2.0s",
         "     warning: careful",
         "   2 mode.alpha=0.3   failed: it broke",
-        "     3: teacher epoch 3, val 25.00%",
+        "     2 of 4 points ended   3: teacher epoch 3, val 25.00%",
         "   1 mode.alpha=0.2   given up after student epoch 3, val 25.00%",
         "  10 mode.alpha=0.2   val 50.00%  test 50.00%  2.0s",
     ]
     assert progress.ended == {"0": "completed", "2": "failed", "1": "pruned", "10": "completed"}
+
+
+def test_the_time_left_is_that_of_the_usual_point_times_those_left(tmp_path: Path) -> None:
+    progress = SweepProgress(tmp_path, 12, [], Console())
+    assert progress._left([5.0]) == []  # no point has ended: nobody knows
+    progress.took = [60.0, 10.0, 12.0]  # the first one trained the teacher
+    progress.ended = dict.fromkeys("012", "completed")
+    # One runs since 4 s and 8 wait, each for 12 s.
+    assert progress._left([4.0]) == ["about 1:44 left"]
+    progress.num_at_once = 2
+    # Two run since 4 s and 20 s, 7 wait: (7 * 12 + 8 + 0) / 2 = 46.
+    assert progress._left([4.0, 20.0]) == ["about 0:46 left"]
+    progress.ended = dict.fromkeys("0123456789ab", "completed")
+    assert progress._left([]) == []
+    assert SweepProgress(tmp_path, None, [], Console(), took=[1.0])._left([]) == []
 
 
 @pytest.mark.slow

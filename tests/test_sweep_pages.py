@@ -24,6 +24,7 @@ from distill_run.commands.report import main
 from distill_run.sweeps.report.answers import answers
 from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, scale_of, seed_strip
+from distill_run.sweeps.report.exports import latex_text
 from distill_run.sweeps.report.heat_map import BLUES, heat_maps, is_grid
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.sweep_report import SweepReport, read_sweep_json
@@ -206,6 +207,71 @@ def test_replicates_that_share_a_seed_are_said_to_depend(tmp_path: Path) -> None
     assert report.recommendation.command == "distill-run -m seed=0,1 teacher_seed=0,1"
 
 
+def test_the_table_ends_with_the_baseline_that_all_settings_share(tmp_path: Path) -> None:
+    report = write_grid(tmp_path, mode__alpha=(0.1, 0.9))
+    table = settings_table(report)
+    assert table.headings == [
+        "", "alpha", "runs", "validation", "test", "change", "gap recovered", "agreement", "teacher's test",
+        "trained in", "p (Holm)",
+    ]  # fmt: skip
+    [row] = [[(cell.text, cell.note) for cell in row] for row in table.footer]
+    alone = ("40.00% ± 0.00", "40.00% to 40.00%")
+    assert row == [("baseline", ""), ("", ""), ("2", ""), alone, alone, *[("", "")] * 6]
+    for text in (page_of(tmp_path).text, markdown(tmp_path)):
+        assert "baseline" in text
+        assert "the intervals are not corrected" in text
+
+
+def test_settings_with_baselines_of_their_own_show_them_in_a_column(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"student=net{number}"], baseline_fingerprint=str(number))
+    table = settings_table(write_sweep_report([tmp_path], tmp_path))
+    assert "baseline's test" in table.headings
+    assert list(table.footer) == []
+
+
+def test_the_verdict_on_one_of_several_settings_is_corrected(tmp_path: Path) -> None:
+    for number, (alpha, seed) in enumerate(itertools.product((0.1, 0.9), range(3))):
+        test = 0.5 + 0.01 * (seed + 2)  # the changes are 0.02, 0.03, 0.04: p is 0.035, twice that 0.070
+        write_run(tmp_path / str(number), [f"mode.alpha={alpha}", f"seed={seed}"], test=test, baseline=0.5)
+    report = write_sweep_report([tmp_path], tmp_path)
+    assert dict(answers(report))["Was distillation worth it?"] == (
+        "Compared with the baseline of the same seed, the student changed by +3.00 percentage points. The 95% interval "
+        "is +0.52 to +5.48: it lies above zero: distillation helped. The interval does not allow for the 2 settings "
+        "that were compared with the baseline. The p-value that does (paired t-test, Holm, 1979) is 0.07: the change "
+        "could be chance."
+    )
+
+
+def test_a_control_is_not_called_distillation(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), ["mode=label_smoothing", f"seed={number}"], guided_by="nothing")
+    report = write_sweep_report([tmp_path], tmp_path)
+    told = dict(answers(report))["What did the control change?"]
+    assert told.endswith("the control helped. It is a control: its mode uses no teacher.")
+    assert "Change by the control" in page_of(tmp_path).text
+    assert "distillation" not in page_of(tmp_path).text.lower()
+
+
+def test_the_reason_why_no_gap_is_recovered_is_told(tmp_path: Path) -> None:
+    for name, teacher, told in (
+        ("below", 0.3, "the teacher is not above the baseline"),
+        ("close", 0.5, "teacher and baseline are too close"),
+    ):
+        write_run(tmp_path / name / "0", teacher=teacher)
+        write_sweep_report([tmp_path / name], tmp_path / name)
+        assert told in page_of(tmp_path / name).text
+
+
+def test_ties_are_told_where_one_run_each_cannot_tell_more(tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"])
+    assert dict(answers(write_sweep_report([tmp_path], tmp_path)))["How sure is the choice?"] == (
+        "This cannot be said from one run for each setting: the best may only be lucky. 1 other setting is within one "
+        "validation image of it (≈ in the table). Add seed=0,1,2 to the sweep's command."
+    )
+
+
 # the plots
 
 
@@ -322,8 +388,10 @@ def test_one_directory_is_written_into(tmp_path: Path, call: Call) -> None:
     status, told, _ = call("s")
     assert status == 0
     assert re.search(r"^12 +2 of 2 +86\.67% ± 0\.00 +76\.67% ± 0\.00 +\+36\.67 ± 0\.00$", told, re.MULTILINE)
+    assert re.search(r"^baseline +2 +40\.00% ± 0\.00 +40\.00% ± 0\.00 *$", told, re.MULTILINE)
+    assert "± is the standard deviation over the runs of a row, in percentage points" in told
     assert "and 2 more" in told
-    assert "without a result: 1 failed" in told
+    assert "24 of 25 runs completed, 1 failed\n" in told
     assert "The best of 11 settings" in told or "The best of 12 settings" in told
     assert "report   s/sweep.html\n" in told
     assert "repeat   distill-run -m mode.temperature=12 seed=0,1\n" in told
@@ -354,7 +422,78 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, call: Call) -> None:
     for arguments in ([], ["--outptu", "x", "a"], ["a", "--out", "b"]):
         status, _, err = call(*arguments)
         assert status == 1
-        assert re.fullmatch(r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\]\n", err)
+        assert re.fullmatch(
+            r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\] \[--format latex\|csv\|md\]\n", err
+        )
+
+
+def write_means(folder: Path) -> None:
+    """Two settings that LaTeX must escape; their changes are 0.1 and 0.2, then -0.05 and 0.05."""
+    for number, (note, test) in enumerate((("5%_a", 0.5), ("5%_a", 0.6), ("b&c", 0.35), ("b&c", 0.45))):
+        overrides = [f"mode.my_note={note}", f"seed={number % 2}"]
+        write_run(folder / str(number), overrides, val=0.75 - number // 2 / 4, test=test)
+
+
+def test_the_table_of_means_in_latex(tmp_path: Path, call: Call) -> None:
+    write_means(tmp_path / "s")
+    # p of the first: t = 0.15 / 0.05 = 3 with one degree of freedom gives 1 - 2 atan(3) / pi = 0.205; Holm doubles it.
+    assert call("s", "--format", "latex") == (
+        0,
+        r"""% \usepackage{booktabs}
+\begin{table}
+\centering
+\caption{Means over the runs of a setting, $\pm$ their standard deviation in percentage points. p: paired t-test of """
+        r"""student and baseline over the seeds, corrected for the number of settings (Holm, 1979).}
+\begin{tabular}{llrrrrrrrrr}
+\toprule
+ & my\_note & runs & validation & test & change & gap recovered & agreement & teacher's test & trained in & p (Holm) \\
+\midrule
+1 & 5\%\_a & 2 & 75.00\% $\pm$ 0.00 & 55.00\% $\pm$ 7.07 & +15.00 $\pm$ 7.07 & 30\% & 75.00\% & 90.00\% & 2.0s & 0.41 \\
+2 & b\&c & 2 & 50.00\% $\pm$ 0.00 & 40.00\% $\pm$ 7.07 & +0.00 $\pm$ 7.07 & 0\% & 75.00\% & 90.00\% & 2.0s & 1 \\
+\midrule
+baseline &  & 2 & 40.00\% $\pm$ 0.00 & 40.00\% $\pm$ 0.00 &  &  &  &  &  &  \\
+\bottomrule
+\end{tabular}
+\end{table}
+""",
+        "",
+    )
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_latex_shows_every_sign_as_it_is() -> None:
+    assert latex_text(r"a\b ~^<>|{$#} -0.5") == (
+        r"a\textbackslash{}b \textasciitilde{}\textasciicircum{}\textless{}\textgreater{}\textbar{}\{\$\#\} -0.5"
+    )
+    assert latex_text("-0.52 ± 1.00") == r"$-$0.52 $\pm$ 1.00"
+
+
+def test_the_table_of_means_in_markdown_and_csv_goes_into_a_file(tmp_path: Path, call: Call) -> None:
+    write_means(tmp_path / "s")
+    assert call("s", "--format", "md", "--output", "deep/means.md") == (0, "", "")
+    lines = (tmp_path / "deep" / "means.md").read_text(encoding="utf-8").splitlines()
+    assert lines[2] == (
+        r"| 1 | 5%\_a | 2 | 75.00% ± 0.00 | 55.00% ± 7.07 | +15.00 ± 7.07 | 30% | 75.00% | 90.00% | 2.0s | 0.41 |"
+    )
+    assert lines[4] == "| baseline |  | 2 | 40.00% ± 0.00 | 40.00% ± 0.00 |  |  |  |  |  |  |"
+    assert lines[6].startswith("Means over the runs of a setting, ± their standard deviation in percentage points. p: ")
+    status, told, _ = call("s", "--format", "csv")
+    first, _, baseline = csv.DictReader(told.splitlines())
+    assert (status, first["rank"], first["mode.my_note"], first["runs"]) == (0, "1", "5%_a", "2")
+    found = [float(first[name]) for name in ("test_accuracy", "test_accuracy_sd", "difference_low", "difference_high")]
+    half = 12.7062 * 0.05  # Student's t of one degree of freedom, times sd / sqrt(2)
+    assert found == pytest.approx([0.55, math.sqrt(0.005), 0.15 - half, 0.15 + half], abs=1e-5)
+    assert (baseline["rank"], baseline["mode.my_note"], float(baseline["test_accuracy"])) == ("baseline", "", 0.4)
+
+
+def test_a_table_of_single_runs_warns_on_stderr_and_wants_no_folder(tmp_path: Path, call: Call) -> None:
+    for name in ("a", "b"):
+        write_run(tmp_path / name / "0", [f"mode={name}"], content=name)
+    status, told, err = call("a", "b", "--format", "md")
+    assert (status, told.splitlines()[-1]) == (0, "One run for each setting.")
+    assert err == "warning: the runs used 2 different datasets: their accuracies cannot be compared\n"
+    told = "error: --output a is a folder\n  with --format, give a file, as in a/means\n"
+    assert call("a", "--format", "csv", "--output", "a") == (1, "", told)
 
 
 def test_the_command_runs_on_its_own(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import read_command_line, repeat
-from distill_run.sweeps.estimates import Estimate, contains, estimate
 from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
 from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep
@@ -30,7 +29,7 @@ from distill_run.typed_json import decode
 from helpers import examples, message_of
 from sweeps import made_up_report, write_run
 
-T_2, T_1 = 4.3027, 12.7062  # Student's t at 97.5%, of 2 and of 1 degrees of freedom, from a printed table
+T_2 = 4.3027  # Student's t at 97.5% of 2 degrees of freedom, from a printed table
 
 
 def report_of(*directories: Path) -> SweepReport:
@@ -113,27 +112,6 @@ def test_commands_come_through_the_shell_unharmed(values: list[str]) -> None:
     assert shlex.split(repeated) == ["distill-run", "-m", *words, "seed=0,1"]
 
 
-# estimates
-
-
-def test_the_interval_of_three_values_is_the_tables() -> None:
-    found = estimate([0.90, 0.92, 0.97])
-    sd = math.sqrt((0.03**2 + 0.01**2 + 0.04**2) / 2)  # the mean is 0.93
-    half = T_2 * sd / math.sqrt(3)
-    assert found is not None
-    assert dataclasses.astuple(found) == pytest.approx((3, 0.93, sd, 0.93 - half, 0.93 + half), abs=1e-5)
-
-
-def test_one_value_has_no_interval_and_that_of_a_share_stays_a_share() -> None:
-    assert estimate([0.5]) == Estimate(1, 0.5, None, None, None)
-    assert estimate([]) is None
-    assert not contains(Estimate(1, 0.5, None, None, None), 0.5)
-    found = estimate([0.98, 1.0], (0.0, 1.0))
-    assert found is not None
-    assert found.low == pytest.approx(0.99 - T_1 * 0.01, abs=1e-5)
-    assert found.high == 1.0
-
-
 # grouping
 
 
@@ -182,17 +160,61 @@ def test_the_paired_difference_is_worked_out_run_by_run(tmp_path: Path) -> None:
     assert [run["difference"] for run in content["runs"]] == pytest.approx([0.02, 0.01, 0.06])
     assert (content["keys"], content["replicate_keys"], len(content["settings"])) == ([], ["seed"], 1)
     assert content["conclusion"] == (
-        "The student reaches 80.00% on test, the mean of 3 runs, 3.00 percentage points above the student alone."
+        "The student reaches 80.00% on test, the mean of 3 runs: no difference to the student alone that 3 runs can "
+        "show (+3.00 percentage points, 95% interval -3.57 to +9.57)."
     )
 
 
-def test_the_gap_is_the_mean_over_the_runs_that_have_one(tmp_path: Path) -> None:
-    for seed, test in enumerate((0.5, 0.65)):
-        write_run(tmp_path / str(seed), [f"seed={seed}"], test=test)  # (test - 0.4) / 0.5
-    report = json.loads((tmp_path / "0" / "report.json").read_text())
-    (tmp_path / "0" / "report.json").write_text(json.dumps({**report, "gap_recovered": None}))
-    gap = content_of(tmp_path)["settings"][0]["gap_recovered"]
-    assert (gap["count"], gap["mean"], gap["sd"]) == (1, pytest.approx(0.5), None)
+def test_a_difference_that_runs_can_show_stands_with_its_interval(tmp_path: Path) -> None:
+    runs = {f"seed={i}": {"test": 0.5 + change, "baseline": 0.5} for i, change in enumerate((0.02, 0.03, 0.04))}
+    assert sweep(tmp_path / "gain", runs)["conclusion"] == (  # 3 +- 4.3027 * 1 / sqrt(3)
+        "The student reaches 53.00% on test, the mean of 3 runs, 3.00 percentage points above the student alone "
+        "(95% interval +0.52 to +5.48)."
+    )
+    runs = {f"seed={i}": {"test": 0.5 - change, "baseline": 0.5} for i, change in enumerate((0.02, 0.03, 0.04))}
+    assert sweep(tmp_path / "loss", runs)["conclusion"].endswith(
+        ", 3.00 percentage points below the student alone (95% interval -5.48 to -0.52)."
+    )
+
+
+def test_the_gap_recovered_is_the_mean_gain_over_the_mean_gap(tmp_path: Path) -> None:
+    """Gains 0.10 and 0.25 of a gap that is always 0.5: only the gain varies, by 0.075 * T_1 at 95%."""
+    runs: dict[str, dict[str, Any]] = {"seed=0": {"test": 0.50}, "seed=1": {"test": 0.65}}
+    gap = sweep(tmp_path / "wide", runs)["settings"][0]["gap_recovered"]
+    assert (gap["count"], gap["mean"], gap["sd"]) == (2, pytest.approx(0.35), None)
+    assert gap["low"] == pytest.approx((0.175 - 12.7062 * 0.075) / 0.5, abs=1e-4)
+    assert gap["high"] == pytest.approx((0.175 + 12.7062 * 0.075) / 0.5, abs=1e-4)
+    close = {key: {**figures, "teacher": 0.5} for key, figures in runs.items()}  # 0.1: less than one image of eight
+    assert sweep(tmp_path / "close", close)["settings"][0]["gap_recovered"] is None
+
+
+def test_a_baseline_that_all_settings_share_is_estimated_once_over_the_seeds(tmp_path: Path) -> None:
+    runs: dict[str, dict[str, Any]] = {}
+    for seed, accuracy in enumerate((0.4, 0.5)):
+        for alpha in (0.1, 0.9):
+            own = {"baseline": accuracy, "baseline_fingerprint": str(seed)}
+            runs[f"mode.alpha={alpha} seed={seed}"] = own
+    baseline = sweep(tmp_path / "one", runs)["baseline"]
+    assert (baseline["test_accuracy"]["count"], baseline["test_accuracy"]["mean"]) == (2, pytest.approx(0.45))
+    assert baseline["val_accuracy"] == baseline["test_accuracy"]
+    runs["mode.alpha=0.9 seed=1"]["baseline_fingerprint"] = "another"
+    assert sweep(tmp_path / "two", runs)["baseline"] is None
+
+
+def test_settings_that_are_compared_with_one_baseline_are_corrected_for_it(tmp_path: Path) -> None:
+    changes = {0.1: (0.02, 0.03, 0.04), 0.5: (0.01, 0.03, 0.05), 0.9: (0.0, 0.0, 0.0)}
+    runs = {
+        f"mode.alpha={alpha} seed={seed}": {"test": 0.5 + values[seed], "baseline": 0.5, "val": 0.9 - alpha / 2}
+        for alpha, values in changes.items()
+        for seed in range(3)
+    }
+    settings = sweep(tmp_path, runs)["settings"]
+    # With two degrees of freedom the p-value of t is 1 - t / sqrt(2 + t^2); t is 3 sqrt(3), then half of it.
+    first, second = (1 - t / math.sqrt(2 + t * t) for t in (3 * math.sqrt(3), 1.5 * math.sqrt(3)))
+    assert [setting["p_value"] for setting in settings] == pytest.approx([first, second, 1.0])
+    assert [setting["corrected_p"] for setting in settings] == pytest.approx([3 * first, 2 * second, 1.0])
+    one_run = sweep(tmp_path / "single", {"mode.alpha=0.1": {}})["settings"][0]
+    assert (one_run["p_value"], one_run["corrected_p"]) == (None, None)
 
 
 def test_without_a_baseline_there_is_no_difference(tmp_path: Path) -> None:
@@ -221,8 +243,17 @@ def test_validation_recommends_and_test_does_not(tmp_path: Path) -> None:
     assert (best["test_accuracy"]["mean"], best["command"]) == (0.5, "distill-run mode.alpha=0.9")
     assert (best["alternatives"], best["compared"], best["incomplete"]) == ([], 0, [])
     assert content["conclusion"] == (
-        "The best of 2 settings on validation is alpha 0.9: it reaches 50.00% on test, 10.00 percentage points above "
-        "the student alone."
+        "The best of 2 settings on validation is alpha 0.9 (1 other may be as good). It reaches 50.00% on test, "
+        "10.00 percentage points above the student alone (one run, so no interval)."
+    )
+
+
+def test_settings_within_one_validation_image_are_ties(tmp_path: Path) -> None:
+    accuracies = {0.1: 0.75, 0.3: 0.75, 0.5: 0.625, 0.7: 0.5}  # of eight images: 6, 6, 5 and 4 are right
+    content = sweep(tmp_path, {f"mode.alpha={alpha}": {"val": val} for alpha, val in accuracies.items()})
+    assert content["recommendation"]["ties"] == [1, 2]
+    assert content["conclusion"].startswith(
+        "The best of 4 settings on validation is alpha 0.1 (2 others may be as good). It reaches "
     )
 
 
@@ -306,7 +337,14 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
             "mode.alpha=0.5": {"status": "failed"},
         },
     )
-    assert content["counts"] == {"completed": 0, "pruned": 1, "failed": 2, "unfinished": 2, "unreadable": 0}
+    assert content["counts"] == {
+        "completed": 0,
+        "pruned": 1,
+        "failed": 2,
+        "unfinished": 2,
+        "unreadable": 0,
+        "not begun": 0,
+    }
     assert [run["error"] for run in content["runs"]] == [
         "the loss is nan\n  lower the rate",
         "still running, or killed",
@@ -317,6 +355,19 @@ def test_failed_and_unfinished_runs_are_told(tmp_path: Path) -> None:
     assert content["recommendation"] is None
     assert content["conclusion"] == "No run is completed: there is nothing to recommend yet."
     assert all(setting["val_accuracy"] is None for setting in content["settings"])
+
+
+def test_runs_that_a_sweep_has_not_begun_are_counted(tmp_path: Path) -> None:
+    for folder, num_points in (("one", 12), ("two", 3), ("glob", None)):
+        write_run(tmp_path / folder / "0", ["seed=0"])
+        (tmp_path / folder / "sweep_command.json").write_text(json.dumps({"num_points": num_points}))
+    write_run(tmp_path / "one" / "1", ["seed=1"], status="interrupted")
+    points = [read_point(run_dir) for run_dir in find_runs([tmp_path])]
+    assert gather_sweep([tmp_path], points).num_not_begun == 10 + 2
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    (empty / "sweep_command.json").write_text(json.dumps({"num_points": 4}))
+    assert gather_sweep([empty], []).num_not_begun == 4
 
 
 def test_a_damaged_run_is_unreadable_and_says_why(tmp_path: Path) -> None:
@@ -389,8 +440,22 @@ def test_a_damaged_configuration_tells_nothing(tmp_path: Path) -> None:
 def test_different_data_are_warned_of_but_not_another_cut(tmp_path: Path) -> None:
     content = sweep(tmp_path / "data", {"mode.alpha=0.1": {}, "mode.alpha=0.2": {"content": "c1"}})
     assert content["warnings"] == ["the runs used 2 different datasets: their accuracies cannot be compared"]
+    assert content["recommendation"] is None
+    assert content["conclusion"] == "Nothing is recommended: accuracies on 2 different datasets cannot be compared."
     content = sweep(tmp_path / "cut", {"dataset.split_seed=0": {}, "dataset.split_seed=1": {"content": "c1"}})
     assert (content["warnings"], content["replicate_keys"]) == ([], ["dataset.split_seed"])
+    assert content["recommendation"] is not None
+
+
+def test_settings_are_ranked_among_those_of_their_own_data(tmp_path: Path) -> None:
+    for name, content, accuracies in (("a", "c0", (0.3, 0.4)), ("b", "c1", (0.9, 0.8))):
+        for number, accuracy in enumerate(accuracies):
+            overrides = [f"mode.alpha=0.{number}"]  # the same words in both folders, whose images differ
+            write_run(tmp_path / name / str(number), overrides, val=accuracy, content=content)
+    report = report_of(tmp_path / "a", tmp_path / "b")
+    assert [setting.mean("val_accuracy") for setting in report.settings] == [0.4, 0.3, 0.9, 0.8]
+    assert [setting.replicates for setting in report.settings] == [1, 1, 1, 1]
+    assert report.recommendation is None
 
 
 def test_different_folders_of_own_files_are_warned_of(tmp_path: Path) -> None:
@@ -537,4 +602,6 @@ def test_a_field_whose_default_is_made_may_be_absent() -> None:
 )
 def test_a_difference_is_rounded_before_it_is_put_into_words(tmp_path: Path, difference: float, words: str) -> None:
     content = sweep(tmp_path, {"seed=0": {"test": 0.5 + difference, "baseline": 0.5}})
-    assert content["conclusion"] == f"The student reaches {0.5 + difference:.2%} on test, {words}."
+    assert content["conclusion"] == (
+        f"The student reaches {0.5 + difference:.2%} on test, {words} (one run, so no interval)."
+    )

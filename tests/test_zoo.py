@@ -126,7 +126,7 @@ def read(request: pytest.FixtureRequest) -> Iterator[tuple[str, Network, dict[st
 
 
 def test_the_tables_have_every_network_of_the_literature() -> None:
-    named = {name for name in option_names(config_dir() / "model") if not name.startswith(OF_CHANCE)}
+    named = {name for name in option_names("model") if not name.startswith(OF_CHANCE)}
     assert named == COSTS.keys() == MAPS.keys()
 
 

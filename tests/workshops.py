@@ -32,7 +32,7 @@ class Opened:
 
     def student(self, teacher: Trained | None = None) -> tuple[Trainer, Guide | None]:
         """A trainer of the student at its first step, and what gives it the teacher's outputs."""
-        ready, _ = guided(self.lineup.student, teacher or self.teacher(), self.workshop)
+        ready = guided(self.lineup.student, teacher or self.teacher(), self.workshop)
         return make_trainer(ready, self.workshop), ready.guide
 
 

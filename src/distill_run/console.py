@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console as RichConsole
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
@@ -25,6 +26,8 @@ log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
 PLAIN_SECONDS = 10  # between two lines of one piece of work in a file or a pipe
+HEARTBEAT_SECONDS = 30.0  # between two lines that say what goes on, where no line can be overwritten
+COLUMN_GAP = 2  # between two columns of a table
 PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
 
 
@@ -79,15 +82,26 @@ class Console:
         with Progress(*columns, console=self.rich, transient=True, disable=not self.is_live) as progress:
             yield SweepDisplay(self, progress)
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int) -> None:
-        """Show a table. The first `num_texts` columns are texts, the others are figures and stand to the right."""
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for index, heading in enumerate(headings):
-            is_text = index < num_texts
-            table.add_column(escape(heading), justify="left" if is_text else "right", no_wrap=not is_text)
-        for row in rows:
-            table.add_row(*map(escape, row))
+    def table(
+        self, headings: Sequence[str], rows: Sequence[Sequence[str]], num_texts: int, spare: Sequence[str] = ()
+    ) -> None:
+        """Show a table. The first `num_texts` columns are texts, the others are figures and stand to the right.
+
+        `spare` are the headings of the columns that a narrow terminal leaves out, the least important one first. Where
+        the others are still too wide, each row is shown as lines.
+        """
         self.rich.print()
+        kept = fitting_columns(headings, rows, spare, self.rich.width)
+        if kept is None:
+            for row in rows:
+                lines = [f"{heading} {cell}".strip() for heading, cell in zip(headings, row, strict=True)]
+                self.rich.print(escape("\n".join(lines)) + "\n")
+            return
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for index in kept:
+            table.add_column(escape(headings[index]), justify="left" if index < num_texts else "right", no_wrap=True)
+        for row in rows:
+            table.add_row(*(escape(row[index]) for index in kept))
         self.rich.print(table)
 
     def conclude(self, sentence: str) -> None:
@@ -96,6 +110,23 @@ class Console:
         self.rich.print()
         self.rich.print(f"[bold]{escape(sentence)}[/]")
         self.rich.print()
+
+
+def fitting_columns(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], spare: Sequence[str], width: int
+) -> list[int] | None:
+    """The columns that stand beside each other in a `width`; `spare` ones are left out, in turn, until they fit.
+
+    None where the others are still too wide.
+    """
+    widths = [max(map(cell_len, cells)) for cells in zip(headings, *rows, strict=True)]
+    kept = list(range(len(headings)))
+    for heading in (*spare, None):
+        if sum(widths[index] for index in kept) + COLUMN_GAP * (len(kept) - 1) <= width:
+            return kept
+        if heading is not None:
+            kept.remove(headings.index(heading))
+    return None
 
 
 class SweepDisplay:
@@ -174,18 +205,25 @@ class TrainingDisplay:
         self.val_accuracy = ""
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: "Tensor") -> None:
-        """Show the loss and the speed, a few times a second only: to read the loss is to wait for the device."""
+        """Show the loss and the speed, a few times a second only: to read the loss is to wait for the device.
+
+        Where no line can be overwritten, a line is written twice a minute, between those of the epochs.
+        """
         self.num_images += num_images
         done = (epoch - 1) * self.num_steps + step
         if self.first_done is None:
             self.first_done = done - 1
         now = time.perf_counter()
-        if self.progress.disable or now - self.refreshed < REFRESH_SECONDS:
+        pause = REFRESH_SECONDS if self.console.is_live else HEARTBEAT_SECONDS
+        if self.console.rich.quiet or now - self.refreshed < pause:
             return
         self.refreshed = now
         rate = self.num_images / (now - self.started)
         self.progress.update(self.task, completed=done, epoch=epoch)
-        self.show(f"loss {loss.item():.3f}{self.val_accuracy}  {rate:,.0f} images/s  {self._left(done)} left")
+        figures = f"loss {loss.item():.3f}{self.val_accuracy}  {rate:,.0f} images/s  {self._left(done)} left"
+        self.show(figures)
+        if not self.console.is_live:
+            self.console.rich.print(f"{self.stage:<9} epoch {epoch:>3}/{self.num_epochs}  {figures}")
 
     def show(self, text: str) -> None:
         """Show a text beside the bar."""
@@ -196,6 +234,7 @@ class TrainingDisplay:
         val_accuracy = row["val"]["accuracy"]
         self.progress.update(self.task, completed=row["epoch"] * self.num_steps, epoch=row["epoch"])
         self.val_accuracy = f"  val acc {val_accuracy:.2%}"
+        self.refreshed = time.perf_counter()
         line = (
             f"{self.stage:<9} epoch {row['epoch']:>3}/{self.num_epochs}  loss {row['train']['loss']:.3f}  "
             f"val acc {val_accuracy:.2%}  {row['images_per_second']:,.0f} images/s  "

@@ -98,6 +98,16 @@ class RunFiles:
         return self.run_dir / "report.md"
 
     @property
+    def predictions(self) -> Path:
+        """What each network says of each test image."""
+        return self.run_dir / "predictions.csv"
+
+    @property
+    def views(self) -> Path:
+        """The picture of augmented training images."""
+        return self.plots / "views.png"
+
+    @property
     def last(self) -> Path:
         """The checkpoint from which the run can go on."""
         return self.run_dir / "checkpoints" / "last.pt"
@@ -106,6 +116,11 @@ class RunFiles:
     def student(self) -> Path:
         """The selected student with all that is needed to use it."""
         return self.run_dir / "checkpoints" / "student.pt"
+
+    @property
+    def finished(self) -> Path:
+        """The folder of the students that are trained already, while a run with several of them goes on."""
+        return self.run_dir / "checkpoints" / "finished"
 
     @property
     def plots(self) -> Path:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from distill_run.config.schema import Settings
@@ -19,11 +20,12 @@ from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
 from distill_run.report.run_report import RunReport, write_report
 from distill_run.report.summary import Findings, summarise
+from distill_run.stages.health import Health
 from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher, search_rates
 from distill_run.stages.prepare import builder_of, open_workshop
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.student import obtain_assistants, train_student
-from distill_run.stages.trained import Trained
+from distill_run.stages.trained import Outcome, Repeat
 from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
 from distill_run.stages.workshop import Workshop
 
@@ -59,14 +61,16 @@ def run(
         workshop, settings = open_workshop(
             settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
         )
+        health = Health(workshop.feed, watcher.warned)
+        workshop = replace(workshop, watcher=Watchers([watcher, health]))
         lineup = make_lineup(settings, workshop)
         facts = RunFacts(run_dir, settings, workshop.store.environment)
         with _told(watcher, facts), naming_own_code(own_code):
-            draw_views(workshop.feed, lineup.student.training.views, record.files.plots / "views.png")
-            networks, assistants = _train_all(lineup, workshop)
-            report = summarise(settings, workshop.feed, networks, assistants, record.warnings, run_dir)
+            draw_views(workshop.feed, lineup.student.training.views, record.files.views)
+            outcome = _train_all(lineup, workshop)
+            report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, run_dir)
             write_report(report)
-            write_pages(Findings(report, networks, workshop.feed, settings, record.config, record.environment))
+            write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
             tell_results(console, report, settings, command, record.warnings)
     return report
 
@@ -80,16 +84,17 @@ def _check_unused(files: RunFiles, settings: Settings) -> None:
         )
 
 
-def _train_all(lineup: Lineup, workshop: Workshop) -> tuple[dict[str, Trained], list[Trained]]:
-    """Teacher, baseline and student by the names of their stages, and the assistants between teacher and student."""
+def _train_all(lineup: Lineup, workshop: Workshop) -> Outcome:
+    """The teacher, the assistants, then baseline and student of each repeat."""
     teacher = obtain_teacher(lineup, workshop)
     lineup = search_rates(lineup, workshop)
     assistants = obtain_assistants(lineup.assistants, teacher, workshop)
-    networks = {"teacher": teacher}
-    if lineup.baseline is not None:
-        networks["baseline"] = workshop.obtain("baseline", lineup.baseline)
-    networks["student"] = train_student(lineup.student, [teacher, *assistants][-1], workshop)
-    return networks, assistants
+    repeats = []
+    for alone, prepared in lineup.pairs:
+        baseline = None if alone is None else workshop.obtain("baseline", alone)
+        student = train_student(prepared, [teacher, *assistants][-1], workshop)
+        repeats.append(Repeat(prepared.training.seed, baseline, student))
+    return Outcome(teacher, assistants, repeats)
 
 
 @contextmanager

@@ -45,9 +45,21 @@ def percent(share: float | None) -> str:
     return NONE if share is None else f"{share:.2%}"
 
 
+def whole_percent(share: float) -> str:
+    """A fraction in whole percent, such as 45%."""
+    return f"{round(share, 2) + 0.0:.0%}"  # -0.0 + 0.0 is 0.0
+
+
 def change(difference: float | None) -> str:
     """A difference of fractions in percentage points: +1.20."""
     return NONE if difference is None else f"{round(100 * difference, 2) + 0.0:+.2f}"  # -0.0 + 0.0 is 0.0
+
+
+def p_value(value: float | None) -> str:
+    """A p-value to two digits; very small ones are not told apart."""
+    if value is None:
+        return NONE
+    return "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
 def with_spread(shown: str, sd: float | None) -> str:

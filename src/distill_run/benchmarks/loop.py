@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +34,7 @@ from distill_run.engine.protocols import Guide
 from distill_run.listener import NOBODY
 from distill_run.models.network import Network
 from distill_run.stages.assembly import Prepared, TeacherShape
+from distill_run.stages.budget import complete_training
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.logit_bank import BankedTeacher
 from distill_run.stages.plans import Planner
@@ -48,12 +50,15 @@ ROUNDS = 3
 
 def main(arguments: Sequence[str]) -> None:
     """Time all loops in turn and print images a second of each, and ratios."""
-    settings = compose_config(["dataset=cifar10", "mode.alpha=0.5", "training.student.epochs=1", *arguments])
+    usual = ["training.student.epochs=1", "training.student.batch_size=128"]
+    settings = compose_config(["dataset=cifar10", "mode.alpha=0.5", "repeats=1", *usual, *arguments])
+    training, _ = complete_training(settings.training, NUM_IMAGES)
+    settings = replace(settings, training=training)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
         workshop = _workshop(settings, Path(folder), stop)
         planner = Planner(settings, workshop.feed, workshop.builder)
-        (teacher,), student = planner.teachers(), planner.student()
+        (teacher,), student = planner.teachers(), planner.students()[0]
         network = workshop.assembler.make_network(teacher, teacher.architecture.node).eval()
         live = LiveTeacher(network, workshop.device)
         bank = BankedTeacher(network, "untrained", student, workshop)
@@ -89,6 +94,7 @@ def _workshop(settings: Settings, folder: Path, stop: StopRequest) -> Workshop:
         watcher=Watcher(),
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
+        finished=None,
         resume_point=None,
     )
 

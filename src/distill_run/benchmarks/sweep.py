@@ -45,7 +45,9 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_subset(options.images.resolve(), folder / "images", options.train_images, options.test_images)
-        overrides = [f"training.{key}.epochs={options.epochs}" for key in ("teacher", "student")]
+        overrides = ["training/teacher/optimizer=sgd", "training/student/optimizer=nesterov"]
+        for key in ("teacher", "student"):
+            overrides += [f"training.{key}.epochs={options.epochs}", f"training.{key}.batch_size=128"]
         overrides += ["dataset=image_folder", f"dataset.root={folder / 'images'}", *options.overrides]
         usual, ours = time_usual(folder, overrides), time_ours(folder, overrides)
     for label, parts in (("the usual way", usual), ("distill-run", ours)):

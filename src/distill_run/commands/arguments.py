@@ -1,6 +1,7 @@
 """The arguments of the commands; mistakes in them are told as all others are, in two lines."""
 
 import argparse
+import itertools
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 
+from distill_run.config.hints import known_keys, meant_overrides
 from distill_run.errors import Mistake, UserError, user_error
 
 
@@ -29,17 +31,20 @@ class Parser(argparse.ArgumentParser):
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     """The arguments of distill-run: its own options, and those of Hydra's that it hands on.
 
-    Raises UserError for every option that it does not know, and for two options that exclude each other.
+    Raises UserError for every option that it does not know, for two options that exclude each other, and for a key and
+    a value that are two words.
     """
     arguments, unknown = _parser().parse_known_intermixed_args(words)
-    if unknown:
-        raise UserError(_not_an_option(option, words) for option in unknown)
+    check_config_dir(arguments.config_dir)
+    # The values of unknown options are words without = as well.
+    mistakes = list(_not_options(unknown, words, arguments) if unknown else _two_words(arguments))
+    if mistakes:
+        raise UserError(mistakes)
     if arguments.config_path or arguments.config_name:
         raise user_error(
             "distill-run has a configuration of its own: --config-path and --config-name cannot change it",
             "put your files into groups below a folder, and write --config-dir DIR",
         )
-    check_config_dir(arguments.config_dir)
     return arguments
 
 
@@ -64,14 +69,39 @@ def _parser() -> Parser:
     return parser
 
 
-def _not_an_option(option: str, words: Sequence[str]) -> Mistake:
-    """The mistake for an unknown option; its remedy is the override that was meant, key=value for `--key value`."""
-    meant = option.lstrip("-")
-    if "=" not in meant:
-        follower = words[words.index(option) + 1 :][:1]
-        is_value = bool(follower) and "=" not in follower[0] and not follower[0].startswith("-")
-        meant = f"{meant}={follower[0] if is_value else 'VALUE'}"
-    return Mistake(f"{option} is not an option of distill-run", f"write {meant}")
+def _not_options(unknown: Sequence[str], words: Sequence[str], arguments: argparse.Namespace) -> Iterator[Mistake]:
+    """The mistakes for unknown options; the remedy is the override that was meant, key=value for `--key value`."""
+    for option in unknown:
+        if not option.startswith("-"):  # the value of the option before it
+            continue
+        name, sign, value = option.lstrip("-").partition("=")
+        if not sign:
+            follower = words[words.index(option) + 1 :][:1]
+            is_value = bool(follower) and "=" not in follower[0] and not follower[0].startswith("-")
+            value = follower[0] if is_value else "VALUE"
+        yield Mistake(
+            f"{option} is not an option of distill-run", f"write {_whole(name.replace('-', '_'), value, arguments)}"
+        )
+
+
+def _two_words(arguments: argparse.Namespace) -> Iterator[Mistake]:
+    """The mistakes for a key and its value that stand side by side, as in `mode soft`."""
+    pairs = itertools.pairwise(arguments.overrides)
+    for key, value in pairs:
+        if _is_bare(key) and _is_bare(value):
+            yield Mistake(f"{key} {value} has no =", f"write {_whole(key, value, arguments)}")
+            next(pairs, None)  # the value is the key of no other pair
+
+
+def _is_bare(word: str) -> bool:
+    return "=" not in word and not word.startswith("~")
+
+
+def _whole(key: str, value: str, arguments: argparse.Namespace) -> str:
+    """The override that gives a value to a key, whose name may be a short one, as temperature is."""
+    overrides = [word for word in arguments.overrides if not _is_bare(word)]
+    known = known_keys(overrides, arguments.config_dir)
+    return f"{key}={value}" if key in known else meant_overrides(key, value, known) or f"{key}={value}"
 
 
 def check_config_dir(folder: Path | None) -> None:

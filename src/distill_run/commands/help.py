@@ -1,56 +1,59 @@
 """The page that `distill-run --help` prints."""
 
 import textwrap
+from collections.abc import Mapping
+from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from distill_run.config.compose import LISTS, ROLES, compose, config_dir, option_names
+from distill_run.config.compose import compose, option_names
 from distill_run.errors import show
 
-PAGE = """\
-distill-run trains a teacher, trains the student alone, distils the student from the
-teacher, tests all three, and reports what distillation gained.
+WIDTH = 100  # of the page, where the terminal is not narrower
+LEAST_WIDTH = 28  # of the explanations beside what they explain; with less room they stand below it
 
-Usage
-  distill-run [group=option ...] [key=value ...]         one run
-  distill-run -m key=value,value ... [key=value ...]     a sweep: one run for each combination
-  distill-run +sweep=NAME [key=value ...]                a sweep of a preset
-  distill-run resume=outputs/runs/DATE/TIME              continue an interrupted run
+ABOUT = (
+    "distill-run trains a teacher, trains the student alone, distils the student from the teacher, tests all three, "
+    "and reports what distillation gained."
+)
 
-Groups (the default comes first)
-{groups}
-  +sweep                      {sweeps}
+USAGE = {
+    "distill-run [group=option ...] [key=value ...]": "one run",
+    "distill-run -m key=value,value ... [key=value ...]": "a sweep: one run for each combination",
+    "distill-run +sweep=NAME [key=value ...]": "a sweep of a preset",
+    "distill-run resume=outputs/runs/DATE/TIME": "continue an interrupted run",
+}
 
-Keys that are often set
-{keys}
+OTHER_COMMANDS = {
+    "distill-report DIR...": "one report of all runs in some folders",
+    "distill-search": "search for values between grid points, with Optuna",
+    "distill-store": "what is kept for reuse: ls, verify, gc",
+    "python -m distill_run": "the same as distill-run",
+}
 
-Other commands
-  distill-report DIR...   one report of all runs in some folders
-  distill-search          search for values between grid points, with Optuna
-  distill-store           what is kept for reuse: ls, verify, gc
-  python -m distill_run   the same as distill-run
+OPTIONS = {
+    "-m, --multirun": "a sweep over every key that has several values",
+    "--cfg job --resolve": "show the configuration of a command without running it",
+    "--config-dir DIR": "a folder of your own models, modes, datasets, augmentations, watchers; with --help, they are "
+    "listed",
+    "--info, --hydra-help": "how the configuration is composed; Hydra's own help",
+    "--version": "the version of distill-run",
+    "-sc install=bash": "how to install shell completion (bash, zsh, fish)",
+}
 
-Options
-  -m, --multirun          a sweep over every key that has several values
-  --cfg job --resolve     show the configuration of a command without running it
-  --config-dir DIR        a folder of your own models, modes, datasets, augmentations, watchers
-  --info, --hydra-help    how the configuration is composed; Hydra's own help
-  --version               the version of distill-run
-  -sc install=bash        how to install shell completion (bash, zsh, fish):
-                          eval "$(distill-run -sc install=bash)"
-
-Examples
-  distill-run
-  distill-run teacher=cnn_large student=cnn_tiny mode=soft mode.temperature=8
-  distill-run mode=soft also=crd mode.also.crd.weight=0.8
-  distill-run teacher=resnet56 student=resnet20 assistants=resnet32
-  distill-run dataset=image_folder dataset.root=photos
-  distill-run training/student/optimizer=adamw training.student.optimizer.lr=0.002
-  distill-run training.teacher.lr_search=[0.003,0.01,0.03,0.1]
-  distill-run experiment=founding_cifar10
-  distill-run -m mode.temperature=1,2,4,8 mode.alpha=0.1,0.5,0.9 seed=0,1,2
-  distill-run +sweep=temperature_alpha hydra/launcher=joblib hydra.launcher.n_jobs=2
-"""
+EXAMPLES = (
+    "distill-run",
+    "distill-run teacher=cnn_large student=cnn_tiny mode=soft mode.temperature=8",
+    "distill-run mode=soft also=crd mode.also.crd.weight=0.8",
+    "distill-run teacher=resnet56 student=resnet20 assistants=resnet32",
+    "distill-run dataset=image_folder dataset.root=photos",
+    "distill-run training/student/optimizer=adamw training.student.optimizer.lr=0.002",
+    "distill-run training.teacher.lr_search=[0.003,0.01,0.03,0.1]",
+    "distill-run experiment=founding_cifar10",
+    "distill-run -m mode.temperature=1,2,4,8 mode.alpha=0.1,0.5,0.9 seed=0,1,2",
+    "distill-run +sweep=temperature_alpha hydra/launcher=joblib hydra.launcher.n_jobs=2",
+    'eval "$(distill-run -sc install=bash)"',
+)
 
 GROUPS = (
     "dataset",
@@ -103,34 +106,65 @@ KEYS = {
 }
 
 
-def help_page() -> str:
-    """The text of the help page; its groups and default values are read from the YAML files."""
-    composed = compose()
+def help_page(extra_dir: Path | None = None, width: int = WIDTH) -> str:
+    """The text of the help page, at most `width` columns wide, with the options of the user's own folder.
+
+    Its groups and default values are read from the YAML files.
+    """
+    composed = compose(extra_dir=extra_dir)
     choices = composed.hydra.runtime.choices
-    groups = [_group(group, choices[group]) for group in GROUPS]
-    keys = []
-    for key, meaning in KEYS.items():
-        setting = f"{key}={show(OmegaConf.select(composed.config, key))}"
-        keys.append(f"  {setting:<46}{meaning}")
-    sweeps = "  ".join(option_names(config_dir() / "sweep"))
-    return PAGE.format(groups="\n".join(groups), keys="\n".join(keys), sweeps=sweeps)
+    groups = {group: _options_of(group, choices[group], extra_dir) for group in GROUPS}
+    groups["+sweep"] = "  ".join(option_names("sweep", extra_dir))
+    keys = {f"{key}={show(OmegaConf.select(composed.config, key))}": meaning for key, meaning in KEYS.items()}
+    sections = {
+        "Usage": _entries(USAGE, width),
+        "Groups (the default comes first)": _entries(groups, width),
+        "Keys that are often set": _entries(keys, width),
+        "Other commands": _entries(OTHER_COMMANDS, width),
+        "Options": _entries(OPTIONS, width),
+        "Examples": "\n".join(_example(command, width) for command in EXAMPLES),
+    }
+    parts = [textwrap.fill(ABOUT, width), *(f"{title}\n{text}" for title, text in sections.items())]
+    return "\n\n".join(parts) + "\n"
 
 
-def _group(group: str, default: str | None) -> str:
-    """The lines of a group: its options, or the name of the group that has the same options."""
+def _entries(entries: Mapping[str, str], width: int) -> str:
+    """A line for each entry with its explanation beside it, or below it where the page is too narrow for both."""
+    margin = 4 + max(map(len, entries))
+    longest_word = max(len(word) for words in entries.values() for word in words.split())
+    is_beside = margin + max(longest_word, LEAST_WIDTH) <= width
+    indent = " " * (margin if is_beside else 6)
+    lines = []
+    for entry, words in entries.items():
+        first = f"  {entry:<{margin - 2}}" if is_beside else indent
+        if not is_beside:
+            lines.append(f"  {entry}")
+        lines.append(
+            textwrap.fill(words, width, initial_indent=first, subsequent_indent=indent, break_on_hyphens=False)
+        )
+    return "\n".join(lines)
+
+
+def _example(command: str, width: int) -> str:
+    """A command, continued on a second line as a shell reads it where the page is too narrow."""
+    lines = textwrap.wrap(command, width - 2, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False)
+    return " \\\n".join(lines)
+
+
+def _options_of(group: str, default: str | None, extra_dir: Path | None) -> str:
+    """The options of a group, or the name of the group that has the same options."""
     same = {"also": "mode", "more_teachers": "teacher", "assistants": "teacher"}
+    if group in same:
+        return f"none, one or several of those of {same[group]}, as in '{group}=[A,B]'"
+    if group == "student":
+        return f"{default}, and those of teacher"
+    names = option_names(group, extra_dir)
     if group == "watchers":
-        words = "none, one or several of your own (see --config-dir)"
-    elif group == "augment":
-        words = f"none, one or several of: {'  '.join(option_names(config_dir() / LISTS[group][0]))}"
-    elif group in same:
-        words = f"none, one or several of those of {same[group]}, as in '{group}=[A,B]'"
-    elif group == "student":
-        words = f"{default}, and those of teacher"
-    else:
-        folder = next((folder for folder, groups in ROLES.items() if group in groups), group)
-        words = "  ".join(sorted(option_names(config_dir() / folder), key=lambda name: name != default))
-        if group == "experiment":
-            words += "  cifar10/short  cifar10/STUDENT_from_TEACHER_MODE  cifar100/STUDENT_from_TEACHER_MODE"
-    margin = " " * 30
-    return textwrap.fill(words, 100, initial_indent=f"  {group:<28}", subsequent_indent=margin, break_on_hyphens=False)
+        return f"none, one or several of your own: {'  '.join(names) or 'see --config-dir'}"
+    if group == "augment":
+        return f"none, one or several of: {'  '.join(names)}"
+    if group == "experiment":
+        packaged = option_names(group)
+        names = [name for name in names if "/" not in name or name not in packaged]
+        names += ["cifar10/short", "cifar10/STUDENT_from_TEACHER_MODE", "cifar100/STUDENT_from_TEACHER_MODE"]
+    return "  ".join(sorted(names, key=lambda name: name != default))

@@ -2,8 +2,9 @@
 
 import errno
 import os
+import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from distill_run.config.settings import compose_or_explain
 from distill_run.errors import gather, user_error
 from distill_run.files import RunFiles
 
+LOADING = "loading PyTorch ..."
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -30,12 +33,21 @@ class Checked:
 
 def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> list[Checked]:
     """The command line of a run, or those of a sweep's swept values; raises UserError with every mistake in them."""
+    announce("checking the command ...")
     points = read_command(overrides, extra_dir, multirun)
+    announce(LOADING)
 
     from distill_run.stages.rehearse import rehearse  # torch is loaded only here, once nothing else is wrong
 
     gather(partial(rehearse, point.settings) for point in points)
     return points
+
+
+def announce(text: str) -> None:
+    """Write what is about to happen, at once; nothing where torch is loaded, for then it does not take seconds."""
+    if "torch" not in sys.modules:
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
 
 
 def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -> list[Checked]:
@@ -65,6 +77,12 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) ->
     assert isinstance(settings, Settings)
     check_writable("store_dir", settings.store_dir)
     return Checked(settings, composed.overrides, Path(output_dir))
+
+
+def one_seed_a_point(points: Iterable[Settings]) -> list[str]:
+    """The override that gives each point of a sweep a single student, unless its command says how many."""
+    is_open = any(settings.repeats is None and settings.dataset.repeats > 1 for settings in points)
+    return ["repeats=1"] if is_open else []
 
 
 def _read_settings(composed: DictConfig, overrides: list[str]) -> Settings:

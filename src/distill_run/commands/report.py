@@ -4,18 +4,22 @@ No torch: a report is built from files, also on a machine where nothing can be t
 """
 
 import sys
+from argparse import Namespace
 from pathlib import Path
 from typing import NoReturn
 
 from distill_run.commands.arguments import Parser
 from distill_run.console import Console
 from distill_run.errors import Mistake, UserError, leave, user_error
+from distill_run.files import write_text
 from distill_run.sweeps.points import find_runs
-from distill_run.sweeps.report.pages import write_sweep_report
+from distill_run.sweeps.report.exports import FORMATS
+from distill_run.sweeps.report.pages import read_sweep, write_sweep_report
 from distill_run.sweeps.report.results import tell_sweep_results
+from distill_run.sweeps.report.sweep_report import SweepReport
 
 ABOUT = "One report of all runs below some directories, of one sweep or of several."
-USAGE = "distill-report DIR... [--output DIR]"
+USAGE = "distill-report DIR... [--output DIR] [--format latex|csv|md]"
 
 
 def main() -> NoReturn:
@@ -24,8 +28,12 @@ def main() -> NoReturn:
 
 
 def _run_command() -> bool:
-    directories, output = _read_arguments(sys.argv[1:])
+    options = _read_arguments(sys.argv[1:])
+    directories, output = options.directories, options.output or options.directories[0]
     try:
+        if options.format is not None:
+            _tell_means(read_sweep(directories, output), options)
+            return True
         report = write_sweep_report(directories, output)
     except OSError as error:
         what = f"{error.filename}: {error.strerror}"
@@ -34,8 +42,19 @@ def _run_command() -> bool:
     return True
 
 
-def _read_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
-    """The directories to read and the one to write into; raises UserError with every mistake."""
+def _tell_means(report: SweepReport, options: Namespace) -> None:
+    """Write the table of means into a file, or to stdout where none is given; warnings go to stderr."""
+    for warning in report.warnings:
+        sys.stderr.write(f"warning: {warning}\n")
+    table = FORMATS[options.format](report)
+    if options.output is None:
+        sys.stdout.write(table)
+    else:
+        write_text(options.output, table)
+
+
+def _read_arguments(arguments: list[str]) -> Namespace:
+    """The directories to read, what to write and where; raises UserError with every mistake."""
     parser = Parser(
         prog="distill-report",
         usage=USAGE,
@@ -43,19 +62,23 @@ def _read_arguments(arguments: list[str]) -> tuple[list[Path], Path]:
     )
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="run or sweep directories")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where the report goes; by default, the only DIR")
+    about_format = "only the table of means, to stdout or into the file --output: for a paper, a program or a README"
+    parser.add_argument("--format", choices=list(FORMATS), help=about_format)
     options = parser.parse_args(arguments)
-    directories, output = options.directories, options.output
+    directories, output, writes_pages = options.directories, options.output, options.format is None
     mistakes = []
-    if output is None and len(directories) > 1:
+    if writes_pages and output is None and len(directories) > 1:
         given = " ".join(map(str, directories))
         mistakes.append(Mistake(f"{len(directories)} directories give one report", f"add --output DIR to {given}"))
     for directory in directories:
         mistakes += _check_directory(directory)
-    if output is not None and output.exists() and not output.is_dir():
+    if not writes_pages and output is not None and output.is_dir():
+        mistakes.append(Mistake(f"--output {output} is a folder", f"with --format, give a file, as in {output}/means"))
+    if writes_pages and output is not None and output.exists() and not output.is_dir():
         mistakes.append(Mistake(f"--output {output} is not a folder", "give a folder, which may be a new one"))
     if mistakes:
         raise UserError(mistakes)
-    return directories, output or directories[0]
+    return options
 
 
 def _check_directory(directory: Path) -> list[Mistake]:

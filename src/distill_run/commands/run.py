@@ -3,6 +3,7 @@
 No torch at module level: help, shell completion and mistakes in the configuration are told without it.
 """
 
+import shutil
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -13,8 +14,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from distill_run.commands.arguments import arguments_for_hydra, hydra_words, read_arguments
-from distill_run.commands.help import help_page
-from distill_run.commands.preflight import preflight, read_command
+from distill_run.commands.help import WIDTH, help_page
+from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.config.overrides import count_points, swept_keys
@@ -31,10 +32,10 @@ def main() -> NoReturn:
 
 def _run_command(arguments: Namespace) -> bool:
     """Do what the command line says; whether no run has failed."""
-    if arguments.help:
-        sys.stdout.write(help_page())
-        return True
     extra_dir: Path | None = arguments.config_dir
+    if arguments.help:
+        sys.stdout.write(help_page(extra_dir, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)))
+        return True
     if arguments.cfg:
         read_command(arguments.overrides, extra_dir, multirun=False)
     if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
@@ -44,6 +45,7 @@ def _run_command(arguments: Namespace) -> bool:
     if arguments.multirun or has_preset:
         return _run_sweep(overrides, extra_dir)
     (checked,) = read_command(overrides, extra_dir, multirun=False)  # the run itself checks what needs torch
+    announce(LOADING)
     run_alone(checked.settings, checked.output_dir, command_line(checked.overrides, checked.settings.code_dir))
     return True
 
@@ -55,14 +57,14 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
     from distill_run.sweeps.host import Place, hosted  # loaded only here: it needs rich
 
     command = command_line(["-m", *overrides], str(extra_dir) if extra_dir else None)
-    request = Request.of(command, [point.settings for point in points], extra_dir)
+    settings = [point.settings for point in points]
+    request = Request.of(command, count_points(overrides), settings, extra_dir)
     is_named = any(override.startswith("hydra.sweep.dir=") for override in overrides)
     words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
-    num_points, keys = count_points(overrides), swept_keys(overrides)
     place = Place("hydra.sweep.dir", points[0].output_dir, is_named)
-    host = hosted(request, place, num_points=num_points, keys=keys)
-    with host as progress, progress.shown():
-        _call_hydra(words, [*overrides, f"hydra.sweep.dir='{progress.directory}'"], extra_dir)
+    with hosted(request, place, swept_keys(overrides)) as progress, progress.shown():
+        own = [*one_seed_a_point(settings), f"hydra.sweep.dir='{progress.directory}'"]
+        _call_hydra(words, [*overrides, *own], extra_dir)
     return not progress.has_failures
 
 

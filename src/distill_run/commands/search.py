@@ -20,7 +20,7 @@ from omegaconf import DictConfig
 
 from distill_run import rules
 from distill_run.commands.arguments import Parser, check_config_dir
-from distill_run.commands.preflight import check_writable, preflight
+from distill_run.commands.preflight import check_writable, one_seed_a_point, preflight
 from distill_run.commands.runner import run_recorded
 from distill_run.commands.spaces import read_space
 from distill_run.config.compose import command_line
@@ -64,13 +64,14 @@ def _search(arguments: Namespace) -> bool:
     extra_dir: Path | None = arguments.config_dir
     fixed, spaces = _read_overrides(arguments.overrides)
     settings = _check_spaces(spaces, fixed, extra_dir)
+    fixed += one_seed_a_point(settings)
     meaning = {key: dataclasses.asdict(space) for key, space in spaces.items()}
-    request = Request.of(_command_of(arguments), settings, extra_dir, meaning)
+    num_trials: int = arguments.trials
+    request = Request.of(_command_of(arguments), num_trials, settings, extra_dir, meaning)
     named: Path | None = arguments.search_dir
     folder = named or Path(f"{datetime.now():outputs/searches/%Y-%m-%d/%H-%M-%S-%f}")
-    num_trials: int = arguments.trials
     place = Place("--search-dir", folder, named is not None)
-    with hosted(request, place, num_points=num_trials, keys=list(spaces)) as progress:
+    with hosted(request, place, list(spaces)) as progress:
         search = Search(progress.directory, num_trials, arguments.search_seed, spaces)
         study = search.open_study()
         with progress.shown():

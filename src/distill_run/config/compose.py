@@ -85,9 +85,30 @@ def config_dir() -> Path:
     raise FileNotFoundError(f"distill-run's configuration files are neither in {package} nor in its checkout")
 
 
-def option_names(directory: Path) -> list[str]:
-    """The options that a folder of YAML files offers; a file whose name begins with _ is only for inheriting."""
-    return sorted(path.stem for path in directory.glob("*.yaml") if not path.stem.startswith("_"))
+def option_names(group: str, extra_dir: Path | None = None) -> list[str]:
+    """The options of a group, those of the user's own folder among them; an experiment may lie in a folder of its own.
+
+    Hydra's own groups, such as hydra/launcher, are not among the files of either folder.
+    """
+    return sorted(_option_paths(group, extra_dir))
+
+
+def load_options(group: str, extra_dir: Path | None) -> dict[str, Container]:
+    """The files of a group's options, by the names of the options."""
+    paths = _option_paths(group, extra_dir)
+    return {name: _load(paths[name], paths[name].stat().st_mtime_ns) for name in sorted(paths)}
+
+
+def _option_paths(group: str, extra_dir: Path | None) -> dict[str, Path]:
+    source = next((folder for folder, groups in ROLES.items() if group in groups), group)
+    source = LISTS[group][0] if group in LISTS else source
+    pattern = "**/*.yaml" if source == "experiment" else "*.yaml"
+    found = {}
+    for folder in (config_dir() / source, *([extra_dir / source] if extra_dir else [])):
+        for path in folder.glob(pattern):
+            if not path.stem.startswith("_"):
+                found[path.relative_to(folder).with_suffix("").as_posix()] = path
+    return found
 
 
 def register() -> None:

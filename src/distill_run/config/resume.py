@@ -19,7 +19,13 @@ MAY_MOVE = {
     "resume": ("resume",),
 }
 # A null of these keys is replaced by what the data say, and saved like that.
-FILLED_IN = ("dataset.num_classes", "dataset.mean", "dataset.std")
+FILLED_IN = (
+    "dataset.num_classes",
+    "dataset.mean",
+    "dataset.std",
+    "repeats",
+    *(f"training.{role}.{key}" for role in ("teacher", "student") for key in ("epochs", "batch_size")),
+)
 MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 
 

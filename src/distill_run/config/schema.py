@@ -33,6 +33,7 @@ class DatasetSettings:
     source: Component
     root: Annotated[str | None, optional(rules.TEXT)]
     num_classes: Annotated[int | None, optional(whole(2))]
+    repeats: Annotated[int, whole(1)]
     test_fraction: Annotated[float, rules.INSIDE_UNIT]
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
@@ -43,11 +44,11 @@ class DatasetSettings:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How one network is trained."""
+class RecipeSettings:
+    """How one network is trained; where epochs or batch size are None, the number of training images decides them."""
 
-    epochs: Annotated[int, whole(1)]
-    batch_size: Annotated[int, whole(2)]
+    epochs: Annotated[int | None, optional(whole(1))]
+    batch_size: Annotated[int | None, optional(whole(2))]
     clip_norm: Annotated[float | None, optional(rules.POSITIVE)]
     label_smoothing: Annotated[float, rules.BELOW_ONE]
     mixup: Annotated[float, rules.NOT_NEGATIVE]
@@ -60,13 +61,21 @@ class Recipe:
 
 
 @dataclass(frozen=True)
+class Recipe(RecipeSettings):
+    """How one network is trained, with nothing left to decide."""
+
+    epochs: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """The recipes of both networks, and what they share."""
 
     views: Annotated[int | None, optional(whole(1))]
     view_seed: Annotated[int, rules.SEED]
-    teacher: Recipe
-    student: Recipe
+    teacher: RecipeSettings
+    student: RecipeSettings
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ class Settings:
 
     seed: Annotated[int, rules.SEED]
     teacher_seed: Annotated[int | list[int], one_or_several(rules.SEED)]
+    repeats: Annotated[int | None, optional(whole(1))]
     baseline: Annotated[bool, rules.FLAG]
     teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
     teacher_normalisation: Annotated[str | list[list[float]] | None, optional(rules.NORMALISATION)]

@@ -61,7 +61,8 @@ def load(*, root: str | None, image_size: int | None, channels: int, store_dir: 
     notes += _memory_notes(listings, image_size, channels)
     environment = {package: metadata.version(package) for package in ("distill-run", "pillow", "numpy")}
     store = Store(Path(store_dir), listener, environment)
-    decoded = {name: _obtain(listing, image_size, channels, store) for name, listing in listings.items()}
+    top = Path(str(root))
+    decoded = {name: _obtain(listing, top, image_size, channels, store) for name, listing in listings.items()}
     for name, listing in listings.items():
         notes.extend(_notes(name, listing))
     return Source(
@@ -162,8 +163,11 @@ def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
     return Mistake(f"{folder} is a class that train does not have", remedy)
 
 
-def _obtain(listing: Listing, image_size: int | None, channels: int, store: Store) -> DecodedSplit:
-    """Decode the images of a listing, or read what an earlier run over the same files kept in the store."""
+def _obtain(listing: Listing, top: Path, image_size: int | None, channels: int, store: Store) -> DecodedSplit:
+    """Decode the images of a listing, or read what an earlier run over the same files kept in the store.
+
+    The split names its files from the folder `top` on.
+    """
     stats = [path.stat() for path in listing.paths]
     signatures = [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in zip(listing.paths, stats, strict=True)]
     fingerprint = fingerprint_of({"files": signatures, "image_size": image_size, "channels": channels})
@@ -176,7 +180,8 @@ def _obtain(listing: Listing, image_size: int | None, channels: int, store: Stor
     images_digest: str = read_meta(directory)["files"][FILE]  # the store has just verified it: no need to hash again
     targets = torch.tensor(listing.targets)
     digest = hashlib.sha256(images_digest.encode() + targets.numpy().tobytes()).hexdigest()
-    return DecodedSplit(Split(torch.from_numpy(np.load(directory / FILE)), targets), digest, fingerprint)
+    paths = tuple(path.relative_to(top).as_posix() for path in listing.paths)
+    return DecodedSplit(Split(torch.from_numpy(np.load(directory / FILE)), targets, paths), digest, fingerprint)
 
 
 def _notes(split: str, listing: Listing) -> list[str]:

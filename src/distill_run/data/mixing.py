@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from scipy.stats import beta
 from torch import Tensor
 
 from distill_run.data.boxes import boxes
@@ -69,5 +68,7 @@ class Mixing:
 @cache
 def _quantiles(parameter: float) -> Tensor:
     """The quantiles (NUM_SHARES,) of Beta(parameter, parameter), at the middle of equal steps."""
+    from scipy.stats import beta  # takes a second to import, and few runs mix images
+
     steps = (torch.arange(NUM_SHARES, dtype=torch.float64) + 0.5) / NUM_SHARES
     return torch.from_numpy(beta.ppf(steps.numpy(), parameter, parameter)).float()

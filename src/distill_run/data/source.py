@@ -34,6 +34,9 @@ class ImageSet(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """The shape (C, H, W) of every image."""
 
+    def name(self, index: int) -> str:
+        """What people call an image: the path of its file, or its index where it has none."""
+
     def chunks(self, size: int) -> Iterator[Tensor]:
         """All images in their order, at most `size` at a time, as float32 in 0..1 on the device that trains."""
 
@@ -43,10 +46,14 @@ class ImageSet(Protocol):
 
 @dataclass(frozen=True)
 class Split:
-    """Images (N, C, H, W) of uint8 and targets (N,) of int64, in memory: an ImageSet."""
+    """Images (N, C, H, W) of uint8 and targets (N,) of int64, in memory: an ImageSet.
+
+    `paths` are those of the images' files (N,); empty where the images come from no files of their own.
+    """
 
     images: Tensor
     targets: Tensor
+    paths: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
@@ -58,6 +65,8 @@ class Split:
                 f"targets must be int64 of shape ({len(self.images)},), "
                 f"not {self.targets.dtype} of {tuple(self.targets.shape)}"
             )
+        if self.paths and len(self.paths) != len(self.images):
+            raise ValueError(f"paths must be {len(self.images)}, one for each image, not {len(self.paths)}")
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -67,6 +76,10 @@ class Split:
         """See ImageSet."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
+
+    def name(self, index: int) -> str:
+        """See ImageSet."""
+        return self.paths[index] if self.paths else str(index)
 
     @cached_property
     def packed(self) -> Packed:
@@ -84,11 +97,12 @@ class Split:
 
     def select(self, indices: Tensor) -> "Split":
         """The samples at `indices` (M,), in their order."""
-        return Split(self.images[indices], self.targets[indices])
+        paths = tuple(self.paths[index] for index in indices.tolist()) if self.paths else ()
+        return Split(self.images[indices], self.targets[indices], paths)
 
     def to(self, device: torch.device) -> "Split":
         """The same split on another device."""
-        return Split(self.images.to(device), self.targets.to(device))
+        return Split(self.images.to(device), self.targets.to(device), self.paths)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """How good a network is: one alone (accuracy, nll, calibration), or a pair (fidelity)."""
 
+from collections.abc import Mapping
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,16 @@ def measure(logits: Tensor, targets: Tensor) -> dict[str, float]:
         "nll": F.cross_entropy(logits, targets).item(),
         "ece": (share * (confidence - accuracy).abs()).sum().item(),
     }
+
+
+def commonest_share(logits: Tensor) -> float:
+    """The share of the images that are given the commonest decision; 1 where logits (N, K) decide for one class."""
+    return (torch.bincount(logits.argmax(1)).max() / len(logits)).item()
+
+
+def rank(val: Mapping[str, float]) -> tuple[float, float]:
+    """What validation figures are sorted by, the best last: accuracy; among equals, which are common, the lower nll."""
+    return val["accuracy"], -val["nll"]
 
 
 def reliability(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

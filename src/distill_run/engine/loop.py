@@ -13,7 +13,7 @@ from distill_run.data.batches import Batch, Batches
 from distill_run.data.draws import stream
 from distill_run.data.source import ImageSet
 from distill_run.engine.device import Device
-from distill_run.engine.evaluate import measure, predict
+from distill_run.engine.evaluate import commonest_share, measure, predict, rank
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.protocols import Guide, LoopWatcher
 from distill_run.engine.schedules import Schedule
@@ -120,7 +120,8 @@ class Trainer:
             raise self._diverged(batch, loss, parts)
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)
+            norm = nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)
+            parts = {**parts, "clipped": norm > self.recipe.clip_norm}  # in the figures: the share of the steps
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
@@ -128,7 +129,8 @@ class Trainer:
 
     def _finish_epoch(self) -> dict[str, Any]:
         train, timing = self.totals.means(), self.totals.timing()
-        val = self.measure_val()
+        val_logits = predict(self.network, self.val)
+        val = measure(val_logits, self.val.targets.cpu())
         if not math.isfinite(val["nll"]):
             what = f"the {self.stage}'s validation loss is not finite after epoch {self.epoch}"
             raise DivergedError([Mistake(what, CALMER)])
@@ -138,18 +140,15 @@ class Trainer:
             "epoch": self.epoch,
             "train": train,
             "val": val,
+            "answers": commonest_share(val_logits),
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             **timing,
         }
         self.history.append(row)
-        if not self.selected or _is_better(val, self.selected["val"]):
+        if not self.selected or rank(val) > rank(self.selected["val"]):
             self.selected = {"epoch": self.epoch, "val": val, "weights": self._weights()}
         self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
         return row
-
-    def measure_val(self) -> dict[str, float]:
-        """The network's figures on the validation split as it is now."""
-        return measure(predict(self.network, self.val), self.val.targets.cpu())
 
     def state(self) -> dict[str, Any]:
         """Everything that a resume needs, as plain containers and tensors."""
@@ -207,8 +206,3 @@ class Trainer:
                 )
             ]
         )
-
-
-def _is_better(val: dict[str, float], best: dict[str, float]) -> bool:
-    """Higher accuracy; among equals, which are common on small splits, lower nll."""
-    return (val["accuracy"], -val["nll"]) > (best["accuracy"], -best["nll"])

@@ -91,6 +91,25 @@ def count_bytes(network: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 
+def mean_work(network: nn.Module, shape: ImageShape) -> float:
+    """The multiply-accumulate operations for each value that a convolution or a linear layer gives out, on average.
+
+    It grows with the width of the layers: wide layers compute, narrow ones wait for memory.
+    """
+    num_outputs = 0
+
+    def count(_module: nn.Module, _inputs: object, output: Tensor) -> None:
+        nonlocal num_outputs
+        num_outputs += output.numel()
+
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    handles = [layer.register_forward_hook(count) for layer in layers]
+    macs = count_macs(network, shape)
+    for handle in handles:
+        handle.remove()
+    return macs / max(num_outputs, 1)
+
+
 def count_macs(network: nn.Module, shape: ImageShape) -> int:
     """Multiply-accumulate operations for one image: half the FLOPs of its convolutions and matrix products."""
     image = torch.zeros(1, shape.in_channels, *shape.image_size, device=next(network.parameters()).device)

@@ -193,6 +193,11 @@ PUBLISHED: dict[str, Callable[[str], Published]] = {
 }
 
 
+def network_name(option: str, node: Mapping[str, Any]) -> str:
+    """What people call the network of an option of conf/model: its name in torchvision or timm, or else the option."""
+    return str(node["name"]) if node.get("_target_") in PUBLISHED else option
+
+
 def _timm() -> Any:
     try:
         import timm

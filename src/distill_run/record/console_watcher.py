@@ -93,4 +93,4 @@ def _normalised(teacher: Trained) -> str:
         return ""
     network = teacher.own_network
     mean, std = network.mean.flatten().tolist(), network.std.flatten().tolist()
-    return f", normalised with mean {rounded(mean)} std {rounded(std)}"
+    return f", sees images as (pixel - {rounded(mean)}) / {rounded(std)}"

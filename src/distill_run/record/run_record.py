@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import shutil
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from distill_run import checkpoint, tensor_files
+from distill_run.engine.evaluate import rank
 from distill_run.errors import PrunedError
 from distill_run.files import RunFiles, told_of_no_room, write_json, write_json_lines, write_text
 from distill_run.record.status import RunStatus, write_status
@@ -31,6 +33,7 @@ class RunRecord(Watcher):
         self.config = ""
         self._metrics: list[dict[str, Any]] = []  # of the stages that have ended
         self._stage: StageFacts | None = None  # in progress
+        self._student: Trained | None = None  # the one that validation prefers so far
 
     def warned(self, text: str) -> None:
         """See Watcher."""
@@ -70,12 +73,14 @@ class RunRecord(Watcher):
         """See Watcher."""
         self._metrics.extend(trained.history)
         write_json_lines(self.files.metrics, self._metrics)
-        if trained.stage == "student":
+        if trained.stage.startswith("student") and self._is_preferred(trained):
+            self._student = trained
             checkpoint.save_network(self.files.student, trained.own_network, trained.node, trained.name)
 
     def run_ended(self, error: BaseException | None) -> None:
         """See Watcher."""
         if error is None:
+            shutil.rmtree(self.files.finished, ignore_errors=True)
             self._write_status(RunStatus("completed"))
         elif isinstance(error, KeyboardInterrupt):
             self._write_status(RunStatus("interrupted"))
@@ -84,6 +89,9 @@ class RunRecord(Watcher):
         else:
             with suppress(OSError):  # the disk may be what has failed
                 self._write_status(RunStatus("failed", str(error) or type(error).__name__))
+
+    def _is_preferred(self, student: Trained) -> bool:
+        return self._student is None or rank(student.selected.val) > rank(self._student.selected.val)
 
     def _write_status(self, status: RunStatus) -> None:
         write_status(self.files.run_dir, status)

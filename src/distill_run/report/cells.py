@@ -1,7 +1,9 @@
-"""The figures of one network as texts, for the tables of the console and of the pages."""
+"""Figures as texts, for the tables of the console and of the pages."""
 
-from distill_run.report.run_report import NetworkReport
-from distill_run.units import NONE, duration, percent, quantity
+from distill_run.report.run_report import NetworkReport, RunReport
+from distill_run.units import NONE, change, duration, percent, quantity
+
+REPEAT_COLUMNS = ["", "alone", "with the teacher", "change"]
 
 
 def network_cells(network: NetworkReport) -> dict[str, str]:
@@ -25,6 +27,21 @@ def network_cells(network: NetworkReport) -> dict[str, str]:
         "data_share": NONE if network.data_share is None else f"{network.data_share:.0%}",
         "peak_memory": NONE if memory is None else quantity(memory) + "B",
     }
+
+
+def repeat_rows(report: RunReport) -> list[list[str]]:
+    """For each seed, and for their mean, the test accuracy alone and with the teacher, and the change."""
+    rows = []
+    for repeat in report.repeats:
+        student = repeat.student.selected.test.accuracy
+        alone = None if repeat.baseline is None else repeat.baseline.selected.test.accuracy
+        points = None if alone is None else student - alone
+        rows.append([f"seed {repeat.seed}", percent(alone), percent(student), change(points)])
+    assert report.means is not None
+    means = (report.means.baseline, report.means.student)
+    rows.append(["mean", *(NONE if each is None else percent(each.mean) for each in means), change(report.change)])
+    spread = [NONE if each is None or each.sd is None else f"{100 * each.sd:.2f}" for each in means]
+    return [*rows, ["standard deviation", *spread, NONE]]
 
 
 def _train_time(network: NetworkReport) -> str:

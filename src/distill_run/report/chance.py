@@ -39,6 +39,22 @@ def compare(first_right: Tensor, second_right: Tensor) -> Paired:
     return Paired(only_first, only_second, two_sided(only_first, only_second))
 
 
+def difference_interval(paired: Paired, num_images: int) -> tuple[float, float]:
+    """The 95% interval of the first network's accuracy minus the second's, as fractions.
+
+    Given the number of images on which just one of them is right, the share of the first is binomial; its interval is
+    Clopper and Pearson's. So 0 lies inside exactly where the p-value is above 0.05.
+    Source: Clopper and Pearson, "The use of confidence or fiducial limits", 1934.
+    """
+    from scipy.special import betaincinv  # here: it loads slowly
+
+    first, second = paired.only_first, paired.only_second
+    low = betaincinv(first, second + 1, SIGNIFICANCE / 2) if first else 0.0
+    high = betaincinv(first + 1, second, 1 - SIGNIFICANCE / 2) if second else 1.0
+    share = (first + second) / num_images
+    return float(2 * low - 1) * share, float(2 * high - 1) * share
+
+
 def two_sided(heads: int, tails: int) -> float:
     """The probability that a fair coin falls at least as unevenly as this, in either direction."""
     num_throws = heads + tails

@@ -1,21 +1,20 @@
 """The sentences and figures of a run's pages. The templates say how they are set."""
 
-from torch import Tensor
-
 from distill_run.errors import show
 from distill_run.files import RunFiles
 from distill_run.report.cells import network_cells
 from distill_run.report.chance import compare, verdict, wilson_interval
+from distill_run.report.conclusion import interval_text
 from distill_run.report.results import load_call
 from distill_run.report.run_report import NetworkReport, RunReport
-from distill_run.report.summary import Findings
+from distill_run.report.summary import Findings, is_right
 from distill_run.report.typesetting import Tile
 from distill_run.units import NONE, change, percent, quantity
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 SHOWN_FINGERPRINT = 12  # characters
 GUIDED_BY = {
-    "logit bank": "The student learned from its logits, which were read from the logit bank.",
+    "logit bank": "The student learned from its logits, which were worked out once and kept on disk (the logit bank).",
     "live teacher": "It ran in every training step of the student.",
     "nothing": "The student's mode does not use it.",
 }
@@ -24,7 +23,7 @@ ROWS = {
     "interval": "95% interval",
     "last_accuracy": "Test accuracy after the last epoch",
     "top5_accuracy": "Top-5 accuracy",
-    "nll": "Negative log-likelihood (nats)",
+    "nll": "Negative log-likelihood (lower is better)",
     "ece": "Calibration error (ECE)",
     "val_accuracy": "Validation accuracy",
     "selected_epoch": "Selected epoch",
@@ -44,11 +43,13 @@ def title(report: RunReport) -> str:
     assistants = ", then ".join(network.architecture for network in report.assistants)
     through = f" through {assistants}" if assistants else ""
     teacher, student = report.teacher.architecture, report.student.architecture
+    if report.is_control:
+        return f"{student} learns without a teacher on {report.dataset.name}, as a control"
     return f"{student} learns from {teacher}{through} on {report.dataset.name}"
 
 
 def labels(report: RunReport) -> list[str]:
-    """The run's mode with its keys, and its seed."""
+    """The run's mode with its keys, and its seeds."""
     found = [f"mode {report.mode['name']}"]
     for key, value in report.mode.items():
         if key not in ("name", "also") and not key.startswith("_"):
@@ -56,7 +57,9 @@ def labels(report: RunReport) -> list[str]:
     for name, node in report.mode.get("also", {}).items():
         weights = [f"{key} {show(node[key])}" for key in ("alpha", "weight") if key in node]
         found.append(", ".join([f"also {name}", *weights]))
-    return [*found, f"seed {report.seed}"]
+    num_repeats = len(report.repeats)
+    last = f" to {report.seed + num_repeats - 1}" if num_repeats > 1 else ""
+    return [*found, f"seed{'s' if last else ''} {report.seed}{last}"]
 
 
 def tiles(report: RunReport) -> list[Tile]:
@@ -77,10 +80,17 @@ def tiles(report: RunReport) -> list[Tile]:
 def _baseline_tiles(report: RunReport) -> list[Tile]:
     if report.baseline is None:
         return []
-    gap, alone = report.gap_recovered, percent(report.baseline.selected.test.accuracy)
-    note = "the teacher is not above the baseline" if gap is None else "of the way from baseline to teacher"
+    gap, difference = report.gap_recovered, report.difference
+    note = "the teacher is too close to the baseline" if gap is None else "of the way from baseline to teacher"
+    if report.gap_interval is not None:
+        low, high = report.gap_interval
+        note += f"; 95% interval {low:.0%} to {high:.0%}"
+    points = f"percentage points, from {percent(report.baseline_accuracy)} alone"
+    if difference is not None:
+        points += f"; {interval_text(difference)}"
+    name = "Change by the control" if report.is_control else "Change by distillation"
     return [
-        Tile("Change by distillation", change(report.change), f"percentage points, from {alone} alone"),
+        Tile(name, change(report.change), points),
         Tile("Gap recovered", NONE if gap is None else f"{gap:.0%}", note),
     ]
 
@@ -90,17 +100,12 @@ def interval(network: NetworkReport, num_images: int) -> tuple[float, float]:
     return wilson_interval(round(network.selected.test.accuracy * num_images), num_images)
 
 
-def is_right(findings: Findings, stage: str) -> Tensor:
-    """For each test image whether the selected network is right: (N,), bool."""
-    decisions = findings.networks[stage].selected.test_logits.argmax(1)
-    return decisions == findings.feed.test.targets.cpu()
-
-
 def answers(findings: Findings) -> list[tuple[str, str]]:
     """The questions that people ask first, with their answers."""
+    worth = "What did the control change?" if findings.report.is_control else "Was distillation worth it?"
     ship = "checkpoints/student.pt: the selected student alone, with its normalisation and its class names."
     return [
-        ("Was distillation worth it?", _worth(findings)),
+        (worth, _worth(findings)),
         ("Was the teacher really loaded?", _teacher_origin(findings.report)),
         ("Last epoch or best epoch?", _epochs(findings.report.student)),
         ("Which file do I ship?", ship),
@@ -108,18 +113,32 @@ def answers(findings: Findings) -> list[tuple[str, str]]:
 
 
 def _worth(findings: Findings) -> str:
-    """The conclusion, and whether the difference between student and baseline could be chance."""
-    if findings.report.baseline is None:
-        return findings.report.conclusion
-    paired = compare(is_right(findings, "student"), is_right(findings, "baseline"))
-    return f"{findings.report.conclusion} {verdict(paired, len(findings.feed.test))}"
+    """The conclusion, and what it rests on: the seeds where there are several, else the test images."""
+    report = findings.report
+    if report.baseline is None or report.failures:
+        return report.conclusion
+    if len(report.repeats) > 1:
+        return f"{report.conclusion} {_seeds(report)}"
+    targets = findings.feed.test.targets.cpu()
+    student, baseline = (is_right(findings.networks[stage], targets) for stage in ("student", "baseline"))
+    return f"{report.conclusion} {verdict(compare(student, baseline), len(targets))}"
+
+
+def _seeds(report: RunReport) -> str:
+    pairs = list(zip(report.students, report.baselines, strict=True))
+    above = sum(student.selected.test.accuracy > alone.selected.test.accuracy for student, alone in pairs)
+    return (
+        f"The student is above its baseline with {above} of {len(pairs)} seeds. The interval shows what other seeds "
+        "would change; it does not show what other test images would change."
+    )
 
 
 def _teacher_origin(report: RunReport) -> str:
     teacher, scores = report.teacher, report.teacher.selected
     origin = "trained in this run" if teacher.origin == "trained" else teacher.origin
     sentences = [
-        f"{teacher.architecture} was {origin}; its fingerprint begins with {teacher.fingerprint[:SHOWN_FINGERPRINT]}.",
+        f"{teacher.architecture} was {origin}; its fingerprint, a hash of all that it depends on, begins with "
+        f"{teacher.fingerprint[:SHOWN_FINGERPRINT]}.",
         f"It reaches {scores.val.accuracy:.2%} on validation and {scores.test.accuracy:.2%} on test.",
     ]
     if report.assistants:

@@ -2,20 +2,24 @@
 
 from distill_run.files import RunFiles
 from distill_run.report import facts
+from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
+from distill_run.report.predictions import write_predictions
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
 from distill_run.report.typesetting import Head, write_templates
 
 
 def write_pages(findings: Findings) -> None:
-    """Write report.md, report.html and plots/*.png into the run's directory, each whole or not at all."""
+    """Write report.md, report.html, plots/*.png and predictions.csv into the run's directory, each whole or not."""
     from distill_run.report import pictures  # here, so that a run starts without matplotlib
 
     report, files = findings.report, RunFiles(findings.report.run_dir)
+    write_predictions(findings)
     samples = pick_samples(findings)
     figures, sheet = pictures.draw(findings), pictures.draw_samples(findings, samples)
     for picture in (*figures, sheet):
         picture.save(files.plots)
+    figures.append(pictures.training_views(files.views.read_bytes()))
     head = Head(
         title=facts.title(report),
         conclusion=report.conclusion,
@@ -28,6 +32,9 @@ def write_pages(findings: Findings) -> None:
         "fidelity": report.fidelity,
         "networks": report.networks,
         "table": facts.table(report),
+        "repeats": repeat_rows(report) if len(report.repeats) > 1 else [],
+        "repeat_columns": REPEAT_COLUMNS[1:],
+        "shipped_seed": report.shipped_seed,
         "figures": figures,
         "sheet": sheet,
         "samples": samples,

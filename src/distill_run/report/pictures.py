@@ -7,15 +7,16 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from distill_run.engine.evaluate import measure
 from distill_run.report import plots
-from distill_run.report.drawing import COLOURS, INK, Picture, render
+from distill_run.report.drawing import COLOURS, INK, MUTED, Picture, render
 from distill_run.report.png import png_of
-from distill_run.report.samples import Decision, Sample, disagreements
+from distill_run.report.samples import Decision, Sample, disagreements, effects
 from distill_run.report.summary import Findings
 from distill_run.units import shorten
 
 SHEET_COLUMNS = 3
 CELL_SIZE = (560, 190)  # pixels of an image with its texts
 PICTURE_SIZE = (160, 160)
+MAX_NAME_LENGTH = 32  # characters
 
 
 def contact_sheet(samples: list[Sample]) -> Image.Image:
@@ -24,6 +25,7 @@ def contact_sheet(samples: list[Sample]) -> Image.Image:
     sheet = Image.new("RGB", (width * SHEET_COLUMNS, height * -(-len(samples) // SHEET_COLUMNS)), "white")
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     bold, plain = (ImageFont.truetype(folder / f"DejaVuSans{style}.ttf", 19) for style in ("-Bold", ""))
+    small = plain.font_variant(size=14)
     draw = ImageDraw.Draw(sheet)
     for index, sample in enumerate(samples):
         row, column = divmod(index, SHEET_COLUMNS)
@@ -33,7 +35,13 @@ def contact_sheet(samples: list[Sample]) -> Image.Image:
         draw.text((x, y), f"target: {shorten(sample.target)}", INK, bold)
         for line, decision in enumerate(sample.decisions, start=1):
             draw.text((x, y + 37 * line), decision_text(decision), COLOURS[decision.stage], plain)
+        draw.text((x, y + 148), " · ".join(filter(None, (sample.effect, name_end(sample.name)))), MUTED, small)
     return sheet
+
+
+def name_end(name: str) -> str:
+    """The end of an image's path, which tells it apart, or its index; short enough for the sheet."""
+    return f"image {name}" if len(name) <= MAX_NAME_LENGTH else f"…{name[1 - MAX_NAME_LENGTH :]}"
 
 
 def decision_text(decision: Decision) -> str:
@@ -52,16 +60,35 @@ def draw(findings: Findings) -> list[Picture]:
 
 def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
     """The contact sheet of sample images."""
-    logits = [trained.selected.test_logits for trained in findings.networks.values()]
-    count, total = int(disagreements(logits).sum()), len(findings.feed.test)
+    logits = {stage: trained.selected.test_logits for stage, trained in findings.networks.items()}
+    count, total = int(disagreements(list(logits.values())).sum()), len(findings.feed.test)
+    changes = ""
+    if findings.report.baseline is not None:
+        worse, mended = map(len, effects(logits, findings.feed.test.targets.cpu()).values())
+        changes = (
+            f"{'The control' if findings.report.is_control else 'Distillation'} made {worse:,} worse (the baseline is "
+            f"right, the student wrong) and mended {mended:,} (the other way round): these are shown first. "
+        )
     return Picture(
         "samples",
         "Where the networks disagree",
         f"{len(samples)} test images with the decision of each network. The table has the same in words.",
-        f"The networks disagree on {count:,} of {total:,} test images. The first of these are shown. If there are "
-        "fewer than twelve, images follow that a network got wrong, then any others. Each line has a tick (right) or "
-        "a cross (wrong), the network, its decision, and its confidence.",
+        f"The networks disagree on {count:,} of {total:,} test images. {changes}The classes take turns. Where there "
+        "are fewer than twelve, images follow that a network got wrong, then any others. Each line has a tick (right) "
+        "or a cross (wrong), the network, its decision, and its confidence. predictions.csv has all test images.",
         png_of(contact_sheet(samples)),
+    )
+
+
+def training_views(png: bytes) -> Picture:
+    """The picture of augmented training images that was drawn before the first epoch."""
+    return Picture(
+        "views",
+        "What the networks were trained on",
+        "Training images in columns: the first row as they are, the others augmented, with their classes.",
+        "Eight training images, one in each column, below their classes. The first row shows them as they are, each "
+        "other row one view: what an epoch serves. If a view hides what an image shows, weaken the augmentation.",
+        png,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
 from distill_run.files import RunFiles
-from distill_run.report.cells import network_cells
+from distill_run.report.cells import REPEAT_COLUMNS, network_cells, repeat_rows
 from distill_run.report.run_report import RunReport
 from distill_run.units import shown_path
 
@@ -24,6 +24,7 @@ COLUMNS = {
     "bytes": "size",
     "train_time": "trained in",
 }
+SPARE = ("size", "MACs", "top-5", "nll", "ece", "trained in", "params")  # a narrow terminal leaves them out, in turn
 
 
 def load_call(path: str, settings: Settings) -> str:
@@ -45,7 +46,12 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
     for stage, network in report.networks:
         cells = network_cells(network)
         rows.append([f"{stage} {network.architecture}", *(cells[name] for name in COLUMNS)])
-    console.table(["", *COLUMNS.values()], rows, num_texts=1)
+    console.table(["", *COLUMNS.values()], rows, num_texts=1, spare=SPARE)
+    if len(report.repeats) > 1:
+        console.note(
+            f"Validation prefers the student of seed {report.shipped_seed}, shown above. Test accuracy of all:"
+        )
+        console.table(REPEAT_COLUMNS, repeat_rows(report), num_texts=1)
     for warning in report.warnings:
         if warning not in told:
             console.warn(warning)

@@ -3,9 +3,11 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from distill_run.files import RunFiles, write_json
+from distill_run.report.paired import Estimate
 from distill_run.typed_json import decode, encode, read_object
 
 FORMAT = 1
@@ -50,6 +52,7 @@ class NetworkReport:
     peak_memory_bytes: int | None = None
     learning_rate: float | None = None
     lr_search: tuple[dict[str, float | None], ...] = ()
+    precision: str | None = None
     reused: bool = False
     origin: str = "trained"
 
@@ -75,6 +78,52 @@ class Fidelity:
     kl: float
 
 
+@dataclass(frozen=True)
+class RepeatReport:
+    """The baseline and the student of one seed."""
+
+    seed: int
+    baseline: NetworkReport | None
+    student: NetworkReport
+
+
+@dataclass(frozen=True)
+class Means:
+    """Test accuracies over the repeats."""
+
+    baseline: Estimate | None
+    student: Estimate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The student's test accuracy minus the baseline's, with its 95% interval.
+
+    `over` says what the interval covers: another choice of "seeds", of which there are `count`, or of test "images".
+    """
+
+    mean: float
+    low: float
+    high: float
+    over: str
+    count: int
+
+    @property
+    def may_be_chance(self) -> bool:
+        """Whether the interval includes 0."""
+        return self.low <= 0 <= self.high
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether there is no difference at all."""
+        return self.low == self.mean == self.high == 0
+
+    @property
+    def reversed(self) -> "Difference":
+        """The baseline's accuracy minus the student's."""
+        return Difference(-self.mean, -self.high, -self.low, self.over, self.count)
+
+
 class NamedNetwork(NamedTuple):
     """A network and what it was in the run: "teacher", "assistant", "baseline" or "student"."""
 
@@ -86,7 +135,9 @@ class NamedNetwork(NamedTuple):
 class RunReport:
     """The content of report.json, and the directory where it lies. The baseline may be left out.
 
-    The fields with defaults were added to the format later: old files do not have them.
+    `student` is the one that validation prefers among the `repeats`, `baseline` that of the same seed. `failures` say
+    what went wrong in a training, so that the run cannot tell what distillation changed. The fields with defaults were
+    added to the format later: old files do not have them.
     """
 
     format: int = FORMAT
@@ -99,23 +150,59 @@ class RunReport:
     baseline: NetworkReport | None
     student: NetworkReport
     assistants: tuple[NetworkReport, ...] = ()
+    repeats: tuple[RepeatReport, ...] = ()
+    means: Means | None = None
+    difference: Difference | None = None
     fidelity: Fidelity
     gap_recovered: float | None
+    gap_interval: tuple[float, ...] | None = None
+    failures: tuple[str, ...] = ()
     conclusion: str
     warnings: tuple[str, ...]
     run_dir: Path
 
     @property
     def val_accuracy(self) -> float:
-        """The selected student's accuracy on the validation split: what a search may optimise."""
-        return self.student.selected.val.accuracy
+        """The selected student's validation accuracy, the mean of all repeats: what a search may optimise."""
+        return fmean(student.selected.val.accuracy for student in self.students)
+
+    @property
+    def shipped_seed(self) -> int:
+        """The seed of `student`."""
+        return next((repeat.seed for repeat in self.repeats if repeat.student == self.student), self.seed)
+
+    @property
+    def students(self) -> list[NetworkReport]:
+        """The students of all repeats."""
+        return [repeat.student for repeat in self.repeats] or [self.student]
+
+    @property
+    def baselines(self) -> list[NetworkReport]:
+        """The baselines of all repeats; empty where the run has none."""
+        found = [repeat.baseline for repeat in self.repeats] or [self.baseline]
+        return [baseline for baseline in found if baseline is not None]
+
+    @property
+    def student_accuracy(self) -> float:
+        """The selected student's test accuracy, the mean of all repeats."""
+        return fmean(student.selected.test.accuracy for student in self.students)
+
+    @property
+    def baseline_accuracy(self) -> float | None:
+        """The selected baseline's test accuracy, the mean of all repeats; None without a baseline."""
+        found = [baseline.selected.test.accuracy for baseline in self.baselines]
+        return fmean(found) if found else None
 
     @property
     def change(self) -> float | None:
         """By how much distillation changed the test accuracy: student - baseline; None without a baseline."""
-        if self.baseline is None:
-            return None
-        return self.student.selected.test.accuracy - self.baseline.selected.test.accuracy
+        alone = self.baseline_accuracy
+        return None if alone is None else self.student_accuracy - alone
+
+    @property
+    def is_control(self) -> bool:
+        """Whether the student learns without a teacher, to show what a gain owes to the teacher."""
+        return self.guided_by == "nothing"
 
     @property
     def networks(self) -> list[NamedNetwork]:

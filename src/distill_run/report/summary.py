@@ -1,8 +1,8 @@
 """From trained networks to a run's report: its figures, its conclusion, and the warnings that only figures can give."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 
@@ -11,16 +11,21 @@ from distill_run.data.feed import Feed
 from distill_run.data.source import ImageShape
 from distill_run.engine.evaluate import fidelity, measure
 from distill_run.models.network import count_bytes, count_macs, count_params
-from distill_run.report.run_report import DatasetFacts, Fidelity, Moment, NetworkReport, RunReport, Scores
-from distill_run.stages.trained import Measured, Trained
-
-
-class Accuracies(NamedTuple):
-    """Test accuracies of the selected networks."""
-
-    teacher: float
-    baseline: float | None
-    student: float
+from distill_run.report.chance import SIGNIFICANCE, compare, difference_interval
+from distill_run.report.conclusion import conclude
+from distill_run.report.paired import SHARE, Estimate, estimate, gap_recovered, paired_difference
+from distill_run.report.run_report import (
+    DatasetFacts,
+    Difference,
+    Fidelity,
+    Means,
+    Moment,
+    NetworkReport,
+    RepeatReport,
+    RunReport,
+    Scores,
+)
+from distill_run.stages.trained import Measured, Outcome, Repeat, Trained
 
 
 @dataclass(frozen=True)
@@ -36,19 +41,19 @@ class Findings:
 
 
 def summarise(
-    settings: Settings,
-    feed: Feed,
-    networks: dict[str, Trained],
-    assistants: list[Trained],
-    warnings: list[str],
-    run_dir: Path,
+    settings: Settings, feed: Feed, outcome: Outcome, warnings: list[str], failures: list[str], run_dir: Path
 ) -> RunReport:
-    """The report of a run from what was trained, by stage; the test split is measured here, once."""
+    """The report of a run from what was trained; the test split is measured here, once.
+
+    `failures` say what went wrong in a training: then the report gives no verdict.
+    """
     targets, shape = feed.test.targets.cpu(), feed.shape
-    figures = {stage: _network(trained, targets, shape) for stage, trained in networks.items()}
-    accuracies = _test_accuracies(figures)
-    student, teacher = networks["student"], networks["teacher"]
-    return RunReport(
+    teacher = _network(outcome.teacher, targets, shape)
+    repeats = [_repeat(repeat, targets, shape) for repeat in outcome.repeats]
+    shipped = repeats[outcome.repeats.index(outcome.preferred)]
+    gap = _gap(outcome, targets)
+    decisions = outcome.preferred.student.selected.test_logits, outcome.teacher.selected.test_logits
+    report = RunReport(
         seed=settings.seed,
         dataset=DatasetFacts(
             name=settings.names.dataset,
@@ -59,17 +64,76 @@ def summarise(
             content=feed.content,
         ),
         mode={"name": settings.names.mode, **settings.mode},
-        guided_by=student.guided_by,
-        teacher=figures["teacher"],
-        baseline=figures.get("baseline"),
-        student=figures["student"],
-        assistants=tuple(_network(assistant, targets, shape) for assistant in assistants),
-        fidelity=Fidelity(**fidelity(student.selected.test_logits, teacher.selected.test_logits)),
-        gap_recovered=gap_recovered(accuracies),
-        conclusion=conclusion(accuracies),
-        warnings=(*warnings, *_comparisons(accuracies)),
+        guided_by=outcome.preferred.student.guided_by,
+        teacher=teacher,
+        baseline=shipped.baseline,
+        student=shipped.student,
+        assistants=tuple(_network(assistant, targets, shape) for assistant in outcome.assistants),
+        repeats=tuple(repeats),
+        means=_means(repeats),
+        difference=_difference(outcome.repeats, targets),
+        fidelity=Fidelity(**fidelity(*decisions)),
+        gap_recovered=None if gap is None else gap.mean,
+        gap_interval=None if gap is None or gap.low is None or gap.high is None else (gap.low, gap.high),
+        conclusion="",
+        failures=(*failures, *_worse_teacher(outcome, targets)),
+        warnings=tuple(warnings),
         run_dir=run_dir,
     )
+    return replace(report, conclusion=conclude(report))
+
+
+def _repeat(repeat: Repeat, targets: Tensor, shape: ImageShape) -> RepeatReport:
+    baseline = None if repeat.baseline is None else _network(repeat.baseline, targets, shape)
+    return RepeatReport(repeat.seed, baseline, _network(repeat.student, targets, shape))
+
+
+def _means(repeats: list[RepeatReport]) -> Means:
+    students = [repeat.student.selected.test.accuracy for repeat in repeats]
+    baselines = [repeat.baseline.selected.test.accuracy for repeat in repeats if repeat.baseline is not None]
+    return Means(estimate(baselines, SHARE) if baselines else None, estimate(students, SHARE))
+
+
+def _difference(repeats: list[Repeat], targets: Tensor) -> Difference | None:
+    """Student - baseline: with several seeds the t interval of their mean, else an interval over the test images."""
+    pairs = []
+    for _, baseline, student in repeats:
+        if baseline is None:
+            return None
+        pairs.append((is_right(student, targets), is_right(baseline, targets)))
+    if len(pairs) == 1:
+        paired, count = compare(*pairs[0]), len(targets)
+        low, high = difference_interval(paired, count)
+        return Difference((paired.only_first - paired.only_second) / count, low, high, "images", count)
+    found = paired_difference(*([_share(right) for right in side] for side in zip(*pairs, strict=True)))
+    assert found.low is not None
+    assert found.high is not None
+    return Difference(found.mean, found.low, found.high, "seeds", found.count)
+
+
+def _gap(outcome: Outcome, targets: Tensor) -> Estimate | None:
+    """The gap recovered: over the seeds where there are several, else over the test images."""
+    teacher = is_right(outcome.teacher, targets)
+    rights = []
+    for _, baseline, student in outcome.repeats:
+        if baseline is None:
+            return None
+        rights.append((is_right(student, targets), is_right(baseline, targets), teacher))
+    if len(rights) > 1:
+        sides = [[_share(right) for right in side] for side in zip(*rights, strict=True)]
+    else:
+        sides = [right.double().tolist() for right in rights[0]]
+    students, baselines, teachers = sides
+    return gap_recovered(students, baselines, teachers, one_image=1 / len(targets))
+
+
+def is_right(trained: Trained, targets: Tensor) -> Tensor:
+    """For each test image whether the selected network is right: (N,), bool."""
+    return trained.selected.test_logits.argmax(1) == targets
+
+
+def _share(right: Tensor) -> float:
+    return right.double().mean().item()
 
 
 def _network(trained: Trained, targets: Tensor, shape: ImageShape) -> NetworkReport:
@@ -87,6 +151,7 @@ def _network(trained: Trained, targets: Tensor, shape: ImageShape) -> NetworkRep
         peak_memory_bytes=trained.cost.peak_memory_bytes,
         learning_rate=trained.learning_rate,
         lr_search=tuple(trained.lr_search),
+        precision=trained.precision,
         reused=trained.reused,
         origin=trained.origin_text,
     )
@@ -96,41 +161,11 @@ def _moment(measured: Measured, targets: Tensor) -> Moment:
     return Moment(measured.epoch, Scores(**measured.val), Scores(**measure(measured.test_logits, targets)))
 
 
-def _test_accuracies(figures: dict[str, NetworkReport]) -> Accuracies:
-    found = {stage: network.selected.test.accuracy for stage, network in figures.items()}
-    return Accuracies(found["teacher"], found.get("baseline"), found["student"])
-
-
-def gap_recovered(accuracies: Accuracies) -> float | None:
-    """(student - baseline) / (teacher - baseline), of test accuracy; None unless the teacher is above the baseline."""
-    teacher, baseline, student = accuracies
-    if baseline is None or teacher <= baseline:
-        return None
-    return (student - baseline) / (teacher - baseline)
-
-
-def conclusion(accuracies: Accuracies) -> str:
-    """One sentence: how distillation changed the test accuracy."""
-    teacher, baseline, student = accuracies
-    if baseline is None:
-        return f"The student reaches {student:.2%}, the teacher {teacher:.2%}; there is no baseline to compare with."
-    change = round(100 * (student - baseline), 2)  # as it is shown
-    if change == 0:
-        return f"Distillation changed nothing: {student:.2%} with and without the teacher, which reaches {teacher:.2%}."
-    from_to = f"from {baseline:.2%} alone to {student:.2%}; the teacher reaches {teacher:.2%}."
-    if change < 0:
-        return f"Distillation cost {-change:.2f} percentage points of test accuracy: {from_to}"
-    gap = gap_recovered(accuracies)
-    share = "" if gap is None else f", {gap:.0%} of the gap to the teacher"
-    return f"Distillation gained {change:.2f} percentage points of test accuracy{share}: {from_to}"
-
-
-def _comparisons(accuracies: Accuracies) -> list[str]:
-    """Warnings that only the finished figures can give."""
-    teacher, baseline, _ = accuracies
-    if baseline is not None and teacher < baseline:
-        return [
-            f"the teacher ({teacher:.2%}) is worse than the student alone ({baseline:.2%}): train it longer, "
-            "search its learning rate, or choose a larger one before distilling from it"
-        ]
-    return []
+def _worse_teacher(outcome: Outcome, targets: Tensor) -> list[str]:
+    """A failure where the teacher is worse than the student alone, by more than other test images would change."""
+    alone = outcome.preferred.baseline
+    if alone is None:
+        return []
+    paired = compare(is_right(outcome.teacher, targets), is_right(alone, targets))
+    is_worse = paired.only_first < paired.only_second and paired.p_value < SIGNIFICANCE
+    return ["the teacher is worse than the student alone"] if is_worse else []

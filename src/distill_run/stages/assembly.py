@@ -8,7 +8,6 @@ import torch
 
 from distill_run.build import Builder
 from distill_run.checkpoint import load_given
-from distill_run.config.schema import Recipe
 from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
 from distill_run.engine.protocols import Guide
@@ -58,16 +57,22 @@ class Assembly:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A training with what it works on, what guides it, and the search that found its learning rate."""
+    """A training with what it works on, what guides it, and the search that found its learning rate.
+
+    `guided_by` names the guide: "logit bank", "live teacher" or "nothing"; None where there is no teacher.
+    `notes` say what `auto` became for the network.
+    """
 
     training: Training
     assembly: Assembly
     guide: Guide | None = None
+    guided_by: str | None = None
     curve: Curve = ()
+    notes: tuple[str, ...] = ()
 
-    def at_rate(self, recipe: Recipe, curve: Curve) -> "Prepared":
-        """The same with the recipe that a learning-rate search has found, and the curve of that search."""
-        return replace(self, training=replace(self.training, recipe=recipe), curve=curve)
+    def at_rate(self, found: Training, curve: Curve) -> "Prepared":
+        """The same by the recipe of the training that a search has `found`, with the curve of that search."""
+        return replace(self, training=replace(self.training, recipe=found.recipe), curve=curve)
 
     def outcome(self, selected: Measured, last: Measured, origin: Origin, **facts: Any) -> Trained:
         """What came of the training, whose network has the selected weights; `facts` are further fields of Trained."""
@@ -82,6 +87,8 @@ class Prepared:
             last=last,
             origin=origin,
             lr_search=self.curve,
+            guided_by=self.guided_by,
+            precision=training.device.precision,
             **facts,
         )
 

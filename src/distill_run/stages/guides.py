@@ -30,12 +30,17 @@ def make_guide(
     if needs == "nothing":
         return None, "nothing"
     members = teacher.members or ((1.0, teacher),)
-    is_banked = needs == "logits" and has_room(training, len(members), workshop)
+    is_banked = needs == "logits" and has_room(training, [member.own_network for _, member in members], workshop)
     guides: list[tuple[float, Guide]] = []
     for weight, member in members:
         if is_banked:
             guides.append((weight, BankedTeacher(member.own_network, member.fingerprint, training, workshop)))
         else:
-            guides.append((weight, LiveTeacher(member.own_network, workshop.device, assembly.teacher_points)))
+            guides.append(
+                (
+                    weight,
+                    LiveTeacher(member.own_network, workshop.device_for(member.own_network), assembly.teacher_points),
+                )
+            )
     guide = guides[0][1] if len(guides) == 1 else SeveralTeachers(guides)
     return guide, "logit bank" if is_banked else "live teacher"

@@ -1,6 +1,7 @@
 """The networks of a run, each built and tried before anything is trained: nothing is trained in vain."""
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
@@ -17,16 +18,30 @@ from distill_run.stages.workshop import Workshop
 from distill_run.units import rounded
 
 
+class Pair(NamedTuple):
+    """A student, and the same network trained alone, which may be left out."""
+
+    baseline: Prepared | None
+    student: Prepared
+
+
 @dataclass(frozen=True)
 class Lineup:
-    """Who takes part in a run. `weights` are those of all teachers; the loaded ones come first."""
+    """Who takes part in a run. `weights` are those of all teachers; the loaded ones come first.
+
+    `pairs` holds the baseline and the student of each repeat.
+    """
 
     loaded: list[LoadedTeacher]
     teachers: list[Prepared]
     weights: list[float]
     assistants: list[Prepared]
-    baseline: Prepared | None
-    student: Prepared
+    pairs: list[Pair]
+
+    @property
+    def student(self) -> Prepared:
+        """The first student: the others differ in the seed alone."""
+        return self.pairs[0].student
 
 
 def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
@@ -46,23 +61,31 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
     for training in planner.assistants():
         assistants.append(_prepare(training, guiding, workshop))
         guiding = TeacherShape(assistants[-1].assembly.network, assistants[-1].assembly.node)
-    student = planner.student()
-    baseline = _prepare(student.alone("baseline"), None, workshop) if settings.baseline else None
-    return Lineup(loaded, teachers, weights, assistants, baseline, _prepare(student, guiding, workshop))
+    pairs = []
+    for number, training in enumerate(planner.students(), start=1):
+        alone = training.alone(numbered("baseline", number))
+        baseline = _prepare(alone, None, workshop) if settings.baseline else None
+        pairs.append(Pair(baseline, _prepare(training, guiding, workshop)))
+    for prepared in (*teachers, *assistants, pairs[0].student):
+        for note in prepared.notes:
+            workshop.watcher.noted(f"{prepared.training.stage}: {note}")
+    return Lineup(loaded, teachers, weights, assistants, pairs)
 
 
 def search_rates(lineup: Lineup, workshop: Workshop) -> Lineup:
     """The same at the learning rates that the recipes' searches find.
 
-    Each rate is searched with cross-entropy alone, so that one search serves all modes; baseline and student share
-    theirs, which keeps the comparison fair.
+    Each rate is searched with cross-entropy alone, so that one search serves all modes; baselines and students share
+    that of the first seed, which keeps the comparison fair.
     """
     found, curve = find_learning_rate(lineup.student.training.alone("baseline"), workshop)
+    pairs = []
+    for baseline, student in lineup.pairs:
+        pairs.append(Pair(baseline and baseline.at_rate(found, curve), student.at_rate(found, curve)))
     return replace(
         lineup,
         assistants=[at_found_rate(assistant, workshop) for assistant in lineup.assistants],
-        baseline=lineup.baseline and lineup.baseline.at_rate(found.recipe, curve),
-        student=lineup.student.at_rate(found.recipe, curve),
+        pairs=pairs,
     )
 
 
@@ -76,11 +99,13 @@ def obtain_teacher(lineup: Lineup, workshop: Workshop) -> Trained:
 
 
 def _prepare(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:
-    prepared = Prepared(training, workshop.assembler.assemble(training, teacher))
+    assembly = workshop.assembler.assemble(training, teacher)
     for path in weight_files(training.architecture.node):
         what = "with a new last layer where its classes are others"
         workshop.watcher.noted(f"{training.stage}: training starts from the weights in {path}, {what}")
-    try_step(prepared, teacher, workshop)
+    device = workshop.device_for(assembly.network)
+    prepared = Prepared(replace(training, device=device.settings), assembly, notes=device.notes)
+    try_step(prepared, teacher, device, workshop.feed)
     return prepared
 
 
@@ -98,7 +123,7 @@ def at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
     """The same at the learning rate that its recipe's search finds."""
     training = prepared.training
     found, curve = find_learning_rate(training.alone(training.stage), workshop)
-    return prepared.at_rate(found.recipe, curve)
+    return prepared.at_rate(found, curve)
 
 
 def _compare_normalisation(teacher: Trained, data: DataFacts, watcher: Watcher) -> None:

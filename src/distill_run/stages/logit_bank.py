@@ -7,6 +7,7 @@ teacher's forward passes once. Objectives that ask for features cannot use it.
 
 import dataclasses
 import shutil
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,15 @@ class BankedTeacher:
     A file holds (N, K) logits in the order of the training split, and is memory-mapped. If the teacher computes in
     float32, so are the stored logits: a loss differs from the live teacher's only by the rounding of another batch. If
     it computes in bf16 or fp16, they are stored as float16, which is exact for such numbers between 6e-5 and 65504.
-    `teacher_fingerprint` identifies the teacher; the views and the device are the student's.
+    `teacher_fingerprint` identifies the teacher; the views are the student's.
     """
 
     def __init__(self, teacher: Network, teacher_fingerprint: str, training: Training, workshop: Workshop) -> None:
         self.teacher = teacher
         self.views = training.views
         self.workshop = workshop
-        inputs = bank_inputs(teacher_fingerprint, training)
+        self.device = workshop.device_for(teacher)
+        inputs = bank_inputs(teacher_fingerprint, training, self.device.settings)
         self.fingerprint = fingerprint_of(inputs)
         self.view: int | None = None  # the one that `logits` (N, K) are of
         self.logits = torch.empty(0)
@@ -65,10 +67,8 @@ class BankedTeacher:
         return Outputs(self.logits[batch.indices].float())
 
     def _load(self, view: int) -> Tensor:
-        device = self.workshop.device
-
         def make(path: Path) -> None:
-            logits = self._ask_teacher(view).to(bank_dtype(device.settings)).cpu().numpy()
+            logits = self._ask_teacher(view).to(bank_dtype(self.device.settings)).cpu().numpy()
             if not np.isfinite(logits).all():
                 raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")
             with path.open("wb") as file:
@@ -76,11 +76,11 @@ class BankedTeacher:
 
         path = self.workshop.store.obtain_part(KIND, self.fingerprint, f"view_{view}.npy", make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
-        return torch.from_numpy(mapped).to(device.torch_device)
+        return torch.from_numpy(mapped).to(self.device.torch_device)
 
     @cached_property
     def _live(self) -> LiveTeacher:
-        return LiveTeacher(self.teacher, self.workshop.device)
+        return LiveTeacher(self.teacher, self.device)
 
     def _ask_teacher(self, view: int) -> Tensor:
         """The logits (N, K) of all samples in a view."""
@@ -92,8 +92,8 @@ class BankedTeacher:
         return torch.cat(parts)
 
 
-def bank_inputs(teacher_fingerprint: str, training: Training) -> dict[str, Any]:
-    """All that the teacher's logits for a student's views depend on."""
+def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSettings) -> dict[str, Any]:
+    """All that the teacher's logits for a student's views depend on; `device` is the teacher's."""
     views = dataclasses.asdict(training.views)
     del views["num_views"]  # how many there are does not change any of them
     return {
@@ -102,7 +102,7 @@ def bank_inputs(teacher_fingerprint: str, training: Training) -> dict[str, Any]:
         "data": dataclasses.asdict(training.data),
         "views": views,
         "code": training.code,
-        "device": {**dataclasses.asdict(training.device), "compile": None},  # the teacher is not compiled
+        "device": {**dataclasses.asdict(device), "compile": None},  # the teacher is not compiled
     }
 
 
@@ -111,15 +111,16 @@ def bank_dtype(device: DeviceSettings) -> torch.dtype:
     return torch.float32 if device.precision == "fp32" else torch.float16
 
 
-def bank_bytes(training: Training, num_images: int) -> int:
-    """How much disk the views of a whole training take."""
+def bank_bytes(training: Training, device: DeviceSettings, num_images: int) -> int:
+    """How much disk the views of a whole training take, as a teacher on `device` gives them."""
     num_views = len(training.views.views_of(training.recipe.epochs))
-    return num_views * num_images * training.data.num_classes * bank_dtype(training.device).itemsize
+    return num_views * num_images * training.data.num_classes * bank_dtype(device).itemsize
 
 
-def has_room(training: Training, num_teachers: int, workshop: Workshop) -> bool:
+def has_room(training: Training, teachers: Sequence[Network], workshop: Workshop) -> bool:
     """Whether the limit and the disk have room for the banks; says so where they have not and one was wanted."""
-    needed = num_teachers * bank_bytes(training, len(workshop.feed.train))
+    num_images = len(workshop.feed.train)
+    needed = sum(bank_bytes(training, workshop.device_for(each).settings, num_images) for each in teachers)
     limit = workshop.bank_gigabytes * 1e9
     free = FREE_SHARE * shutil.disk_usage(workshop.store.root).free
     if needed <= min(limit, free):
@@ -127,7 +128,8 @@ def has_room(training: Training, num_teachers: int, workshop: Workshop) -> bool:
     if limit > 0:
         allowed, room = f"logit_bank_gigabytes allows {quantity(limit)}B", f"the disk has {quantity(free)}B free"
         workshop.watcher.noted(
-            f"logit bank: needs {quantity(needed)}B, {allowed if limit < needed else room}: "
+            f"the teacher's logits of all views (the logit bank) need {quantity(needed)}B, "
+            f"{allowed if limit < needed else room}: "
             "the teacher runs live in every step; training.views=8 makes the bank smaller"
         )
     return False

@@ -50,12 +50,20 @@ class Planner:
             trainings.append(self._with_mode(alone))
         return trainings
 
-    def student(self) -> Training:
-        """The training of the student; the baseline's is the same without the mode."""
+    def students(self) -> list[Training]:
+        """The trainings of the student, one for each repeat; the baselines' are the same without the mode.
+
+        Repeats differ in their seeds alone: they see the same views, so that one logit bank serves all of them.
+        """
         settings = self.settings
+        assert settings.repeats is not None
         architecture = Architecture("student", settings.names.student, settings.student)
-        alone = self._alone("student", architecture, "student", settings.seed, settings.training.view_seed)
-        return self._with_mode(alone)
+        trainings = []
+        for repeat in range(settings.repeats):
+            stage, seed = numbered("student", repeat + 1), settings.seed + repeat
+            alone = self._alone(stage, architecture, "student", seed, settings.training.view_seed)
+            trainings.append(self._with_mode(alone))
+        return trainings
 
     def _alone(
         self, stage: str, architecture: Architecture, role: Literal["teacher", "student"], seed: int, view_seed: int
@@ -89,8 +97,10 @@ class Planner:
 
 
 def recipe_of(settings: Settings, role: Literal["teacher", "student"]) -> Recipe:
-    """The recipe of a role."""
-    return settings.training.teacher if role == "teacher" else settings.training.student
+    """The recipe of a role, of complete settings."""
+    recipe = settings.training.teacher if role == "teacher" else settings.training.student
+    assert isinstance(recipe, Recipe)
+    return recipe
 
 
 def mode_nodes(mode: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -13,6 +13,8 @@ from distill_run.engine.device import choose_device
 from distill_run.engine.environment import describe_environment
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import user_error
+from distill_run.files import RunFiles
+from distill_run.stages.budget import complete_training
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import ResumePoint, Workshop
 from distill_run.store import Store
@@ -43,7 +45,13 @@ def open_workshop(
     feed = feeds.open(settings.dataset, builder, device.torch_device, watcher)
     _introduce(feed, settings.names.dataset, watcher)
     dataset = _complete(settings.dataset, feed, watcher)
-    settings = dataclasses.replace(settings, dataset=dataset, device=device.settings)
+    repeats = dataset.repeats if settings.repeats is None else settings.repeats
+    training, notes = complete_training(settings.training, len(feed.train))
+    for note in notes:
+        watcher.noted(note)
+    settings = dataclasses.replace(
+        settings, dataset=dataset, training=training, device=device.settings, repeats=repeats
+    )
     environment = describe_environment(device, command)
     store = Store(Path(settings.store_dir), watcher, environment, run_dir)
     for kind, name in feed.entries:
@@ -53,6 +61,7 @@ def open_workshop(
         device=device,
         builder=builder,
         store=store,
+        finished=Store(RunFiles(run_dir).finished, watcher, environment) if repeats > 1 else None,
         watcher=watcher,
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,

@@ -41,7 +41,7 @@ def rehearse(settings: Settings) -> None:
     for name, recipe in {"teacher": settings.training.teacher, "student": settings.training.student}.items():
         key = f"training.{name}"
         checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
-        checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs))
+        checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs or 1))
     checks.append(partial(check_normalisation, settings))
     files = [*checkpoint_paths(settings), *(path for node in networks.values() for path in weight_files(node))]
     checks += [partial(check_exists, path) for path in files]

@@ -15,24 +15,28 @@ def obtain_assistants(several: list[Prepared], teacher: Trained, workshop: Works
     """
     chain: list[Trained] = []
     for prepared in several:
-        ready, guided_by = guided(prepared, [teacher, *chain][-1], workshop)
-        chain.append(replace(workshop.obtain("assistant", ready), guided_by=guided_by))
+        chain.append(workshop.obtain("assistant", guided(prepared, [teacher, *chain][-1], workshop)))
     return chain
 
 
 def train_student(prepared: Prepared, teacher: Trained, workshop: Workshop) -> Trained:
-    """The student, trained with the mode's loss under the teacher's guidance."""
-    ready, guided_by = guided(prepared, teacher, workshop)
-    student = replace(workshop.train(ready), guided_by=guided_by)
+    """The student, trained with the mode's loss under the teacher's guidance.
+
+    One of several is kept in the run's directory until the run is completed: a resumed run does not train it again.
+    """
+    ready = guided(prepared, teacher, workshop)
+    if workshop.finished is not None:
+        return replace(workshop, store=workshop.finished).obtain("student", ready)
+    student = workshop.train(ready)
     workshop.watcher.stage_ended(student)
     return student
 
 
-def guided(prepared: Prepared, teacher: Trained, workshop: Workshop) -> tuple[Prepared, str]:
-    """The training with its guide, now that the teacher is trained, and the name of the guide."""
+def guided(prepared: Prepared, teacher: Trained, workshop: Workshop) -> Prepared:
+    """The training with its guide, now that the teacher is trained."""
     training = replace(prepared.training, teacher=teacher.fingerprint)
     prepared.assembly.take_from(teacher.network)
     guide, name = make_guide(training, prepared.assembly, teacher, workshop)
     if name == "live teacher":
         workshop.watcher.noted(f"{training.stage}: {teacher.name} runs live in every step")
-    return replace(prepared, training=training, guide=guide), name
+    return replace(prepared, training=training, guide=guide, guided_by=name)

@@ -15,7 +15,7 @@ from distill_run.errors import user_error
 from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network, build_network
-from distill_run.models.pretrained import head_of_others, is_published, published_normalisation
+from distill_run.models.pretrained import head_of_others, is_published, network_name, published_normalisation
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.workshop import Workshop
 from distill_run.store import file_hash, fingerprint_of
@@ -54,19 +54,19 @@ def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder
                 "leave teacher_normalisation out",
             )
         _check_shape(content, path, feed)
-        network, node, name = checkpoint.rebuild(content, builder), content["architecture"], content["name"]
+        network, node, option = checkpoint.rebuild(content, builder), content["architecture"], content["name"]
         classes = tuple(content["classes"])
     else:
-        node, name, classes = settings.teacher, settings.names.teacher, None
+        node, option, classes = settings.teacher, settings.names.teacher, None
         (mean, std), note = _choose_normalisation(settings, feed.shape.in_channels)
         network = build_network(node, "teacher", feed.shape, mean, std, 0, builder)
         network.classes = feed.classes
         weights = plain_state_dict(content, f"teacher_checkpoint={path}")
         _check_head(network, node, weights, path)
-        load_weights(network.architecture, weights, f"teacher={name}")
+        load_weights(network.architecture, weights, f"teacher={option}")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise user_error(f"teacher_checkpoint={path} has weights that are not finite", "train that teacher again")
-    return LoadedTeacher(stage, path, network.eval(), node, name, classes, note)
+    return LoadedTeacher(stage, path, network.eval(), node, network_name(option, node), classes, note)
 
 
 def check_normalisation(settings: Settings) -> None:

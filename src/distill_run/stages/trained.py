@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from distill_run.engine.evaluate import rank
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
 
@@ -68,6 +69,7 @@ class Trained:
     members: tuple[tuple[float, "Trained"], ...] = ()
     path: Path | None = None
     guided_by: str | None = None
+    precision: str | None = None
 
     @property
     def reused(self) -> bool:
@@ -90,3 +92,32 @@ class Trained:
         """The network, where it is one: several teachers together have no network of their own."""
         assert isinstance(self.network, Network)
         return self.network
+
+
+class Repeat(NamedTuple):
+    """The baseline and the student of one seed; the baseline may be left out."""
+
+    seed: int
+    baseline: Trained | None
+    student: Trained
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that was trained in a run; the assistants stand between teacher and student."""
+
+    teacher: Trained
+    assistants: list[Trained]
+    repeats: list[Repeat]
+
+    @property
+    def preferred(self) -> Repeat:
+        """The repeat whose student validation prefers: it is the one to ship."""
+        return max(self.repeats, key=lambda repeat: rank(repeat.student.selected.val))
+
+    @property
+    def networks(self) -> dict[str, Trained]:
+        """The teacher, the preferred student and its baseline, by their stages."""
+        _, baseline, student = self.preferred
+        alone = {} if baseline is None else {"baseline": baseline}
+        return {"teacher": self.teacher, **alone, "student": student}

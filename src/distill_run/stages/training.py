@@ -7,6 +7,7 @@ from typing import Any
 
 from distill_run.config.schema import DeviceSettings, Recipe
 from distill_run.data.views import ViewChoice
+from distill_run.models.pretrained import network_name
 from distill_run.store import fingerprint_of
 
 SEARCH_KEYS = ("lr_search", "lr_search_epochs")  # of a recipe; only the rate that the search found matters
@@ -17,8 +18,13 @@ class Architecture:
     """An architecture: its place in the configuration, the option that names it, and its YAML."""
 
     key: str
-    name: str
+    option: str
     node: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return network_name(self.option, self.node)
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class DataFacts:
 class Training:
     """Who is trained, on what, how, from which seed, in which precision, and by which teacher.
 
-    `stage`, `mode_name`, the architecture's key and name, and `recipe_key` say where the training stands; its outcome
+    `stage`, `mode_name`, the architecture's key and option, and `recipe_key` say where the training stands; its outcome
     does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
     fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
 from distill_run.engine.protocols import Guide
 from distill_run.errors import first_line, user_error
@@ -14,17 +15,16 @@ from distill_run.stages.assembly import Assembly, Prepared, TeacherShape
 from distill_run.stages.guides import SeveralTeachers
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.training import Training
-from distill_run.stages.workshop import Workshop
 
 
-def try_step(prepared: Prepared, teacher: TeacherShape | None, workshop: Workshop) -> None:
+def try_step(prepared: Prepared, teacher: TeacherShape | None, device: Device, feed: Feed) -> None:
     """Compute the loss of two training images and its gradients, with copies of network and loss: nothing changes.
 
     Raises UserError for a loss of own code that is no scalar, or that has no gradients.
     """
-    training, device = prepared.training, workshop.device
+    training = prepared.training
     network, loss = copy.deepcopy(prepared.assembly.network).train(), copy.deepcopy(prepared.assembly.loss).train()
-    batch = next(iter(workshop.feed.batches(training.views, 2, training.seed).epoch(1)))
+    batch = next(iter(feed.batches(training.views, 2, training.seed).epoch(1)))
     with torch.random.fork_rng(devices=[]):
         with device.autocast():
             outputs = FeatureReader(network, prepared.assembly.student_points)(batch.images)

@@ -12,6 +12,7 @@ from distill_run.engine.evaluate import predict
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.errors import user_error
+from distill_run.models.network import Network, mean_work
 from distill_run.stages.assembly import Assembler, Prepared
 from distill_run.stages.entry import read_entry, write_entry
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
@@ -38,13 +39,14 @@ class ResumePoint:
 class Workshop:
     """The services of a run: images, device, components, store; who is told; what asks for a stop.
 
-    `bank_gigabytes` is the disk that a logit bank may take.
+    `bank_gigabytes` is the disk that a logit bank may take. `finished` keeps the students of a run with several.
     """
 
     feed: Feed
     device: Device
     builder: Builder
     store: Store
+    finished: Store | None
     watcher: Watcher
     stop: StopRequest
     bank_gigabytes: float
@@ -54,6 +56,12 @@ class Workshop:
     def assembler(self) -> Assembler:
         """What builds the networks and losses of trainings."""
         return Assembler(self.feed, self.device, self.builder)
+
+    def device_for(self, network: Network) -> Device:
+        """The device, in the precision that suits the network."""
+        if self.device.settings.precision != "auto":
+            return self.device
+        return self.device.for_work(mean_work(network, self.feed.shape))
 
     def obtain(self, kind: str, prepared: Prepared) -> Trained:
         """The store's outcome of a training; it is trained and kept there first where it is not there yet."""
@@ -155,5 +163,5 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         val=workshop.feed.val,
         recipe=recipe,
         seed=training.seed,
-        device=workshop.device,
+        device=Device(training.device, ()),
     )

@@ -1,21 +1,25 @@
 """Groups the runs of a sweep into settings, ranks the settings by validation, and recommends one.
 
 Runs that differ only in seeds (REPLICATE_KEYS) are replicates of one setting. Every other key whose value differs
-between the runs tells settings apart.
+between the runs tells settings apart. Runs on different data are different settings, which are not compared.
 """
 
+import dataclasses
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from distill_run.report.paired import ANY_NUMBER, ROUNDING, SHARE, Estimate, contains, estimate, gap_recovered, p_value
+from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import repeat
-from distill_run.sweeps.estimates import ANY_NUMBER, SHARE, Estimate, contains, estimate
 from distill_run.sweeps.points import Figures, Point
+from distill_run.sweeps.request import count_not_begun
 from distill_run.sweeps.values import order
 
 REPLICATE_KEYS = ("seed", "teacher_seed", "training.view_seed", "dataset.split_seed")
+CUTS = ("dataset.split_seed", "dataset.val_fraction", "dataset.train_fraction", "dataset.source.image_size")
 FIGURES = tuple(field.name for field in fields(Figures))
 DIGITS = 12  # means that are equal to so many digits count as equal: they differ by rounding
 
@@ -26,6 +30,7 @@ class Setting:
 
     `replicates` holds one completed run for each combination of replicate values; `num_asked` counts the combinations
     of all runs, completed or not. `figures` are estimates over the replicates; one is None where no replicate has it.
+    `p_value` is that of the paired t-test of student and baseline on test; None without two pairs.
     """
 
     values: dict[str, Any]
@@ -33,6 +38,7 @@ class Setting:
     replicates: dict[str, Point]
     num_asked: int
     figures: dict[str, Estimate | None]
+    p_value: float | None
 
     def mean(self, figure: str) -> float | None:
         """The mean of a figure over the replicates."""
@@ -44,13 +50,14 @@ class Setting:
 class Recommendation:
     """The setting that is best on validation, and the settings that may be as good.
 
-    `alternatives` are the settings whose paired difference to it on validation may be zero. `num_compared` counts the
-    settings that share at least two replicates with it. `incomplete` settings have fewer replicates than it; they
-    were not considered. `command` repeats its runs.
+    `alternatives` are the settings whose paired difference to it on validation may be zero, `ties` those whose mean is
+    within one validation image of its own. `num_compared` counts the settings that share at least two replicates with
+    it. `incomplete` settings have fewer replicates than it; they were not considered. `command` repeats its runs.
     """
 
     setting: Setting
     alternatives: tuple[Setting, ...]
+    ties: tuple[Setting, ...]
     num_compared: int
     incomplete: tuple[Setting, ...]
     command: str
@@ -58,14 +65,22 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Sweep:
-    """All runs below some directories. `settings` are ranked: the recommended one is the first."""
+    """All runs below some directories. `settings` are ranked: the recommended one is the first.
+
+    `baseline` is empty unless all settings have the same baselines; it then holds a run for each of them.
+    Where the runs used several datasets (`num_datasets`), the settings of each are ranked and none is recommended.
+    `num_not_begun` counts the runs that a sweep asked for and that have no folder yet.
+    """
 
     directories: tuple[Path, ...]
     keys: tuple[str, ...]
     replicate_keys: tuple[str, ...]
     points: tuple[Point, ...]
     settings: tuple[Setting, ...]
+    baseline: tuple[Point, ...]
     recommendation: Recommendation | None
+    num_not_begun: int
+    num_datasets: int
 
 
 def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
@@ -74,15 +89,36 @@ def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
     swept = _swept_keys(known)
     keys = tuple(key for key in swept if key not in REPLICATE_KEYS)
     replicate_keys = tuple(key for key in REPLICATE_KEYS if key in swept)
-    groups: dict[str, list[Point]] = {}
+    data = {point.run_dir: _data_of(point.report, swept) for point in known if point.report is not None}
+    places = {each: place for place, each in enumerate(sorted(set(data.values())))}
+    groups: dict[tuple[str, int], list[Point]] = {}
     for point in known:
-        groups.setdefault(identity(point, keys), []).append(point)
-    settings = [_make_setting(group, keys, replicate_keys) for group in groups.values()]
-    settings.sort(key=lambda setting: [order(setting.values[key]) for key in sorted(keys)])
-    most = max((len(setting.replicates) for setting in settings), default=0)
-    settings.sort(key=lambda setting: _rank(setting, most))
-    best = _recommend(settings, replicate_keys) if most else None
-    return Sweep(tuple(directories), keys, replicate_keys, tuple(points), tuple(settings), best)
+        place = places[data[point.run_dir]] if len(places) > 1 and point.run_dir in data else len(places)
+        groups.setdefault((identity(point, keys), place), []).append(point)
+    placed = [(place, _make_setting(group, keys, replicate_keys)) for (_, place), group in groups.items()]
+    placed.sort(key=lambda each: [order(each[1].values[key]) for key in sorted(keys)])
+    most = max((len(setting.replicates) for _, setting in placed), default=0)
+    placed.sort(key=lambda each: (each[0], _rank(each[1], most)))
+    settings = [setting for _, setting in placed]
+    return Sweep(
+        directories=tuple(directories),
+        keys=keys,
+        replicate_keys=replicate_keys,
+        points=tuple(points),
+        settings=tuple(settings),
+        baseline=_common_baseline(settings),
+        recommendation=_recommend(settings, replicate_keys) if len(places) == 1 else None,
+        num_not_begun=count_not_begun(directories, [point.run_dir for point in points]),
+        num_datasets=len(places),
+    )
+
+
+def _data_of(report: RunReport, swept: Sequence[str]) -> tuple[str | int, ...]:
+    """What tells the data of a run from those of others; other cuts of the same images are the same data, if swept."""
+    data = report.dataset
+    if any(key in CUTS for key in swept) and "dataset.root" not in swept:
+        return data.name, data.num_classes, data.test_size
+    return dataclasses.astuple(data)
 
 
 def identity(point: Point, keys: Iterable[str]) -> str:
@@ -107,14 +143,48 @@ def _make_setting(points: Sequence[Point], keys: Sequence[str], replicate_keys: 
             replicates.setdefault(identity(point, replicate_keys), point)
     asked = {identity(point, replicate_keys) for point in points}
     values = {key: points[0].value(key) for key in keys}
-    figures = {figure: _estimate_figure(figure, replicates.values()) for figure in FIGURES}
-    return Setting(values, tuple(points), replicates, len(asked), figures)
+    figures = {figure: estimate_figure(figure, replicates.values()) for figure in FIGURES}
+    figures["gap_recovered"] = _gap_recovered(replicates.values())
+    changes = [point.figures.difference for point in replicates.values() if point.figures.difference is not None]
+    p = p_value(changes) if len(changes) > 1 else None
+    return Setting(values, tuple(points), replicates, len(asked), figures, p)
 
 
-def _estimate_figure(figure: str, points: Iterable[Point]) -> Estimate | None:
-    values = [getattr(point.figures, figure) for point in points]
+def estimate_figure(figure: str, points: Iterable[Point]) -> Estimate | None:
+    """The estimate of a figure over completed runs; None where none of them has it."""
+    found = [getattr(point.figures, figure) for point in points]
+    values = [value for value in found if value is not None]
     limits = SHARE if figure.endswith(("accuracy", "agreement")) else ANY_NUMBER
-    return estimate([value for value in values if value is not None], limits)
+    return estimate(values, limits) if values else None
+
+
+def _gap_recovered(points: Iterable[Point]) -> Estimate | None:
+    paired = [point for point in points if point.figures.baseline_test_accuracy is not None]
+    if not paired:
+        return None
+    assert paired[0].report is not None
+    return gap_recovered(
+        [point.figures.test_accuracy for point in paired],
+        [point.figures.baseline_test_accuracy or 0.0 for point in paired],
+        [point.figures.teacher_test_accuracy for point in paired],
+        one_image=1 / paired[0].report.dataset.test_size,
+    )
+
+
+def _common_baseline(settings: Iterable[Setting]) -> tuple[Point, ...]:
+    """A run for each baseline, where runs of the same seeds have the same baseline in all settings; otherwise none."""
+    found: dict[str, Point] = {}
+    for setting in settings:
+        for key, point in setting.replicates.items():
+            alone = _baseline_fingerprints(found.setdefault(key, point))
+            if not alone or alone != _baseline_fingerprints(point):
+                return ()
+    return tuple(found.values())
+
+
+def _baseline_fingerprints(point: Point) -> list[str]:
+    assert point.report is not None
+    return [baseline.fingerprint for baseline in point.report.baselines]
 
 
 def _rank(setting: Setting, most: int) -> tuple[int, float, float]:
@@ -133,14 +203,25 @@ def _recommend(ranked: Sequence[Setting], replicate_keys: Sequence[str]) -> Reco
     return Recommendation(
         setting=best,
         alternatives=tuple(other for other, found in compared if contains(found, 0.0)),
+        ties=tuple(other for other in ranked[1:] if _is_tie(best, other)),
         num_compared=len(compared),
         incomplete=tuple(other for other in ranked if 0 < len(other.replicates) < len(best.replicates)),
         command=repeat(commands, [{key: point.value(key) for key in replicate_keys} for point in points]),
     )
 
 
+def _is_tie(best: Setting, other: Setting) -> bool:
+    """Whether the means of two settings with as many replicates are within one validation image of each other."""
+    first, second = best.mean("val_accuracy"), other.mean("val_accuracy")
+    if first is None or second is None or len(best.replicates) != len(other.replicates):
+        return False
+    [report, *_] = [point.report for point in best.replicates.values()]
+    assert report is not None
+    return first - second <= 1 / report.dataset.val_size + ROUNDING
+
+
 def paired_difference(first: Setting, second: Setting) -> Estimate | None:
     """The difference of validation accuracy, first - second, over the replicates that both have."""
     shared = [key for key in first.replicates if key in second.replicates]
     pairs = [(first.replicates[key].figures, second.replicates[key].figures) for key in shared]
-    return estimate([one.val_accuracy - other.val_accuracy for one, other in pairs])
+    return estimate([one.val_accuracy - other.val_accuracy for one, other in pairs]) if pairs else None

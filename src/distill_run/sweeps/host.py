@@ -7,6 +7,7 @@ from pathlib import Path
 
 from distill_run.console import Console
 from distill_run.files import told_of_no_room
+from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.results import tell_sweep_results
@@ -23,7 +24,7 @@ class Place:
 
 
 @contextmanager
-def hosted(request: Request, place: Place, *, num_points: int | None, keys: Sequence[str]) -> Iterator[SweepProgress]:
+def hosted(request: Request, place: Place, keys: Sequence[str]) -> Iterator[SweepProgress]:
     """The progress of the runs that the block starts; afterwards their report is written, however the block ends.
 
     Where the user did not name a folder, an unfinished directory of the same request is used instead, if there is one.
@@ -32,12 +33,12 @@ def hosted(request: Request, place: Place, *, num_points: int | None, keys: Sequ
     console = Console()
     directory = named_directory if place.is_named else dated_directory
     with told_of_no_room(place.key, place.folder), directory(place.folder, request) as folder:
-        progress = SweepProgress(folder, num_points, keys, console)
+        progress = SweepProgress(folder, request.num_points, keys, console)
         try:
             yield progress
         except KeyboardInterrupt:
             console.note(f"interrupted; the same command goes on with it: {request.command}")
             raise
         finally:
-            if progress.ended:
+            if find_runs([folder]):
                 tell_sweep_results(console, write_sweep_report([folder], folder), folder)

@@ -6,6 +6,7 @@ from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -30,7 +31,7 @@ PRUNED = "the search stopped it: other trials were better after the same number 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of a completed run that are compared: fractions, nats and seconds.
+    """The figures of a completed run that are compared: fractions, nats and seconds; of several repeats, the means.
 
     A field is None where the run has no baseline, or no gap to recover.
     """
@@ -88,14 +89,14 @@ class Point:
 
 
 def _figures(report: RunReport) -> Figures:
-    student, baseline = report.student.selected, None if report.baseline is None else report.baseline.selected
+    baselines = [baseline.selected.val.accuracy for baseline in report.baselines]
     return Figures(
-        val_accuracy=student.val.accuracy,
-        val_nll=student.val.nll,
-        test_accuracy=student.test.accuracy,
+        val_accuracy=report.val_accuracy,
+        val_nll=fmean(student.selected.val.nll for student in report.students),
+        test_accuracy=report.student_accuracy,
         teacher_test_accuracy=report.teacher.selected.test.accuracy,
-        baseline_val_accuracy=None if baseline is None else baseline.val.accuracy,
-        baseline_test_accuracy=None if baseline is None else baseline.test.accuracy,
+        baseline_val_accuracy=fmean(baselines) if baselines else None,
+        baseline_test_accuracy=report.baseline_accuracy,
         difference=report.change,
         gap_recovered=report.gap_recovered,
         agreement=report.fidelity.agreement,

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill_run.console import Console, SweepDisplay
+from distill_run.console import HEARTBEAT_SECONDS, Console, SweepDisplay
 from distill_run.files import RunFiles
 from distill_run.record.command import read_command
 from distill_run.record.status import RunStatus, Status, read_status
@@ -17,7 +18,6 @@ from distill_run.report.run_report import RunReport, read_report
 from distill_run.units import change, duration, percent, shown_path
 
 POLL_SECONDS = 0.3
-HEARTBEAT_SECONDS = 30.0  # between two lines about running points, where there is no live display
 
 
 @dataclass
@@ -32,7 +32,9 @@ class SweepProgress:
     earlier: dict[str, int] = field(default_factory=dict)  # when an earlier, not completed point ended
     warned: set[str] = field(default_factory=set)
     heartbeat: float = field(default_factory=time.monotonic)
-    state: str = ""
+    begun: dict[str, float] = field(default_factory=dict)  # when each point was first seen at work
+    took: list[float] = field(default_factory=list)  # seconds of each point that has ended
+    num_at_once: int = 1  # the most points that were seen at work together
 
     @property
     def has_failures(self) -> bool:
@@ -82,19 +84,39 @@ class SweepProgress:
 
     def look(self, display: SweepDisplay) -> None:
         """Tell which points have ended since the last look, and show what the others do."""
-        running = []
+        now = time.monotonic()
+        running: dict[str, str] = {}
         for folder in self._folders():
             status = None if folder.name in self.ended else _status_of(folder)
             if status is None or self.earlier.get(folder.name) == _changed(folder):
                 continue
             if status.has_ended:
                 self.ended[folder.name] = status.status
+                if folder.name in self.begun:
+                    self.took.append(now - self.begun[folder.name])
                 self._tell_end(folder, status, display)
             elif status.status == "running":
-                running.append(f"{folder.name}: {_last_epoch(folder)}")
-        state = "   ".join(running)
+                self.begun.setdefault(folder.name, now)
+                running[folder.name] = f"{folder.name}: {_last_epoch(folder)}"
+        self.num_at_once = max(self.num_at_once, len(running))
+        state = "   ".join([*self._left([now - self.begun[name] for name in running]), *running.values()])
         display.update(len(self.ended), self.num_points, state)
-        self._tell_state(state, display)
+        if not self.console.is_live and now - self.heartbeat > HEARTBEAT_SECONDS:
+            total = "" if self.num_points is None else f" of {self.num_points}"
+            display.line(f"     {len(self.ended)}{total} points ended   {state}".rstrip())
+            self.heartbeat = now
+
+    def _left(self, running_seconds: Sequence[float]) -> list[str]:
+        """How long the rest of the sweep will take, in words; nothing where no point has ended or none is left.
+
+        The first points take longer than the others, because they train the teacher: the median leaves them out.
+        """
+        if self.num_points is None or not self.took or len(self.ended) >= self.num_points:
+            return []
+        each = statistics.median_low(self.took)
+        num_waiting = max(self.num_points - len(self.ended) - len(running_seconds), 0)
+        seconds = each * num_waiting + sum(max(each - spent, 0.0) for spent in running_seconds)
+        return [f"about {duration(seconds / self.num_at_once)} left"]
 
     def _tell_end(self, folder: Path, status: RunStatus, display: SweepDisplay) -> None:
         head = f"{folder.name:>4} {self.values_of(folder)}"
@@ -114,12 +136,6 @@ class SweepProgress:
             if warning not in self.warned:
                 self.warned.add(warning)
                 display.line(f"     warning: {warning}")
-
-    def _tell_state(self, state: str, display: SweepDisplay) -> None:
-        now = time.monotonic()
-        if state and not self.console.is_live and state != self.state and now - self.heartbeat > HEARTBEAT_SECONDS:
-            display.line(f"     {state}")
-            self.heartbeat, self.state = now, state
 
     def values_of(self, folder: Path) -> str:
         """The swept values of a point, as one types them."""
@@ -141,12 +157,10 @@ def _changed(folder: Path) -> int:
 
 
 def _figures(report: RunReport) -> str:
-    student, baseline = report.student, report.baseline
-    test = student.selected.test.accuracy
-    text = f"val {percent(report.val_accuracy)}  test {percent(test)}"
-    if baseline is not None:
-        text += f" ({change(test - baseline.selected.test.accuracy)})"
-    return f"{text}  {duration(student.train_seconds)}"
+    text = f"val {percent(report.val_accuracy)}  test {percent(report.student_accuracy)}"
+    if report.change is not None:
+        text += f" ({change(report.change)})"
+    return f"{text}  {duration(report.student.train_seconds)}"
 
 
 def _last_epoch(folder: Path) -> str:

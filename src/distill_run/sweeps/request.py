@@ -1,11 +1,13 @@
 """The directory of a sweep or a search: a new one, or that of the same request, which was cut short.
 
-It holds sweep_command.json, which says what was asked for, and a lock while a process works in it. The same
-command, typed again after the first process was killed, finds the directory and runs what is left.
+It holds sweep_command.json, which says what was asked for and how many runs that makes, and a lock while a process
+works in it. The same command, typed again after the first process was killed, finds the directory and runs what is
+left.
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,19 +29,28 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: the command, and the fingerprint of all that it means (settings, own code, spaces)."""
+    """What was asked for: the command, and the fingerprint of all that it means (settings, own code, spaces).
+
+    `num_points` is the number of runs that it asks for; None where it is not known, as with glob(*).
+    """
 
     command: str
     fingerprint: str
+    num_points: int | None
 
     @classmethod
     def of(
-        cls, command: str, settings: Sequence[Settings], extra_dir: Path | None, spaces: dict[str, Any] | None = None
+        cls,
+        command: str,
+        num_points: int | None,
+        settings: Sequence[Settings],
+        extra_dir: Path | None,
+        spaces: dict[str, Any] | None = None,
     ) -> "Request":
         """The request of a command whose swept values have these settings; `spaces` are those of a search."""
         code = folder_hash(extra_dir) if extra_dir else None
         inputs = {"settings": [dataclasses.asdict(each) for each in settings], "code": code, "spaces": spaces}
-        return cls(command, fingerprint_of(inputs))
+        return cls(command, fingerprint_of(inputs), num_points)
 
 
 @contextmanager
@@ -73,11 +84,21 @@ def dated_directory(new: Path, request: Request) -> Iterator[Path]:
 
 def _recorded(folder: Path, request: Request) -> Iterator[Path]:
     """Write the record of the request; at the end, it says whether all runs are completed or pruned."""
-    record = {"command": request.command, "inputs": request.fingerprint}
+    record = {"command": request.command, "inputs": request.fingerprint, "num_points": request.num_points}
     write_json(folder / RECORD, {**record, "completed": False})
     yield folder
     run_dirs = [path.parent for path in folder.rglob(RunFiles(folder).status.name)]
     write_json(folder / RECORD, {**record, "completed": all(map(_is_done, run_dirs))})
+
+
+def count_not_begun(directories: Iterable[Path], run_dirs: Sequence[Path]) -> int:
+    """How many runs the sweeps in these directories, and those that the runs belong to, asked for in vain so far."""
+    begun = Counter(run_dir.parent for run_dir in run_dirs)
+    missing = 0
+    for folder in {*begun, *(directory.resolve() for directory in directories)}:
+        asked = _read_record(folder).get("num_points")
+        missing += max(asked - begun[folder], 0) if isinstance(asked, int) else 0
+    return missing
 
 
 def _is_done(run_dir: Path) -> bool:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from distill_run.sweeps.estimates import Estimate
-from distill_run.sweeps.report.sweep_report import RecommendedSetting, SweepReport
-from distill_run.units import change
+from distill_run.report.paired import CONFIDENCE, Estimate
+from distill_run.sweeps.report.sweep_report import RecommendedSetting, SettingReport, SweepReport
+from distill_run.units import change, p_value
 
 ALIKE = "\N{ALMOST EQUAL TO}"  # marks settings that may be as good as the recommended one
 
@@ -16,7 +16,9 @@ def answers(report: SweepReport) -> list[tuple[str, str]]:
         return []
     found = [("How sure is the choice?", _certainty(best, len(report.settings)))]
     if best.difference is not None:
-        found.append(("Was distillation worth it?", _worth(best.difference)))
+        setting = report.settings[best.setting]
+        question = "What did the control change?" if setting.is_control else "Was distillation worth it?"
+        found.append((question, _worth(best.difference, setting, _num_tests(report))))
     found.append(("Can I trust the test accuracy?", _honesty(len(report.settings))))
     found.append(("What do the intervals cover?", _coverage(best, report.replicate_keys)))
     if best.incomplete:
@@ -30,7 +32,7 @@ def _certainty(best: RecommendedSetting, num_settings: int) -> str:
     if best.val_accuracy.count == 1:
         return (
             "This cannot be said from one run for each setting: the best may only be lucky. "
-            "Add seed=0,1,2 to the sweep's command."
+            f"{_tied(best)}Add seed=0,1,2 to the sweep's command."
         )
     if not best.compared:
         return "This cannot be said: no other setting shares two completed seeds with it."
@@ -38,30 +40,57 @@ def _certainty(best: RecommendedSetting, num_settings: int) -> str:
     if not best.alternatives:
         return (
             f"Of {others}, none is as good on validation: compared seed by seed, no 95% interval of a difference "
-            "contains zero."
+            f"contains zero. {_tied(best)}".rstrip()
         )
     return (
         f"Of {others}, {len(best.alternatives)} may be as good on validation ({ALIKE} in the table): compared seed by "
-        "seed, the 95% interval of the difference contains zero. This does not prove that they are equal; more seeds "
-        "give narrower intervals."
+        f"seed, the 95% interval of the difference contains zero. {_tied(best)}This does not prove that they are "
+        "equal; more seeds give narrower intervals."
     )
 
 
-def _worth(difference: Estimate) -> str:
+def _tied(best: RecommendedSetting) -> str:
+    """A sentence on the settings that are as good to within one validation image; empty without any."""
+    count = len(best.ties)
+    if not count:
+        return ""
+    subject = "1 other setting is" if count == 1 else f"{count} other settings are"
+    return f"{subject} within one validation image of it ({ALIKE} in the table). "
+
+
+def _num_tests(report: SweepReport) -> int:
+    return sum(setting.p_value is not None for setting in report.settings)
+
+
+def _worth(difference: Estimate, setting: SettingReport, num_tests: int) -> str:
+    subject = "the control" if setting.is_control else "distillation"
+    note = " It is a control: its mode uses no teacher." if setting.is_control else ""
     mean = change(difference.mean)
     if difference.low is None or difference.high is None:
         return (
             f"In this one run the student changed by {mean} percentage points against the baseline. "
-            "Add seed=0,1,2 to see whether other seeds agree."
+            f"Add seed=0,1,2 to see whether other seeds agree.{note}"
         )
-    verdict = "it contains zero: these runs do not show that distillation helps or harms"
+    verdict = f"it contains zero: these runs do not show that {subject} helps or harms"
     if difference.low > 0:
-        verdict = "it lies above zero: distillation helped"
+        verdict = f"it lies above zero: {subject} helped"
     elif difference.high < 0:
-        verdict = "it lies below zero: distillation did harm"
+        verdict = f"it lies below zero: {subject} did harm"
     return (
         f"Compared with the baseline of the same seed, the student changed by {mean} percentage points. "
         f"The 95% interval is {change(difference.low)} to {change(difference.high)}: {verdict}."
+        f"{_corrected(setting.corrected_p, num_tests)}{note}"
+    )
+
+
+def _corrected(p: float | None, num_tests: int) -> str:
+    """What is left of the verdict when all settings are compared with the baseline; empty where there is one."""
+    if p is None or num_tests < 2:
+        return ""
+    outcome = "is larger than chance would explain" if p < 1 - CONFIDENCE else "could be chance"
+    return (
+        f" The interval does not allow for the {num_tests} settings that were compared with the baseline. The p-value "
+        f"that does (paired t-test, Holm, 1979) is {p_value(p)}: the change {outcome}."
     )
 
 

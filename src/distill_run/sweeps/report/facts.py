@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Sequence
 
+from distill_run.report.paired import Estimate
 from distill_run.report.typesetting import Tile
-from distill_run.sweeps.estimates import Estimate
 from distill_run.sweeps.report.answers import listed
 from distill_run.sweeps.report.summary import runs
 from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
-from distill_run.units import NONE, change, percent
+from distill_run.units import NONE, change, percent, whole_percent
 
 MAX_NAMES = 3
 
@@ -57,11 +57,21 @@ def _baseline_tiles(best: SettingReport) -> list[Tile]:
     if best.difference is not None:
         alone = percent(best.mean("baseline_test_accuracy"))
         note = f"percentage points, from {alone} alone; {_interval(best.difference, change)}"
-        found.append(Tile("Change by distillation", change(best.difference.mean), note))
-    if best.gap_recovered is not None:
-        note = "of the way from baseline to teacher"
-        found.append(Tile("Gap recovered", f"{best.gap_recovered.mean:.0%}", note))
+        source = "the control" if best.is_control else "distillation"
+        found.append(Tile(f"Change by {source}", change(best.difference.mean), note))
+        found.append(_gap_tile(best))
     return found
+
+
+def _gap_tile(best: SettingReport) -> Tile:
+    """The ratio of the mean gain to the mean gap; without one, the reason."""
+    gap = best.gap_recovered
+    if gap is None:
+        is_below = best.mean("teacher_test_accuracy") <= best.mean("baseline_test_accuracy")
+        reason = "the teacher is not above the baseline" if is_below else "teacher and baseline are too close"
+        return Tile("Gap recovered", NONE, reason)
+    note = f"of the way from baseline to teacher; {_interval(gap, whole_percent)}"
+    return Tile("Gap recovered", whole_percent(gap.mean), note)
 
 
 def _interval(found: Estimate, show: Callable[[float], str]) -> str:

@@ -18,12 +18,17 @@ def write_sweep_report(directories: Sequence[Path], output: Path) -> SweepReport
 
     Only files are read, so that this can be done at any time, also while the sweep is running.
     """
-    points = [read_point(run_dir) for run_dir in find_runs(directories)]
-    report = summarise_sweep(gather_sweep(directories, points), output)
+    report = read_sweep(directories, output)
     write_sweep_json(report, output)
     write_text(output / "sweep.csv", tables.to_csv(report))
     _write_pages(report, output)
     return report
+
+
+def read_sweep(directories: Sequence[Path], output: Path) -> SweepReport:
+    """The report of all runs below the directories, as it would stand in `output`; nothing is written."""
+    points = [read_point(run_dir) for run_dir in find_runs(directories)]
+    return summarise_sweep(gather_sweep(directories, points), output)
 
 
 def _write_pages(report: SweepReport, output: Path) -> None:
@@ -40,10 +45,12 @@ def _write_pages(report: SweepReport, output: Path) -> None:
         tiles=facts.tiles(report),
         answers=answers(report),
     )
+    settings = tables.settings_table(report)
     content = {
         "report": report,
         "figure": picture,
-        "settings": tables.settings_table(report),
+        "settings": settings,
+        "has_p": tables.P_HEADING in settings.headings,
         "troubles": tables.troubles_table(report),
         "runs": tables.runs_table(report),
     }

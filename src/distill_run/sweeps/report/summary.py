@@ -8,12 +8,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill_run.report.paired import Estimate, contains, holm
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import DEFAULT
-from distill_run.sweeps.grouping import FIGURES, Recommendation, Setting, Sweep
+from distill_run.sweeps.grouping import FIGURES, Recommendation, Setting, Sweep, estimate_figure
 from distill_run.sweeps.points import STATUSES, Point
-from distill_run.sweeps.report.sweep_report import FORMAT, RecommendedSetting, RunEntry, SettingReport, SweepReport
+from distill_run.sweeps.report.sweep_report import (
+    FORMAT,
+    BaselineReport,
+    RecommendedSetting,
+    RunEntry,
+    SettingReport,
+    SweepReport,
+)
 from distill_run.sweeps.values import shown
+from distill_run.units import change
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
 
@@ -22,7 +31,7 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
     """The report of a sweep. Directories are written relative to `folder`, where sweep.json will lie."""
     names = {id(point): os.path.relpath(point.run_dir, folder.resolve()) for point in sweep.points}
     reports = completed_reports(sweep)
-    settings = tuple(_setting(setting, names) for setting in sweep.settings)
+    settings = _settings(sweep.settings, names)
     best = _recommended(sweep.recommendation, sweep.settings)
     return SweepReport(
         format=FORMAT,
@@ -32,12 +41,13 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         datasets=_distinct(report.dataset.name for report in reports),
         teachers=_distinct(report.teacher.architecture for report in reports),
         students=_distinct(report.student.architecture for report in reports),
-        counts={status: sum(point.status == status for point in sweep.points) for status in STATUSES},
+        counts=_counts(sweep),
         settings=settings,
         runs=tuple(_run(point, sweep, names[id(point)]) for point in sweep.points),
         recommendation=best,
-        conclusion=conclude(settings, best),
+        conclusion=conclude(settings, best, sweep.num_datasets),
         warnings=(*_differences(sweep), *_lucky(settings, best), *_counted([each.warnings for each in reports])),
+        baseline=_baseline(sweep.baseline),
     )
 
 
@@ -46,18 +56,38 @@ def completed_reports(sweep: Sweep) -> list[RunReport]:
     return [point.report for point in sweep.points if point.report is not None]
 
 
+def _counts(sweep: Sweep) -> dict[str, int]:
+    found = {status: sum(point.status == status for point in sweep.points) for status in STATUSES}
+    return {**found, "not begun": sweep.num_not_begun}
+
+
 def _distinct(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def _setting(setting: Setting, names: Mapping[int, str]) -> SettingReport:
+def _settings(settings: Sequence[Setting], names: Mapping[int, str]) -> tuple[SettingReport, ...]:
+    p_values = {id(setting): setting.p_value for setting in settings if setting.p_value is not None}
+    corrected = dict(zip(p_values, holm(list(p_values.values())), strict=True))
+    return tuple(_setting(setting, corrected.get(id(setting)), names) for setting in settings)
+
+
+def _setting(setting: Setting, corrected_p: float | None, names: Mapping[int, str]) -> SettingReport:
+    reports = [point.report for point in setting.replicates.values() if point.report is not None]
     return SettingReport(
         values=setting.values,
         runs=tuple(names[id(point)] for point in setting.points),
         replicates=len(setting.replicates),
         asked=setting.num_asked,
         **setting.figures,
+        p_value=setting.p_value,
+        corrected_p=corrected_p,
+        is_control=bool(reports) and all(report.is_control for report in reports),
     )
+
+
+def _baseline(points: Sequence[Point]) -> BaselineReport | None:
+    val, test = (estimate_figure(f"baseline_{split}_accuracy", points) for split in ("val", "test"))
+    return None if val is None or test is None else BaselineReport(val, test)
 
 
 def _run(point: Point, sweep: Sweep, name: str) -> RunEntry:
@@ -92,31 +122,42 @@ def _recommended(best: Recommendation | None, settings: Sequence[Setting]) -> Re
         compared=best.num_compared,
         incomplete=tuple(indices[id(setting)] for setting in best.incomplete),
         command=best.command,
+        ties=tuple(indices[id(setting)] for setting in best.ties),
     )
 
 
-def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None) -> str:
-    """One sentence: which setting is best on validation, and what its student reaches on test."""
+def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None, num_datasets: int) -> str:
+    """Which setting is best on validation, what its student reaches on test, and how sure the difference is."""
+    if num_datasets > 1:
+        return f"Nothing is recommended: accuracies on {num_datasets} different datasets cannot be compared."
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
     count = best.test_accuracy.count
     mean = "" if count == 1 else f", the mean of {runs(count)}"
-    reached = f"{best.test_accuracy.mean:.2%} on test{mean}{_against_baseline(best)}."
+    reached = f"{best.test_accuracy.mean:.2%} on test{mean}{_against_baseline(best.difference)}."
     if not best.values:
         return f"The student reaches {reached}"
     name, num_complete = setting_name(best.values), sum(setting.replicates == count for setting in settings)
     if num_complete == 1:
         return f"Only {name} has {runs(count)} completed: it reaches {reached}"
-    return f"The best of {num_complete} settings on validation is {name}: it reaches {reached}"
+    others = len(best.peers)
+    doubt = f" ({others} other{'' if others == 1 else 's'} may be as good)" if others else ""
+    return f"The best of {num_complete} settings on validation is {name}{doubt}. It reaches {reached}"
 
 
-def _against_baseline(best: RecommendedSetting) -> str:
-    if best.difference is None:
+def _against_baseline(difference: Estimate | None) -> str:
+    """How the student compares with the baseline, and how sure that is."""
+    if difference is None:
         return ""
-    points = round(100 * best.difference.mean, 2)
-    if points == 0:
-        return ", the same as the student alone"
-    return f", {abs(points):.2f} percentage points {'above' if points > 0 else 'below'} the student alone"
+    points = round(100 * difference.mean, 2)
+    amount = f", {abs(points):.2f} percentage points {'above' if points > 0 else 'below'} the student alone"
+    if difference.low is None or difference.high is None:
+        return f"{amount if points else ', the same as the student alone'} (one run, so no interval)"
+    interval = f"95% interval {change(difference.low)} to {change(difference.high)}"
+    if contains(difference, 0.0):
+        shown = f"{change(difference.mean)} percentage points, {interval}"
+        return f": no difference to the student alone that {runs(difference.count)} can show ({shown})"
+    return f"{amount} ({interval})"
 
 
 def runs(count: int) -> str:
@@ -156,11 +197,8 @@ def _counted(warnings: Sequence[Sequence[str]]) -> list[str]:
 def _differences(sweep: Sweep) -> list[str]:
     """Warnings of runs that are not comparable or not counted."""
     warnings = []
-    datasets = {report.dataset for report in completed_reports(sweep)}
-    if "dataset.split_seed" in sweep.replicate_keys:  # other splits are other content, as asked for
-        datasets = {dataclasses.replace(dataset, content="") for dataset in datasets}
-    if len(datasets) > 1:
-        warnings.append(f"the runs used {len(datasets)} different datasets: their accuracies cannot be compared")
+    if sweep.num_datasets > 1:
+        warnings.append(f"the runs used {sweep.num_datasets} different datasets: their accuracies cannot be compared")
     options = {" ".join(point.command.options) for point in sweep.points if point.command is not None}
     if len(options) > 1:
         listed = ", ".join(each or "none" for each in sorted(options))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.files import write_json
-from distill_run.sweeps.estimates import Estimate
+from distill_run.report.paired import Estimate
 from distill_run.typed_json import decode, encode, read_object
 
 FORMAT = 1
@@ -17,7 +17,9 @@ class SettingReport:
     """Runs that differ in seeds only, with estimates of their figures (see points.Figures).
 
     A figure is None where no run has it. `runs` are the directories of the runs, `replicates` is how many of them are
-    completed, and `asked` how many there should be.
+    completed, and `asked` how many there should be. `p_value` is that of the paired t-test of student and baseline over
+    the seeds, `corrected_p` the same corrected for the number of settings (Holm); None without two pairs. `is_control`
+    says that its mode uses no teacher. The fields with defaults were added to the format later.
     """
 
     values: dict[str, Any]
@@ -34,6 +36,9 @@ class SettingReport:
     gap_recovered: Estimate | None
     agreement: Estimate | None
     train_seconds: Estimate | None
+    p_value: float | None = None
+    corrected_p: float | None = None
+    is_control: bool = False
 
     def figure(self, name: str) -> Estimate | None:
         """The estimate of a figure by its name."""
@@ -45,6 +50,14 @@ class SettingReport:
         found = self.figure(name)
         assert found is not None
         return found.mean
+
+
+@dataclass(frozen=True)
+class BaselineReport:
+    """The student alone, over the seeds of the sweep."""
+
+    val_accuracy: Estimate
+    test_accuracy: Estimate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +92,8 @@ class RecommendedSetting:
     """The setting that is best on validation. Other settings are given by their index in `SweepReport.settings`.
 
     `alternatives` may be as good; `compared` is how many settings could be compared with it; `incomplete` settings have
-    fewer completed runs and were not considered. `command` repeats the runs of the recommended setting.
+    fewer completed runs and were not considered. `ties` are within one validation image of it. `command` repeats the
+    runs of the recommended setting.
     """
 
     setting: int
@@ -91,6 +105,12 @@ class RecommendedSetting:
     compared: int
     incomplete: tuple[int, ...]
     command: str
+    ties: tuple[int, ...] = ()
+
+    @property
+    def peers(self) -> tuple[int, ...]:
+        """The settings that may be as good on validation."""
+        return tuple(sorted({*self.alternatives, *self.ties}))
 
 
 @dataclass(frozen=True)
@@ -98,7 +118,7 @@ class SweepReport:
     """The content of sweep.json: fractions, nats and seconds. `settings` are ranked, the recommended one is the first.
 
     `keys` tell settings apart, `replicate_keys` tell the runs of one setting apart. `counts` has the number of runs by
-    status.
+    status, and of those that are not begun. `baseline` is None unless all settings have the same.
     """
 
     format: int
@@ -114,6 +134,7 @@ class SweepReport:
     recommendation: RecommendedSetting | None
     conclusion: str
     warnings: tuple[str, ...]
+    baseline: BaselineReport | None = None
 
     @property
     def completed_settings(self) -> list[SettingReport]:

@@ -2,20 +2,21 @@
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from distill_run.files import RunFiles
-from distill_run.sweeps.estimates import Estimate
+from distill_run.report.paired import Estimate
 from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.answers import ALIKE
 from distill_run.sweeps.report.summary import short_keys
-from distill_run.sweeps.report.sweep_report import RunEntry, SettingReport, SweepReport
+from distill_run.sweeps.report.sweep_report import BaselineReport, RunEntry, SettingReport, SweepReport
 from distill_run.sweeps.values import shown
-from distill_run.units import NONE, change, duration, percent, shorten, with_spread
+from distill_run.units import NONE, change, duration, p_value, percent, shorten, whole_percent, with_spread
 
 MAX_ERROR_LENGTH = 400
+P_HEADING = "p (Holm)"
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,14 @@ class Column:
     has_spread: bool = False
 
 
-# A column that no setting has a figure for is left out.
+# A column that no setting has a figure for is left out; so are the baselines where one row holds them.
 COLUMNS = {
     "val_accuracy": Column("validation", percent, has_spread=True),
     "test_accuracy": Column("test", percent, has_spread=True),
     "difference": Column("change", change, has_spread=True),
-    "gap_recovered": Column("gap recovered", "{:.0%}".format),
+    "gap_recovered": Column("gap recovered", whole_percent, has_spread=True),
     "agreement": Column("agreement", percent),
+    "baseline_test_accuracy": Column("baseline's test", percent, has_spread=True),
     "teacher_test_accuracy": Column("teacher's test", percent),
     "train_seconds": Column("trained in", duration),
 }
@@ -57,20 +59,22 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Headings and rows; the first `num_texts` columns are texts, the others are figures."""
+    """Headings and rows; the first `num_texts` columns are texts, the others are figures.
+
+    `footer` are rows that stay in sight where a long table is folded.
+    """
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     num_texts: int
+    footer: Sequence[Sequence[Cell]] = ()
 
 
 def settings_table(report: SweepReport) -> Table:
-    """A row for each setting, the recommended one first, then the others by validation."""
-    columns = {}
-    for name, column in COLUMNS.items():
-        if any(setting.figure(name) is not None for setting in report.settings):
-            columns[name] = column
+    """A row for each setting, the recommended one first, then the others by validation; the last is the baseline's."""
+    columns = shown_columns(report)
+    has_p = any(setting.corrected_p is not None for setting in report.settings)
     is_replicated = any(setting.replicates > 1 for setting in report.settings)
     without_interval = NONE if is_replicated else ""  # a column of dashes says nothing
     rows = []
@@ -78,15 +82,40 @@ def settings_table(report: SweepReport) -> Table:
         row = [Cell(_rank(index, report)), *(Cell(shown(setting.values[key])) for key in report.keys)]
         row.append(Cell(_num_runs(setting)))
         row += [_estimate(setting.figure(name), column, without_interval) for name, column in columns.items()]
-        rows.append(row)
+        rows.append([*row, Cell(p_value(setting.corrected_p))] if has_p else row)
+    footer = [] if report.baseline is None else [_baseline_row(report.baseline, len(report.keys), columns, has_p)]
     headings = ["", *short_keys(report.keys).values(), "runs", *(column.heading for column in columns.values())]
-    return Table("Settings, ranked by validation", headings, rows, 1 + len(report.keys))
+    if has_p:
+        headings.append(P_HEADING)
+    return Table("Settings, ranked by validation", headings, rows, 1 + len(report.keys), footer)
+
+
+def _baseline_row(baseline: BaselineReport, num_keys: int, columns: Iterable[str], has_p: bool) -> list[Cell]:
+    found = baseline_figures(baseline)
+    row = [Cell("baseline"), *[Cell("")] * num_keys, Cell(str(baseline.test_accuracy.count))]
+    row += [_estimate(found[name], COLUMNS[name], "") if name in found else Cell("") for name in columns]
+    return [*row, Cell("")] if has_p else row
+
+
+def shown_columns(report: SweepReport) -> dict[str, Column]:
+    """The columns of the settings' table, by the names of their figures."""
+    columns = {}
+    for name, column in COLUMNS.items():
+        is_in_row = name == "baseline_test_accuracy" and report.baseline is not None
+        if not is_in_row and any(setting.figure(name) is not None for setting in report.settings):
+            columns[name] = column
+    return columns
+
+
+def baseline_figures(baseline: BaselineReport) -> dict[str, Estimate]:
+    """The baseline's figures by the names of the settings' columns."""
+    return {"val_accuracy": baseline.val_accuracy, "test_accuracy": baseline.test_accuracy}
 
 
 def _rank(index: int, report: SweepReport) -> str:
     if report.recommendation is None or not report.settings[index].replicates:
         return NONE
-    return f"{index + 1} {ALIKE}" if index in report.recommendation.alternatives else str(index + 1)
+    return f"{index + 1} {ALIKE}" if index in report.recommendation.peers else str(index + 1)
 
 
 def _num_runs(setting: SettingReport) -> str:

@@ -1,0 +1,117 @@
+"""Watches over trainings: warns at the moment when one goes wrong, and says which key to change."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from distill_run.data.feed import Feed
+from distill_run.data.splits import class_counts
+from distill_run.stages.trained import Trained
+from distill_run.stages.watcher import StageFacts, Watcher
+
+FEW_STEPS = 100  # in all: too few for random weights to become a network
+FEW_IMAGES = 50  # of validation: one of them is two percentage points
+GRACE = 1 / 3  # of the epochs, in which a network may stand still
+STUCK = 0.98  # of the first epoch's loss
+GOOD = 0.9  # accuracy; above it a loss may stand still
+ONE_ANSWER = 0.99  # of the validation images
+NEARLY_EVERY_STEP = 0.95  # of an epoch
+STANDARD_ERRORS = 2.0  # that an accuracy must lie above that of the commonest class
+
+
+class Health(Watcher):
+    """Warns of trainings that go wrong; `failures` are the trainings that tell nothing of distillation, and why.
+
+    A network is at chance where, on its training images, it is no better than the answer that is right most often.
+    """
+
+    def __init__(self, feed: Feed, warn: Callable[[str], None]) -> None:
+        self.warn = warn
+        self.failures: list[str] = []
+        counts = class_counts(feed.train, len(feed.classes))
+        commonest = counts.max().item() / len(feed.train)
+        self.chance = commonest + STANDARD_ERRORS * math.sqrt(commonest * (1 - commonest) / len(feed.train))
+        val_counts = class_counts(feed.val, len(feed.classes))
+        self.is_one_class = val_counts.max().item() >= ONE_ANSWER * len(feed.val)
+        self._stage: StageFacts | None = None
+        self._rows: list[dict[str, Any]] = []  # of the training in progress
+        self._told: set[str] = set()  # what was warned of, of each recipe
+        self._teacher: float | None = None  # the best teacher's accuracy on validation
+        if len(feed.val) < FEW_IMAGES:
+            warn(
+                f"validation has {len(feed.val)} images, of which one is {1 / len(feed.val):.1%}: too few to choose an "
+                "epoch or a setting by; set a larger dataset.val_fraction"
+            )
+
+    def stage_begun(self, stage: StageFacts) -> None:
+        """See Watcher. The trainings of a learning-rate search may go wrong."""
+        self._stage = None if stage.is_search else stage
+        self._rows = []
+        num_steps = stage.num_epochs * stage.num_steps
+        if num_steps < FEW_STEPS and not stage.is_search:
+            epochs = math.ceil(FEW_STEPS / stage.num_steps)
+            self._tell(
+                "steps",
+                f"{num_steps} steps in all are too few to learn from: set {_recipe(stage.name)}.epochs={epochs}",
+            )
+
+    def epoch_ended(self, row: dict[str, Any]) -> None:
+        """See Watcher."""
+        stage = self._stage
+        if stage is None:
+            return
+        self._rows.append(row)
+        if row["epoch"] <= GRACE * stage.num_epochs:
+            return
+        recipe, after = _recipe(stage.name), f"after epoch {row['epoch']}"
+        calmer = f"set {recipe}.clip_norm=1.0 or a smaller {recipe}.optimizer.lr"
+        if problem := self._problem(row):
+            self._tell("problem", f"{problem} {after}: {calmer}")
+        elif self._stands_still():
+            losses = f"{self._rows[0]['train']['loss']:.3g} in the first epoch, {row['train']['loss']:.3g} now"
+            self._tell("loss", f"the loss has not moved {after} ({losses}): set another {recipe}.optimizer.lr")
+        if row["train"].get("clipped", 0.0) >= NEARLY_EVERY_STEP:
+            self._tell(
+                "clipped",
+                f"the gradient was clipped in nearly every step of epoch {row['epoch']}: "
+                f"set a larger {recipe}.clip_norm or a smaller {recipe}.optimizer.lr",
+            )
+
+    def stage_ended(self, trained: Trained) -> None:
+        """See Watcher. What was reused from the store is judged as well."""
+        kind, accuracy = trained.stage.split()[0], trained.selected.val["accuracy"]
+        if trained.history and (problem := self._problem(trained.history[-1])):
+            self.failures.append(f"the {trained.stage}: {problem}")
+        if kind == "teacher":
+            self._teacher = max(accuracy, self._teacher or 0.0)
+        elif kind == "baseline" and self._teacher is not None and self._teacher < accuracy:
+            self.warn(
+                f"the teacher ({self._teacher:.2%} on validation) is worse than the student alone ({accuracy:.2%}): "
+                "train it longer, search its learning rate, or choose a larger one before distilling from it"
+            )
+            self._teacher = None  # it is said once
+
+    def _problem(self, row: dict[str, Any]) -> str | None:
+        """Why the network of an epoch is of no use, if it is."""
+        if row.get("answers", 0.0) >= ONE_ANSWER and not self.is_one_class:
+            return "it gives every validation image the same class"
+        if row["train"]["accuracy"] <= self.chance:
+            return f"it is at chance ({row['train']['accuracy']:.2%} of its training images are right)"
+        return None
+
+    def _stands_still(self) -> bool:
+        losses: list[float] = [row["train"]["loss"] for row in self._rows]
+        accuracy: float = self._rows[-1]["train"]["accuracy"]
+        return self._rows[0]["epoch"] == 1 and min(losses) > STUCK * losses[0] and accuracy < GOOD
+
+    def _tell(self, kind: str, text: str) -> None:
+        assert self._stage is not None
+        warning = f"{_recipe(self._stage.name)} {kind}"
+        if warning not in self._told:
+            self._told.add(warning)
+            self.warn(f"{self._stage.name}: {text}")
+
+
+def _recipe(stage: str) -> str:
+    """The key of a stage's recipe."""
+    return "training.teacher" if stage.startswith("teacher") else "training.student"
