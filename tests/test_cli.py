@@ -42,7 +42,7 @@ MISTAKES = {
     ),
     "resume=nowhere": "resume=nowhere is not the directory of a run\n  look into outputs/runs for it",
     "teacher_checkpoint=nowhere.pt": "there is no checkpoint nowhere.pt\n  check the path",
-    "dataset=image_folder": "dataset.root is not set\n  write dataset.root=DIR, where DIR holds train/ and test/",
+    "dataset=image_folder": "dataset.root is not set\n  write dataset.root=DIR, where DIR holds a folder of images for",
     "seed": "seed cannot be read\n  write key=value, and quote special characters",
     "--teacher": "--teacher is not an option of distill-run\n  write teacher=VALUE",
     "--teacher=mlp": "--teacher=mlp is not an option of distill-run\n  write teacher=mlp",
