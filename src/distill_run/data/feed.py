@@ -34,6 +34,11 @@ class Feed(ABC):
         channels, *image_size = self.train.shape
         return ImageShape(channels, (image_size[0], image_size[1]), len(self.classes))
 
+    @property
+    @abstractmethod
+    def is_augmented(self) -> bool:
+        """Whether an augmentation changes the training images; otherwise their views are all the same."""
+
     @abstractmethod
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel of the training images, in 0..1, without augmentation."""
@@ -63,6 +68,11 @@ class MemoryFeed(Feed):
         self.classes, self.notes = dataset.classes, dataset.notes
         self.content, self.entries = dataset.content, dataset.entries
         self.augmentations = augmentations
+
+    @property
+    def is_augmented(self) -> bool:
+        """See Feed."""
+        return not all(step.does_nothing for step in self.augmentations.values())
 
     def channel_statistics(self) -> tuple[list[float], list[float]]:
         """See Feed."""

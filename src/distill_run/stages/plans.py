@@ -76,11 +76,14 @@ class Planner:
         own_code = self.builder.code_hash(
             architecture.node, recipe.optimizer, recipe.schedule, *dataset.augment.values()
         )
+        views = ViewChoice(view_seed, settings.training.views, recipe.mixup, recipe.cutmix)
+        if not views.is_mixed and not self.feed.is_augmented:  # all views are one: the images as they are
+            views = dataclasses.replace(views, seed=0, num_views=1)
         return Training(
             stage=stage,
             architecture=architecture,
             data=DataFacts(self.feed.content, len(self.feed.classes), dataset.mean, dataset.std, dataset.augment),
-            views=ViewChoice(view_seed, settings.training.views, recipe.mixup, recipe.cutmix),
+            views=views,
             recipe=recipe,
             recipe_key=f"training.{role}",
             seed=seed,
