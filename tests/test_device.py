@@ -1,11 +1,19 @@
 """Every `auto` becomes something, and says what and why; what is not there is refused."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from conftest import TINY
 from distill_run.config.schema import DeviceSettings
+from distill_run.config.settings import compose_config
+from distill_run.data.source import ImageShape
 from distill_run.engine.device import Device, choose_device
+from distill_run.models.network import mean_work
+from distill_run.run import run
 from helpers import message_of
 
 
@@ -21,13 +29,46 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_gpu")
 def test_auto_without_a_gpu_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    for has_bf16, precision, has in ((True, "bf16", "has"), (False, "fp32", "has no")):
-        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda has=has_bf16: {"avx512_bf16": has}, raising=False)
-        device = choose_device(wanted("auto", "auto", channels_last=True))
-        assert device.settings == wanted("cpu", precision, channels_last=True)
-        why = f"device.precision: auto -> {precision} (the CPU {has} AVX512-BF16)"
-        assert device.notes == ("device: auto -> cpu (no GPU was found)", why)
-        assert device.torch_device == torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": False}, raising=False)
+    device = choose_device(wanted("auto", "auto", channels_last=True))
+    assert device.settings == wanted("cpu", "fp32", channels_last=True)
+    why = "device.precision: auto -> fp32 (the CPU has no AVX512-BF16)"
+    assert device.notes == ("device: auto -> cpu (no GPU was found)", why)
+    assert device.torch_device == torch.device("cpu")
+
+
+@pytest.mark.usefixtures("no_gpu")
+def test_a_cpu_with_bf16_computes_in_it_what_is_wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    device = choose_device(wanted("auto", "auto"))
+    assert device.settings == wanted("cpu", "auto")
+    for work, precision in ((22.4, "fp32"), (299.9, "fp32"), (300.0, "bf16"), (475.0, "bf16")):
+        chosen = device.for_work(work)
+        assert chosen.settings == wanted("cpu", precision)
+        assert chosen.notes == (
+            f"device.precision: auto -> {precision} (about {work:.0f} multiply-adds for a value; on this CPU bf16 is "
+            "faster from about 300 on)",
+        )
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_each_network_computes_in_its_own_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The teacher's logits, too, in the teacher's precision: as float16 in the bank."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    wide = ["teacher=mlp", "teacher.hidden=[600,600]", "device.precision=auto"]
+    report = run(compose_config([*TINY, *wide, f"store_dir={tmp_path / 'store'}"]), tmp_path / "run")
+    assert (report.teacher.precision, report.student.precision) == ("bf16", "fp32")
+    (view,) = (tmp_path / "store" / "logits").glob("*/view_0.npy")
+    assert np.load(view).dtype == np.float16
+
+
+def test_the_work_of_a_layer_is_the_length_of_its_sums() -> None:
+    """A 3x3 convolution of 4 channels sums 36 products for a value, a linear layer as many as it has inputs."""
+    shape = ImageShape(4, (6, 6), 5)
+    convolution = nn.Conv2d(4, 8, 3, padding=1)
+    network = nn.Sequential(convolution, nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 5))
+    assert mean_work(nn.Sequential(convolution), shape) == 36
+    assert mean_work(network, shape) == pytest.approx((288 * 36 + 5 * 288) / 293)
 
 
 def test_the_best_device_is_mps_where_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:

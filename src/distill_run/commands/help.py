@@ -76,6 +76,7 @@ GROUPS = (
 
 KEYS = {
     "seed": "for student and baseline: weights, order, views",
+    "repeats": "seeds of one run; null: the dataset's",
     "teacher_seed": "for the teacher; a list: several teachers",
     "baseline": "false: do not train the student alone",
     "teacher_checkpoint": "a teacher that is already trained, or a list",
@@ -92,8 +93,8 @@ KEYS = {
     "mode.divergence": "forward, reverse or jensen_shannon",
     "training.views": "views that epochs cycle through; null: always new",
     "training.view_seed": "for the student's views; by default the seed",
-    "training.student.epochs": "also training.teacher.epochs, and so on",
-    "training.student.batch_size": "images per step",
+    "training.student.epochs": "null: by the number of images; also .teacher",
+    "training.student.batch_size": "images per step; null: by their number",
     "training.student.optimizer.lr": "learning rate",
     "training.student.schedule.warmup_epochs": "epochs of linear warm-up",
     "training.student.clip_norm": "largest gradient norm",

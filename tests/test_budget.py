@@ -1,0 +1,53 @@
+"""Batch size, epochs and threads, where the user leaves them open."""
+
+import os
+
+import pytest
+
+from distill_run.commands.threads import let_threads_wait
+from distill_run.config.settings import compose_config
+from distill_run.stages.budget import batch_size_for, complete_training, epochs_for
+
+
+def test_an_epoch_has_sixteen_batches_where_the_sizes_allow_it() -> None:
+    sizes = {2: 16, 254: 16, 511: 16, 512: 32, 1146: 64, 2047: 64, 2048: 128, 45_000: 128}
+    assert {num_images: batch_size_for(num_images) for num_images in sizes} == sizes
+
+
+def test_a_training_has_600_steps_and_ten_epochs() -> None:
+    """254 images give 15 full batches of 16, 1,146 give 17 of 64, 45,000 give 351 of 128."""
+    assert (epochs_for(254, 16), epochs_for(1146, 64), epochs_for(45_000, 128)) == (40, 36, 10)
+    assert epochs_for(7681, 128) == 10
+    assert epochs_for(3, 16) == 600
+
+
+def test_what_is_given_stays_and_what_is_filled_in_is_said() -> None:
+    wanted = compose_config(["training.teacher.epochs=3", "training.student.batch_size=100"]).training
+    complete, notes = complete_training(wanted, 1146)
+    assert (complete.teacher.epochs, complete.teacher.batch_size) == (3, 64)
+    assert (complete.student.epochs, complete.student.batch_size) == (55, 100)
+    assert complete.student.optimizer == wanted.student.optimizer
+    assert notes == [
+        "training.teacher: batches of 64, for 1,146 training images",
+        "training.student: 55 epochs, for 1,146 training images",
+    ]
+    again, silent = complete_training(complete, 20)
+    assert (again, silent) == (complete, [])
+
+
+@pytest.mark.parametrize(("load", "spins"), [(0.2, "10000"), (7.0, "0")])
+def test_threads_spin_shortly_and_not_at_all_on_a_busy_machine(
+    load: float, spins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 4)
+    monkeypatch.setattr(os, "environ", {})
+    let_threads_wait()
+    assert os.environ == {"GOMP_SPINCOUNT": spins}
+
+
+def test_the_user_s_own_policy_of_waiting_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setattr(os, "environ", {name: "x"})
+        let_threads_wait()
+        assert os.environ == {name: "x"}
