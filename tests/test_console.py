@@ -58,6 +58,25 @@ def test_without_a_live_line_a_long_epoch_is_told_twice_a_minute(
             display.stepped(1, step, 64, torch.tensor(0.5))
     # After 31 s two steps are done, 198 are left; after 62 s four.
     assert capsys.readouterr().out.splitlines() == [
-        "student   epoch   1/2  loss 0.500  4 images/s  51:09 left",
-        "student   epoch   1/2  loss 0.500  4 images/s  50:38 left",
+        "student    epoch   1/2  loss 0.500  4 images/s  51:09 left",
+        "student    epoch   1/2  loss 0.500  4 images/s  50:38 left",
     ]
+
+
+def epochs_shown(capsys: Output, stage: str, num_epochs: int, last: int) -> list[int]:
+    with Console().training(stage, num_epochs, 10) as display:
+        for epoch in range(1, last + 1):
+            display.epoch_ended(
+                {
+                    "epoch": epoch, "train": {"loss": 1.0}, "val": {"accuracy": 0.5}, "images_per_second": 9.0,
+                    "learning_rate": 0.1, "data_share": 0.0,
+                }
+            )  # fmt: skip
+    return [int(line.split("epoch")[1].split("/")[0]) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_about_ten_epochs_of_a_training_are_shown_and_always_the_last(capsys: Output) -> None:
+    assert epochs_shown(capsys, "student", 3, 3) == [1, 2, 3]
+    assert epochs_shown(capsys, "student", 36, 36) == [4, 8, 12, 16, 20, 24, 28, 32, 36]
+    assert epochs_shown(capsys, "student", 36, 18) == [4, 8, 12, 16, 18]  # patience ended it
+    assert epochs_shown(capsys, "student 2", 36, 36) == [36]

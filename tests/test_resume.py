@@ -196,7 +196,7 @@ def test_sigterm_ends_the_command_with_the_way_to_resume_it(tmp_path: Path) -> N
     )
     assert process.stdout is not None
     for line in process.stdout:
-        if line.startswith("teacher   epoch   2/"):
+        if line.startswith("teacher    epoch   2/"):
             process.send_signal(signal.SIGTERM)
             break
     out, err = process.communicate(timeout=120)

@@ -4,6 +4,7 @@ A terminal shows one live line for the training in progress. A file or a pipe ge
 """
 
 import logging
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("distill_run")
 
 REFRESH_SECONDS = 0.2
+SHOWN_EPOCHS = 10  # of a training
 HEARTBEAT_SECONDS = 30.0  # between two lines that say what goes on, where no line can be overwritten
 PLAIN_SECONDS = 10  # between two lines of one piece of work in a file or a pipe
 COLUMN_GAP = 2  # between two columns of a table
@@ -61,7 +63,7 @@ class Console:
     def training(self, stage: str, num_epochs: int, num_steps: int) -> Iterator["TrainingDisplay"]:
         """Show the progress of one training; `num_steps` is that of an epoch."""
         columns = [
-            TextColumn("{task.fields[stage]:<9}"),
+            TextColumn("{task.fields[stage]:<10}"),
             TextColumn("epoch {task.fields[epoch]:>3}/" + str(num_epochs)),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[figures]}"),
@@ -69,7 +71,9 @@ class Console:
         with Progress(
             *columns, console=self.rich, transient=True, disable=not self.is_live, refresh_per_second=5
         ) as progress:
-            yield TrainingDisplay(self, progress, stage, num_epochs, num_steps)
+            display = TrainingDisplay(self, progress, stage, num_epochs, num_steps)
+            yield display
+            display.write_pending()
 
     @contextmanager
     def sweep(self) -> Iterator["SweepDisplay"]:
@@ -203,6 +207,9 @@ class TrainingDisplay:
         self.first_done: int | None = None
         self.num_images = 0
         self.val_accuracy = ""
+        is_first = not stage.split()[-1].isdigit()  # the second, third, ... student is like the first
+        self.every = math.ceil(num_epochs / SHOWN_EPOCHS) if is_first else num_epochs
+        self.pending: str | None = None
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: "Tensor") -> None:
         """Show the loss and the speed, a few times a second only: to read the loss is to wait for the device.
@@ -223,25 +230,33 @@ class TrainingDisplay:
         self.progress.update(self.task, completed=done, epoch=epoch)
         self.show(figures)
         if not self.console.is_live:
-            self.console.rich.print(f"{self.stage:<9} epoch {epoch:>3}/{self.num_epochs}  {figures}")
+            self.console.rich.print(f"{self.stage:<10} epoch {epoch:>3}/{self.num_epochs}  {figures}")
 
     def show(self, text: str) -> None:
         """Show a text beside the bar."""
         self.progress.update(self.task, figures=escape(text))
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
-        """Write the line of an epoch; `row` is its line of metrics.jsonl."""
+        """Note an epoch in the log, and write about ten of them; `row` is the epoch's line of metrics.jsonl."""
         val_accuracy = row["val"]["accuracy"]
         self.progress.update(self.task, completed=row["epoch"] * self.num_steps, epoch=row["epoch"])
         self.val_accuracy = f"  val acc {val_accuracy:.2%}"
         self.refreshed = time.perf_counter()
         line = (
-            f"{self.stage:<9} epoch {row['epoch']:>3}/{self.num_epochs}  loss {row['train']['loss']:.3f}  "
+            f"{self.stage:<10} epoch {row['epoch']:>3}/{self.num_epochs}  loss {row['train']['loss']:.3f}  "
             f"val acc {val_accuracy:.2%}  {row['images_per_second']:,.0f} images/s  "
             f"{self._left(row['epoch'] * self.num_steps)} left"
         )
         log.info("%s  lr %.3g  data %.0f%%", line, row["learning_rate"], 100 * row["data_share"])
-        self.console.rich.print(line)
+        self.pending = line
+        if row["epoch"] % self.every == 0:
+            self.write_pending()
+
+    def write_pending(self) -> None:
+        """Write the line of the last epoch, unless it is written already."""
+        if self.pending is not None:
+            self.console.rich.print(self.pending)
+        self.pending = None
 
     def _left(self, done: int) -> str:
         """The time that the rest of this training will take at the speed so far."""
