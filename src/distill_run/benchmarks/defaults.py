@@ -4,8 +4,8 @@
 
 A cell, such as digits/few/resnet8/soft,temperature=1,alpha=0.9, fails where a network is at chance, or where the
 students are more than 3 points below their baselines on test, beyond the noise of their seeds. With --search, cells
-such as digits/few/resnet8/search compare the default learning rate with 0.3 and 3 times as much, by the baselines'
-accuracy on validation: the best rate stands in the place of the baseline, the default in that of the student. Results
+such as digits/few/resnet8/search train baselines at the default learning rate, at 0.3 and at 3 times as much: there the
+"student" is the default, and the "baseline" is the rate that is best on validation; both are compared on test. Results
 are kept in the folder's results.jsonl: what stands there is not computed again.
 """
 
@@ -18,7 +18,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from distill_run.benchmarks.situations import (
     NUM_CLASSES,
@@ -37,17 +37,26 @@ from distill_run.data.opening import Feeds
 from distill_run.engine.evaluate import measure
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, UserError, first_line, leave, user_error
+from distill_run.stages.assembly import Prepared
 from distill_run.stages.health import Health
-from distill_run.stages.lineup import make_lineup, obtain_teacher
+from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher
 from distill_run.stages.plans import recipe_of
 from distill_run.stages.prepare import open_workshop
 from distill_run.stages.program import program_identity
 from distill_run.stages.student import train_student
+from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
 from distill_run.store import fingerprint_of
 
-FACTORS = (1.0, 0.3, 3.0)  # of the default learning rate
+FACTORS = (0.3, 3.0)  # of the default learning rate
+
+
+class Accuracies(NamedTuple):
+    """Of a network, on two splits."""
+
+    val: float
+    test: float
 
 
 class Grid:
@@ -74,7 +83,7 @@ class Grid:
         return dataclasses.replace(self.results[key], cell=cell)  # mode=soft has the settings of another cell
 
     def _compute(self, cell: str, key: str, several: Sequence[Settings]) -> Result:
-        result = Result(cell, key, 0.0, [], [], [], None)
+        result = Result(cell, key, self.options.seeds, 0.0, [], [], [], None)
         work = search if cell.endswith(SEARCH) else distil
         rows = []
         for wanted in several:
@@ -82,15 +91,19 @@ class Grid:
             result = dataclasses.replace(result, chance=1 / len(workshop.feed.classes))
             health = Health(workshop.feed, workshop.watcher.warned)
             try:
-                rows.append(work(settings, workshop, health))
+                lineup = make_lineup(settings, workshop)
+            except UserError as error:
+                return dataclasses.replace(result, left_out=first_line(error))
+            try:
+                rows.append(work(lineup, dataclasses.replace(workshop, watcher=health)))
             except DivergedError as error:
                 health.failures.append(first_line(error))
-            except UserError as error:  # student and mode do not fit each other
-                return dataclasses.replace(result, left_out=first_line(error))
             result.failures.extend(health.failures)
         if rows:
-            first, *others = (list(column) for column in zip(*rows, strict=True))
-            result = dataclasses.replace(result, students=first, baselines=max(others, key=fmean))
+            judged, *others = zip(*rows, strict=True)
+            best = max(others, key=lambda column: fmean(each.val for each in column))
+            students, baselines = ([each.test for each in column] for column in (judged, best))
+            result = dataclasses.replace(result, students=students, baselines=baselines)
         return result
 
     def _open(self, wanted: Settings) -> tuple[Workshop, Settings]:
@@ -108,33 +121,34 @@ class Grid:
         return workshop, dataclasses.replace(settings, training=training)
 
 
-def distil(settings: Settings, workshop: Workshop, health: Health) -> list[float]:
-    """Test accuracies of student and baseline."""
-    workshop = dataclasses.replace(workshop, watcher=health)
-    lineup = make_lineup(settings, workshop)
+def distil(lineup: Lineup, workshop: Workshop) -> list[Accuracies]:
+    """Of student and baseline."""
     alone, prepared = lineup.pairs[0]
     assert alone is not None
     teacher = obtain_teacher(lineup, workshop)
     baseline = workshop.obtain("baseline", alone)
-    student = train_student(prepared, teacher, workshop)
-    targets = workshop.feed.test.targets.cpu()
-    return [measure(each.selected.test_logits, targets)["accuracy"] for each in (student, baseline)]
+    return [_measure(each, workshop) for each in (train_student(prepared, teacher, workshop), baseline)]
 
 
-def search(settings: Settings, workshop: Workshop, health: Health) -> list[float]:
-    """Validation accuracies of the baseline at the default rate, and at all rates; 0 where a training diverges."""
-    accuracies = []
+def search(lineup: Lineup, workshop: Workshop) -> list[Accuracies]:
+    """Of the baseline at the default rate, and then at all rates; 0 where another rate than the default diverges."""
+    alone = lineup.pairs[0].baseline
+    assert alone is not None
+    found = [_measure(workshop.obtain("baseline", alone), workshop)]
+    unwatched = dataclasses.replace(workshop, watcher=Watcher())  # another rate may go wrong
     for factor in FACTORS:
-        watcher = health if factor == 1.0 else Watcher()
-        shop = dataclasses.replace(workshop, watcher=watcher)
-        alone = make_lineup(settings, shop).pairs[0].baseline  # a new network for each rate
-        assert alone is not None
-        training = alone.training.with_rate(factor * alone.training.recipe.optimizer["lr"])
+        trial = alone.training.with_rate(factor * alone.training.recipe.optimizer["lr"])
         try:
-            accuracies.append(shop.obtain("baseline", alone.at_rate(training, ())).selected.val["accuracy"])
+            trained = unwatched.obtain("baseline", Prepared(trial, workshop.assembler.assemble(trial)))
+            found.append(_measure(trained, workshop))
         except DivergedError:
-            accuracies.append(0.0)
-    return [accuracies[0], *accuracies]
+            found.append(Accuracies(0.0, 0.0))
+    return [found[0], *found]
+
+
+def _measure(trained: Trained, workshop: Workshop) -> Accuracies:
+    test = measure(trained.selected.test_logits, workshop.feed.test.targets.cpu())
+    return Accuracies(trained.selected.val["accuracy"], test["accuracy"])
 
 
 def main(arguments: Sequence[str]) -> bool:
@@ -166,21 +180,26 @@ def main(arguments: Sequence[str]) -> bool:
 
 def _chosen(options: Any, console: Console) -> list[str]:
     """The cells that the options choose; says which are left out because something is not there."""
+    for name, folder in _sources(options).items():
+        check_source(name, folder)
     cells = [cell for cell in all_cells(with_search=options.search) if options.cells.search(cell)]
+    missing = {
+        f"{data}/": f"give --{photos.source} DIR"
+        for data, photos in PHOTOS.items()
+        if photos.source not in _sources(options)
+    }
+    if importlib.util.find_spec("timm") is None:
+        missing["/timm/"] = "pip install 'distill-run[models]'"
+    for part, remedy in missing.items():
+        if any(part in cell for cell in cells):
+            console.warn(f"the cells of {part.strip('/')} are left out: {remedy}")
+            cells = [cell for cell in cells if part not in cell]
     if not cells:
         raise user_error(
-            f"--cells={options.cells.pattern} matches no cell", "see the names with --list; add --search for searches"
+            f"--cells={options.cells.pattern} leaves no cell",
+            "see the names with --list; --search adds DATA/.../search",
         )
-    sources = _sources(options)
-    for name, folder in sources.items():
-        check_source(name, folder)
-    missing = {data: photos.source for data, photos in PHOTOS.items() if photos.source not in sources}
-    for data, source in missing.items():
-        console.warn(f"cells of {data} are left out: --{source} is not given")
-    if importlib.util.find_spec("timm") is None:
-        console.warn("cells of the student timm are left out: pip install 'distill-run[models]'")
-        cells = [cell for cell in cells if "/timm/" not in cell]
-    return [cell for cell in cells if cell.split("/")[0] not in missing]
+    return cells
 
 
 def _sources(options: Any) -> dict[str, Path]:
@@ -200,21 +219,24 @@ def _read(arguments: Sequence[str]) -> Any:
     parser.add_argument("overrides", nargs="*", help="of all cells, as in training.student.clip_norm=1.0")
     options = parser.parse_intermixed_args(arguments)
     options.folder = options.folder.resolve()
+    options.cells, options.seeds = _read_cells(options.cells), _read_seeds(options.seeds)
+    return options
+
+
+def _read_cells(text: str) -> re.Pattern[str]:
     try:
-        options.cells = re.compile(options.cells)
+        return re.compile(text)
     except re.error as error:
         raise user_error(
-            f"--cells={options.cells} is not a regular expression ({error})",
-            "write one such as --cells 'digits/.*/soft'",
+            f"--cells={text} is not a regular expression ({error})", "write one such as --cells 'digits/.*/soft'"
         ) from error
-    seeds = options.seeds.split(",")
+
+
+def _read_seeds(text: str) -> list[int]:
+    seeds = text.split(",")
     if len(set(seeds)) < 2 or not all(seed.isdecimal() for seed in seeds):
-        raise user_error(
-            f"--seeds={options.seeds} is not accepted",
-            "write two or more numbers, as in --seeds 0,1,2: they show noise",
-        )
-    options.seeds = [int(seed) for seed in seeds]
-    return options
+        raise user_error(f"--seeds={text} is not accepted", "write two or more numbers, as in --seeds 0,1,2")
+    return [int(seed) for seed in seeds]
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ class Result:
 
     cell: str
     key: str
+    seeds: list[int]
     chance: float
     baselines: list[float]
     students: list[float]
@@ -40,12 +41,12 @@ class Result:
         difference = self.difference
         if self.failures:
             kinds = Counter(failure.split(" (")[0] for failure in self.failures)  # without the figures
-            return "; ".join(f"{kind} ({number} of the seeds)" for kind, number in kinds.items())
+            return "; ".join(f"{kind} ({number} of {len(self.seeds)} seeds)" for kind, number in kinds.items())
         if difference is None or difference.mean >= -TOLERANCE:
             return None
         points = f"{-100 * difference.mean:.1f} points below"
         if self.cell.endswith(SEARCH):
-            return f"{points} the best of the search"
+            return f"{points} the best rate of the search"
         is_beyond_noise = difference.high is not None and difference.high < 0
         return f"{points} its baseline beyond the noise of its seeds" if is_beyond_noise else None
 
