@@ -24,9 +24,8 @@ def result(
     baselines: Sequence[float],
     failures: Sequence[str] = (),
     cell: str = CELL,
-    left_out: str | None = None,
 ) -> Result:
-    return Result(cell, "key", [0, 1, 2], 0.1, [*baselines], [*students], [*failures], left_out)
+    return Result(cell, "key", [0, 1, 2], 0.1, [*baselines], [*students], [*failures])
 
 
 def size_of(path: Path) -> tuple[int, int]:
@@ -82,10 +81,8 @@ def test_a_network_at_chance_fails_whatever_the_difference() -> None:
     assert wrong.problem == "the student: it is at chance (2 of 3 seeds); the loss is nan (1 of 3 seeds)"
 
 
-def test_a_mode_that_does_not_fit_is_left_out_and_no_failure() -> None:
-    left = result([], [], left_out="mode=fitnet does not fit")
-    assert left.problem is None
-    assert left.row[2:] == [NONE, NONE, NONE, "left out: mode=fitnet does not fit"]
+def test_a_cell_whose_trainings_all_diverge_has_no_figures() -> None:
+    assert result([], [], ["the loss is nan"] * 3).row[2:] == [NONE, NONE, NONE, "the loss is nan (3 of 3 seeds)"]
 
 
 def test_the_worst_stand_first_in_the_table() -> None:

@@ -36,7 +36,7 @@ from distill_run.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.engine.evaluate import measure
 from distill_run.engine.interrupt import StopRequest
-from distill_run.errors import DivergedError, UserError, first_line, leave, user_error
+from distill_run.errors import DivergedError, first_line, leave, user_error
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.health import Health
 from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher
@@ -83,17 +83,14 @@ class Grid:
         return dataclasses.replace(self.results[key], cell=cell)  # mode=soft has the settings of another cell
 
     def _compute(self, cell: str, key: str, several: Sequence[Settings]) -> Result:
-        result = Result(cell, key, self.options.seeds, 0.0, [], [], [], None)
+        result = Result(cell, key, self.options.seeds, 0.0, [], [], [])
         work = search if cell.endswith(SEARCH) else distil
         rows = []
         for wanted in several:
             workshop, settings = self._open(wanted)
             result = dataclasses.replace(result, chance=1 / len(workshop.feed.classes))
             health = Health(workshop.feed, workshop.watcher.warned)
-            try:
-                lineup = make_lineup(settings, workshop)
-            except UserError as error:
-                return dataclasses.replace(result, left_out=first_line(error))
+            lineup = make_lineup(settings, workshop)
             try:
                 rows.append(work(lineup, dataclasses.replace(workshop, watcher=health)))
             except DivergedError as error:
@@ -171,7 +168,7 @@ def main(arguments: Sequence[str]) -> bool:
         for cell in cells:
             results.append(grid.obtain(cell))
             console.note("  ".join(results[-1].row))
-    for line in ("", *markdown([result for result in results if result.left_out is None])):
+    for line in ("", *markdown(results)):
         console.note(line)
     num_failed = sum(result.problem is not None for result in results)
     console.note(f"\n{num_failed} of {len(results)} cells failed; the results are in {grid.path}")

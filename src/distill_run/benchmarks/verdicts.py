@@ -16,10 +16,7 @@ HEADINGS = ("cell", "chance", "baseline", "student", "difference (95% interval)"
 
 @dataclass(frozen=True)
 class Result:
-    """A line of results.jsonl: accuracies of baselines and students, one of each for each seed.
-
-    `left_out` says why the mode cannot be used with the student.
-    """
+    """A line of results.jsonl: accuracies of baselines and students, one of each for each seed that did not diverge."""
 
     cell: str
     key: str
@@ -28,7 +25,6 @@ class Result:
     baselines: list[float]
     students: list[float]
     failures: list[str]
-    left_out: str | None
 
     @property
     def difference(self) -> Estimate | None:
@@ -59,8 +55,7 @@ class Result:
             if difference.low is not None:
                 shown += f" ({change(difference.low)} to {change(difference.high)})"
         means = [percent(fmean(values) if values else None) for values in (self.baselines, self.students)]
-        verdict = self.problem or (f"left out: {self.left_out}" if self.left_out else "ok")
-        return [self.cell, percent(self.chance), *means, shown, verdict]
+        return [self.cell, percent(self.chance), *means, shown, self.problem or "ok"]
 
 
 def markdown(results: Sequence[Result]) -> list[str]:
