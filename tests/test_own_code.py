@@ -82,11 +82,11 @@ def test_a_watcher_hears_the_whole_story(tmp_path: Path) -> None:
     run(config, tmp_path / "first")
     run(config, tmp_path / "second")
     assert (tmp_path / "told.txt").read_text().splitlines() == [
-        *("begun soft first", "stage teacher 1 18", "epoch teacher 1 after 18", "ended teacher TRAINED"),
-        *("stage baseline 1 9", "epoch baseline 1 after 27", "ended baseline TRAINED"),
-        *("stage student 1 9", "epoch student 1 after 36", "ended student TRAINED", "over None"),
+        *("begun soft first", "stage teacher 1 36", "epoch teacher 1 after 36", "ended teacher TRAINED"),
+        *("stage baseline 1 36", "epoch baseline 1 after 72", "ended baseline TRAINED"),
+        *("stage student 1 36", "epoch student 1 after 108", "ended student TRAINED", "over None"),
         *("begun soft second", "ended teacher REUSED", "ended baseline REUSED"),
-        *("stage student 1 9", "epoch student 1 after 9", "ended student TRAINED", "over None"),
+        *("stage student 1 36", "epoch student 1 after 36", "ended student TRAINED", "over None"),
     ]
 
 

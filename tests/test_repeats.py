@@ -125,6 +125,6 @@ def test_a_resumed_run_does_not_train_its_finished_students_again(report: RunRep
 
 def test_digits_repeat_by_themselves_but_not_in_a_sweep() -> None:
     digits, given = compose_config([]), compose_config(["repeats=2"])
-    assert (digits.repeats, digits.dataset.repeats) == (None, 5)
+    assert (digits.repeats, digits.dataset.repeats) == (None, 8)
     assert one_seed_a_point([digits]) == ["repeats=1"]
     assert one_seed_a_point([given, compose_config(["dataset=cifar10"])]) == []

@@ -55,7 +55,7 @@ def test_the_default_configuration_reads(config: dict[str, Any]) -> None:
     settings = read_settings(config)
     assert settings.names.dataset == "digits"
     assert settings.mode["temperature"] == 4.0
-    assert settings.training.student.optimizer["_target_"] == "torch.optim.SGD"
+    assert settings.training.student.optimizer["_target_"] == "torch.optim.AdamW"
     assert settings.training.teacher is not settings.training.student
     assert dataclasses.asdict(settings) == config
 
@@ -103,8 +103,8 @@ REFUSED = [
     ("store_dir", None, "a text"),
     ("trusted_packages", "torch", "a list of names of Python packages"),
     ("training.views", 0, "a whole number of at least 1, or null"),
-    ("training.student.epochs", 0, "a whole number of at least 1"),
-    ("training.teacher.batch_size", 1, "a whole number of at least 2"),
+    ("training.student.epochs", 0, "a whole number of at least 1, or null"),
+    ("training.teacher.batch_size", 1, "a whole number of at least 2, or null"),
     ("training.teacher.clip_norm", 0, "a number above 0, or null"),
     ("training.teacher.lr_search", [], "a list of learning rates above 0, as in [0.003,0.01,0.03,0.1], or null"),
     ("dataset.num_classes", 1, "a whole number of at least 2, or null"),

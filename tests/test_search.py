@@ -206,7 +206,7 @@ MISTAKES = {
     ("mode.alpha=0.5,2",): "mode.alpha=2 is not accepted\n  write a number from 0 to 1",
     ("training.student.epochs=interval(1,9)",): (
         "training.student.epochs=5.944 is not accepted\n"
-        "  write a whole number of at least 1, as int(interval(...)) gives them"
+        "  write a whole number of at least 1, or null, as int(interval(...)) gives them"
     ),
     ("mode.alfa=interval(0,1)",): "mode.alfa is not a key of the configuration\n  did you mean mode.alpha or mode?",
     ("student=mlp,cnn_tny",): "student=cnn_tny is not there\n  did you mean cnn_tiny?",

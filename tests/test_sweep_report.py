@@ -549,9 +549,9 @@ def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -
     }
     assert content["student"] == {
         **old["student"], "data_share": None, "peak_memory_bytes": None, "learning_rate": None, "lr_search": [],
-        "reused": False, "origin": "trained",
+        "precision": None, "reused": False, "origin": "trained",
     }  # fmt: skip
-    assert (content["guided_by"], content["assistants"]) == (None, [])
+    assert (content["guided_by"], content["assistants"], content["repeats"]) == (None, [], [])
 
 
 def test_what_a_store_keeps_is_no_run(tmp_path: Path) -> None:

@@ -2,21 +2,16 @@
 
 import os
 
-IDLE_SPINS = "10000"  # some ten microseconds: longer than a tiny network's threads are apart
+SPINS = "10000"  # some ten microseconds: a little longer than a tiny network's threads are apart
 CHOSEN_BY_USER = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 
 
 def let_threads_wait() -> None:
-    """Choose for how long OpenMP's threads spin at a barrier, unless the user's environment says it.
+    """Let OpenMP's threads spin only shortly at a barrier, unless the user's environment says how long.
 
     By default they spin for milliseconds. Where other processes want the cores, a thread then spins while the one that
-    it waits for is kept from computing: trainings become up to forty times slower. On an idle machine, not to spin at
-    all costs a tiny network half its speed. So they spin shortly, and not at all where the machine is busy already.
+    it waits for is kept from computing. Measured on 2 cores, images a second of cnn_small: idle 31,000 (33,000 by
+    default, 5,500 without spinning); beside two busy processes 12,500 (7,500, 5,400); beside ten 800 (90, 1,900).
     """
     if not any(name in os.environ for name in CHOSEN_BY_USER):
-        os.environ["GOMP_SPINCOUNT"] = "0" if _is_busy() else IDLE_SPINS
-
-
-def _is_busy() -> bool:
-    """Whether other processes took more than half of the cores during the last minute."""
-    return os.getloadavg()[0] > (os.cpu_count() or 1) / 2
+        os.environ["GOMP_SPINCOUNT"] = SPINS
