@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from distill_run.benchmarks.sweep import make_subset
-from distill_run.config.compose import config_dir, option_names
+from distill_run.config.compose import option_names
 from distill_run.errors import user_error
 
 COMMON = ("teacher=cnn_medium", "training.views=8", "device.precision=fp32", "repeats=1")
@@ -52,7 +52,7 @@ def all_cells(*, with_search: bool) -> list[str]:
 
     Mode none is left out: there student and baseline are equal.
     """
-    others = [name for name in option_names(config_dir() / "mode") if name != "none"]
+    others = [name for name in option_names("mode") if name != "none"]
     modes = [*SOFT, *others, *([SEARCH] if with_search else [])]
     return [
         f"{data}/{size}/{student}/{mode}"
