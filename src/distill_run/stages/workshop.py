@@ -58,9 +58,9 @@ class Workshop:
         return Assembler(self.feed, self.device, self.builder)
 
     def device_for(self, network: Network) -> Device:
-        """The device, in the precision that suits the network."""
+        """The device in the precision that suits the network; its notes say why, where that is for each to decide."""
         if self.device.settings.precision != "auto":
-            return self.device
+            return Device(self.device.settings, ())
         return self.device.for_work(mean_work(network, self.feed.shape))
 
     def obtain(self, kind: str, prepared: Prepared) -> Trained:
