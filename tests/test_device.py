@@ -46,8 +46,8 @@ def test_a_cpu_with_bf16_computes_in_it_what_is_wide(monkeypatch: pytest.MonkeyP
         chosen = device.for_work(work)
         assert chosen.settings == wanted("cpu", precision)
         assert chosen.notes == (
-            f"device.precision: auto -> {precision} (about {work:.0f} multiply-adds for a value; on this CPU bf16 is "
-            "faster from about 300 on)",
+            f"device.precision: auto -> {precision} (about {work:.0f} multiply-adds for a value; on the CPUs that were "
+            "measured, bf16 is faster from about 300 on)",
         )
 
 

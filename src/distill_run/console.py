@@ -207,7 +207,7 @@ class TrainingDisplay:
         self.first_done: int | None = None
         self.num_images = 0
         self.val_accuracy = ""
-        is_first = not stage.split()[-1].isdigit()  # the second, third, ... student is like the first
+        is_first = not stage.startswith(("baseline ", "student "))  # the second, third, ... are like the first
         self.every = math.ceil(num_epochs / SHOWN_EPOCHS) if is_first else num_epochs
         self.pending: str | None = None
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from distill_run.errors import PrunedError, UserError, first_line, user_error
 from distill_run.units import shown_path
 
+PROGRAM = Path(__file__).parent.resolve()
+LIBRARIES = "site-packages"  # a virtual environment may lie inside the user's folder
 WHOLE = "HYDRA_FULL_ERROR=1 shows how it was reached"
 
 
@@ -15,13 +17,16 @@ WHOLE = "HYDRA_FULL_ERROR=1 shows how it was reached"
 def naming_own_code(folder: Path | None, but: type[Exception] = UserError) -> Iterator[None]:
     """Turn what goes wrong in the Python files of a folder into a UserError that names file and line.
 
-    Exceptions of the class `but` stay as they are, and those with which this program stops a run.
+    Exceptions of the class `but` stay as they are, those with which this program stops a run, and lack of memory, for
+    which the code is not to blame.
     """
     try:
         yield
-    except (UserError, PrunedError, but):
+    except (UserError, PrunedError, MemoryError, but):
         raise
     except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":  # torch's; this module does not load torch
+            raise
         if (place := place_in(error, folder)) is None:
             raise
         raise user_error(f"{place}: {type(error).__name__}: {first_line(error)}", f"mend that line; {WHOLE}") from error
@@ -35,6 +40,7 @@ def place_in(error: BaseException, folder: Path | None) -> str | None:
     if isinstance(error, SyntaxError) and error.filename is not None:
         places.append((error.filename, error.lineno or 1))
     for name, line in reversed(places):
-        if Path(name).resolve().is_relative_to(folder.resolve()):
+        path = Path(name).resolve()
+        if path.is_relative_to(folder.resolve()) and not path.is_relative_to(PROGRAM) and LIBRARIES not in path.parts:
             return f"{shown_path(Path(name))}, line {line}"
     return None

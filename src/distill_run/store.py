@@ -33,6 +33,7 @@ META, ENVIRONMENT = "meta.json", "environment.json"
 LOCKS, RUNS = ".locks", ".runs"
 SHOWN_NAME = 12  # digits of a fingerprint that messages show
 CHUNK_BYTES = 2**24  # of a file that is hashed
+LONGEST_WAIT_SECONDS = 30.0
 FIRST_WAIT_SECONDS = 10.0  # until it is said again that another process is waited for
 
 T = TypeVar("T")
@@ -168,14 +169,14 @@ class Store:
             lock.release()
 
     def _wait(self, lock: FileLock, path: Path, tell: Callable[[str], None]) -> None:
-        """Acquire a lock; says now and then, ever more seldom, that this one still waits."""
+        """Acquire a lock; says now and then that this one still waits."""
         seconds, started = FIRST_WAIT_SECONDS, time.monotonic()
         while True:
             try:
                 _inside(path.parent, partial(lock.acquire, timeout=seconds))
             except Timeout:
                 tell(f"is still being made by another process; waiting for {duration(time.monotonic() - started)}")
-                seconds *= 2
+                seconds = min(2 * seconds, LONGEST_WAIT_SECONDS)
             else:
                 return
 

@@ -88,6 +88,8 @@ def plain_state_dict(content: object, given: str) -> dict[str, Tensor]:
     if isinstance(content, dict):
         for wrapper in ("state_dict", "model"):
             content = content.get(wrapper, content) if isinstance(content, dict) else content
+    if isinstance(content, dict) and "architecture" in content:
+        raise user_error(f"{given} holds a network of distill-run", "write teacher_checkpoint= with that file")
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise user_error(
             f"{given} is neither a network of distill-run nor a state dict",

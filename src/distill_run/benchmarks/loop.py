@@ -50,7 +50,7 @@ ROUNDS = 3
 
 def main(arguments: Sequence[str]) -> None:
     """Time all loops in turn and print images a second of each, and ratios."""
-    usual = ["training.student.epochs=1", "training.student.batch_size=128"]
+    usual = ["training.student.epochs=1", "training.student.batch_size=128", "device.precision=fp32"]
     settings = compose_config(["dataset=cifar10", "mode.alpha=0.5", "repeats=1", *usual, *arguments])
     training, _ = complete_training(settings.training, NUM_IMAGES)
     settings = replace(settings, training=training)

@@ -89,7 +89,8 @@ def _rejected_key(override: Override, base: Composed, extra_dir: Path | None) ->
     if key not in known:
         if meant := meant_overrides(key, value, known):
             return Mistake(f"{key} is not a key of the configuration", f"write {meant}")
-        lacking = (missing_argument(name, text, base, extra_dir) for name in (key, f"mode.{key}"))
+        names = (key, f"training.student.optimizer.{key}", f"mode.{key}")
+        lacking = (missing_argument(name, text, base, extra_dir) for name in names)
         return next(filter(None, lacking), None) or unknown_key(key, known)
     if override.is_add():
         return Mistake(f"{text}: {key} exists already", f"write {text.removeprefix('+')}")

@@ -80,6 +80,8 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
     for recipe in (saved.training.teacher, saved.training.student):
         for old, new in MOVED_MODULES.items():
             recipe.schedule._target_ = recipe.schedule._target_.replace(old, new)
+    if "repeats" not in saved:
+        saved.repeats = 1  # as in every run of such a version
     for section, complete in ((saved, composed), (saved.dataset, composed.dataset)):
         for key in complete:
             if key not in section:

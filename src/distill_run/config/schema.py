@@ -145,7 +145,8 @@ def _read(cls: type[T], node: Mapping[str, Any], prefix: str, mistakes: list[Mis
     for field in fields(cls):  # type: ignore[arg-type]
         key, hint = f"{prefix}{field.name}", hints[field.name]
         if field.name not in node:
-            mistakes.append(Mistake(f"{key} is missing", f"add it, as in {key}=..."))
+            common = ", or begin the dataset's file with defaults: [_common]" if prefix == "dataset." else ""
+            mistakes.append(Mistake(f"{key} is missing", f"add it, as in {key}=...{common}"))
         elif is_dataclass(hint):
             child = node[field.name]
             if isinstance(child, Mapping):

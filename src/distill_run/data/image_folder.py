@@ -23,6 +23,7 @@ from distill_run.store import Store, fingerprint_of, read_meta
 
 KIND, FILE = "images", "images.npy"
 SPLITS = ("train", "val", "test")
+LONG_NAMES = {"train": ("training",), "val": ("valid", "validation"), "test": ("testing",)}
 EXTENSIONS = frozenset((".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm"))
 
 
@@ -91,12 +92,21 @@ def _split_folders(root: str | None) -> tuple[dict[str, Path], list[str]]:
         return {"train": folder}, []
     others = [name for name in there if name not in SPLITS]
     for name in SPLITS:
-        near = [other for other in others if other.startswith(name) or difflib.get_close_matches(name, [other])]
+        near = [other for other in others if _is_misspelt(other, name)]
         if name not in there and (near or name == "train"):
-            remedy = f"rename {folder / near[0]} to {name}" if near else f"make {folder / name}/<class>/ with images"
+            remedy = f"make {folder / name}/<class>/ with images"
+            if near:
+                remedy = f"rename {folder / near[0]} to {name}"
+            elif any(_holds_images(folder / other) for other in others):
+                remedy = f"move the folders of the classes into {folder / name}"
             raise user_error(f"dataset.root={root} has no folder {name} (it has {', '.join(there) or 'none'})", remedy)
     notes = [f"{folder / name} is not read: it is none of {', '.join(SPLITS)}" for name in others]
     return {name: folder / name for name in SPLITS if name in there}, notes
+
+
+def _is_misspelt(found: str, name: str) -> bool:
+    """Whether a folder is meant to be that of a split: training, tset, Val."""
+    return found.lower() in LONG_NAMES[name] or bool(difflib.get_close_matches(name, [found.lower()], cutoff=0.75))
 
 
 def _holds_images(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""What computes, in which precision: every `auto` is resolved here, once, and says what it became and why."""
+"""What computes, in which precision: every `auto` is resolved here, and says what it became and why."""
 
 import dataclasses
 import os
@@ -43,8 +43,8 @@ class Device:
         assert self.settings.precision == "auto"
         precision = "bf16" if work >= WIDE else "fp32"
         note = (
-            f"device.precision: auto -> {precision} (about {work:.0f} multiply-adds for a value; on this CPU bf16 is "
-            f"faster from about {WIDE} on)"
+            f"device.precision: auto -> {precision} (about {work:.0f} multiply-adds for a value; on the CPUs "
+            f"that were measured, bf16 is faster from about {WIDE} on)"
         )
         return Device(dataclasses.replace(self.settings, precision=precision), (note,))
 

@@ -143,7 +143,8 @@ def choose_points(wanted: Sequence[str], available: Mapping[str, str], network: 
         points = _points_of(word, available, network)
         if not points:
             names = ", ".join(available)
-            raise user_error(f"{key} has no point {word}", f"choose from {names}, or the path of one of its modules")
+            remedy = f"choose from {names}, the path of one of its modules, or another network"
+            raise user_error(f"{key} has no point {word}", remedy)
         chosen.update(points)
     return chosen
 

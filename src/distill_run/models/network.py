@@ -107,7 +107,7 @@ def mean_work(network: nn.Module, shape: ImageShape) -> float:
     macs = count_macs(network, shape)
     for handle in handles:
         handle.remove()
-    return macs / max(num_outputs, 1)
+    return macs / num_outputs if num_outputs else 0.0
 
 
 def count_macs(network: nn.Module, shape: ImageShape) -> int:

@@ -80,8 +80,8 @@ class RunRecord(Watcher):
     def run_ended(self, error: BaseException | None) -> None:
         """See Watcher."""
         if error is None:
-            shutil.rmtree(self.files.finished, ignore_errors=True)
             self._write_status(RunStatus("completed"))
+            shutil.rmtree(self.files.finished, ignore_errors=True)
         elif isinstance(error, KeyboardInterrupt):
             self._write_status(RunStatus("interrupted"))
         elif isinstance(error, PrunedError):

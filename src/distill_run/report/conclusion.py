@@ -12,9 +12,12 @@ def conclude(report: RunReport) -> str:
     if report.failures:
         return f"No verdict on {_subject(report)}: {'; '.join(report.failures)}."
     student, teacher = percent(report.student_accuracy), percent(report.teacher.selected.test.accuracy)
-    difference = report.difference
+    difference, count = report.difference, len(report.repeats)
+    mean = f" (the mean of {count} seeds)" if count > 1 else ""
+    if report.mode["name"] == "none":
+        return f"Without a teacher (mode=none) the student reaches {student}{mean}; the teacher reaches {teacher}."
     if difference is None:
-        return f"The student reaches {student}, the teacher {teacher}; there is no baseline to compare with."
+        return f"The student reaches {student}{mean}, the teacher {teacher}; there is no baseline to compare with."
     return f"{_comparison(report, difference)}; the teacher reaches {teacher}."
 
 
@@ -28,12 +31,13 @@ def _comparison(report: RunReport, difference: Difference) -> str:
             f"No difference that {_evidence(difference)} can show: {alone} alone, {student} {after} "
             f"({change(difference.mean)} percentage points, {interval_text(difference)})"
         )
-    verb = "gained" if difference.mean > 0 else "cost"
     points = f"{abs(100 * difference.mean):.2f} percentage points of test accuracy"
+    over = _evidence(difference) if difference.over == "seeds" else f"{_evidence(difference)}, one seed"
+    from_to = f"from {alone} alone to {student} {after}"
+    if difference.mean < 0:
+        return f"{_capital(subject)} cost {points} ({interval_text(difference.reversed)}, over {over}): {from_to}"
     gap = f", {report.gap_recovered:.0%} of the gap to the teacher" if report.gap_recovered is not None else ""
-    span = interval_text(difference) if difference.mean > 0 else interval_text(difference.reversed)
-    over = f", over {_evidence(difference)}" if difference.over == "seeds" else ""
-    return f"{_capital(subject)} {verb} {points} ({span}{over}){gap}: from {alone} alone to {student} {after}"
+    return f"{_capital(subject)} gained {points} ({interval_text(difference)}, over {over}){gap}: {from_to}"
 
 
 def interval_text(difference: Difference) -> str:

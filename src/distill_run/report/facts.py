@@ -81,7 +81,9 @@ def _baseline_tiles(report: RunReport) -> list[Tile]:
     if report.baseline is None:
         return []
     gap, difference = report.gap_recovered, report.difference
-    note = "the teacher is too close to the baseline" if gap is None else "of the way from baseline to teacher"
+    is_below = report.teacher.selected.test.accuracy < (report.baseline_accuracy or 0.0)
+    absent = "the teacher is below the baseline" if is_below else "the teacher is too close to the baseline"
+    note = absent if gap is None else "of the way from baseline to teacher"
     if report.gap_interval is not None:
         low, high = report.gap_interval
         note += f"; 95% interval {low:.0%} to {high:.0%}"
@@ -129,7 +131,7 @@ def _seeds(report: RunReport) -> str:
     above = sum(student.selected.test.accuracy > alone.selected.test.accuracy for student, alone in pairs)
     return (
         f"The student is above its baseline with {above} of {len(pairs)} seeds. The interval shows what other seeds "
-        "would change; it does not show what other test images would change."
+        "would change with this teacher; it does not show what another teacher or other test images would change."
     )
 
 

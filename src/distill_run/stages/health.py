@@ -30,8 +30,10 @@ class Health(Watcher):
         self.failures: list[str] = []
         counts = class_counts(feed.train, len(feed.classes))
         commonest = counts.max().item() / len(feed.train)
-        self.chance = commonest + STANDARD_ERRORS * math.sqrt(commonest * (1 - commonest) / len(feed.train))
+        error = STANDARD_ERRORS * math.sqrt(commonest * (1 - commonest) / len(feed.train))
+        self.chance = commonest + min(error, (1 - commonest) / 2)  # a perfect network is above it
         val_counts = class_counts(feed.val, len(feed.classes))
+        self.num_val = len(feed.val)
         self.is_one_class = val_counts.max().item() >= ONE_ANSWER * len(feed.val)
         self._stage: StageFacts | None = None
         self._rows: list[dict[str, Any]] = []  # of the training in progress
@@ -49,8 +51,9 @@ class Health(Watcher):
         self._rows = []
         num_steps = stage.num_epochs * stage.num_steps
         if num_steps < FEW_STEPS and not stage.is_search:
-            cure = f"{_recipe(stage.name)}.epochs={math.ceil(FEW_STEPS / stage.num_steps)}"
-            self._tell("steps", f"the {stage.name} has {num_steps} steps in all, too few to learn from: set {cure}")
+            cure = f"set {_recipe(stage.name)}.epochs={math.ceil(FEW_STEPS / stage.num_steps)}"
+            few = f"the {stage.name} has {num_steps} steps in all, too few to learn from"
+            self._tell(stage.name, "steps", f"{few}: {cure}")
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
         """See Watcher."""
@@ -64,22 +67,24 @@ class Health(Watcher):
         after, losses = f"after epoch {row['epoch']}", [each["train"]["loss"] for each in self._rows]
         if problem := self._problem(row):
             cure = f"set {recipe}.clip_norm=1.0 or a smaller {recipe}.optimizer.lr"
-            self._tell("problem", f"{who} {problem} {after}: {cure}")
+            self._tell(stage.name, "problem", f"{who} {problem} {after}: {cure}")
         elif self._stands_still():
             moved = f"{losses[0]:.3g} in the first epoch, {losses[-1]:.3g} now"
-            self._tell("loss", f"{who}'s loss has not moved {after} ({moved}): set another {recipe}.optimizer.lr")
+            cure = f"set another {recipe}.optimizer.lr"
+            self._tell(stage.name, "loss", f"{who}'s loss has not moved {after} ({moved}): {cure}")
         if row["train"].get("clipped", 0.0) >= NEARLY_EVERY_STEP:
             cure = f"set a larger {recipe}.clip_norm or a smaller {recipe}.optimizer.lr"
-            self._tell("clipped", f"{who}'s gradient was clipped in nearly every step {after}: {cure}")
+            self._tell(stage.name, "clipped", f"{who}'s gradient was clipped in nearly every step {after}: {cure}")
 
     def stage_ended(self, trained: Trained) -> None:
         """See Watcher. What was reused from the store is judged as well."""
         kind, accuracy = trained.stage.split()[0], trained.selected.val["accuracy"]
         if trained.history and (problem := self._problem(trained.history[-1])):
             self.failures.append(f"the {trained.stage} {problem}")
+            self._tell(trained.stage, "problem", f"the {trained.stage} {problem}: change its {_recipe(trained.stage)}")
         if kind == "teacher":
             self._teacher = max(accuracy, self._teacher or 0.0)
-        elif kind == "baseline" and self._teacher is not None and self._teacher < accuracy:
+        elif kind == "baseline" and self._teacher is not None and self._is_below(self._teacher, accuracy):
             self.warn(
                 f"the teacher ({self._teacher:.2%} on validation) is worse than the student alone ({accuracy:.2%}): "
                 "train it longer, search its learning rate, or choose a larger one before distilling from it"
@@ -99,10 +104,14 @@ class Health(Watcher):
         accuracy: float = self._rows[-1]["train"]["accuracy"]
         return self._rows[0]["epoch"] == 1 and min(losses) > STUCK * losses[0] and accuracy < GOOD
 
-    def _tell(self, kind: str, text: str) -> None:
+    def _is_below(self, first: float, second: float) -> bool:
+        """Whether an accuracy on validation is below another by more than chance would explain."""
+        error = math.sqrt((first * (1 - first) + second * (1 - second)) / self.num_val)
+        return second - first > STANDARD_ERRORS * error
+
+    def _tell(self, stage: str, kind: str, text: str) -> None:
         """Warn once of each kind and recipe."""
-        assert self._stage is not None
-        warning = f"{_recipe(self._stage.name)} {kind}"
+        warning = f"{_recipe(stage)} {kind}"
         if warning not in self._told:
             self._told.add(warning)
             self.warn(text)

@@ -76,7 +76,9 @@ def search_rates(lineup: Lineup, workshop: Workshop) -> Lineup:
     Each rate is searched with cross-entropy alone, so that one search serves all modes; baselines and students share
     that of the first seed, which keeps the comparison fair.
     """
-    found, curve = find_learning_rate(lineup.student.training.alone("baseline"), workshop)
+    baseline = lineup.pairs[0].baseline
+    alone = lineup.student.training.alone("baseline") if baseline is None else baseline.training
+    found, curve = find_learning_rate(alone, workshop)
     pairs = []
     for baseline, student in lineup.pairs:
         pairs.append(Pair(baseline and baseline.at_rate(found, curve), student.at_rate(found, curve)))

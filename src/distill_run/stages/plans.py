@@ -20,7 +20,7 @@ from distill_run.store import file_hash
 
 @dataclass(frozen=True)
 class Planner:
-    """Makes the trainings of a run from its settings, which are complete: no `auto` and no null is left in them."""
+    """Makes the trainings of a run from its settings, which are complete: no null is left in them."""
 
     settings: Settings
     feed: Feed

@@ -43,7 +43,8 @@ def open_workshop(
     builder = builder_of(settings)
     feed = feeds.open(settings.dataset, builder, device.torch_device, watcher)
     _introduce(feed, settings.names.dataset, watcher)
-    settings, repeats = _complete(settings, feed, device.settings, watcher)
+    settings = _complete(settings, feed, device.settings, watcher)
+    assert settings.repeats is not None
     environment = describe_environment(device, command)
     store = Store(Path(settings.store_dir), watcher, environment, run_dir)
     for kind, name in feed.entries:
@@ -53,7 +54,7 @@ def open_workshop(
         device=device,
         builder=builder,
         store=store,
-        finished=Store(RunFiles(run_dir).finished, watcher, environment) if repeats > 1 else None,
+        finished=Store(RunFiles(run_dir).finished, watcher, environment) if settings.repeats > 1 else None,
         watcher=watcher,
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
@@ -74,8 +75,8 @@ def _read_resume_point(path: Path) -> ResumePoint:
     return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])
 
 
-def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> tuple[Settings, int]:
-    """The settings with every null filled in that the images decide, and their repeats; says what they became."""
+def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> Settings:
+    """The settings with every null filled in that the images decide; says what they became."""
     dataset = _complete_dataset(wanted.dataset, feed, watcher)
     training, notes = complete_training(wanted.training, len(feed.train))
     for note in notes:
@@ -83,7 +84,7 @@ def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Wat
     repeats = dataset.repeats if wanted.repeats is None else wanted.repeats
     if wanted.repeats is None and repeats > 1:
         watcher.noted(f"repeats: {repeats}, the baseline and the student of {repeats} seeds, from {wanted.seed} on")
-    return dataclasses.replace(wanted, dataset=dataset, training=training, device=device, repeats=repeats), repeats
+    return dataclasses.replace(wanted, dataset=dataset, training=training, device=device, repeats=repeats)
 
 
 def _complete_dataset(wanted: DatasetSettings, feed: Feed, watcher: Watcher) -> DatasetSettings:

@@ -37,6 +37,6 @@ def guided(prepared: Prepared, teacher: Trained, workshop: Workshop) -> Prepared
     training = replace(prepared.training, teacher=teacher.fingerprint)
     prepared.assembly.take_from(teacher.network)
     guide, name = make_guide(training, prepared.assembly, teacher, workshop)
-    if name == "live teacher":
+    if name == "live teacher" and not training.stage.startswith("student "):  # it is said of the first
         workshop.watcher.noted(f"{training.stage}: {teacher.name} runs live in every step")
     return replace(prepared, training=training, guide=guide, guided_by=name)

@@ -81,8 +81,9 @@ def check_normalisation(settings: Settings) -> None:
 def measure_teacher(teacher: LoadedTeacher, workshop: Workshop) -> Trained:
     """A loaded teacher with its figures."""
     feed, network = workshop.feed, teacher.network
-    if teacher.note is not None:
-        workshop.watcher.noted(f"{teacher.stage}: {teacher.note}")
+    device = workshop.device_for(network)
+    for note in filter(None, (teacher.note, *device.notes)):
+        workshop.watcher.noted(f"{teacher.stage}: {note}")
     if teacher.classes not in (None, feed.classes):
         workshop.watcher.warned(
             "the teacher's classes are named differently from the dataset's; is their order the same?"
@@ -107,6 +108,7 @@ def measure_teacher(teacher: LoadedTeacher, workshop: Workshop) -> Trained:
         last=measured,
         origin=Origin.LOADED,
         path=teacher.path,
+        precision=device.settings.precision,
     )
     workshop.watcher.stage_ended(trained)
     return trained

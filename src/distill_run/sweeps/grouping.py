@@ -40,6 +40,11 @@ class Setting:
     figures: dict[str, Estimate | None]
     p_value: float | None
 
+    @property
+    def has_failures(self) -> bool:
+        """Whether a training went wrong in one of its runs, so that the run gives no verdict."""
+        return any(point.report is not None and point.report.failures for point in self.replicates.values())
+
     def mean(self, figure: str) -> float | None:
         """The mean of a figure over the replicates."""
         found = self.figures[figure]
@@ -188,15 +193,16 @@ def _baseline_fingerprints(point: Point) -> list[str]:
 
 
 def _rank(setting: Setting, most: int) -> tuple[int, float, float]:
-    """A sorting key: complete settings first, then those with fewer replicates, then those with none; by validation."""
-    completeness = 0 if len(setting.replicates) == most else 1 if setting.replicates else 2
+    """A sorting key: complete settings first, then those with fewer replicates or failed trainings; by validation."""
+    is_complete = len(setting.replicates) == most and not setting.has_failures
+    completeness = 0 if is_complete else 1 if setting.replicates else 2
     accuracy, nll = setting.mean("val_accuracy") or 0.0, setting.mean("val_nll") or 0.0
     return completeness, -round(accuracy, DIGITS), round(nll, DIGITS)
 
 
 def _recommend(ranked: Sequence[Setting], replicate_keys: Sequence[str]) -> Recommendation:
     best = ranked[0]
-    differences = [(other, paired_difference(best, other)) for other in ranked[1:]]
+    differences = [(other, validation_difference(best, other)) for other in ranked[1:]]
     compared = [(other, found) for other, found in differences if found is not None and found.count > 1]
     points = sorted(best.replicates.values(), key=lambda point: [order(point.value(key)) for key in replicate_keys])
     commands = [point.command for point in points if point.command is not None]
@@ -220,7 +226,7 @@ def _is_tie(best: Setting, other: Setting) -> bool:
     return first - second <= 1 / report.dataset.val_size + ROUNDING
 
 
-def paired_difference(first: Setting, second: Setting) -> Estimate | None:
+def validation_difference(first: Setting, second: Setting) -> Estimate | None:
     """The difference of validation accuracy, first - second, over the replicates that both have."""
     shared = [key for key in first.replicates if key in second.replicates]
     pairs = [(first.replicates[key].figures, second.replicates[key].figures) for key in shared]

@@ -92,10 +92,13 @@ def _recorded(folder: Path, request: Request) -> Iterator[Path]:
 
 
 def count_not_begun(directories: Iterable[Path], run_dirs: Sequence[Path]) -> int:
-    """How many runs the sweeps in these directories, and those that the runs belong to, asked for in vain so far."""
+    """How many runs the sweeps at or below these directories asked for in vain so far."""
     begun = Counter(run_dir.parent for run_dir in run_dirs)
+    asked_for = [directory.resolve() for directory in directories]
     missing = 0
-    for folder in {*begun, *(directory.resolve() for directory in directories)}:
+    for folder in {*begun, *asked_for}:
+        if not any(folder.is_relative_to(directory) for directory in asked_for):
+            continue  # only some runs of that sweep were asked for
         asked = _read_record(folder).get("num_points")
         missing += max(asked - begun[folder], 0) if isinstance(asked, int) else 0
     return missing

@@ -46,7 +46,11 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         runs=tuple(_run(point, sweep, names[id(point)]) for point in sweep.points),
         recommendation=best,
         conclusion=conclude(settings, best, sweep.num_datasets),
-        warnings=(*_differences(sweep), *_lucky(settings, best), *_counted([each.warnings for each in reports])),
+        warnings=(
+            *_differences(sweep),
+            *_lucky(settings, best),
+            *_counted([(*each.warnings, *each.failures) for each in reports]),
+        ),
         baseline=_baseline(sweep.baseline),
     )
 

@@ -73,7 +73,7 @@ class Table:
 
 def settings_table(report: SweepReport) -> Table:
     """A row for each setting, the recommended one first, then the others by validation; the last is the baseline's."""
-    columns = shown_columns(report)
+    columns = _shown_columns(report)
     has_p = any(setting.corrected_p is not None for setting in report.settings)
     is_replicated = any(setting.replicates > 1 for setting in report.settings)
     without_interval = NONE if is_replicated else ""  # a column of dashes says nothing
@@ -97,7 +97,7 @@ def _baseline_row(baseline: BaselineReport, num_keys: int, columns: Iterable[str
     return [*row, Cell("")] if has_p else row
 
 
-def shown_columns(report: SweepReport) -> dict[str, Column]:
+def _shown_columns(report: SweepReport) -> dict[str, Column]:
     """The columns of the settings' table, by the names of their figures."""
     columns = {}
     for name, column in COLUMNS.items():
