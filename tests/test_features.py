@@ -296,12 +296,12 @@ POINTS = "stem, stage1, stage2, stage1_preact, stage2_preact, unpooled, pooled"
 def test_a_word_that_names_nothing_is_refused_with_the_points_that_there_are() -> None:
     for word in ("stage3", "stage-3", "stage-0", "stages_", "stage", "head.weight", "stages.2", "x"):
         assert message_of(choose, word) == (
-            f"student has no point {word}\n  choose from {POINTS}, or the path of one of its modules"
+            f"student has no point {word}\n  choose from {POINTS}, the path of one of its modules, or another network"
         )
     network = made(lambda: nn.Sequential(nn.Flatten(), nn.Linear(64, 3)))
     for word in ("stages", "stage-1", "stages_preact"):
         assert message_of(choose, word, network=network) == (
-            f"student has no point {word}\n  choose from pooled, or the path of one of its modules"
+            f"student has no point {word}\n  choose from pooled, the path of one of its modules, or another network"
         )
 
 

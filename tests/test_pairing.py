@@ -155,7 +155,7 @@ def test_the_teacher_is_left_as_it_was(opened: Opened) -> None:
 
 def test_what_cannot_be_paired_is_told_with_the_mode_or_with_the_added_term(opened: Opened) -> None:
     counts = "of the teacher do not make pairs\n  name as many in mode.student_points as in mode.teacher_points"
-    path = "pooled, or the path of one of its modules"
+    path = "pooled, the path of one of its modules, or another network"
     teachers = "stage1, stage2, stage3, stage4, stage1_preact, stage2_preact, stage3_preact, stage4_preact"
     for ours, theirs, message in (
         (["stage1", "stage2"], ["stage1"], f"2 points of the student and 1 {counts}"),

@@ -141,7 +141,10 @@ def test_vectors_are_maps_of_one_pixel() -> None:
 def test_a_network_without_a_linear_layer_is_refused() -> None:
     convolution = nn.Sequential(nn.Conv2d(1, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     message = message_of(reused, Pooled(4, 1), convolution)
-    assert message == "teacher has no point unpooled\n  choose from stage1, or the path of one of its modules"
+    assert (
+        message
+        == "teacher has no point unpooled\n  choose from stage1, the path of one of its modules, or another network"
+    )
 
 
 def test_only_without_the_last_relu_negative_features_can_be_reached() -> None:

@@ -131,9 +131,10 @@ class Trainer:
         train, timing = self.totals.means(), self.totals.timing()
         val_logits = predict(self.network, self.val)
         val = measure(val_logits, self.val.targets.cpu())
-        if not math.isfinite(val["nll"]):
-            what = f"the {self.stage}'s validation loss is not finite after epoch {self.epoch}"
-            raise DivergedError([Mistake(what, CALMER)])
+        for name, value in {"training": train["loss"], "validation": val["nll"]}.items():
+            if not math.isfinite(value):
+                what = f"the {self.stage}'s {name} loss is not finite after epoch {self.epoch}"
+                raise DivergedError([Mistake(what, CALMER)])
         self.schedule.observe(val["accuracy"])
         row = {
             "stage": self.stage,

@@ -1,5 +1,7 @@
 """Figures as texts, for the tables of the console and of the pages."""
 
+from statistics import stdev
+
 from distill_run.report.run_report import NetworkReport, RunReport
 from distill_run.units import NONE, change, duration, percent, quantity
 
@@ -33,15 +35,15 @@ def repeat_rows(report: RunReport) -> list[list[str]]:
     """For each seed, and for their mean, the test accuracy alone and with the teacher, and the change."""
     rows = []
     for repeat in report.repeats:
-        student = repeat.student.selected.test.accuracy
         alone = None if repeat.baseline is None else repeat.baseline.selected.test.accuracy
-        points = None if alone is None else student - alone
-        rows.append([f"seed {repeat.seed}", percent(alone), percent(student), change(points)])
+        student = repeat.student.selected.test.accuracy
+        rows.append([f"seed {repeat.seed}", percent(alone), percent(student), change(repeat.change)])
     assert report.means is not None
     means = (report.means.baseline, report.means.student)
     rows.append(["mean", *(NONE if each is None else percent(each.mean) for each in means), change(report.change)])
-    spread = [NONE if each is None or each.sd is None else f"{100 * each.sd:.2f}" for each in means]
-    return [*rows, ["standard deviation", *spread, NONE]]
+    changes = [repeat.change for repeat in report.repeats if repeat.change is not None]
+    spreads = [*(None if each is None else each.sd for each in means), stdev(changes) if len(changes) > 1 else None]
+    return [*rows, ["standard deviation", *(NONE if sd is None else f"{100 * sd:.2f}" for sd in spreads)]]
 
 
 def _train_time(network: NetworkReport) -> str:

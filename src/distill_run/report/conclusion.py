@@ -24,8 +24,6 @@ def conclude(report: RunReport) -> str:
 def _comparison(report: RunReport, difference: Difference) -> str:
     subject, after = _subject(report), _after(report)
     alone, student = percent(report.baseline_accuracy), percent(report.student_accuracy)
-    if difference.is_nothing:
-        return f"{_capital(subject)} changed nothing: {alone} with it and without it"
     if difference.may_be_chance:
         return (
             f"No difference that {_evidence(difference)} can show: {alone} alone, {student} {after} "

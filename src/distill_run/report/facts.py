@@ -3,7 +3,7 @@
 from distill_run.errors import show
 from distill_run.files import RunFiles
 from distill_run.report.cells import network_cells
-from distill_run.report.chance import compare, verdict, wilson_interval
+from distill_run.report.chance import compare, counts, wilson_interval
 from distill_run.report.conclusion import interval_text
 from distill_run.report.results import load_call
 from distill_run.report.run_report import NetworkReport, RunReport
@@ -78,11 +78,11 @@ def tiles(report: RunReport) -> list[Tile]:
 
 
 def _baseline_tiles(report: RunReport) -> list[Tile]:
-    if report.baseline is None:
+    if report.baseline is None or report.failures:
         return []
     gap, difference = report.gap_recovered, report.difference
     is_below = report.teacher.selected.test.accuracy < (report.baseline_accuracy or 0.0)
-    absent = "the teacher is below the baseline" if is_below else "the teacher is too close to the baseline"
+    absent = "the teacher is below the baseline" if is_below else "the teacher is not clearly above the baseline"
     note = absent if gap is None else "of the way from baseline to teacher"
     if report.gap_interval is not None:
         low, high = report.gap_interval
@@ -123,7 +123,7 @@ def _worth(findings: Findings) -> str:
         return f"{report.conclusion} {_seeds(report)}"
     targets = findings.feed.test.targets.cpu()
     student, baseline = (is_right(findings.networks[stage], targets) for stage in ("student", "baseline"))
-    return f"{report.conclusion} {verdict(compare(student, baseline), len(targets))}"
+    return f"{report.conclusion} {counts(compare(student, baseline), len(targets))}"
 
 
 def _seeds(report: RunReport) -> str:

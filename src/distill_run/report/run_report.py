@@ -86,6 +86,13 @@ class RepeatReport:
     baseline: NetworkReport | None
     student: NetworkReport
 
+    @property
+    def change(self) -> float | None:
+        """The student's test accuracy minus the baseline's; None without a baseline."""
+        if self.baseline is None:
+            return None
+        return self.student.selected.test.accuracy - self.baseline.selected.test.accuracy
+
 
 @dataclass(frozen=True)
 class Means:
@@ -112,11 +119,6 @@ class Difference:
     def may_be_chance(self) -> bool:
         """Whether the interval includes 0."""
         return self.low <= 0 <= self.high
-
-    @property
-    def is_nothing(self) -> bool:
-        """Whether there is no difference at all."""
-        return self.low == self.mean == self.high == 0
 
     @property
     def reversed(self) -> "Difference":

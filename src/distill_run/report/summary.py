@@ -103,7 +103,7 @@ def _difference(repeats: list[Repeat], targets: Tensor) -> Difference | None:
         pairs.append((is_right(student, targets), is_right(baseline, targets)))
     if len(pairs) == 1:
         paired, count = compare(*pairs[0]), len(targets)
-        low, high = difference_interval(paired, count)
+        low, high = difference_interval(*pairs[0])
         return Difference((paired.only_first - paired.only_second) / count, low, high, "images", count)
     found = paired_difference(*([_share(right) for right in side] for side in zip(*pairs, strict=True)))
     assert found.low is not None

@@ -4,15 +4,17 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
+
 from distill_run.data.feed import Feed
 from distill_run.data.splits import class_counts
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import StageFacts, Watcher
 
-FEW_STEPS = 100  # in all: too few for random weights to become a network
+FEW_STEPS = 50  # in all: too few for random weights to become a network
 FEW_IMAGES = 50  # of validation: one of them is two percentage points
 GRACE = 1 / 3  # of the epochs, in which a network may stand still
-STUCK = 0.98  # of the first epoch's loss
+STUCK = 0.02  # of the first epoch's loss, by which it must change
 GOOD = 0.9  # accuracy; above it a loss may stand still
 ONE_ANSWER = 0.99  # of the validation images
 NEARLY_EVERY_STEP = 0.95  # of an epoch
@@ -22,16 +24,14 @@ STANDARD_ERRORS = 2.0  # that an accuracy must lie above that of the commonest c
 class Health(Watcher):
     """Warns of trainings that go wrong; `failures` are the trainings that tell nothing of distillation, and why.
 
-    A network is at chance where, on its training images, it is no better than the answer that is right most often.
+    A network is at chance where, on training and on validation images, it is no better than the commonest class.
     """
 
     def __init__(self, feed: Feed, warn: Callable[[str], None]) -> None:
         self.warn = warn
         self.failures: list[str] = []
-        counts = class_counts(feed.train, len(feed.classes))
-        commonest = counts.max().item() / len(feed.train)
-        error = STANDARD_ERRORS * math.sqrt(commonest * (1 - commonest) / len(feed.train))
-        self.chance = commonest + min(error, (1 - commonest) / 2)  # a perfect network is above it
+        self.chance = _chance(class_counts(feed.train, len(feed.classes)))
+        self.val_chance = _chance(class_counts(feed.val, len(feed.classes)))
         val_counts = class_counts(feed.val, len(feed.classes))
         self.num_val = len(feed.val)
         self.is_one_class = val_counts.max().item() >= ONE_ANSWER * len(feed.val)
@@ -42,7 +42,7 @@ class Health(Watcher):
         if len(feed.val) < FEW_IMAGES:
             warn(
                 f"validation has {len(feed.val)} images, of which one is {1 / len(feed.val):.1%}: too few to choose an "
-                "epoch or a setting by; set a larger dataset.val_fraction"
+                "epoch or a setting by; set a larger dataset.val_fraction, as in dataset.val_fraction=0.3"
             )
 
     def stage_begun(self, stage: StageFacts) -> None:
@@ -72,7 +72,7 @@ class Health(Watcher):
             moved = f"{losses[0]:.3g} in the first epoch, {losses[-1]:.3g} now"
             cure = f"set another {recipe}.optimizer.lr"
             self._tell(stage.name, "loss", f"{who}'s loss has not moved {after} ({moved}): {cure}")
-        if row["train"].get("clipped", 0.0) >= NEARLY_EVERY_STEP:
+        elif row["train"].get("clipped", 0.0) >= NEARLY_EVERY_STEP:
             cure = f"set a larger {recipe}.clip_norm or a smaller {recipe}.optimizer.lr"
             self._tell(stage.name, "clipped", f"{who}'s gradient was clipped in nearly every step {after}: {cure}")
 
@@ -94,15 +94,17 @@ class Health(Watcher):
     def _problem(self, row: dict[str, Any]) -> str | None:
         """What is wrong with the network of an epoch, if it is of no use; follows on its name."""
         if row.get("answers", 0.0) >= ONE_ANSWER and not self.is_one_class:
-            return "gives every validation image the same class"
-        if row["train"]["accuracy"] <= self.chance:
+            return "ends giving every validation image the same class"
+        if row["train"]["accuracy"] <= self.chance and row["val"]["accuracy"] <= self.val_chance:
             return f"is at chance ({row['train']['accuracy']:.2%} of its training images are right)"
         return None
 
     def _stands_still(self) -> bool:
         losses: list[float] = [row["train"]["loss"] for row in self._rows]
         accuracy: float = self._rows[-1]["train"]["accuracy"]
-        return self._rows[0]["epoch"] == 1 and min(losses) > STUCK * losses[0] and accuracy < GOOD
+        moved = max(abs(loss - losses[0]) for loss in losses)
+        has_begun = len(losses) > 1 and self._rows[0]["epoch"] == 1
+        return has_begun and moved < STUCK * losses[0] and accuracy < GOOD
 
     def _is_below(self, first: float, second: float) -> bool:
         """Whether an accuracy on validation is below another by more than chance would explain."""
@@ -110,11 +112,19 @@ class Health(Watcher):
         return second - first > STANDARD_ERRORS * error
 
     def _tell(self, stage: str, kind: str, text: str) -> None:
-        """Warn once of each kind and recipe."""
-        warning = f"{_recipe(stage)} {kind}"
+        """Warn once of each kind: of few steps for each recipe, of the others for each training."""
+        warning = f"{_recipe(stage) if kind == 'steps' else stage} {kind}"
         if warning not in self._told:
             self._told.add(warning)
             self.warn(text)
+
+
+def _chance(counts: Tensor) -> float:
+    """The accuracy up to which a network may be at chance, from the numbers of images of each class (K,)."""
+    num_images = counts.sum().item()
+    commonest = counts.max().item() / num_images
+    error = STANDARD_ERRORS * math.sqrt(commonest * (1 - commonest) / num_images)
+    return commonest + min(error, (1 - commonest) / 2)  # a perfect network is above it
 
 
 def _recipe(stage: str) -> str:

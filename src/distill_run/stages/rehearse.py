@@ -9,7 +9,7 @@ from distill_run.config.schema import Settings
 from distill_run.data.augment import build_augmentations
 from distill_run.data.opening import check_source
 from distill_run.engine.device import choose_device
-from distill_run.errors import gather
+from distill_run.errors import gather, user_error
 from distill_run.models.pretrained import weight_files
 from distill_run.objectives.assemble import build_objectives
 from distill_run.stages.plans import checkpoint_paths
@@ -17,6 +17,16 @@ from distill_run.stages.prepare import builder_of
 from distill_run.stages.teacher import check_normalisation
 from distill_run.stages.watcher import check_watcher
 from distill_run.tensor_files import check_exists
+
+
+def check_root(settings: Settings) -> None:
+    """Raise UserError where a folder is given to a dataset that reads none."""
+    dataset = settings.dataset
+    if dataset.root is not None and not any(dataset.root in str(value) for value in dataset.source.values()):
+        raise user_error(
+            f"dataset.root={dataset.root} is not used by dataset={settings.names.dataset}",
+            f"write dataset=image_folder dataset.root={dataset.root}, or leave dataset.root out",
+        )
 
 
 def rehearse(settings: Settings) -> None:
@@ -37,6 +47,7 @@ def rehearse(settings: Settings) -> None:
         *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
         partial(build_objectives, settings.mode, builder),
     ]
+    checks.append(partial(check_root, settings))
     parameter = torch.zeros(1, requires_grad=True)
     for name, recipe in {"teacher": settings.training.teacher, "student": settings.training.student}.items():
         key = f"training.{name}"
