@@ -14,11 +14,12 @@ def test_an_epoch_has_sixteen_batches_where_the_sizes_allow_it() -> None:
     assert {num_images: batch_size_for(num_images) for num_images in sizes} == sizes
 
 
-def test_a_training_has_600_steps_and_ten_epochs() -> None:
-    """254 images give 15 full batches of 16, 1,146 give 17 of 64, 45,000 give 351 of 128."""
-    assert (epochs_for(254, 16), epochs_for(1146, 64), epochs_for(45_000, 128)) == (40, 36, 10)
-    assert epochs_for(7681, 128) == 10
-    assert epochs_for(3, 16) == 600
+def test_a_training_has_600_steps_20_000_images_and_10_to_200_epochs() -> None:
+    """254 images are seen 79 times; 1,146 give 17 full batches of 64; 45,000 would need two epochs."""
+    assert (epochs_for(254, 16), epochs_for(1146, 64), epochs_for(45_000, 128)) == (79, 36, 10)
+    assert epochs_for(254, 4) == 79
+    assert epochs_for(254, 254) == 200
+    assert epochs_for(3, 16) == 200
 
 
 def test_what_is_given_stays_and_what_is_filled_in_is_said() -> None:

@@ -7,8 +7,9 @@ from distill_run.config.schema import Recipe, RecipeSettings, TrainingSettings
 
 BATCHES_AN_EPOCH = 16  # at least, for small datasets
 BATCH_SIZES = (16, 128)  # the smallest and the largest
-NUM_STEPS = 600  # at least
-MIN_EPOCHS = 10
+NUM_STEPS = 600  # of the optimizer, at least; and
+NUM_SAMPLES = 20_000  # images seen, each as often as there are epochs, at least
+EPOCHS = (10, 200)  # the fewest and the most
 
 
 def complete_training(wanted: TrainingSettings, num_images: int) -> tuple[TrainingSettings, list[str]]:
@@ -38,6 +39,8 @@ def batch_size_for(num_images: int) -> int:
 
 
 def epochs_for(num_images: int, batch_size: int) -> int:
-    """As many epochs as 600 steps take, and at least ten."""
+    """As many epochs as 600 steps and 20,000 images take, from 10 to 200."""
     num_steps = max(num_images // batch_size, 1)
-    return max(math.ceil(NUM_STEPS / num_steps), MIN_EPOCHS)
+    fewest, most = EPOCHS
+    wanted = max(math.ceil(NUM_STEPS / num_steps), math.ceil(NUM_SAMPLES / num_images))
+    return min(max(wanted, fewest), most)
