@@ -61,7 +61,7 @@ MISTAKES = {
     ),
     "student.lr=0.1": ("student.lr is not a key of the configuration\n  write training.student.optimizer.lr=0.1"),
     "student.depth=3": (
-        "student=mlp has no depth\n  leave student.depth=3 out, or write student=wrn_16_1 or student=wrn_16_2"
+        "student=mlp_wide has no depth\n  leave student.depth=3 out, or write student=wrn_16_1 or student=wrn_16_2"
         " or student=wrn_40_1 or student=wrn_40_2"
     ),
     "--config-name=mine": (

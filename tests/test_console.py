@@ -77,6 +77,6 @@ def epochs_shown(capsys: Output, stage: str, num_epochs: int, last: int) -> list
 
 def test_about_ten_epochs_of_a_training_are_shown_and_always_the_last(capsys: Output) -> None:
     assert epochs_shown(capsys, "student", 3, 3) == [1, 2, 3]
-    assert epochs_shown(capsys, "student", 36, 36) == [4, 8, 12, 16, 20, 24, 28, 32, 36]
-    assert epochs_shown(capsys, "student", 36, 18) == [4, 8, 12, 16, 18]  # patience ended it
+    assert epochs_shown(capsys, "student", 36, 36) == [1, 4, 8, 12, 16, 20, 24, 28, 32, 36]
+    assert epochs_shown(capsys, "student", 36, 18) == [1, 4, 8, 12, 16, 18]  # patience ended it
     assert epochs_shown(capsys, "student 2", 36, 36) == [36]

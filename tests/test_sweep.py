@@ -121,7 +121,7 @@ def test_a_sweep_leaves_its_points_and_its_answer(sweep: Any, tmp_path: Path) ->
 
 
 def test_seeds_vary_the_students_and_share_the_teacher(sweep: Any, tmp_path: Path) -> None:
-    sweep("seed=0,1")
+    sweep("seed=0,1", "dataset.augment.crop.padding=1")
     reports = [json.loads(path.read_text()) for path in sorted(only_sweep(tmp_path).glob("*/report.json"))]
     assert len({report["teacher"]["fingerprint"] for report in reports}) == 1
     assert len({report["baseline"]["fingerprint"] for report in reports}) == 2
@@ -130,8 +130,14 @@ def test_seeds_vary_the_students_and_share_the_teacher(sweep: Any, tmp_path: Pat
 
 
 def test_a_fixed_view_seed_shares_one_bank_among_all_seeds(sweep: Any, tmp_path: Path) -> None:
-    sweep("seed=0,1", "training.view_seed=7")
+    sweep("seed=0,1", "dataset.augment.crop.padding=1", "training.view_seed=7")
     assert len(list(tmp_path.glob("outputs/store/logits/*"))) == 1
+
+
+def test_images_that_nothing_changes_have_one_view_and_one_bank_for_all_seeds(sweep: Any, tmp_path: Path) -> None:
+    sweep("seed=0,1")
+    (bank,) = tmp_path.glob("outputs/store/logits/*")
+    assert [path.name for path in bank.glob("view_*")] == ["view_0.npy"]
 
 
 def test_a_point_that_diverges_is_listed_and_the_others_run(sweep: Any, tmp_path: Path) -> None:

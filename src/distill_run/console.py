@@ -209,7 +209,9 @@ class TrainingDisplay:
         self.val_accuracy = ""
         is_first = not stage.startswith(("baseline ", "student "))  # the second, third, ... are like the first
         self.every = math.ceil(num_epochs / SHOWN_EPOCHS) if is_first else num_epochs
+        self.first = 1 if is_first else None  # an epoch that is shown, too
         self.pending: str | None = None
+        self.written = self.started
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: "Tensor") -> None:
         """Show the loss and the speed, a few times a second only: to read the loss is to wait for the device.
@@ -249,14 +251,15 @@ class TrainingDisplay:
         )
         log.info("%s  lr %.3g  data %.0f%%", line, row["learning_rate"], 100 * row["data_share"])
         self.pending = line
-        if row["epoch"] % self.every == 0:
+        is_due = row["epoch"] % self.every == 0 or self.refreshed - self.written > HEARTBEAT_SECONDS
+        if is_due or row["epoch"] == self.first:
             self.write_pending()
 
     def write_pending(self) -> None:
         """Write the line of the last epoch, unless it is written already."""
         if self.pending is not None:
             self.console.rich.print(self.pending)
-        self.pending = None
+        self.pending, self.written = None, self.refreshed
 
     def _left(self, done: int) -> str:
         """The time that the rest of this training will take at the speed so far."""
