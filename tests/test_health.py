@@ -127,6 +127,15 @@ def test_a_teacher_below_the_baseline_is_told_when_the_baseline_is_there() -> No
     ]
 
 
+def test_a_teacher_that_was_loaded_is_judged_by_validation() -> None:
+    """100 images of four classes: chance reaches up to 0.25 + 2 * sqrt(0.25 * 0.75 / 100) = 0.3366."""
+    for accuracy, failures in ((0.33, ["the teacher is at chance (33.00% on validation)"]), (0.34, [])):
+        health, told = watched()
+        health.stage_ended(trained("teacher", accuracy))
+        assert health.failures == failures
+        assert len(told) == len(failures)
+
+
 def test_a_small_validation_split_is_told() -> None:
     assert watched(num_val=50)[1] == []
     assert watched(num_val=40)[1] == [

@@ -30,14 +30,13 @@ class Health(Watcher):
     def __init__(self, feed: Feed, warn: Callable[[str], None]) -> None:
         self.warn = warn
         self.failures: list[str] = []
-        self.chance = _chance(class_counts(feed.train, len(feed.classes)))
-        self.val_chance = _chance(class_counts(feed.val, len(feed.classes)))
         val_counts = class_counts(feed.val, len(feed.classes))
+        self.chance, self.val_chance = _chance(class_counts(feed.train, len(feed.classes))), _chance(val_counts)
         self.num_val = len(feed.val)
         self.is_one_class = val_counts.max().item() >= ONE_ANSWER * len(feed.val)
         self._stage: StageFacts | None = None
         self._rows: list[dict[str, Any]] = []  # of the training in progress
-        self._told: set[str] = set()  # what was warned of, of each recipe
+        self._told: set[str] = set()  # what was warned of
         self._teacher: float | None = None  # the best teacher's accuracy on validation
         if len(feed.val) < FEW_IMAGES:
             warn(
@@ -79,7 +78,7 @@ class Health(Watcher):
     def stage_ended(self, trained: Trained) -> None:
         """See Watcher. What was reused from the store is judged as well."""
         kind, accuracy = trained.stage.split()[0], trained.selected.val["accuracy"]
-        if trained.history and (problem := self._problem(trained.history[-1])):
+        if problem := self._problem_of(trained):
             self.failures.append(f"the {trained.stage} {problem}")
             self._tell(trained.stage, "problem", f"the {trained.stage} {problem}: change its {_recipe(trained.stage)}")
         if kind == "teacher":
@@ -90,6 +89,13 @@ class Health(Watcher):
                 "train it longer, search its learning rate, or choose a larger one before distilling from it"
             )
             self._teacher = None  # it is said once
+
+    def _problem_of(self, trained: Trained) -> str | None:
+        """What is wrong with a network as it came out; of one that was loaded, only validation can tell."""
+        if trained.history:
+            return self._problem(trained.history[-1])
+        accuracy = trained.selected.val["accuracy"]
+        return f"is at chance ({accuracy:.2%} on validation)" if accuracy <= self.val_chance else None
 
     def _problem(self, row: dict[str, Any]) -> str | None:
         """What is wrong with the network of an epoch, if it is of no use; follows on its name."""
