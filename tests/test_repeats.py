@@ -19,6 +19,7 @@ from distill_run.report.run_report import RunReport, read_report
 from distill_run.run import run
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import Watcher
+from helpers import message_of
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -128,3 +129,11 @@ def test_digits_repeat_by_themselves_but_not_in_a_sweep() -> None:
     assert (digits.repeats, digits.dataset.repeats) == (None, 8)
     assert one_seed_a_point([digits]) == ["repeats=1"]
     assert one_seed_a_point([given, compose_config(["dataset=cifar10"])]) == []
+
+
+def test_points_of_a_sweep_do_not_share_seeds() -> None:
+    points = [compose_config([f"seed={seed}", "repeats=3"]) for seed in (4, 5, 9)]
+    assert message_of(one_seed_a_point, points) == (
+        "with repeats=3, the points of seed=4,5,9 share seeds\n  write seed=4,7,10, or leave repeats out"
+    )
+    assert one_seed_a_point([points[0], points[2]]) == []

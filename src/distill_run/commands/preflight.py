@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -80,8 +81,20 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) ->
 
 
 def one_seed_a_point(points: Iterable[Settings]) -> list[str]:
-    """The override that gives each point of a sweep a single student, unless its command says how many."""
-    is_open = any(settings.repeats is None and settings.dataset.repeats > 1 for settings in points)
+    """The override that gives each point of a sweep a single student, unless its command says how many.
+
+    Raises UserError where the repeats of two points would share seeds: their figures would not be independent.
+    """
+    several = list(points)
+    repeats = max(settings.repeats or 1 for settings in several)
+    seeds = sorted({settings.seed for settings in several})
+    if any(second - first < repeats for first, second in pairwise(seeds)):
+        apart = ",".join(str(seeds[0] + repeats * place) for place in range(len(seeds)))
+        raise user_error(
+            f"with repeats={repeats}, the points of seed={','.join(map(str, seeds))} share seeds",
+            f"write seed={apart}, or leave repeats out",
+        )
+    is_open = any(settings.repeats is None and settings.dataset.repeats > 1 for settings in several)
     return ["repeats=1"] if is_open else []
 
 
