@@ -60,13 +60,13 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
 
     command = command_line(["-m", *overrides], str(extra_dir) if extra_dir else None)
     settings = [point.settings for point in points]
+    own = one_seed_a_point(settings)
     request = Request.of(command, count_points(overrides), settings, extra_dir)
     is_named = any(override.startswith("hydra.sweep.dir=") for override in overrides)
     words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
     place = Place("hydra.sweep.dir", points[0].output_dir, is_named)
     with hosted(request, place, swept_keys(overrides)) as progress, progress.shown():
-        own = [*one_seed_a_point(settings), f"hydra.sweep.dir='{progress.directory}'"]
-        _call_hydra(words, [*overrides, *own], extra_dir)
+        _call_hydra(words, [*overrides, *own, f"hydra.sweep.dir='{progress.directory}'"], extra_dir)
     return not progress.has_failures
 
 
