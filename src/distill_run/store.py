@@ -71,7 +71,8 @@ class Store:
 
     The `listener` is told what the user may wonder about: that another process is waited for, that an entry was
     damaged, how far the check of a large file is. `environment` says where entries are made; if it is given, it stands
-    in each new one. With `run_dir`, the store also records which entries this run uses (see `record_use`).
+    in each new one. With `run_dir`, the store also records which entries this run uses (see `record_use`). `key` is the
+    key that chooses ROOT: messages name it.
     """
 
     def __init__(
@@ -80,11 +81,13 @@ class Store:
         listener: Listener,
         environment: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
+        key: str = "store_dir",
     ) -> None:
         self.root = root
         self.listener = listener
         self.environment = environment or {}
         self.run_dir = run_dir
+        self.key = key
 
     def path(self, kind: str, fingerprint: str) -> Path:
         """The directory of the entry with that kind and fingerprint, whether it exists or not."""
@@ -213,7 +216,7 @@ class Store:
                     kind_dir.rmdir()
 
     def _told_of_no_room(self) -> AbstractContextManager[None]:
-        return told_of_no_room("store_dir", self.root)
+        return told_of_no_room(self.key, self.root)
 
 
 def _inside(folder: Path, act: Callable[[], T]) -> T:

@@ -49,12 +49,13 @@ def open_workshop(
     store = Store(Path(settings.store_dir), watcher, environment, run_dir)
     for kind, name in feed.entries:
         store.record_use(kind, name)
+    finished = Store(RunFiles(run_dir).finished, watcher, environment, key="hydra.run.dir")
     workshop = Workshop(
         feed=feed,
         device=device,
         builder=builder,
         store=store,
-        finished=Store(RunFiles(run_dir).finished, watcher, environment) if settings.repeats > 1 else None,
+        finished=finished if settings.repeats > 1 else None,
         watcher=watcher,
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
