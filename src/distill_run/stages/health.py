@@ -52,7 +52,8 @@ class Health(Watcher):
         if num_steps < FEW_STEPS and not stage.is_search:
             cure = f"set {_recipe(stage.name)}.epochs={math.ceil(FEW_STEPS / stage.num_steps)}"
             few = f"the {stage.name} has {num_steps} steps in all, too few to learn from"
-            self._tell(stage.name, "steps", f"{few}: {cure}")
+            if self._tell(stage.name, "steps", f"{few}: {cure}"):
+                self.failures.append(few)
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
         """See Watcher."""
@@ -117,12 +118,14 @@ class Health(Watcher):
         error = math.sqrt((first * (1 - first) + second * (1 - second)) / self.num_val)
         return second - first > STANDARD_ERRORS * error
 
-    def _tell(self, stage: str, kind: str, text: str) -> None:
-        """Warn once of each kind: of few steps for each recipe, of the others for each training."""
+    def _tell(self, stage: str, kind: str, text: str) -> bool:
+        """Warn once of each kind: of few steps for each recipe, of the others for each training; whether it is new."""
         warning = f"{_recipe(stage) if kind == 'steps' else stage} {kind}"
-        if warning not in self._told:
+        is_new = warning not in self._told
+        if is_new:
             self._told.add(warning)
             self.warn(text)
+        return is_new
 
 
 def _chance(counts: Tensor) -> float:
