@@ -80,11 +80,11 @@ def test_one_answer_for_all_images_is_told_after_a_third_of_the_training() -> No
     for each in rows[3:]:
         health.epoch_ended(each)
     assert told == [
-        "the student 2 ends giving every validation image the same class after epoch 4: "
+        "student 2 gives all validation images one class after epoch 4: "
         "set training.student.clip_norm=1.0 or a smaller training.student.optimizer.lr"
     ]
     health.stage_ended(trained("student 2", 0.25, rows))
-    assert health.failures == ["the student 2 ends giving every validation image the same class"]
+    assert health.failures == ["student 2 gives all validation images one class after its last epoch"]
 
 
 @pytest.mark.parametrize(("accuracy", "is_at_chance"), [(0.29, True), (0.30, False)])
@@ -96,7 +96,10 @@ def test_chance_is_the_commonest_class_and_two_standard_errors(accuracy: float, 
     health.epoch_ended(last)
     health.stage_ended(trained("student", 0.25, [last]))
     assert bool(told) == is_at_chance
-    assert health.failures == ["the student is at chance (29.00% of its training images are right)"] * is_at_chance
+    assert (
+        health.failures
+        == ["the student is at chance (29.00% of its training images are right) after its last epoch"] * is_at_chance
+    )
 
 
 def test_a_loss_that_does_not_move_and_gradients_that_are_always_clipped_are_told() -> None:
@@ -110,7 +113,7 @@ def test_a_loss_that_does_not_move_and_gradients_that_are_always_clipped_are_tol
     assert told == [
         "the student's loss has not moved after epoch 4 (7.19 in the first epoch, 7.16 now): "
         "set another training.student.optimizer.lr",
-        "the student 2's gradient was clipped in nearly every step after epoch 4: "
+        "student 2's gradient was clipped in nearly every step after epoch 4: "
         "set a larger training.student.clip_norm or a smaller training.student.optimizer.lr",
     ]
 

@@ -37,8 +37,8 @@ class Device:
     def for_work(self, work: float) -> "Device":
         """The device in the precision that suits a network whose layers do so much `work`: see network.mean_work.
 
-        Measured on 2 cores with AVX512-BF16: cnn_large (475) is 1.7 times as fast in bf16 as in fp32, cnn_small (22)
-        0.7 times. Networks for images of 224 pixels are wide, and faster in bf16.
+        Measured on 2 cores with AVX512-BF16: cnn_large (about 470) is 1.7 times as fast in bf16 as in fp32,
+        cnn_small (22 to 33) 0.7 times. Networks for images of 224 pixels are wide, and faster in bf16.
         """
         assert self.settings.precision == "auto"
         precision = "bf16" if work >= WIDE else "fp32"

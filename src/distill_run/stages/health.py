@@ -51,7 +51,7 @@ class Health(Watcher):
         num_steps = stage.num_epochs * stage.num_steps
         if num_steps < FEW_STEPS and not stage.is_search:
             cure = f"set {_recipe(stage.name)}.epochs={math.ceil(FEW_STEPS / stage.num_steps)}"
-            few = f"the {stage.name} has {num_steps} steps in all, too few to learn from"
+            few = f"{_who(stage.name)} has {num_steps} steps in all, too few to learn from"
             if self._tell(stage.name, "steps", f"{few}: {cure}"):
                 self.failures.append(few)
 
@@ -63,7 +63,7 @@ class Health(Watcher):
         self._rows.append(row)
         if row["epoch"] <= GRACE * stage.num_epochs:
             return
-        who, recipe = f"the {stage.name}", _recipe(stage.name)
+        who, recipe = _who(stage.name), _recipe(stage.name)
         after, losses = f"after epoch {row['epoch']}", [each["train"]["loss"] for each in self._rows]
         if problem := self._problem(row):
             cure = f"set {recipe}.clip_norm=1.0 or a smaller {recipe}.optimizer.lr"
@@ -80,8 +80,9 @@ class Health(Watcher):
         """See Watcher. What was reused from the store is judged as well."""
         kind, accuracy = trained.stage.split()[0], trained.selected.val["accuracy"]
         if problem := self._problem_of(trained):
-            self.failures.append(f"the {trained.stage} {problem}")
-            self._tell(trained.stage, "problem", f"the {trained.stage} {problem}: change its {_recipe(trained.stage)}")
+            failure = f"{_who(trained.stage)} {problem}"
+            self.failures.append(failure)
+            self._tell(trained.stage, "problem", f"{failure}: change its {_recipe(trained.stage)}")
         if kind == "teacher":
             self._teacher = max(accuracy, self._teacher or 0.0)
         elif kind == "baseline" and self._teacher is not None and self._is_below(self._teacher, accuracy):
@@ -94,14 +95,15 @@ class Health(Watcher):
     def _problem_of(self, trained: Trained) -> str | None:
         """What is wrong with a network as it came out; of one that was loaded, only validation can tell."""
         if trained.history:
-            return self._problem(trained.history[-1])
+            problem = self._problem(trained.history[-1])
+            return problem and f"{problem} after its last epoch"
         accuracy = trained.selected.val["accuracy"]
         return f"is at chance ({accuracy:.2%} on validation)" if accuracy <= self.val_chance else None
 
     def _problem(self, row: dict[str, Any]) -> str | None:
         """What is wrong with the network of an epoch, if it is of no use; follows on its name."""
         if row.get("answers", 0.0) >= ONE_ANSWER and not self.is_one_class:
-            return "ends giving every validation image the same class"
+            return "gives all validation images one class"
         if row["train"]["accuracy"] <= self.chance and row["val"]["accuracy"] <= self.val_chance:
             return f"is at chance ({row['train']['accuracy']:.2%} of its training images are right)"
         return None
@@ -134,6 +136,11 @@ def _chance(counts: Tensor) -> float:
     commonest = counts.max().item() / num_images
     error = STANDARD_ERRORS * math.sqrt(commonest * (1 - commonest) / num_images)
     return commonest + min(error, (1 - commonest) / 2)  # a perfect network is above it
+
+
+def _who(stage: str) -> str:
+    """A stage as a sentence names it: the student, student 2."""
+    return stage if stage[-1].isdigit() else f"the {stage}"
 
 
 def _recipe(stage: str) -> str:
