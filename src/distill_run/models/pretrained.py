@@ -1,18 +1,16 @@
 """Classifiers of torchvision and timm, with fresh weights or with those that the libraries publish."""
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
 
 from distill_run.errors import RejectedValueError, first_line, user_error
+from distill_run.models.fitting import Published, adapt_first_convolution, fit_to_images, for_channels
 from distill_run.models.layers import last_linear
 from distill_run.rules import FLAG, TEXT, Rule, list_of, optional, whole
 from distill_run.tensor_files import load, load_weights, plain_state_dict
@@ -26,20 +24,9 @@ INPUT_SIZE = optional(
 )
 PRETRAINED = Rule(lambda v: FLAG.accepts(v) or TEXT.accepts(v), f"{FLAG.words}, or a file with a state dict")
 ARGUMENTS = Rule(lambda v: isinstance(v, dict), "further arguments of the model's constructor, as in {dropout: 0.2}")
-# What the forward pass of a model raises for images of a size that it cannot take.
-MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 # What fetching weights raises: URLError is an OSError; torchvision raises RuntimeError where their hash is wrong.
 FAILURES = (OSError, HTTPException, RuntimeError)
 MORE_THAN_LOGITS = ("googlenet", "inception_v3")
-
-
-@dataclass(frozen=True)
-class Published:
-    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel."""
-
-    input_size: tuple[int, int]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 def torchvision_model(
@@ -80,8 +67,8 @@ def torchvision_model(
         if pretrained:
             _load_all_but_head(model, Path(pretrained), name)
     if in_channels != 3:
-        _adapt_first_convolution(model, in_channels, keeps_kernels=bool(pretrained))
-    return _finish(model, name, in_channels, image_size, size, published)
+        adapt_first_convolution(model, in_channels, keeps_kernels=bool(pretrained))
+    return fit_to_images(model, name, in_channels, image_size, size, published)
 
 
 def timm_model(
@@ -113,8 +100,8 @@ def timm_model(
     if isinstance(pretrained, str):
         _load_all_but_head(model, Path(pretrained), name)
         if in_channels != 3:
-            _adapt_first_convolution(model, in_channels, keeps_kernels=True)
-    return _finish(model, name, in_channels, image_size, size, published)
+            adapt_first_convolution(model, in_channels, keeps_kernels=True)
+    return fit_to_images(model, name, in_channels, image_size, size, published)
 
 
 def without_fetching(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,7 +157,7 @@ def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[
     if published is None:
         return None
     found = published(node["name"])
-    return _for_channels(found.mean, in_channels), _for_channels(found.std, in_channels)
+    return for_channels(found.mean, in_channels), for_channels(found.std, in_channels)
 
 
 def _published_by_torchvision(name: str) -> Published:
@@ -246,60 +233,3 @@ def _create(create: Callable[..., nn.Module], size: tuple[int, int]) -> nn.Modul
         if "img_size" not in str(error):
             raise
         return create()  # most convolutional networks take images of any size
-
-
-def _adapt_first_convolution(model: nn.Module, in_channels: int, keeps_kernels: bool) -> None:
-    """Replace the first convolution of a model for three channels by one for `in_channels`.
-
-    With `keeps_kernels`, images whose channels are all equal give the same outputs as before.
-    """
-    path, old = next((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
-    new = nn.Conv2d(
-        in_channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        old.stride,  # type: ignore[arg-type]
-        old.padding,  # type: ignore[arg-type]
-        bias=old.bias is not None,
-    )
-    if keeps_kernels:
-        with torch.no_grad():
-            new.weight.copy_(old.weight.sum(1, keepdim=True) / in_channels)
-            if new.bias is not None and old.bias is not None:
-                new.bias.copy_(old.bias)
-    model.set_submodule(path, new)
-
-
-def _finish(
-    model: nn.Module,
-    name: str,
-    in_channels: int,
-    image_size: tuple[int, int],
-    size: tuple[int, int],
-    published: Published | None,
-) -> nn.Module:
-    """Make a model resize its images if it must, give it its weights' normalisation, and try it with one image."""
-    if size != image_size:
-        model.register_forward_pre_hook(partial(_resize, size))
-    if published is not None:
-        vars(model)["normalisation"] = (
-            _for_channels(published.mean, in_channels),
-            _for_channels(published.std, in_channels),
-        )
-    try:
-        with torch.no_grad():
-            model.eval()(torch.zeros(1, in_channels, *image_size))
-    except MISFITS as error:
-        raise user_error(
-            f"{name} cannot take images of {size[0]}x{size[1]}: {first_line(error)}",
-            "let them be resized to what it takes, as in teacher.input_size=224",
-        ) from error
-    return model.train()
-
-
-def _for_channels(values: tuple[float, ...], in_channels: int) -> list[float]:
-    return list(values) if len(values) == in_channels else [sum(values) / len(values)] * in_channels
-
-
-def _resize(size: tuple[int, int], model: nn.Module, inputs: tuple[Tensor]) -> Tensor:  # noqa: ARG001
-    return interpolate(inputs[0], size, mode="bilinear", antialias=True)

@@ -1,0 +1,80 @@
+"""Makes a model of torchvision or timm fit the images: their channels, their size, their normalisation."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+
+from distill_run.errors import first_line, user_error
+
+# What the forward pass of a model raises for images of a size that it cannot take.
+MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
+
+
+@dataclass(frozen=True)
+class Published:
+    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel."""
+
+    input_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def adapt_first_convolution(model: nn.Module, in_channels: int, keeps_kernels: bool) -> None:
+    """Replace the first convolution of a model for three channels by one for `in_channels`.
+
+    With `keeps_kernels`, images whose channels are all equal give the same outputs as before.
+    """
+    path, old = next((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
+    new = nn.Conv2d(
+        in_channels,
+        old.out_channels,
+        old.kernel_size,  # type: ignore[arg-type]
+        old.stride,  # type: ignore[arg-type]
+        old.padding,  # type: ignore[arg-type]
+        bias=old.bias is not None,
+    )
+    if keeps_kernels:
+        with torch.no_grad():
+            new.weight.copy_(old.weight.sum(1, keepdim=True) / in_channels)
+            if new.bias is not None and old.bias is not None:
+                new.bias.copy_(old.bias)
+    model.set_submodule(path, new)
+
+
+def fit_to_images(
+    model: nn.Module,
+    name: str,
+    in_channels: int,
+    image_size: tuple[int, int],
+    size: tuple[int, int],
+    published: Published | None,
+) -> nn.Module:
+    """Make a model resize its images if it must, give it its weights' normalisation, and try it with one image."""
+    if size != image_size:
+        model.register_forward_pre_hook(partial(_resize, size))
+    if published is not None:
+        vars(model)["normalisation"] = (
+            for_channels(published.mean, in_channels),
+            for_channels(published.std, in_channels),
+        )
+    try:
+        with torch.no_grad():
+            model.eval()(torch.zeros(1, in_channels, *image_size))
+    except MISFITS as error:
+        raise user_error(
+            f"{name} cannot take images of {size[0]}x{size[1]}: {first_line(error)}",
+            "let them be resized to what it takes, as in teacher.input_size=224",
+        ) from error
+    return model.train()
+
+
+def for_channels(values: tuple[float, ...], in_channels: int) -> list[float]:
+    """A value for each channel; the mean of them all where the images have another number of channels."""
+    return list(values) if len(values) == in_channels else [sum(values) / len(values)] * in_channels
+
+
+def _resize(size: tuple[int, int], model: nn.Module, inputs: tuple[Tensor]) -> Tensor:  # noqa: ARG001
+    return interpolate(inputs[0], size, mode="bilinear", antialias=True)
