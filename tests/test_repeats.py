@@ -15,6 +15,7 @@ from distill_run.config.settings import compose_config
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted
 from distill_run.report.cells import repeat_rows
+from distill_run.report.facts import tiles
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.run import run
 from distill_run.stages.trained import Trained
@@ -90,6 +91,7 @@ def test_the_student_to_ship_is_the_one_that_validation_prefers(report: RunRepor
     ranks = [(each.student.selected.val.accuracy, -each.student.selected.val.nll) for each in report.repeats]
     best = report.repeats[ranks.index(max(ranks))]
     assert (report.student, report.baseline, report.shipped_seed) == (best.student, best.baseline, best.seed)
+    assert f"on test, of seed {best.seed}, the one to ship; " in tiles(report)[0].note
     assert report.val_accuracy == pytest.approx(statistics.fmean(rank[0] for rank in ranks))
     shipped = torch.load(report.run_dir / "checkpoints" / "student.pt", weights_only=True)["weights"]
     alone = run(

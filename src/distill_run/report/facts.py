@@ -68,9 +68,10 @@ def tiles(report: RunReport) -> list[Tile]:
     low, high = interval(student, report.dataset.test_size)
     ratio = teacher.params / student.params
     sizes = f"{quantity(teacher.params)} to {quantity(student.params)} parameters"
+    shipped = f", of seed {report.shipped_seed}, the one to ship" if len(report.repeats) > 1 else ""
     accuracy, agreement = percent(student.selected.test.accuracy), percent(report.fidelity.agreement)
     return [
-        Tile("Student's accuracy", accuracy, f"on test; 95% interval {low:.1%} to {high:.1%}"),
+        Tile("Student's accuracy", accuracy, f"on test{shipped}; 95% interval {low:.1%} to {high:.1%}"),
         *_baseline_tiles(report),
         Tile("Compression", f"{ratio:.1f}{TIMES}" if ratio >= 1 else f"{ratio:.2g}{TIMES}", sizes),
         Tile("Agreement with the teacher", agreement, "test images with the same class from both"),
