@@ -12,7 +12,7 @@ from distill_run.report.paired import Estimate, contains, holm
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import DEFAULT
 from distill_run.sweeps.grouping import FIGURES, Recommendation, Setting, Sweep, estimate_figure
-from distill_run.sweeps.points import STATUSES, Point
+from distill_run.sweeps.points import STATUSES, Point, Replicate
 from distill_run.sweeps.report.sweep_report import (
     FORMAT,
     BaselineReport,
@@ -20,6 +20,7 @@ from distill_run.sweeps.report.sweep_report import (
     RunEntry,
     SettingReport,
     SweepReport,
+    unit_of,
 )
 from distill_run.sweeps.values import shown
 from distill_run.units import change
@@ -33,6 +34,8 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
     reports = completed_reports(sweep)
     settings = _settings(sweep.settings, names)
     best = _recommended(sweep.recommendation, sweep.settings)
+    runs = tuple(_run(point, sweep, names[id(point)]) for point in sweep.points)
+    unit = unit_of(runs)
     return SweepReport(
         format=FORMAT,
         directories=tuple(str(directory.resolve()) for directory in sweep.directories),
@@ -43,12 +46,12 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         students=_distinct(report.student.architecture for report in reports),
         counts=_counts(sweep),
         settings=settings,
-        runs=tuple(_run(point, sweep, names[id(point)]) for point in sweep.points),
+        runs=runs,
         recommendation=best,
-        conclusion=conclude(settings, best, sweep.num_datasets),
+        conclusion=conclude(settings, best, sweep.num_datasets, unit),
         warnings=(
-            *_differences(sweep),
-            *_lucky(settings, best),
+            *_differences(sweep, unit),
+            *_lucky(settings, best, unit),
             *_counted([(*each.warnings, *each.failures) for each in reports]),
         ),
         baseline=_baseline(sweep.baseline),
@@ -76,7 +79,7 @@ def _settings(settings: Sequence[Setting], names: Mapping[int, str]) -> tuple[Se
 
 
 def _setting(setting: Setting, corrected_p: float | None, names: Mapping[int, str]) -> SettingReport:
-    reports = [point.report for point in setting.replicates.values() if point.report is not None]
+    reports = [replicate.report for replicate in setting.replicates.values()]
     return SettingReport(
         values=setting.values,
         runs=tuple(names[id(point)] for point in setting.points),
@@ -89,8 +92,8 @@ def _setting(setting: Setting, corrected_p: float | None, names: Mapping[int, st
     )
 
 
-def _baseline(points: Sequence[Point]) -> BaselineReport | None:
-    val, test = (estimate_figure(f"baseline_{split}_accuracy", points) for split in ("val", "test"))
+def _baseline(replicates: Sequence[Replicate]) -> BaselineReport | None:
+    val, test = (estimate_figure(f"baseline_{split}_accuracy", replicates) for split in ("val", "test"))
     return None if val is None or test is None else BaselineReport(val, test)
 
 
@@ -104,6 +107,7 @@ def _run(point: Point, sweep: Sweep, name: str) -> RunEntry:
         values={key: point.value(key) for key in (*sweep.keys, *sweep.replicate_keys)},
         seed=None if seed == DEFAULT else seed,
         command=None if point.command is None else point.command.text,
+        seeds=len(point.seeds),
         **figures,
     )
 
@@ -130,43 +134,46 @@ def _recommended(best: Recommendation | None, settings: Sequence[Setting]) -> Re
     )
 
 
-def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None, num_datasets: int) -> str:
-    """Which setting is best on validation, what its student reaches on test, and how sure the difference is."""
+def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None, num_datasets: int, unit: str) -> str:
+    """Which setting is best on validation, what its student reaches on test, and how sure the difference is.
+
+    `unit` is what replicates are called (see `unit_of`).
+    """
     if num_datasets > 1:
         return f"Nothing is recommended: accuracies on {num_datasets} different datasets cannot be compared."
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
     count = best.test_accuracy.count
-    mean = "" if count == 1 else f", the mean of {runs(count)}"
-    reached = f"{best.test_accuracy.mean:.2%} on test{mean}{_against_baseline(best.difference)}."
+    mean = "" if count == 1 else f", the mean of {counted(count, unit)}"
+    reached = f"{best.test_accuracy.mean:.2%} on test{mean}{_against_baseline(best.difference, unit)}."
     if not best.values:
         return f"The student reaches {reached}"
     name, num_complete = setting_name(best.values), sum(setting.replicates == count for setting in settings)
     if num_complete == 1:
-        return f"Only {name} has {runs(count)} completed: it reaches {reached}"
+        return f"Only {name} has {counted(count, unit)} completed: it reaches {reached}"
     others = len(best.peers)
     doubt = f" ({others} other{'' if others == 1 else 's'} may be as good)" if others else ""
     return f"The best of {num_complete} settings on validation is {name}{doubt}. It reaches {reached}"
 
 
-def _against_baseline(difference: Estimate | None) -> str:
+def _against_baseline(difference: Estimate | None, unit: str) -> str:
     """How the student compares with the baseline, and how sure that is."""
     if difference is None:
         return ""
     points = round(100 * difference.mean, 2)
     amount = f", {abs(points):.2f} percentage points {'above' if points > 0 else 'below'} the student alone"
     if difference.low is None or difference.high is None:
-        return f"{amount if points else ', the same as the student alone'} (one run, so no interval)"
+        return f"{amount if points else ', the same as the student alone'} (one {unit}, so no interval)"
     interval = f"95% interval {change(difference.low)} to {change(difference.high)}"
     if contains(difference, 0.0):
         shown = f"{change(difference.mean)} percentage points, {interval}"
-        return f": no difference to the student alone that {runs(difference.count)} can show ({shown})"
+        return f": no difference to the student alone that {counted(difference.count, unit)} can show ({shown})"
     return f"{amount} ({interval})"
 
 
-def runs(count: int) -> str:
-    """A number of runs in words."""
-    return f"{count} run{'' if count == 1 else 's'}"
+def counted(count: int, unit: str) -> str:
+    """A number of things with their name: 1 run, 8 seeds."""
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def setting_name(values: Mapping[str, Any]) -> str:
@@ -191,15 +198,15 @@ def _counted(warnings: Sequence[Sequence[str]]) -> list[str]:
     for texts in warnings:
         for kind, text in {NUMBER.sub("0", text): text for text in texts}.items():
             kinds.setdefault(kind, []).append(text)
-    counted = []
+    found = []
     for texts in sorted(kinds.values(), key=len, reverse=True):
         others = ", with other numbers in some" if len(set(texts)) > 1 else ""
-        counted.append(f"{texts[0]} ({len(texts)} of {runs(len(warnings))}{others})")
-    return counted
+        found.append(f"{texts[0]} ({len(texts)} of {counted(len(warnings), 'run')}{others})")
+    return found
 
 
-def _differences(sweep: Sweep) -> list[str]:
-    """Warnings of runs that are not comparable or not counted."""
+def _differences(sweep: Sweep, unit: str) -> list[str]:
+    """Warnings of runs that are not comparable, and of seeds that are not counted."""
     warnings = []
     if sweep.num_datasets > 1:
         warnings.append(f"the runs used {sweep.num_datasets} different datasets: their accuracies cannot be compared")
@@ -207,13 +214,19 @@ def _differences(sweep: Sweep) -> list[str]:
     if len(options) > 1:
         listed = ", ".join(each or "none" for each in sorted(options))
         warnings.append(f"the runs were started with different options ({listed}): a key may not mean the same in all")
-    num_spare = len(completed_reports(sweep)) - sum(len(setting.replicates) for setting in sweep.settings)
+    num_completed = sum(len(point.replicates) for point in sweep.points)
+    num_spare = num_completed - sum(len(setting.replicates) for setting in sweep.settings)
     if num_spare:
-        warnings.append(f"{runs(num_spare)} repeated another run with the same seed: only the first of each counts")
+        spare = counted(num_spare, unit)
+        warnings.append(
+            f"{spare} repeated another run with the same seed: only the first of each counts"
+            if unit == "run"
+            else f"{spare} had been run before in the same setting: only the first run of each counts"
+        )
     return warnings
 
 
-def _lucky(settings: Sequence[SettingReport], best: RecommendedSetting | None) -> list[str]:
+def _lucky(settings: Sequence[SettingReport], best: RecommendedSetting | None, unit: str) -> list[str]:
     """Warnings of incomplete settings whose mean is above that of the recommended one."""
     warnings = []
     for setting in [settings[index] for index in best.incomplete] if best else []:
@@ -222,6 +235,6 @@ def _lucky(settings: Sequence[SettingReport], best: RecommendedSetting | None) -
         if accuracy > best.val_accuracy.mean:
             warnings.append(
                 f"{setting_name(setting.values)} has {accuracy:.2%} on validation, more than what is recommended, but "
-                f"only {setting.replicates} of {best.val_accuracy.count} runs: it was not considered"
+                f"only {setting.replicates} of {counted(best.val_accuracy.count, unit)}: it was not considered"
             )
     return warnings
