@@ -62,7 +62,9 @@ def made_up_repeats(
     for seed, figures in enumerate(zip(tests, alone, val, strict=True), start=first_seed):
         [test, baseline, accuracy] = figures
         one = made_up_report(test=test, baseline=baseline, val=accuracy, baseline_fingerprint=str(seed))
-        repeats.append({"seed": seed, "baseline": one["baseline"], "student": one["student"]})
+        repeats.append(
+            {"seed": seed, "baseline": one["baseline"], "student": one["student"], "fidelity": one["fidelity"]}
+        )
     shipped = max(repeats, key=lambda repeat: repeat["student"]["selected"]["val"]["accuracy"])
     return {"repeats": repeats, "student": shipped["student"]}
 

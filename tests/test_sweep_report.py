@@ -244,7 +244,7 @@ def test_each_seed_of_a_run_with_repeats_is_a_replicate(tmp_path: Path) -> None:
     assert (difference["count"], difference["mean"], difference["sd"]) == (3, pytest.approx(0.03), pytest.approx(sd))
     assert setting["p_value"] == pytest.approx(1 - t / math.sqrt(2 + t * t))
     assert setting["val_accuracy"]["mean"] == pytest.approx(0.7)  # of 0.5, 0.7 and 0.9, not of the runs' 0.6 and 0.9
-    assert (content["baseline"]["test_accuracy"]["count"], setting["agreement"]["count"]) == (3, 2)
+    assert (content["baseline"]["test_accuracy"]["count"], setting["agreement"]["count"]) == (3, 3)
     first, second = content["runs"]
     assert (first["seed"], first["seeds"], second["seeds"]) == (0, 2, 1)
     assert first["difference"] == pytest.approx(0.015)
@@ -253,6 +253,16 @@ def test_each_seed_of_a_run_with_repeats_is_a_replicate(tmp_path: Path) -> None:
         "show (+3.00 percentage points, 95% interval -3.57 to +9.57)."
     )
     assert content["recommendation"]["command"] == "distill-run seed=0 repeats=2\ndistill-run seed=2"
+
+
+def test_the_first_reports_with_repeats_know_the_agreement_of_one_student(tmp_path: Path) -> None:
+    figures = made_up_repeats(0, (0.5, 0.5), (0.4, 0.4), (0.6, 0.5))
+    for repeat_of_seed in figures["repeats"]:
+        del repeat_of_seed["fidelity"]
+    write_run(tmp_path / "0", ["seed=0", "repeats=2"], **figures)
+    assert content_of(tmp_path)["settings"][0]["agreement"] == {
+        "count": 1, "mean": 0.75, "sd": None, "low": None, "high": None,
+    }  # fmt: skip
 
 
 def test_a_seed_that_two_runs_of_a_setting_share_counts_once(tmp_path: Path) -> None:

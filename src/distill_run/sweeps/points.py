@@ -34,7 +34,8 @@ PRUNED = "the search stopped it: other trials were better after the same number 
 class Figures:
     """The figures of a completed run that are compared: fractions, nats and seconds; of several repeats, the means.
 
-    A field is None where the run has no baseline, or no gap to recover; agreement is that of the student to ship.
+    A field is None where the run has no baseline, or no gap to recover. Of several repeats, the agreement is
+    that of the student to ship.
     """
 
     val_accuracy: float
@@ -135,12 +136,10 @@ def _figures(report: RunReport) -> Figures:
 
 def _replicate(point: Point, report: RunReport, repeat: RepeatReport) -> Replicate:
     single = dataclasses.replace(report, seed=repeat.seed, baseline=repeat.baseline, student=repeat.student, repeats=())
-    is_shipped = repeat.seed == report.shipped_seed
-    # What the report knows of all repeats together, or of the student to ship, is not known of this one.
-    figures = dataclasses.replace(
-        _figures(single), gap_recovered=None, agreement=report.fidelity.agreement if is_shipped else None
-    )
-    return Replicate(point, single, figures)
+    # An old report knows the fidelity of the student to ship alone; the gap is that of all repeats together.
+    fidelity = report.fidelity if repeat.seed == report.shipped_seed else repeat.fidelity
+    agreement = None if fidelity is None else fidelity.agreement
+    return Replicate(point, single, dataclasses.replace(_figures(single), gap_recovered=None, agreement=agreement))
 
 
 def _comparable(value: Any) -> Any:
