@@ -95,8 +95,7 @@ def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
     known = [point for point in points if point.command is not None or point.config]
     swept = _swept_keys(known)
     keys = tuple(key for key in swept if key not in (*REPLICATE_KEYS, REPEATS))
-    varied = {*swept, *(["seed"] if _has_repeats(known) else [])}
-    replicate_keys = tuple(key for key in REPLICATE_KEYS if key in varied)
+    replicate_keys = tuple(key for key in REPLICATE_KEYS if key in swept or (key == "seed" and _has_repeats(known)))
     data = {point.run_dir: _data_of(point.report, swept) for point in known if point.report is not None}
     places = {each: place for place, each in enumerate(sorted(set(data.values())))}
     groups: dict[tuple[str, int], list[Point]] = {}
@@ -229,7 +228,7 @@ def _repeat(setting: Setting, replicate_keys: Sequence[str]) -> str:
     points = list({replicate.point.run_dir: replicate.point for replicate in setting.replicates.values()}.values())
     points.sort(key=lambda point: [order(point.value(key)) for key in replicate_keys])
     # In a multirun a run has one seed, unless its command says how many.
-    keys = [*replicate_keys, *([REPEATS] if _has_repeats(points) else [])]
+    keys = [*replicate_keys, REPEATS] if _has_repeats(points) else replicate_keys
     commands = [point.command for point in points if point.command is not None]
     if sum(len(point.seeds) for point in points) > len(setting.replicates):  # a sweep refuses seeds that runs share
         return "\n".join(command.text for command in commands)
