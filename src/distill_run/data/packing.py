@@ -19,6 +19,10 @@ class Packed:
     words: Tensor
     num_channels: int
 
+    def select(self, indices: Tensor) -> "Packed":
+        """The packed images at `indices` (N,)."""
+        return Packed(self.words.index_select(0, indices), self.num_channels)
+
     def unpack(self, words: Tensor) -> Tensor:
         """Contiguous float32 images (N, C, H, W) in 0..1 from packed ones (N, words, H, W) of this kind."""
         pixels = words.unsqueeze(4).view(torch.uint8)

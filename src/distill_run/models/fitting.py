@@ -16,11 +16,15 @@ MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 @dataclass(frozen=True)
 class Published:
-    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel."""
+    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel.
+
+    `crop_ratio` is the share of a photograph's centre that they were measured on.
+    """
 
     input_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_ratio: float
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:

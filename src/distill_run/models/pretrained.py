@@ -169,6 +169,11 @@ def _num_channels(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None
     return None if kernels is None or kernels.ndim < 2 else kernels.shape[1]
 
 
+def published_images(node: Mapping[str, Any]) -> Published | None:
+    """The images that the weights which an architecture starts from were published with; None where it has none."""
+    return PUBLISHED[node["_target_"]](node["name"]) if is_published(node) and node["pretrained"] else None
+
+
 def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[list[float], list[float]] | None:
     """Mean and standard deviation of each channel that the published weights of an architecture were trained with.
 
@@ -186,13 +191,14 @@ def _published_by_torchvision(name: str) -> Published:
 
     preset = models.get_model_weights(name).DEFAULT.transforms()
     (side,) = preset.crop_size
-    return Published((side, side), tuple(preset.mean), tuple(preset.std))
+    (resized,) = preset.resize_size
+    return Published((side, side), tuple(preset.mean), tuple(preset.std), side / resized)
 
 
 def _published_by_timm(name: str) -> Published:
     known = _timm().get_pretrained_cfg(name)
     _, height, width = known.input_size
-    return Published((height, width), tuple(known.mean), tuple(known.std))
+    return Published((height, width), tuple(known.mean), tuple(known.std), known.crop_pct)
 
 
 PUBLISHED: dict[str, Callable[[str], Published]] = {

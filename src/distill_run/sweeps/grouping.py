@@ -21,7 +21,7 @@ from distill_run.sweeps.values import order
 
 REPLICATE_KEYS = ("seed", "teacher_seed", "training.view_seed", "dataset.split_seed")
 REPEATS = "repeats"  # how many seeds a run has; it tells no settings apart
-CUTS = ("dataset.split_seed", "dataset.val_fraction", "dataset.train_fraction", "dataset.source.image_size")
+CUTS = ("dataset.split_seed", "dataset.val_fraction", "dataset.train_fraction", "dataset.image_size")
 FIGURES = tuple(field.name for field in fields(Figures))
 DIGITS = 12  # means that are equal to so many digits count as equal: they differ by rounding
 
