@@ -50,10 +50,11 @@ class PhotoOpener:
 
         Raises UserError for files that cannot be read, unless they are to be skipped.
         """
-        kept, notes = self._choose_kept(division)
+        kept, choices = self._choose_kept(division)
         names = ("train", "val", "test")
         several = gather(partial(self._open, name, division.splits[name], keeps_pixels=kept[name]) for name in names)
         opened = dict(zip(names, several, strict=True))
+        notes: list[str] = []
         for name in names:
             notes += _notes(name, division.splits[name], opened[name].survey)
         train, test = opened["train"].survey, opened["test"].survey
@@ -64,6 +65,7 @@ class PhotoOpener:
             notes=tuple(notes),
             content=_content(opened, self.framing, division),
             entries=tuple((KIND, each.survey.fingerprint) for each in opened.values()),
+            choices=tuple(choices),
         )
         return dataset, train
 

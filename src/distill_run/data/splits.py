@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
@@ -38,6 +38,7 @@ S = TypeVar("S", bound=Divisible)
 class Dataset:
     """Three splits that share classes and image shape.
 
+    `choices` are sentences on what was decided about photographs: their size, the augmentation, where they are kept.
     `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source.
     """
 
@@ -48,11 +49,11 @@ class Dataset:
     notes: tuple[str, ...]
     content: str
     entries: tuple[tuple[str, str], ...] = ()
+    choices: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Dataset":
         """The same dataset on another device."""
-        parts = (self.train.to(device), self.val.to(device), self.test.to(device))
-        return Dataset(*parts, self.classes, self.notes, self.content, self.entries)
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
 
 @dataclass(frozen=True)

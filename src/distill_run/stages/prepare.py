@@ -132,5 +132,7 @@ def _introduce(feed: Feed, name: str, watcher: Watcher) -> None:
         sizes.append(f"{len(split):,} {split_name} ({spread} a class)")
         log.info("%s images a class: %s", split_name, dict(zip(feed.classes, counts, strict=True)))
     watcher.noted(f"dataset: {name}, {len(feed.classes)} classes, images of {height}x{width}: {', '.join(sizes)}")
+    for choice in feed.choices:
+        watcher.noted(choice)
     for note in feed.notes:
         watcher.warned(note)
