@@ -16,8 +16,9 @@ from distill_run.data.views import ViewChoice, Views
 class Feed(ABC):
     """The data of a run: three splits, and the augmented views of the training split.
 
-    `notes` are sentences for the user about the data, `choices` on what was decided about photographs. `content` is a sha256 that changes with every image and target
-    of the three splits. `entries` are the kinds and names of the store's entries that the data were read from.
+    `notes` are sentences for the user about the data, `choices` are on what was decided about photographs. `content` is
+    a sha256 that changes with every image and target of the three splits. `entries` are the kinds and names of the
+    store's entries that the data were read from.
     """
 
     train: ImageSet

@@ -60,7 +60,9 @@ class PhotoOpener:
         train, test = opened["train"].survey, opened["test"].survey
         notes += duplicate_notes(train.identities, test.identities)
         dataset = Dataset(
-            **{name: each.split for name, each in opened.items()},
+            train=opened["train"].split,
+            val=opened["val"].split,
+            test=opened["test"].split,
             classes=classes,
             notes=tuple(notes),
             content=_content(opened, self.framing, division),

@@ -118,13 +118,8 @@ def make_dataset(source: Source, fractions: Fractions) -> Dataset:
         _check_shape(name, split, splits["train"])
     notes = [*source.notes, *division_notes(division, source.classes, fractions)]
     notes += duplicate_notes(digests(splits["train"].images), digests(splits["test"].images))
-    return Dataset(
-        **splits,
-        classes=source.classes,
-        notes=tuple(notes),
-        content=_content_of_bytes(splits),
-        entries=source.entries,
-    )
+    parts = (splits["train"], splits["val"], splits["test"])
+    return Dataset(*parts, source.classes, tuple(notes), _content_of_bytes(splits), source.entries)
 
 
 def division_notes(division: Division[Any], classes: tuple[str, ...], fractions: Fractions) -> list[str]:
