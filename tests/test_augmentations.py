@@ -62,7 +62,7 @@ def test_a_sample_is_the_same_in_every_batch(step: Augmentation, channels: int) 
     assert 0 <= whole.min() <= whole.max() <= 1
     assert (whole != images).flatten(1).any(1).sum() > 20
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    for indices in (order, *order[:8].split(1), order[8:31]):
+    for indices in (order, *torch.split(order[:8], 1), order[8:31]):
         assert torch.equal(step(images[indices], Draws(indices, 7)), whole[indices])
 
 
@@ -101,7 +101,7 @@ def torchvisions(name: str, images: Tensor, magnitude: float) -> Tensor:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_are_torchvisions_at_every_magnitude(name: str, channels: int) -> None:
-    """Equal for those that move or count, but for pixels half-way between two; the others within 2/255, as theirs round."""
+    """Equal where they move or count, but for pixels half-way between two; within 2/255 where theirs round."""
     sign = -1 if name in ("rotate", "sharpness", "shear_y") else 1
     magnitudes = magnitude_table(0.99, (32.0, 32.0), 135.0, 0.99, 6)[name] * sign
     images = photographs(NUM_LEVELS, channels)
@@ -240,22 +240,21 @@ def erased_boxes(images: Tensor) -> NDArray[np.int64]:
     return np.array(found)
 
 
+def box_figures(boxes: NDArray[np.int64], size: int) -> list[NDArray[np.float64]]:
+    top, left, height, width = boxes.T
+    return [height * width / size**2, np.log(height / width), top / (size - height), left / (size - width)]
+
+
 def test_random_erasing_draws_as_torchvision() -> None:
     """Means and deviations of area, proportions and place of 10,000 images, against as many of torchvision's."""
     size, how = 32, {"scale": [0.02, 0.33], "ratio": [0.3, 3.3]}
-    step = RandomErasing(probability=0.25, value=1.0, **how)  # type: ignore[arg-type]
+    step = RandomErasing(probability=0.25, value=1.0, **how)
     found = erased_boxes(step(torch.zeros(NUM_DRAWS, 1, size, size), draws(NUM_DRAWS)))
     assert len(found) / NUM_DRAWS == pytest.approx(0.25, abs=4 * math.sqrt(0.25 * 0.75 / NUM_DRAWS))
     torch.manual_seed(0)
     theirs = v2.RandomErasing(p=1.0, value=1.0, **how)
     expected = erased_boxes(torch.stack([theirs(torch.zeros(1, size, size)) for _ in range(2000)]))
-    for figure in (
-        lambda box: box[:, 2] * box[:, 3],
-        lambda box: np.log(box[:, 2] / box[:, 3]),
-        lambda box: box[:, 0] / (size - box[:, 2]),
-        lambda box: box[:, 1] / (size - box[:, 3]),
-    ):
-        ours, others = figure(found), figure(expected)
+    for ours, others in zip(box_figures(found, size), box_figures(expected, size), strict=True):
         spread = math.sqrt(ours.var() / len(ours) + others.var() / len(others))
         assert ours.mean() == pytest.approx(others.mean(), abs=4 * spread)
         assert ours.std() == pytest.approx(others.std(), rel=0.06)
@@ -309,8 +308,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "small": OFF | {"crop": 4, "flip": True},
     "photographs": OFF | {"random_resized_crop": [0.35, 1.0], "flip": True, "color_jitter": 0.2},
     "strong": OFF | {"random_resized_crop": [0.08, 1.0], "flip": True, "trivial_augment": True, "random_erasing": 0.1},
-    "[photographs,cutout]": OFF
-    | {"random_resized_crop": [0.35, 1.0], "flip": True, "cutout": 8, "color_jitter": 0.2},
+    "[photographs,cutout]": OFF | {"random_resized_crop": [0.35, 1.0], "flip": True, "cutout": 8, "color_jitter": 0.2},
     "[small,color_jitter,rand_augment]": OFF | {"crop": 4, "flip": True, "color_jitter": 0.2, "rand_augment": 2},
 }
 

@@ -5,6 +5,7 @@ from typing import final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from distill_run.data.augment import Augmentation
@@ -49,11 +50,11 @@ class RandomErasing(Augmentation):
         (rows, columns), (heights, widths) = (first + sides // 2).to(images.device).T, sides.to(images.device).T
         return images.masked_fill(boxes(rows, columns, heights, widths, image_size), self.value)
 
-    def _sides(self, drawn: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    def _sides(self, drawn: NDArray[np.float64], image_size: tuple[int, int]) -> NDArray[np.int64]:
         """Height and width (N, 2) of the first rectangle that is smaller than the image; 0 where there is none."""
         areas = math.prod(image_size) * between(drawn[:, :NUM_TRIES], *self.scale)
         ratios = np.exp(between(drawn[:, NUM_TRIES:], *map(math.log, self.ratio)))
         sides = np.rint(np.sqrt(np.stack([areas * ratios, areas / ratios], axis=2))).astype(np.int64)
-        fits = (sides < image_size).all(2)
+        fits = (sides[:, :, 0] < image_size[0]) & (sides[:, :, 1] < image_size[1])
         chosen = sides[np.arange(len(sides)), fits.argmax(1)]
         return np.where(fits.any(1, keepdims=True), chosen, 0)
