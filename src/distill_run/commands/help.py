@@ -84,6 +84,7 @@ KEYS = {
     "teacher_weights": "for several teachers, as in [2,1]",
     "store_dir": "where teachers, baselines and logits are kept",
     "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
+    "logit_bank_top_k": "keep the largest logits alone; null: all",
     "dataset.root": "the folder of the images",
     "dataset.test_fraction": "of each class, if there is no test split",
     "dataset.train_fraction": "below 1: fewer training images",
