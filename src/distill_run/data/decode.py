@@ -155,7 +155,8 @@ def _to_mode(file: Image.Image, mode: str) -> tuple[Image.Image, bool]:
         values = np.asarray(file).astype(np.int64)
         return Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8)).convert(mode), False
     if not file.has_transparency_data:
-        return file.convert(mode), False
+        file.load()
+        return (file if file.mode == mode else file.convert(mode)), False
     layers = file.convert("RGBA")
     least_alpha = int(np.asarray(layers.getchannel("A")).min())
     white = Image.new("RGBA", layers.size, "white")

@@ -89,8 +89,8 @@ class MemoryFeed(Feed):
         """See Feed."""
         rendered = self._views(views)
         everything = torch.arange(len(self.train), device=self.train.targets.device)
-        for indices in torch.split(everything, chunk_size):
-            yield rendered.batch(indices, view)
+        for step, indices in enumerate(torch.split(everything, chunk_size)):
+            yield rendered.batch(indices, view, step=step)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
         """See Feed."""

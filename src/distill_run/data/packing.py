@@ -30,6 +30,17 @@ class Packed:
         return channels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
+@dataclass(frozen=True)
+class Unpacked:
+    """Images (M, C, H, W) of uint8 that are rendered once: packing them would take longer than it saves."""
+
+    words: Tensor
+
+    def unpack(self, words: Tensor) -> Tensor:
+        """Contiguous float32 images (N, C, H, W) in 0..1."""
+        return words.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
 def pack(images: Tensor) -> Packed:
     """The packed form of uint8 images (M, C, H, W); unused bytes of a word are 0."""
     num_channels = images.shape[1]

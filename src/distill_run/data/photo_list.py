@@ -21,6 +21,9 @@ class Reader(Protocol):
     def name(self, item: int) -> str:
         """What people call the file."""
 
+    def place(self, item: int) -> str:
+        """Where the file lies, for messages."""
+
     def signature(self, item: int) -> tuple[str, int, int]:
         """Changes with the file: its place, its size in bytes, and when it was changed, in nanoseconds."""
 
@@ -35,21 +38,22 @@ class FileReader(Reader):
 
     def read(self, item: int) -> bytes:
         """See Reader."""
-        with open(self._path(item), "rb") as file:  # noqa: PTH123  # a Path costs as much as the rest of this method
+        with open(self.place(item), "rb") as file:  # noqa: PTH123  # a Path costs as much as the rest of this method
             return file.read()
 
     def name(self, item: int) -> str:
         """See Reader."""
         return os.fsdecode(self.names[item])
 
+    def place(self, item: int) -> str:
+        """See Reader."""
+        return f"{self.folder}{os.sep}{self.name(item)}"
+
     def signature(self, item: int) -> tuple[str, int, int]:
         """See Reader."""
-        path = self._path(item)
+        path = self.place(item)
         stat = os.stat(path)  # noqa: PTH116
         return path, stat.st_size, stat.st_mtime_ns
-
-    def _path(self, item: int) -> str:
-        return f"{self.folder}{os.sep}{self.name(item)}"
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,10 @@ class PhotoList:
     def name(self, index: int) -> str:
         """What people call a photograph: the path of its file."""
         return self.reader.name(int(self.items[index]))
+
+    def place(self, index: int) -> str:
+        """Where a photograph's file lies, for messages."""
+        return self.reader.place(int(self.items[index]))
 
     def read(self, index: int) -> bytes:
         """The bytes of a photograph's file; raises OSError where they cannot be read."""

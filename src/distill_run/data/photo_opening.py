@@ -5,6 +5,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +22,7 @@ from distill_run.data.photos import KeptPhotos, ReadPhotos, map_pixels
 from distill_run.data.source import ImageSet, Split
 from distill_run.data.splits import Dataset, Division
 from distill_run.data.survey import KIND, Survey, survey
-from distill_run.errors import user_error
+from distill_run.errors import gather, user_error
 from distill_run.store import Store
 from distill_run.units import quantity
 
@@ -47,20 +48,14 @@ class PhotoOpener:
     def open(self, division: Division[PhotoList], classes: tuple[str, ...]) -> tuple[Dataset, Survey]:
         """The dataset, whose notes say what was decided, and what reading its training photographs found.
 
-        Memory is given to test and validation first, which are read as a whole after each epoch. Raises UserError for
-        files that cannot be read, unless they are to be skipped.
+        Raises UserError for files that cannot be read, unless they are to be skipped.
         """
-        free, notes = memory_limit(self.settings.memory_gigabytes), list[str]()
-        opened: dict[str, Opened] = {}
-        for name in ("test", "val", "train"):
-            photos = division.splits[name]
-            needed = self._pixels(name) * photos.channels * len(photos)
-            opened[name] = self._open(name, photos, keeps_pixels=needed <= free)
-            notes += _notes(name, photos, opened[name].survey)
-            if needed <= free:
-                free -= needed
-            else:
-                notes.append(self._says_why_not_kept(name, len(photos), needed, free))
+        kept, notes = self._choose_kept(division)
+        names = ("train", "val", "test")
+        several = gather(partial(self._open, name, division.splits[name], keeps_pixels=kept[name]) for name in names)
+        opened = dict(zip(names, several, strict=True))
+        for name in names:
+            notes += _notes(name, division.splits[name], opened[name].survey)
         train, test = opened["train"].survey, opened["test"].survey
         notes += duplicate_notes(train.identities, test.identities)
         dataset = Dataset(
@@ -71,6 +66,22 @@ class PhotoOpener:
             entries=tuple((KIND, each.survey.fingerprint) for each in opened.values()),
         )
         return dataset, train
+
+    def _choose_kept(self, division: Division[PhotoList]) -> tuple[dict[str, bool], list[str]]:
+        """Which splits are kept in memory, and a sentence on each that is not.
+
+        Memory is given to test and validation first, which are read as a whole after each epoch.
+        """
+        free, kept, notes = memory_limit(self.settings.memory_gigabytes), {}, []
+        for name in ("test", "val", "train"):
+            photos = division.splits[name]
+            needed = self._pixels(name) * photos.channels * len(photos)
+            kept[name] = needed <= free
+            if kept[name]:
+                free -= needed
+            else:
+                notes.append(self._says_why_not_kept(name, len(photos), needed, free))
+        return kept, notes
 
     def _pixels(self, name: str) -> float:
         """How many pixels a photograph of a split has, about."""

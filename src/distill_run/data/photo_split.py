@@ -1,6 +1,7 @@
 """Photographs with their targets as an image set: opened one by one, rendered in batches by worker processes."""
 
 import signal
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -13,6 +14,9 @@ from torch.utils.data import Dataset as TorchDataset
 
 from distill_run.data.photos import KeptPhotos, Order, Photos, make_pool, render_all
 from distill_run.errors import Mistake, UserError, first_line, user_error
+
+# It is the user who wants more workers than there are cores.
+warnings.filterwarnings("ignore", "This DataLoader will create")
 
 PREFETCHED = 2  # batches of each worker that are rendered ahead
 
@@ -141,6 +145,10 @@ def _next(answers: Iterator[Answer]) -> Answer | None:
 
 
 def _begin_worker(number: int) -> None:  # noqa: ARG001
-    """Leave Ctrl-C to the process that trains, and the other cores to the other workers."""
+    """Leave Ctrl-C to the process that trains, and the other cores to the other workers.
+
+    A worker is a copy of that process, with what it does about signals.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

@@ -50,7 +50,7 @@ class ReadPhotos(Photos):
         try:
             return self.decoder.decode(self.photos.read(index))[0]
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.photos.name(index)} cannot be read any more: {error}") from error
+            raise ValueError(f"{self.photos.place(index)} cannot be read any more: {error}") from error
 
 
 @final
@@ -73,8 +73,8 @@ class KeptPhotos(Photos):
     def as_images(self) -> Tensor:
         """Photographs of one size as images (N, C, H, W) of their own."""
         height, width = self.sizes[0].tolist()
-        pixels = torch.from_numpy(self.pixels).view(len(self.sizes), height, width, self.channels)
-        return pixels.permute(0, 3, 1, 2).contiguous()
+        pixels = self.pixels.reshape(len(self.sizes), height, width, self.channels)
+        return torch.from_numpy(pixels.transpose(0, 3, 1, 2).copy())  # torch wants memory of its own
 
     @classmethod
     def of_images(cls, images: Tensor) -> "KeptPhotos":

@@ -109,7 +109,7 @@ def survey(photos: PhotoList, decoder: Decoder, store: Store, *, keeps_pixels: b
 def _refuse(problems: Mapping[int, str], photos: PhotoList) -> None:
     """Raise UserError if there are problems; it names the first."""
     remedy = "mend or remove the file, or write dataset.on_error=skip"
-    mistakes = [Mistake(f"{photos.name(index)} cannot be read: {reason}", remedy) for index, reason in problems.items()]
+    mistakes = [Mistake(f"{photos.place(index)} cannot be read: {why}", remedy) for index, why in problems.items()]
     if (rest := len(mistakes) - MOST_SHOWN) > 0:
         mistakes[MOST_SHOWN:] = [Mistake(f"and {rest} more files that cannot be read", remedy)]
     if mistakes:

@@ -15,7 +15,7 @@ from distill_run.data.augment import Augmentation
 from distill_run.data.batches import Batch
 from distill_run.data.draws import Draws, stream
 from distill_run.data.mixing import Mixing, Mixture
-from distill_run.data.packing import Packed
+from distill_run.data.packing import Packed, Unpacked
 from distill_run.data.source import Split
 from distill_run.errors import user_error
 
@@ -72,7 +72,7 @@ class Rendering:
         """How the samples at `indices` (N,) are mixed in a view; None where they are not mixed."""
         return None if self.mixing is None else self.mixing.draw(indices, self.choice.seed, view)
 
-    def render(self, packed: Packed, indices: Tensor, view: int) -> Tensor:
+    def render(self, packed: Packed | Unpacked, indices: Tensor, view: int) -> Tensor:
         """Stored images of the samples at `indices` (N,) in a view, not mixed: float32 (N, C, H, W) in 0..1."""
         draw = Draws(indices, stream("augment", self.choice.seed, view))
         words = _apply(self.steps_on_packed, packed.words, draw)

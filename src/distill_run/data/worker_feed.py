@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.feed import Feed
-from distill_run.data.packing import pack
+from distill_run.data.packing import Unpacked
 from distill_run.data.photo_split import PhotoSplit, Server
 from distill_run.data.photos import Order
 from distill_run.data.splits import Dataset
@@ -98,7 +98,7 @@ class PhotoViews:
     def _finish(self, indices: Tensor, images: list[Tensor], view: int, epoch: int, step: int) -> Batch:
         """The batch, from its stored images and those of its partners."""
         mixture = self.rendering.mixture(indices, view)
-        rendered = self.rendering.render(pack(images[0]), indices, view)
+        rendered = self.rendering.render(Unpacked(images[0]), indices, view)
         if mixture is not None:
-            rendered = mixture.mix(rendered, self.rendering.render(pack(images[1]), mixture.partners, view))
+            rendered = mixture.mix(rendered, self.rendering.render(Unpacked(images[1]), mixture.partners, view))
         return self.rendering.batch(rendered, mixture, indices, view, epoch, step)
