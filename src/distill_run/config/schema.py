@@ -107,6 +107,7 @@ class Settings:
     resume: Annotated[str | None, optional(rules.TEXT)]
     store_dir: Annotated[str, rules.TEXT]
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
+    logit_bank_top_k: Annotated[int | None, optional(whole(1))]
     trusted_packages: Annotated[list[str], rules.list_of(rules.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(rules.TEXT)]
     names: Names

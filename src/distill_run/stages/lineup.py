@@ -101,7 +101,8 @@ def obtain_teacher(lineup: Lineup, workshop: Workshop) -> Trained:
 def _prepare(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:
     assembly = workshop.assembler.assemble(training, teacher)
     device = workshop.device_for(assembly.network)
-    return Prepared(replace(training, device=device.settings), assembly, notes=device.notes)
+    top_k = training.top_k if assembly.loss.needs == "logits" else None  # features come from the teacher itself
+    return Prepared(replace(training, device=device.settings, top_k=top_k), assembly, notes=device.notes)
 
 
 def _tried(training: Training, teacher: TeacherShape | None, workshop: Workshop) -> Prepared:

@@ -96,7 +96,9 @@ class Planner:
     def _with_mode(self, alone: Training) -> Training:
         mode, name = self.settings.mode, self.settings.names.mode
         code = self.builder.code_hash(*mode_nodes(mode))
-        return dataclasses.replace(alone, mode=mode, mode_name=name, mode_code=code)
+        return dataclasses.replace(
+            alone, mode=mode, mode_name=name, mode_code=code, top_k=self.settings.logit_bank_top_k
+        )
 
 
 def recipe_of(settings: Settings, role: Literal["teacher", "student"]) -> Recipe:

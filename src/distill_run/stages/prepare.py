@@ -91,6 +91,11 @@ def _read_resume_point(path: Path) -> ResumePoint:
 def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> Settings:
     """The settings with every null filled in that the images decide; says what they became."""
     dataset = _complete_dataset(wanted.dataset, feed, watcher)
+    if wanted.logit_bank_top_k is not None and wanted.logit_bank_top_k >= len(feed.classes):
+        raise user_error(
+            f"logit_bank_top_k={wanted.logit_bank_top_k}, but the dataset has {len(feed.classes)} classes",
+            "write a smaller number, or leave it out to keep all logits",
+        )
     training, notes = complete_training(wanted.training, len(feed.train))
     for note in notes:
         watcher.noted(note)
