@@ -70,9 +70,18 @@ def test_report_json_keeps_the_contract(tiny_report: RunReport) -> None:
         for moment in ("selected", "last"):
             assert network[moment].keys() == {"epoch", "val", "test"}
             for split in ("val", "test"):
-                assert network[moment][split].keys() == {"accuracy", "top5_accuracy", "nll", "ece"}
+                assert network[moment][split].keys() == {
+                    "accuracy", "top5_accuracy", "nll", "ece", "balanced_accuracy", "macro_f1",
+                }  # fmt: skip
                 assert 0 <= network[moment][split]["accuracy"] <= 1
     assert report["fidelity"].keys() == {"agreement", "kl", "disagreement"}
+    for each in report["classes"]:
+        assert each["scores"].keys() == {"teacher", "baseline", "student"}
+        assert each["scores"]["student"].keys() == {"precision", "recall", "f1"}
+    classes = report["classes"]
+    hits = sum(each["test_images"] * each["scores"]["student"]["recall"] for each in classes)
+    assert hits / 450 == pytest.approx(report["student"]["selected"]["test"]["accuracy"])
+    assert [each["name"] for each in classes] == [str(digit) for digit in range(10)]
     assert report["student"]["params"] == 64 * 8 + 8 + 8 * 10 + 10
     assert report["student"]["macs"] == 64 * 8 + 8 * 10
 

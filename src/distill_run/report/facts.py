@@ -22,6 +22,8 @@ ROWS = {
     "accuracy": "Test accuracy",
     "interval": "95% interval",
     "last_accuracy": "Test accuracy after the last epoch",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
     "top5_accuracy": "Top-5 accuracy",
     "nll": "Negative log-likelihood (lower is better)",
     "ece": "Calibration error (ECE)",

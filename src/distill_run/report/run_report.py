@@ -15,12 +15,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a network is on one split: fractions, and the negative log-likelihood in nats."""
+    """How good a network is on one split: fractions, and the negative log-likelihood in nats.
+
+    The last two are None in the files of versions that did not measure them.
+    """
 
     accuracy: float
     top5_accuracy: float
     nll: float
     ece: float
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,28 @@ class Fidelity:
     agreement: float
     disagreement: float
     kl: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How well a network knows one class, on the test split: fractions; None where there is nothing to divide by.
+
+    `recall` is None for a class without test images, `precision` for one that the network never decides for, and `f1`
+    for one that is both.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """A class, the number of its test images, and the scores of the selected networks by their stages."""
+
+    name: str
+    test_images: int
+    scores: dict[str, ClassScores]
 
 
 @dataclass(frozen=True)
@@ -156,6 +183,7 @@ class RunReport:
     means: Means | None = None
     difference: Difference | None = None
     fidelity: Fidelity
+    classes: tuple[ClassReport, ...] = ()
     gap_recovered: float | None
     gap_interval: tuple[float, ...] | None = None
     failures: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from distill_run.data.source import ImageShape
 from distill_run.engine.evaluate import fidelity, measure
 from distill_run.models.network import count_bytes, count_macs, count_params
 from distill_run.report.chance import SIGNIFICANCE, compare, difference_interval
+from distill_run.report.classes import class_reports
 from distill_run.report.conclusion import conclude
 from distill_run.report.paired import SHARE, Estimate, estimate, gap_recovered, paired_difference
 from distill_run.report.run_report import (
@@ -73,6 +74,7 @@ def summarise(
         means=_means(repeats),
         difference=_difference(outcome.repeats, targets),
         fidelity=Fidelity(**fidelity(*decisions)),
+        classes=class_reports(outcome.networks, feed),
         gap_recovered=None if gap is None else gap.mean,
         gap_interval=None if gap is None or gap.low is None or gap.high is None else (gap.low, gap.high),
         conclusion="",
