@@ -16,7 +16,7 @@ from distill_run.engine.device import Device, choose_device
 from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
-from distill_run.engine.schedules import Constant, Cosine, Schedule
+from distill_run.engine.schedules import Constant, Cosine, Plateau, Schedule
 from distill_run.errors import DivergedError, Interrupted, PrunedError
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
@@ -63,6 +63,7 @@ def make(
     lr: float = 0.05,
     student: Network | None = None,
     points: dict[str, str] | None = None,
+    select_by: str = "accuracy",
     **changes: Any,
 ) -> Trainer:
     student = student or network()
@@ -81,6 +82,7 @@ def make(
         batches=MemoryBatches(views, 16, seed=5),
         val=split(20, seed=2),
         recipe=recipe(**changes),
+        select_by=select_by,
         seed=5,
         device=device(),
     )
@@ -204,6 +206,24 @@ def test_the_best_epoch_on_validation_is_selected_and_ties_go_to_the_lower_nll()
     assert trainer.selected["val"] == best["val"]
     trainer.network.architecture.load_state_dict(trainer.selected["weights"])
     assert measure(predict(trainer.network, trainer.val), trainer.val.targets) == best["val"]
+
+
+@pytest.mark.parametrize("select_by", ["accuracy", "balanced_accuracy", "macro_f1", "nll"])
+def test_the_figure_that_selects_chooses_the_epoch(select_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each figure is best in an epoch of its own, and the plateau sees the same figure."""
+    best_epochs = {"accuracy": 1, "balanced_accuracy": 2, "macro_f1": 3, "nll": 4}
+    rows = [{name: 0.5 + 0.1 * (best == epoch) for name, best in best_epochs.items()} for epoch in range(1, 9)]
+    for row in rows:
+        row["nll"] = 1 - row["nll"]
+    measured = iter(rows)
+    monkeypatch.setattr("distill_run.engine.loop.measure", lambda *_: next(measured))
+    plateau = Plateau(epochs=9, patience=9, gamma=0.5, warmup_epochs=0)
+    trainer = make(select_by=select_by, epochs=9, patience=3, schedule=plateau)
+    watcher = fit(trainer)
+    best = best_epochs[select_by]
+    assert trainer.selected["epoch"] == best
+    assert len(watcher.rows) == best + 3
+    assert plateau.best == (-0.4 if select_by == "nll" else 0.6)
 
 
 def test_an_epoch_s_figures_are_means_over_its_images() -> None:

@@ -71,8 +71,8 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
     for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1):
         val = {"accuracy": accuracy, "top5_accuracy": 1.0, "nll": 0.5, "ece": 0.1}
         rows.append({"stage": stage, "epoch": epoch, "train": {"loss": 1 / epoch}, "val": val})
-    curve: list[dict[str, float | None]] = [{"lr": 0.1, "val_accuracy": 0.7, "val_nll": 0.4}]
-    curve += [{"lr": 1.0, "val_accuracy": None, "val_nll": None}]
+    curve: list[dict[str, float | None]] = [{"lr": 0.1, "val_accuracy": 0.7}]
+    curve += [{"lr": 1.0, "val_accuracy": None}]
     return Trained(
         stage=stage, name=f"net_{stage}", node={}, network=made_up_network(stage), fingerprint=f"{SEEDS[stage]:x}" * 64,
         selected=Measured(2, rows[1]["val"], made_up_logits(targets, SKILLS[stage], SEEDS[stage])),
@@ -80,6 +80,7 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
         origin=Origin.REUSED if stage == "teacher" else Origin.TRAINED, history=tuple(rows),
         cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25), learning_rate=0.1,
         lr_search=tuple(curve) if stage != "teacher" else (), guided_by="logit bank" if stage == "student" else None,
+        select_by="accuracy",
     )  # fmt: skip
 
 
@@ -98,6 +99,7 @@ def make_findings(
         seed=7,
         names=SimpleNamespace(dataset="made_up", mode="soft"),
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
+        training=SimpleNamespace(select_by="accuracy"),
         code_dir=None,
         trusted_packages=list(OWN_PACKAGES),
     )
@@ -280,7 +282,7 @@ def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> No
     assert answers[1][1].endswith(
         "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
     )
-    assert answers[2][1].startswith("Epoch 2 is the best on validation")
+    assert answers[2][1].startswith("Epoch 2 is the best on validation, by accuracy, and")
     assert answers[3][1].startswith("checkpoints/student.pt")
 
 

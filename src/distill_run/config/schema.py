@@ -74,6 +74,7 @@ class TrainingSettings:
 
     views: Annotated[int | None, optional(whole(1))]
     view_seed: Annotated[int, rules.SEED]
+    select_by: Annotated[str, rules.one_of("accuracy", "balanced_accuracy", "macro_f1", "nll")]
     teacher: RecipeSettings
     student: RecipeSettings
 

@@ -1,6 +1,5 @@
 """How good a network is: one alone (accuracy, nll, calibration, each class), or a pair (fidelity)."""
 
-from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -71,11 +70,6 @@ def class_figures(logits: Tensor, targets: Tensor) -> ClassFigures:
 def commonest_share(logits: Tensor) -> float:
     """The share of the images that are given the commonest decision; 1 where logits (N, K) decide for one class."""
     return (torch.bincount(logits.argmax(1)).max() / len(logits)).item()
-
-
-def rank(val: Mapping[str, float]) -> tuple[float, float]:
-    """What validation figures are sorted by, the best last: accuracy; among equals, which are common, the lower nll."""
-    return val["accuracy"], -val["nll"]
 
 
 def reliability(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

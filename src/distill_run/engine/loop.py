@@ -13,10 +13,11 @@ from distill_run.data.batches import Batch, Batches
 from distill_run.data.draws import stream
 from distill_run.data.source import ImageSet
 from distill_run.engine.device import Device
-from distill_run.engine.evaluate import commonest_share, measure, predict, rank
+from distill_run.engine.evaluate import commonest_share, measure, predict
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.protocols import Guide, LoopWatcher
 from distill_run.engine.schedules import Schedule
+from distill_run.engine.selection import goodness, rank
 from distill_run.engine.totals import Totals
 from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
@@ -27,7 +28,7 @@ CALMER = "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_
 
 
 class Trainer:
-    """Trains a network to a small loss, and remembers the epoch that was best on the validation split.
+    """Trains a network to a small loss, and remembers the epoch that was best on validation, by `select_by`.
 
     `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
     places of the network's features that the loss reads, by their names. Everything random is a function of `seed`,
@@ -48,6 +49,7 @@ class Trainer:
         batches: Batches,
         val: ImageSet,
         recipe: Recipe,
+        select_by: str,
         seed: int,
         device: Device,
     ) -> None:
@@ -60,6 +62,7 @@ class Trainer:
         self.batches = batches
         self.val = val
         self.recipe = recipe
+        self.select_by = select_by
         self.seed = seed
         self.device = device
         self.scaler = device.grad_scaler()
@@ -135,7 +138,7 @@ class Trainer:
             if not math.isfinite(value):
                 what = f"the {self.stage}'s {name} loss is not finite after epoch {self.epoch}"
                 raise DivergedError([Mistake(what, CALMER)])
-        self.schedule.observe(val["accuracy"])
+        self.schedule.observe(goodness(val, self.select_by))
         row = {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -146,7 +149,7 @@ class Trainer:
             **timing,
         }
         self.history.append(row)
-        if not self.selected or rank(val) > rank(self.selected["val"]):
+        if not self.selected or rank(val, self.select_by) > rank(self.selected["val"], self.select_by):
             self.selected = {"epoch": self.epoch, "val": val, "weights": self._weights()}
         self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
         return row

@@ -1,5 +1,6 @@
 """A run's report for people: report.html, one file that needs nothing else, and report.md with its plots."""
 
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report import facts
 from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
@@ -36,6 +37,7 @@ def write_pages(findings: Findings) -> None:
         "repeats": repeat_rows(report) if len(report.repeats) > 1 else [],
         "repeat_columns": REPEAT_COLUMNS[1:],
         "shipped_seed": report.shipped_seed,
+        "select_by": FIGURE_NAMES[report.select_by],
         "class_columns": class_columns(report),
         "class_rows": class_rows(report),
         "max_open_classes": MAX_OPEN_CLASSES,

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from distill_run.engine.selection import goodness
 from distill_run.files import RunFiles, write_json
 from distill_run.report.paired import Estimate
 from distill_run.typed_json import decode, encode, read_object
@@ -164,7 +165,8 @@ class NamedNetwork(NamedTuple):
 class RunReport:
     """The content of report.json, and the directory where it lies. The baseline may be left out.
 
-    `student` is the one that validation prefers among the `repeats`, `baseline` that of the same seed. `failures` say
+    `student` is the one that validation prefers among the `repeats`, `baseline` that of the same seed. `select_by` is
+    the validation figure that selected, one of engine.selection. `failures` say
     what went wrong in a training, so that the run cannot tell what distillation changed. The fields with defaults were
     added to the format later: old files do not have them.
     """
@@ -174,6 +176,7 @@ class RunReport:
     seed: int
     dataset: DatasetFacts
     mode: dict[str, Any]
+    select_by: str = "accuracy"
     guided_by: str | None = None
     teacher: NetworkReport
     baseline: NetworkReport | None
@@ -193,8 +196,13 @@ class RunReport:
 
     @property
     def val_accuracy(self) -> float:
-        """The selected student's validation accuracy, the mean of all repeats: what a search may optimise."""
+        """The selected student's validation accuracy, the mean of all repeats."""
         return fmean(student.selected.val.accuracy for student in self.students)
+
+    @property
+    def val_goodness(self) -> float:
+        """The validation figure that selects, the mean of all repeats, larger is better: what a search may optimise."""
+        return fmean(goodness(vars(student.selected.val), self.select_by) for student in self.students)
 
     @property
     def shipped_seed(self) -> int:

@@ -65,6 +65,7 @@ def summarise(
             content=feed.content,
         ),
         mode={"name": settings.names.mode, **settings.mode},
+        select_by=settings.training.select_by,
         guided_by=outcome.preferred.student.guided_by,
         teacher=teacher,
         baseline=shipped.baseline,

@@ -86,6 +86,7 @@ class Prepared:
             selected=selected,
             last=last,
             origin=origin,
+            select_by=training.select_by,
             lr_search=self.curve,
             guided_by=self.guided_by,
             precision=training.device.precision,

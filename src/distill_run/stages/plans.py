@@ -86,6 +86,7 @@ class Planner:
             views=views,
             recipe=recipe,
             recipe_key=f"training.{role}",
+            select_by=settings.training.select_by,
             seed=seed,
             device=settings.device,
             code=own_code,

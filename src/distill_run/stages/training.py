@@ -46,7 +46,7 @@ class Training:
     does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
     fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
-    network starts from.
+    network starts from. `select_by` is the validation figure that selects the epoch.
     """
 
     stage: str
@@ -55,6 +55,7 @@ class Training:
     views: ViewChoice
     recipe: Recipe
     recipe_key: str
+    select_by: str
     seed: int
     device: DeviceSettings
     code: str | None
@@ -77,6 +78,7 @@ class Training:
             "data": dataclasses.asdict(self.data),
             "views": dataclasses.asdict(self.views),
             "recipe": recipe,
+            "select_by": self.select_by,
             "seed": self.seed,
             "device": dataclasses.asdict(self.device),
             "code": self.code,

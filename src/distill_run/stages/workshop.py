@@ -162,6 +162,7 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         batches=workshop.feed.batches(training.views, recipe.batch_size, training.seed),
         val=workshop.feed.val,
         recipe=recipe,
+        select_by=training.select_by,
         seed=training.seed,
         device=Device(training.device, ()),
     )

@@ -46,6 +46,7 @@ class Figures:
     gap_recovered: float | None
     agreement: float
     train_seconds: float
+    val_selection: float  # the validation figure that selects: see RunReport.select_by
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,12 @@ class Point:
         assert self.report is not None
         return _figures(self.report)
 
+    @property
+    def goodness(self) -> float:
+        """How good a completed run is on validation, larger is better."""
+        assert self.report is not None
+        return self.report.val_goodness
+
     def value(self, key: str) -> Any:
         """The run's value of a key: from its command, otherwise from its configuration, otherwise DEFAULT."""
         if self.command is not None and key in (values := self.command.values):
@@ -101,6 +108,7 @@ def _figures(report: RunReport) -> Figures:
         gap_recovered=report.gap_recovered,
         agreement=report.fidelity.agreement,
         train_seconds=report.student.train_seconds,
+        val_selection=abs(report.val_goodness),
     )
 
 
