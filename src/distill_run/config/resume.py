@@ -28,6 +28,7 @@ FILLED_IN = (
 )
 # Keys of `training` that earlier versions did not have, with what every run of such a version did.
 ADDED = {
+    "class_weights": None,
     "select_by": "accuracy",
 }
 MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}

@@ -74,6 +74,7 @@ class TrainingSettings:
 
     views: Annotated[int | None, optional(whole(1))]
     view_seed: Annotated[int, rules.SEED]
+    class_weights: Annotated[str | list[float] | None, optional(rules.CLASS_WEIGHTS)]
     select_by: Annotated[str, rules.one_of("accuracy", "balanced_accuracy", "macro_f1", "nll")]
     teacher: RecipeSettings
     student: RecipeSettings

@@ -46,7 +46,8 @@ class Training:
     does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
     fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
-    network starts from. `select_by` is the validation figure that selects the epoch.
+    network starts from. `select_by` is the validation figure that selects the epoch, `class_weights` are those of
+    the cross-entropy with the targets.
     """
 
     stage: str
@@ -56,6 +57,7 @@ class Training:
     recipe: Recipe
     recipe_key: str
     select_by: str
+    class_weights: list[float] | None
     seed: int
     device: DeviceSettings
     code: str | None
@@ -79,6 +81,7 @@ class Training:
             "views": dataclasses.asdict(self.views),
             "recipe": recipe,
             "select_by": self.select_by,
+            "class_weights": self.class_weights,
             "seed": self.seed,
             "device": dataclasses.asdict(self.device),
             "code": self.code,
