@@ -13,6 +13,7 @@ from distill_run.data.source import Split
 from distill_run.data.splits import Dataset
 from distill_run.stages.class_weights import about_class_weights, class_weights
 from distill_run.stages.watcher import Watcher
+from distill_run.stages.workshop import make_trainer
 from helpers import message_of, refusal
 from workshops import open_run
 
@@ -64,3 +65,16 @@ def test_every_network_of_a_run_trains_with_them(tmp_path: Path, monkeypatch: py
         assert other.assembly.loss.task.class_weights is None
         assert prepared.training.inputs["class_weights"] != other.training.inputs["class_weights"]
     assert any(text.startswith("training.class_weights: from 0.9") for text in told)
+
+
+def test_every_network_of_a_run_draws_balanced_samples(tmp_path: Path) -> None:
+    opened = open_run(tmp_path, [*TINY, "dataset.sampling=balanced"])
+    plain = open_run(tmp_path, list(TINY))
+    for network in (opened.lineup.teachers[0], opened.lineup.student):
+        drawn = make_trainer(network, opened.workshop).batches.order(1).tolist()
+        assert len(drawn) == 1146
+        assert len(set(drawn)) < 1146
+    everything = make_trainer(plain.lineup.student, plain.workshop).batches.order(1).tolist()
+    assert sorted(everything) == list(range(1146))
+    both = [each.lineup.teachers[0].training.fingerprint for each in (opened, plain)]
+    assert both[0] != both[1]

@@ -132,7 +132,7 @@ def test_another_source_or_cut_is_read_anew(digits: DatasetSettings, count_readi
 def open_photos(photos: Path, store: Path, **changes: Any) -> Feed:
     source = {"_target_": "distill_run.data.image_folder.load", "image_size": None, "channels": 3}
     source |= {"root": str(photos), "store_dir": str(store)}
-    settings = DatasetSettings(source, str(photos), None, 1, 0.2, 0.1, 1.0, 0, None, None, {})
+    settings = DatasetSettings(source, str(photos), None, 1, 0.2, 0.1, 1.0, None, 0, None, None, {})
     return Feeds().open(dataclasses.replace(settings, **changes), Builder(), CPU)
 
 

@@ -123,7 +123,7 @@ def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path
     """Schedules moved to another module, the augmentation became a mapping of components, keys are new."""
     saved = OmegaConf.load(uninterrupted / "config.yaml")
     saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
-    del saved.dataset.test_fraction
+    del saved.dataset.test_fraction, saved.dataset.sampling
     del saved.training.select_by, saved.training.class_weights
     del saved.repeats, saved.dataset.repeats  # one student, whatever the dataset has today
     saved.dataset.augment = {"crop_padding": 0, "flip": False, "cutout": 0}

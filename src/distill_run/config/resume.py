@@ -26,10 +26,10 @@ FILLED_IN = (
     "repeats",
     *(f"training.{role}.{key}" for role in ("teacher", "student") for key in ("epochs", "batch_size")),
 )
-# Keys of `training` that earlier versions did not have, with what every run of such a version did.
-ADDED = {
-    "class_weights": None,
-    "select_by": "accuracy",
+# Keys that earlier versions did not have, with what every run of such a version did.
+ADDED: dict[str, dict[str, Any]] = {
+    "dataset": {"sampling": None},
+    "training": {"class_weights": None, "select_by": "accuracy"},
 }
 MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 
@@ -87,7 +87,8 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
             recipe.schedule._target_ = recipe.schedule._target_.replace(old, new)
     if "repeats" not in saved:
         saved.repeats = 1  # as in every run of such a version
-    saved.training = OmegaConf.merge(ADDED, saved.training)
+    for group, added in ADDED.items():
+        saved[group] = OmegaConf.merge(added, saved[group])
     for section, complete in ((saved, composed), (saved.dataset, composed.dataset)):
         for key in complete:
             if key not in section:

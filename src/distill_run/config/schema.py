@@ -37,6 +37,7 @@ class DatasetSettings:
     test_fraction: Annotated[float, rules.INSIDE_UNIT]
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
+    sampling: Annotated[str | None, optional(rules.one_of("balanced"))]
     split_seed: Annotated[int, rules.SEED]
     mean: Annotated[list[float] | None, optional(rules.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(rules.CHANNEL_STDS)]

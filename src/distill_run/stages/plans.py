@@ -85,6 +85,7 @@ class Planner:
             architecture=architecture,
             data=DataFacts(self.feed.content, len(self.feed.classes), dataset.mean, dataset.std, dataset.augment),
             views=views,
+            sampling=dataset.sampling,
             recipe=recipe,
             recipe_key=f"training.{role}",
             select_by=settings.training.select_by,

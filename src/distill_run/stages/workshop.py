@@ -151,6 +151,9 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
     recipe, key, builder = training.recipe, training.recipe_key, workshop.builder
     parameters = [*assembly.network.parameters(), *assembly.loss.parameters()]
     learning = [parameter for parameter in parameters if parameter.requires_grad]
+    batches = workshop.feed.batches(training.views, recipe.batch_size, training.seed)
+    if training.sampling == "balanced":
+        batches.balance(workshop.feed.train.targets)
     return Trainer(
         stage=training.stage,
         network=assembly.network,
@@ -159,7 +162,7 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         points=assembly.student_points,
         optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
         schedule=builder.build(recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
-        batches=workshop.feed.batches(training.views, recipe.batch_size, training.seed),
+        batches=batches,
         val=workshop.feed.val,
         recipe=recipe,
         select_by=training.select_by,
