@@ -27,9 +27,21 @@ FILLED_IN = (
     *(f"training.{role}.{key}" for role in ("teacher", "student") for key in ("epochs", "batch_size")),
 )
 # Keys that earlier versions did not have, with what every run of such a version did.
-ADDED: dict[str, dict[str, Any]] = {
+ADDED_TO_RECIPES: dict[str, Any] = {
+    "accumulation": 1,
+    "ema": None,
+    "decay_norms": True,
+    "backbone_lr_factor": None,
+    "freeze_batch_norm": False,
+}
+ADDED: dict[str, Any] = {
     "dataset": {"sampling": None},
-    "training": {"class_weights": None, "select_by": "accuracy"},
+    "training": {
+        "class_weights": None,
+        "select_by": "accuracy",
+        "teacher": ADDED_TO_RECIPES,
+        "student": ADDED_TO_RECIPES,
+    },
 }
 MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 

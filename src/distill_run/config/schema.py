@@ -55,6 +55,11 @@ class RecipeSettings:
     mixup: Annotated[float, rules.NOT_NEGATIVE]
     cutmix: Annotated[float, rules.NOT_NEGATIVE]
     patience: Annotated[int | None, optional(whole(1))]
+    accumulation: Annotated[int, whole(1)]
+    ema: Annotated[float | None, optional(rules.INSIDE_UNIT)]
+    decay_norms: Annotated[bool, rules.FLAG]
+    backbone_lr_factor: Annotated[float | None, optional(rules.POSITIVE_FRACTION)]
+    freeze_batch_norm: Annotated[bool, rules.FLAG]
     lr_search: Annotated[list[float] | None, optional(rules.LEARNING_RATES)]
     lr_search_epochs: Annotated[int, whole(1)]
     optimizer: Component
