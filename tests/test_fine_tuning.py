@@ -190,3 +190,13 @@ def test_a_training_that_goes_on_ends_like_an_uninterrupted_one_with_all_of_it(p
     assert [row["val"] for row in again.history] == [row["val"] for row in rows]
     assert again.selected["epoch"] == whole.selected["epoch"]
     torch.testing.assert_close(again.selected["weights"], whole.selected["weights"], rtol=0, atol=0)
+
+
+def test_the_state_of_a_version_without_it_goes_on() -> None:
+    whole, cut, again = make(), make(epochs=1), make()
+    fit(whole)
+    state = fit(cut).saved[-1]
+    del state["average"], state["selected"]["val"]["macro_f1"], state["selected"]["val"]["balanced_accuracy"]
+    again.load_state(state)
+    fit(again)
+    torch.testing.assert_close(dict(again.network.state_dict()), dict(whole.network.state_dict()), rtol=0, atol=0)
