@@ -1,7 +1,9 @@
 """Small things that several test files share: tiny networks, weights without a seed, reference arithmetic."""
 
+import dataclasses
 from collections.abc import Callable
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,16 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from distill_run.build import Builder
+from distill_run.config.schema import DatasetSettings
+from distill_run.config.settings import compose_config
 from distill_run.data.augment import Augmentation, Crop, Cutout, Flip
+from distill_run.data.feed import Feed
+from distill_run.data.opening import Feeds
 from distill_run.data.source import Split
 from distill_run.errors import UserError, show
+from distill_run.listener import NOBODY
+from distill_run.store import Store
 
 Array = NDArray[np.float64]
 
@@ -24,6 +33,24 @@ SOFT = {
 # The same examples in every run: a property that fails today fails tomorrow.
 examples = settings(deadline=None, max_examples=60, derandomize=True, database=None)
 few_examples = settings(examples, max_examples=20)
+
+
+def open_feed(settings: DatasetSettings, store_dir: Path, feeds: Feeds | None = None, **changes: Any) -> Feed:
+    """The feed of a dataset on the CPU, with some of its settings changed."""
+    changed = dataclasses.replace(settings, **changes)
+    return (feeds or Feeds()).open(changed, Builder(), torch.device("cpu"), open_store(store_dir)).feed
+
+
+def open_store(store_dir: Path) -> Store:
+    """A store that tells nobody."""
+    return Store(store_dir, NOBODY)
+
+
+def folder_settings(root: Path, *overrides: str) -> DatasetSettings:
+    """The settings of an image folder, without augmentation unless the overrides say so."""
+    plain = ["dataset.augment.random_resized_crop.scale=null", "dataset.augment.crop.padding=0"]
+    plain += ["dataset.augment.flip.enabled=false"]
+    return compose_config(["dataset=image_folder", f"dataset.root='{root}'", *plain, *overrides]).dataset
 
 
 class TinyClassifier(nn.Module):

@@ -54,6 +54,21 @@ def made_up_report(
     }  # fmt: skip
 
 
+def made_up_repeats(
+    first_seed: int, tests: Sequence[float], alone: Sequence[float], val: Sequence[float]
+) -> dict[str, Any]:
+    """The figures of a run with several seeds, counted up: accuracies of its students and of its baselines."""
+    repeats = []
+    for seed, figures in enumerate(zip(tests, alone, val, strict=True), start=first_seed):
+        [test, baseline, accuracy] = figures
+        one = made_up_report(test=test, baseline=baseline, val=accuracy, baseline_fingerprint=str(seed))
+        repeats.append(
+            {"seed": seed, "baseline": one["baseline"], "student": one["student"], "fidelity": one["fidelity"]}
+        )
+    shipped = max(repeats, key=lambda repeat: repeat["student"]["selected"]["val"]["accuracy"])
+    return {"repeats": repeats, "student": shipped["student"]}
+
+
 def write_run(
     run_dir: Path,
     overrides: Sequence[str] = (),
@@ -64,8 +79,9 @@ def write_run(
     config: dict[str, Any] | None = None,
     **figures: Any,
 ) -> Path:
-    """A run directory; the figures of a completed one are those of `made_up_report`."""
+    """A run directory; the figures of a completed one are those of `made_up_report`, its seed that of the overrides."""
     run_dir.mkdir(parents=True)
+    seeds = [int(override.removeprefix("seed=")) for override in overrides if override.startswith("seed=")]
     content = {"status": status} if error is None else {"status": status, "error": error}
     (run_dir / "status.json").write_text(json.dumps(content))
     command = shlex.join(["distill-run", *options, *overrides])
@@ -73,5 +89,7 @@ def write_run(
     if config is not None:
         (run_dir / "config.yaml").write_text(yaml.safe_dump(config))
     if status == "completed":
-        (run_dir / "report.json").write_text(json.dumps(made_up_report(**figures)))
+        (run_dir / "report.json").write_text(
+            json.dumps(made_up_report(**{"seed": seeds[0] if seeds else 0, **figures}))
+        )
     return run_dir

@@ -1,6 +1,5 @@
 """Feeds: what is served from memory, and that runs over the same data read and hash them once."""
 
-import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -12,12 +11,12 @@ from torch import Tensor
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings
 from distill_run.config.settings import compose_config
-from distill_run.data.feed import Feed, MemoryFeed
+from distill_run.data.feed import MemoryFeed
 from distill_run.data.opening import Feeds
 from distill_run.data.packing import Packed, pack
 from distill_run.data.splits import Dataset
 from distill_run.data.views import ViewChoice
-from helpers import some_split, steps
+from helpers import folder_settings, open_feed, some_split, steps
 
 CPU = torch.device("cpu")
 SPLITS = {
@@ -54,6 +53,9 @@ def count_reading(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         def hexdigest(self) -> str:
             return self.hash.hexdigest()
+
+        def digest(self) -> bytes:
+            return self.hash.digest()
 
     def count_file(file: Any, name: Any) -> Any:
         counts["hashed"] += Path(file.name).stat().st_size
@@ -104,14 +106,16 @@ def test_all_views_of_a_run_share_one_packed_copy_of_the_images(monkeypatch: pyt
     assert len(packed) == 1
 
 
-def test_the_points_of_a_sweep_share_the_data(digits: DatasetSettings, count_reading: dict[str, int]) -> None:
+def test_the_points_of_a_sweep_share_the_data(
+    digits: DatasetSettings, tmp_path: Path, count_reading: dict[str, int]
+) -> None:
     feeds = Feeds()
-    first = feeds.open(digits, Builder(), CPU)
+    first = open_feed(digits, tmp_path, feeds)
     assert count_reading["loaded"] == 1
     hashed = count_reading["hashed"]
     assert hashed > first.shape.image_size[0] ** 2 * 1797
     crop = {"_target_": "distill_run.data.augment.Crop", "padding": 3}
-    other = feeds.open(dataclasses.replace(digits, augment={"crop": crop}, mean=[0.5]), Builder(), CPU)
+    other = open_feed(digits, tmp_path, feeds, augment={"crop": crop}, mean=[0.5])
     assert count_reading == {"loaded": 1, "hashed": hashed}
     assert other.train is first.train
     assert other.content == first.content
@@ -119,31 +123,26 @@ def test_the_points_of_a_sweep_share_the_data(digits: DatasetSettings, count_rea
     assert not torch.equal(other.render(views, indices, 0), first.render(views, indices, 0))
 
 
-def test_another_source_or_cut_is_read_anew(digits: DatasetSettings, count_reading: dict[str, int]) -> None:
+def test_another_source_or_cut_is_read_anew(
+    digits: DatasetSettings, tmp_path: Path, count_reading: dict[str, int]
+) -> None:
     feeds = Feeds()
-    contents = {feeds.open(digits, Builder(), CPU).content}
+    contents = {open_feed(digits, tmp_path, feeds).content}
     larger = {**digits.source, "image_size": 12}
     others: list[dict[str, Any]] = [{"split_seed": 1}, {"train_fraction": 0.5}, {"source": larger}]
     for number, changes in enumerate(others, start=2):
-        contents.add(feeds.open(dataclasses.replace(digits, **changes), Builder(), CPU).content)
+        contents.add(open_feed(digits, tmp_path, feeds, **changes).content)
         assert len(contents) == count_reading["loaded"] == number
-
-
-def open_photos(photos: Path, store: Path, **changes: Any) -> Feed:
-    source = {"_target_": "distill_run.data.image_folder.load", "image_size": None, "channels": 3}
-    source |= {"root": str(photos), "store_dir": str(store)}
-    settings = DatasetSettings(source, str(photos), None, 1, 0.2, 0.1, 1.0, None, 0, None, None, {})
-    return Feeds().open(dataclasses.replace(settings, **changes), Builder(), CPU)
 
 
 def test_the_images_of_a_folder_are_hashed_once_a_run(
     photos: Path, tmp_path: Path, count_reading: dict[str, int]
 ) -> None:
     """By the store, which looks whether its files are what was written; the content follows from that."""
-    first = open_photos(photos, tmp_path / "store")
-    kept = list((tmp_path / "store").rglob("images.npy"))
+    first = open_feed(folder_settings(photos), tmp_path / "store")
+    kept = list((tmp_path / "store").rglob("images/*/*.*"))
     count_reading["hashed"] = 0
-    again = open_photos(photos, tmp_path / "store")
+    again = open_feed(folder_settings(photos), tmp_path / "store")
     assert again.content == first.content
     num_samples = sum(map(len, (again.train, again.val, again.test)))
     assert count_reading["hashed"] <= sum(path.stat().st_size for path in kept) + 8 * num_samples + 1000
@@ -151,18 +150,18 @@ def test_the_images_of_a_folder_are_hashed_once_a_run(
 
 
 def test_the_content_of_a_folder_knows_the_files_the_classes_and_the_cut(photos: Path, tmp_path: Path) -> None:
-    contents = [open_photos(photos, tmp_path / "store").content]
+    contents = [open_feed(folder_settings(photos), tmp_path / "store").content]
     contents += [
-        open_photos(photos, tmp_path / "store", **{key: value}).content
+        open_feed(folder_settings(photos), tmp_path / "store", **{key: value}).content  # type: ignore[arg-type]
         for key, value in (("split_seed", 1), ("val_fraction", 0.5), ("train_fraction", 0.5))
     ]
     flat = photos / "train"
     contents += [
-        open_photos(flat, tmp_path / "store", **changes).content
+        open_feed(folder_settings(flat), tmp_path / "store", **changes).content
         for changes in ({}, {"split_seed": 1}, {"test_fraction": 0.5}, {"val_fraction": 0.5})
     ]
     (photos / "train" / "day" / "00.png").rename(photos / "train" / "night" / "99.png")
-    contents.append(open_photos(photos, tmp_path / "store").content)
+    contents.append(open_feed(folder_settings(photos), tmp_path / "store").content)
     (photos / "test" / "day" / "00.png").unlink()
-    contents.append(open_photos(photos, tmp_path / "store").content)
+    contents.append(open_feed(folder_settings(photos), tmp_path / "store").content)
     assert len(set(contents)) == len(contents)

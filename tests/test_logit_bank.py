@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from distill_run.models.network import Network
 from distill_run.report.run_report import RunReport as Report
 from distill_run.run import run
 from distill_run.stages.live_teacher import LiveTeacher
-from distill_run.stages.logit_bank import BankedTeacher
+from distill_run.stages.logit_bank import BankedTeacher, has_room
 from distill_run.stages.watcher import Watcher
 from helpers import message_of
 from workshops import Opened, open_run
@@ -205,6 +206,30 @@ def test_a_bank_beyond_the_limit_is_told_and_the_teacher_runs_live(
         "the teacher runs live in every step; training.views=8 makes the bank smaller\n"
     ) in capsys.readouterr().out
     assert not (tmp_path / "store" / "logits").exists()
+
+
+def test_the_disk_needs_room_only_for_the_views_that_are_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A view takes 45.8 kB, and nine tenths of 60 kB may be used; repeats with the same views fill them once."""
+    told: list[str] = []
+
+    class Told(Watcher):
+        def noted(self, text: str) -> None:
+            told.append(text)
+
+    run_of = open_run(tmp_path, [*AUGMENTED, "training.views=2"], Told())
+    teacher, training = run_of.teacher(), run_of.lineup.student.training
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=60_000))
+    told.clear()
+    assert not has_room(training, [teacher], run_of.workshop)
+    assert told == [
+        "the teacher's logits of all views (the logit bank) need 91.7kB more, the disk has 54kB free: "
+        "the teacher runs live in every step; training.views=8 makes the bank smaller"
+    ]
+    banked, _, batches = banked_and_live(run_of)
+    banked(next(batches.epoch(1)))
+    assert has_room(training, [teacher], run_of.workshop)
 
 
 def test_a_damaged_view_is_made_again_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

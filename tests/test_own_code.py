@@ -19,7 +19,7 @@ from distill_run.run import run
 from distill_run.stages.assembly import TeacherShape
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.trial import try_step
-from helpers import message_of
+from helpers import message_of, open_store
 from workshops import open_run
 
 pytestmark = pytest.mark.usefixtures("no_pages")
@@ -98,7 +98,7 @@ def test_a_model_and_a_dataset_of_another_class_are_refused(tmp_path: Path) -> N
         "student._target_=no_model.Own gives no Module\n  derive the class from torch.nn.Module"
     )
     dataset = dataclasses.replace(compose_config(TINY).dataset, source={"_target_": "no_source.Own"})
-    assert message_of(Feeds().open, dataset, builder, torch.device("cpu")) == (
+    assert message_of(Feeds().open, dataset, builder, torch.device("cpu"), open_store(tmp_path)) == (
         "dataset.source._target_=no_source.Own gives no Source\n  return a distill_run.data.source.Source"
     )
 

@@ -384,6 +384,46 @@ def test_a_network_starts_from_a_file_of_weights_without_their_last_layer(
     assert message_of(build, node).startswith("the checkpoint lacks classifier.0.bias, classifier.0.weight, ")
 
 
+@pytest.mark.parametrize(("library", "name"), [("torchvision", "mobilenet_v3_small"), ("timm", "test_resnet")])
+def test_a_file_of_weights_for_grey_images_keeps_its_first_convolution(library: str, name: str, tmp_path: Path) -> None:
+    pytest.importorskip(library, reason=TIMM)
+    grey = build(node_of(library, name), channels=1).architecture.state_dict()
+    torch.save(grey, tmp_path / "weights.pth")
+    node = node_of(library, name, pretrained=str(tmp_path / "weights.pth"), input_size=32)
+    weights = build(node, channels=1).architecture.state_dict()
+    assert all(torch.equal(weights[key], grey[key]) for key in grey)
+    key = next(key for key in grey if key.endswith("weight"))
+    assert f"{key} has the shape {tuple(grey[key].shape)} in the checkpoint, " in message_of(build, node, channels=3)
+
+
+def test_squeezenet_whose_last_convolution_decides_starts_from_weights_of_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = torchvision.models.squeezenet1_1(num_classes=1000).state_dict()
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda *_, **__: theirs)
+    torch.save(theirs, tmp_path / "weights.pth")
+    for pretrained in (True, str(tmp_path / "weights.pth")):
+        network = build(node_of("torchvision", "squeezenet1_1", pretrained=pretrained, input_size=32), num_classes=7)
+        weights = network.architecture.state_dict()
+        changed = {key for key in weights if not torch.equal(weights[key], theirs[key])}
+        assert changed == {"classifier.1.weight", "classifier.1.bias"}
+        assert network.eval()(images_of(2)).shape == (2, 7)
+
+
+def test_a_convolution_of_the_librarys_own_class_keeps_it_for_other_channels(tmp_path: Path) -> None:
+    """timm's tf_ networks pad by the size of the images: grey images give what equal colours gave."""
+    timm = pytest.importorskip("timm", reason=TIMM)
+    theirs = timm.create_model("test_efficientnet", num_classes=10, pad_type="same")
+    torch.save(theirs.state_dict(), tmp_path / "weights.pth")
+    node = node_of(
+        "timm", "test_efficientnet", pretrained=str(tmp_path / "weights.pth"), input_size=33,
+        arguments={"pad_type": "same"},
+    )  # fmt: skip
+    ours, grey = build(node, (33, 33), channels=1).architecture, images_of(2, 1, (33, 33))
+    expected = theirs.eval()(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(ours.eval()(grey), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_of_timm_starts_from_a_file_of_weights(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm", reason=TIMM)
     theirs = timm.create_model("test_resnet", num_classes=5).state_dict()

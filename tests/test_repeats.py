@@ -61,6 +61,7 @@ def test_each_repeat_is_the_run_of_its_seed_with_the_views_of_the_first(report: 
     assert single.baseline.reused
     assert single.student.fingerprint == last.student.fingerprint
     assert single.student.selected == last.student.selected
+    assert single.fidelity == last.fidelity
 
 
 def test_teacher_and_logits_are_paid_once(report: RunReport) -> None:
@@ -91,6 +92,7 @@ def test_the_student_to_ship_is_the_one_that_validation_prefers(report: RunRepor
     ranks = [(each.student.selected.val.accuracy, -each.student.selected.val.nll) for each in report.repeats]
     best = report.repeats[ranks.index(max(ranks))]
     assert (report.student, report.baseline, report.shipped_seed) == (best.student, best.baseline, best.seed)
+    assert report.fidelity == best.fidelity
     assert f"on test, of seed {best.seed}, the one to ship; " in tiles(report)[0].note
     assert report.val_accuracy == pytest.approx(statistics.fmean(rank[0] for rank in ranks))
     shipped = torch.load(report.run_dir / "checkpoints" / "student.pt", weights_only=True)["weights"]

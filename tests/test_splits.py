@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from distill_run.data.source import Source, Split
+from distill_run.data.source import ImageSet, Source, Split
 from distill_run.data.splits import Dataset, Fractions, channel_statistics, make_dataset, stratified_cut
 from helpers import examples, message_of, some_split
 
@@ -15,7 +15,9 @@ targets_lists = st.lists(st.integers(0, 4), min_size=1, max_size=80)
 
 
 def split_of(targets: list[int], shape: tuple[int, int, int] = (1, 2, 2)) -> Split:
-    return Split(torch.zeros(len(targets), *shape, dtype=torch.uint8), torch.tensor(targets, dtype=torch.int64))
+    generator = torch.Generator().manual_seed(len(targets))  # images that differ: equal ones are told
+    images = torch.randint(0, 256, (len(targets), *shape), dtype=torch.uint8, generator=generator)
+    return Split(images, torch.tensor(targets, dtype=torch.int64))
 
 
 def source_of(train: Split, test: Split | None, val: Split | None = None, num_classes: int = 3) -> Source:
@@ -24,6 +26,11 @@ def source_of(train: Split, test: Split | None, val: Split | None = None, num_cl
 
 def divide(source: Source, val: float, train: float = 1.0, seed: int = 0) -> Dataset:
     return make_dataset(source, Fractions(test=0.25, val=val, train=train, seed=seed))
+
+
+def pixels(split: ImageSet) -> Tensor:
+    assert isinstance(split, Split)
+    return split.images
 
 
 GOOD = [0, 1, 2] * 4
@@ -80,7 +87,7 @@ def test_each_image_keeps_its_target_through_the_cut() -> None:
     }
     assert len(known) == 60
     for split in (dataset.train, dataset.val):
-        for image, target in zip(split.images, split.targets.tolist(), strict=True):
+        for image, target in zip(pixels(split), split.targets.tolist(), strict=True):
             assert known.pop(image.numpy().tobytes()) == target
     assert known == {}
 
@@ -89,10 +96,10 @@ def test_a_fraction_of_the_training_images_is_kept_of_each_class_and_validation_
     train = some_split(120, 3)
     whole, half = (divide(source_of(train, some_split(9, 3)), 0.25, fraction, 0) for fraction in (1.0, 0.5))
     assert torch.bincount(half.train.targets).tolist() == [15, 15, 15]
-    assert torch.equal(half.val.images, whole.val.images)
-    kept = {image.numpy().tobytes() for image in half.train.images}
+    assert torch.equal(pixels(half.val), pixels(whole.val))
+    kept = {image.numpy().tobytes() for image in pixels(half.train)}
     assert len(kept) == 45
-    assert kept < {image.numpy().tobytes() for image in whole.train.images}
+    assert kept < {image.numpy().tobytes() for image in pixels(whole.train)}
 
 
 def test_a_source_without_a_test_split_is_divided_in_three_and_that_is_said() -> None:
@@ -102,13 +109,13 @@ def test_a_source_without_a_test_split_is_divided_in_three_and_that_is_said() ->
     assert [torch.bincount(part.targets).tolist() for part in (dataset.train, dataset.val, dataset.test)] == [
         [24] * 3, [6] * 3, [10] * 3
     ]  # fmt: skip
-    parts = [image.numpy().tobytes() for part in (dataset.train, dataset.val, dataset.test) for image in part.images]
+    parts = [image.numpy().tobytes() for part in (dataset.train, dataset.val, dataset.test) for image in pixels(part)]
     assert sorted(parts) == sorted(image.numpy().tobytes() for image in train.images)
     assert dataset.notes[1:] == (
         "the dataset has no test split: 25% of each class are kept for the test, by dataset.split_seed=5",
     )
-    assert torch.equal(divide(source_of(train, None), 0.5, 0.5, 5).test.images, dataset.test.images)
-    assert not torch.equal(divide(source_of(train, None), 0.2, seed=6).test.images, dataset.test.images)
+    assert torch.equal(pixels(divide(source_of(train, None), 0.5, 0.5, 5).test), pixels(dataset.test))
+    assert not torch.equal(pixels(divide(source_of(train, None), 0.2, seed=6).test), pixels(dataset.test))
 
 
 def test_classes_that_are_too_small_to_be_divided_are_named() -> None:
@@ -119,8 +126,8 @@ def test_classes_that_are_too_small_to_be_divided_are_named() -> None:
 def test_a_validation_split_of_the_source_is_kept_as_it_is() -> None:
     train, val = some_split(12, 3), some_split(6, 3)
     dataset = divide(source_of(train, some_split(9, 3), val), 0.5, 1.0, 0)
-    assert torch.equal(dataset.val.images, val.images)
-    assert torch.equal(dataset.train.images, train.images)
+    assert torch.equal(pixels(dataset.val), val.images)
+    assert torch.equal(pixels(dataset.train), train.images)
 
 
 def test_a_dataset_that_does_not_fit_together_is_refused() -> None:
@@ -207,7 +214,7 @@ def test_the_hash_of_the_content_does_not_depend_on_place_or_layout() -> None:
 def test_a_copy_on_the_gpu_has_the_same_content() -> None:
     dataset = divide(source_of(some_split(12, 3), some_split(9, 3)), 0.25, 1.0, 0)
     copy = dataset.to(torch.device("cuda"))
-    assert copy.train.images.device.type == "cuda"
+    assert pixels(copy.train).device.type == "cuda"
     assert copy.content == dataset.content
 
 

@@ -30,7 +30,7 @@ from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.sweep_report import SweepReport, read_sweep_json
 from distill_run.sweeps.report.tables import settings_table
 from helpers import Page
-from sweeps import write_run
+from sweeps import made_up_repeats, write_run
 
 HOSTILE = "<script>alert(1)</script>|$x$`"
 
@@ -395,6 +395,24 @@ def test_one_directory_is_written_into(tmp_path: Path, call: Call) -> None:
     assert "The best of 11 settings" in told or "The best of 12 settings" in told
     assert "report   s/sweep.html\n" in told
     assert "repeat   distill-run -m mode.temperature=12 seed=0,1\n" in told
+
+
+def test_a_run_with_repeats_counts_in_seeds(tmp_path: Path, call: Call) -> None:
+    figures = made_up_repeats(4, (0.5, 0.75, 0.625), (0.5, 0.5, 0.5), (0.5, 0.75, 0.625))
+    write_run(tmp_path / "s" / "0", ["seed=4", "repeats=3"], **figures)
+    _, told, _ = call("s")
+    assert re.search(r"^ +seeds +val acc +test acc +change *$", told, re.MULTILINE)
+    assert re.search(r"^student +3 of 3 +62\.50% ± 12\.50 +62\.50% ± 12\.50 +\+12\.50 ± 12\.50$", told, re.MULTILINE)
+    assert "± is the standard deviation over the seeds of a row, in percentage points" in told
+    page = page_of(tmp_path / "s").text
+    assert "One setting, repeated over seed" in page
+    assert "3 seeds; 95% interval 31.45% to 93.55%" in page  # 62.5 +- 4.3027 * 12.5 / sqrt(3)
+    assert "mean over the completed seeds of a setting could change with another seed" in page
+    assert "Each figure is the mean over the seeds of a setting" in page
+    assert "Run by run" not in page  # one run has one mark
+    assert "| 0 | completed | 4 | 3 |" in " ".join(markdown(tmp_path / "s").split())
+    assert call("s", "--format", "csv")[1].startswith("rank,seeds,val_accuracy,")
+    assert "Means over the seeds of a setting, ± their" in call("s", "--format", "md")[1]
 
 
 def test_several_directories_need_an_output(tmp_path: Path, call: Call) -> None:

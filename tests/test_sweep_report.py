@@ -27,7 +27,7 @@ from distill_run.sweeps.report.tables import settings_table, to_csv
 from distill_run.sweeps.values import natural, read_value, shown
 from distill_run.typed_json import decode
 from helpers import examples, message_of
-from sweeps import made_up_report, write_run
+from sweeps import made_up_repeats, made_up_report, write_run
 
 T_2 = 4.3027  # Student's t at 97.5% of 2 degrees of freedom, from a printed table
 
@@ -229,6 +229,88 @@ def test_what_another_had_run_counts_once(tmp_path: Path) -> None:
     assert content["settings"][0]["val_accuracy"] == {"count": 1, "mean": 0.5, "sd": None, "low": None, "high": None}
     assert content["settings"][0]["asked"] == 1
     assert content["warnings"] == ["1 run repeated another run with the same seed: only the first of each counts"]
+
+
+def test_each_seed_of_a_run_with_repeats_is_a_replicate(tmp_path: Path) -> None:
+    """The differences 0.02 and 0.01 of one run and 0.06 of another: those of the paired test above."""
+    write_run(tmp_path / "0", ["seed=0", "repeats=2"], **made_up_repeats(0, (0.90, 0.80), (0.88, 0.79), (0.5, 0.7)))
+    write_run(tmp_path / "1", ["seed=2"], test=0.70, baseline=0.64, val=0.9, baseline_fingerprint="2")
+    content = content_of(tmp_path)
+    [setting] = content["settings"]
+    assert (content["keys"], content["replicate_keys"]) == ([], ["seed"])
+    assert (setting["replicates"], setting["asked"], setting["runs"]) == (3, 3, ["0", "1"])
+    sd, t = math.sqrt((0.01**2 + 0.02**2 + 0.03**2) / 2), 0.03 / math.sqrt(0.0014 / 6)
+    difference = setting["difference"]
+    assert (difference["count"], difference["mean"], difference["sd"]) == (3, pytest.approx(0.03), pytest.approx(sd))
+    assert setting["p_value"] == pytest.approx(1 - t / math.sqrt(2 + t * t))
+    assert setting["val_accuracy"]["mean"] == pytest.approx(0.7)  # of 0.5, 0.7 and 0.9, not of the runs' 0.6 and 0.9
+    assert (content["baseline"]["test_accuracy"]["count"], setting["agreement"]["count"]) == (3, 3)
+    first, second = content["runs"]
+    assert (first["seed"], first["seeds"], second["seeds"]) == (0, 2, 1)
+    assert first["difference"] == pytest.approx(0.015)
+    assert content["conclusion"] == (
+        "The student reaches 80.00% on test, the mean of 3 seeds: no difference to the student alone that 3 seeds can "
+        "show (+3.00 percentage points, 95% interval -3.57 to +9.57)."
+    )
+    assert content["recommendation"]["command"] == "distill-run seed=0 repeats=2\ndistill-run seed=2"
+
+
+def test_the_first_reports_with_repeats_know_the_agreement_of_one_student(tmp_path: Path) -> None:
+    figures = made_up_repeats(0, (0.5, 0.5), (0.4, 0.4), (0.6, 0.5))
+    for repeat_of_seed in figures["repeats"]:
+        del repeat_of_seed["fidelity"]
+    write_run(tmp_path / "0", ["seed=0", "repeats=2"], **figures)
+    assert content_of(tmp_path)["settings"][0]["agreement"] == {
+        "count": 1, "mean": 0.75, "sd": None, "low": None, "high": None,
+    }  # fmt: skip
+
+
+def test_a_seed_that_two_runs_of_a_setting_share_counts_once(tmp_path: Path) -> None:
+    three, two = (
+        made_up_repeats(0, (0.5,) * 3, (0.4,) * 3, (0.5,) * 3),
+        made_up_repeats(2, (0.9,) * 2, (0.4,) * 2, (0.9,) * 2),
+    )
+    write_run(tmp_path / "0", ["seed=0", "repeats=3"], **three)
+    write_run(tmp_path / "1", ["seed=2", "repeats=2"], **two)
+    content = content_of(tmp_path)
+    assert content["settings"][0]["val_accuracy"]["mean"] == pytest.approx((3 * 0.5 + 0.9) / 4)
+    gap = content["settings"][0]["gap_recovered"]  # gains 0.1, 0.1, 0.1 and 0.5 of a gap that is always 0.5
+    assert (gap["count"], gap["mean"]) == (4, pytest.approx(0.4))
+    assert content["warnings"] == ["1 seed had been run before in the same setting: only the first run of each counts"]
+    # One command would be refused: its points would share a seed.
+    assert content["recommendation"]["command"] == "distill-run seed=0 repeats=3\ndistill-run seed=2 repeats=2"
+
+
+def test_settings_with_repeats_are_compared_seed_by_seed(tmp_path: Path) -> None:
+    """Differences on validation: 0.01 at every seed for alpha 0.5; -0.2, 0.05, 0.2 and 0.05 for 0.1."""
+    accuracies = {0.9: (0.7, 0.8, 0.9, 0.8), 0.5: (0.69, 0.79, 0.89, 0.79), 0.1: (0.9, 0.75, 0.7, 0.75)}
+    for alpha, val in accuracies.items():
+        for first in (0, 2):
+            figures = made_up_repeats(first, (0.5, 0.5), (0.4, 0.4), val[first : first + 2])
+            config = {"repeats": 2, "seed": first}  # as a dataset with repeats of its own leaves it
+            write_run(tmp_path / f"{alpha}_{first}", [f"mode.alpha={alpha}", f"seed={first}"], config=config, **figures)
+    config = {"repeats": 3, "seed": 0}
+    write_run(tmp_path / "failed", ["mode.alpha=0.3"], status="failed", error="out of memory", config=config)
+    content = content_of(tmp_path)
+    best = content["recommendation"]
+    assert names(content) == ["alpha 0.9", "alpha 0.5", "alpha 0.1", "alpha 0.3"]
+    assert (best["alternatives"], best["compared"]) == ([2], 2)
+    assert best["command"] == "distill-run -m mode.alpha=0.9 seed=0,2 repeats=2"
+    assert [setting["asked"] for setting in content["settings"]] == [4, 4, 4, 3]
+    assert content["baseline"]["val_accuracy"]["count"] == 4
+
+
+def test_a_setting_with_fewer_seeds_is_told_in_seeds(tmp_path: Path) -> None:
+    for alpha, repeats, val in ((0.1, 3, 0.6), (0.9, 2, 0.8)):
+        figures = made_up_repeats(0, (0.5,) * repeats, (0.4,) * repeats, (val,) * repeats)
+        write_run(tmp_path / str(alpha), [f"mode.alpha={alpha}", f"repeats={repeats}"], **figures)
+    content = content_of(tmp_path)
+    assert content["keys"] == ["mode.alpha"]
+    assert content["warnings"] == [
+        "alpha 0.9 has 80.00% accuracy on validation, better than what is recommended, but only 2 of 3 seeds: it was "
+        "not considered"
+    ]
+    assert content["conclusion"].startswith("Only alpha 0.1 has 3 seeds completed: it reaches 50.00% on test, ")
 
 
 # recommending

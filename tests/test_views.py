@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill_run.build import Builder
-from distill_run.data.augment import Augmentation, build_augmentations
+from distill_run.data.augment import Augmentation
 from distill_run.data.draws import MOST_CHOICES, Draws, fold, random_bits, stream
 from distill_run.data.source import Split
+from distill_run.data.view_steps import build_steps
 from distill_run.data.views import ViewChoice, Views
 from helpers import examples, few_examples, message_of, refusal, some_split, steps
 
@@ -313,11 +314,11 @@ def test_a_value_that_an_augmentation_refuses_and_what_is_none_are_told_with_the
         ("cutout", "size", 0.5, "a whole number of at least 0"),
     ):
         node = {"_target_": f"distill_run.data.augment.{name.title()}", key: value}
-        told = message_of(build_augmentations, {name: node}, Builder())
+        told = message_of(build_steps, {name: node}, Builder())
         assert told == refusal(f"dataset.augment.{name}.{key}", value, words)
     node = {"_target_": "distill_run.data.mixing.Mixture", "partners": 1, "weights": 1}
-    assert message_of(build_augmentations, {"mine": node}, Builder()) == (
-        "dataset.augment.mine._target_=distill_run.data.mixing.Mixture gives no Augmentation\n"
+    assert message_of(build_steps, {"mine": node}, Builder()) == (
+        "dataset.augment.mine._target_=distill_run.data.mixing.Mixture gives no ViewStep\n"
         "  derive the class from distill_run.data.augment.Augmentation"
     )
 

@@ -40,7 +40,8 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a value is a finite number."""
     return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
 
 
@@ -74,12 +75,12 @@ def one_or_several(rule: Rule) -> Rule:
 
 
 SEED = Rule(lambda v: _is_whole(v) and 0 <= v < 2**63, "a whole number from 0 to 2^63 - 1")
-POSITIVE = Rule(lambda v: _is_number(v) and v > 0, "a number above 0")
-NOT_NEGATIVE = Rule(lambda v: _is_number(v) and v >= 0, "a number of at least 0")
-FRACTION = Rule(lambda v: _is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
-POSITIVE_FRACTION = Rule(lambda v: _is_number(v) and 0 < v <= 1, "a number above 0, up to 1")
-BELOW_ONE = Rule(lambda v: _is_number(v) and 0 <= v < 1, "a number from 0 to below 1")
-INSIDE_UNIT = Rule(lambda v: _is_number(v) and 0 < v < 1, "a number between 0 and 1")
+POSITIVE = Rule(lambda v: is_number(v) and v > 0, "a number above 0")
+NOT_NEGATIVE = Rule(lambda v: is_number(v) and v >= 0, "a number of at least 0")
+FRACTION = Rule(lambda v: is_number(v) and 0 <= v <= 1, "a number from 0 to 1")
+POSITIVE_FRACTION = Rule(lambda v: is_number(v) and 0 < v <= 1, "a number above 0, up to 1")
+BELOW_ONE = Rule(lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1")
+INSIDE_UNIT = Rule(lambda v: is_number(v) and 0 < v < 1, "a number between 0 and 1")
 FLAG = Rule(lambda v: isinstance(v, bool), "true or false")
 TEXT = Rule(lambda v: isinstance(v, str) and v != "", "a text")
 COMPONENT = Rule(
@@ -90,7 +91,7 @@ COMPONENTS = _Components(
     lambda v: isinstance(v, dict) and all(map(COMPONENT.accepts, v.values())), f"names, each with {COMPONENT.words}"
 )
 LEARNING_RATES = list_of(POSITIVE, "a list of learning rates above 0, as in [0.003,0.01,0.03,0.1]")
-CHANNEL_MEANS = list_of(Rule(_is_number, "a number"), "a list with a number for each channel")
+CHANNEL_MEANS = list_of(Rule(is_number, "a number"), "a list with a number for each channel")
 CHANNEL_STDS = list_of(POSITIVE, "a list with a number above 0 for each channel")
 NORMALISATION = Rule(
     lambda v: (

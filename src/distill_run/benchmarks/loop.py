@@ -24,10 +24,10 @@ from distill_run.benchmarks.usual import NUM_WORKERS, PILDataset, train_step
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
-from distill_run.data.augment import build_augmentations
 from distill_run.data.feed import MemoryFeed
 from distill_run.data.source import Source, Split
 from distill_run.data.splits import Fractions, make_dataset
+from distill_run.data.view_steps import build_steps
 from distill_run.engine.device import choose_device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.protocols import Guide
@@ -87,7 +87,7 @@ def _workshop(settings: Settings, folder: Path, stop: StopRequest) -> Workshop:
     source = Source(split, small, small, tuple("0123456789"))
     dataset = make_dataset(source, Fractions(test=0.1, val=0.1, train=1.0, seed=0)).to(device.torch_device)
     return Workshop(
-        feed=MemoryFeed(dataset, build_augmentations(settings.dataset.augment, builder)),
+        feed=MemoryFeed(dataset, build_steps(settings.dataset.augment, builder).augmentations),
         device=device,
         builder=builder,
         store=Store(folder, NOBODY, {}),

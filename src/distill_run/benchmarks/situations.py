@@ -69,7 +69,7 @@ def overrides_of(cell: str, folder: Path) -> list[str]:
     overrides += [f"store_dir={folder / 'store'}", f"dataset.train_fraction={FRACTIONS[data][size]}"]
     if data in PHOTOS:
         overrides += ["dataset=image_folder", f"dataset.root={folder / data}"]
-        overrides += ["dataset.source.image_size=64"] if PHOTOS[data].is_mixed else []
+        overrides += ["dataset.image_size=64"] if PHOTOS[data].is_mixed else []
     return overrides
 
 

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from distill_run.build import Builder
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
-from distill_run.data.image_folder import load
-from distill_run.data.splits import Fractions, make_dataset
+from distill_run.data.opening import Feeds
+from distill_run.data.source import Split
 from distill_run.listener import NOBODY
 from distill_run.report.run_report import read_report
+from distill_run.store import Store
 from distill_run.sweeps.points import find_runs
 from distill_run.units import duration
 
@@ -92,14 +95,11 @@ def time_usual(folder: Path, overrides: list[str]) -> dict[str, float]:
 
 def _write_arrays(settings: Any, folder: Path, path: Path) -> None:
     """The splits of the experiment as the usual way reads them."""
-    own = settings.dataset
-    source = load(
-        root=str(folder / "images"), image_size=None, channels=3, store_dir=str(folder / "arrays"), listener=NOBODY
-    )
-    dataset = make_dataset(source, Fractions(own.test_fraction, own.val_fraction, own.train_fraction, own.split_seed))
+    feed, _ = Feeds().open(settings.dataset, Builder(), torch.device("cpu"), Store(folder / "arrays", NOBODY))
     arrays: dict[str, Any] = {}
     for name in ("train", "val", "test"):
-        split = getattr(dataset, name)
+        split = getattr(feed, name)
+        assert isinstance(split, Split)
         arrays |= {f"{name}_images": split.images.permute(0, 2, 3, 1).numpy(), f"{name}_targets": split.targets.numpy()}
     np.savez(path, **arrays)
 

@@ -31,6 +31,11 @@ class DatasetSettings:
     """Where the images come from, how they are split and normalised, and the steps that augment them, in order."""
 
     source: Component
+    image_size: Annotated[int | None, optional(whole(1))]
+    crop_ratio: Annotated[float | None, optional(rules.POSITIVE_FRACTION)]
+    memory_gigabytes: Annotated[float | None, optional(rules.NOT_NEGATIVE)]
+    workers: Annotated[int | None, optional(whole(0))]
+    on_error: Annotated[str, rules.one_of("refuse", "skip")]
     root: Annotated[str | None, optional(rules.TEXT)]
     num_classes: Annotated[int | None, optional(whole(2))]
     repeats: Annotated[int, whole(1)]

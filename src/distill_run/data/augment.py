@@ -1,22 +1,27 @@
 """Augmentations: the steps from a stored image to a view of it, one component each."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from functools import partial
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_run.build import Builder
 from distill_run.data.boxes import boxes
 from distill_run.data.draws import Draws
-from distill_run.errors import gather
 from distill_run.rules import FLAG, whole
 
 
-class Augmentation(ABC):
+class ViewStep:
+    """Something that the views of `dataset.augment` consist of."""
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether the step can be left out."""
+        return False
+
+
+class Augmentation(ViewStep, ABC):
     """A step of a view: a pure function of each sample's image and of what is drawn for that sample.
 
     `moves_pixels` is true for a step that only moves or blackens pixels. Such a step may be given packed images:
@@ -25,11 +30,6 @@ class Augmentation(ABC):
     """
 
     moves_pixels: ClassVar[bool] = False
-
-    @property
-    def does_nothing(self) -> bool:
-        """Whether the step can be left out."""
-        return False
 
     @abstractmethod
     def __call__(self, images: Tensor, draw: Draws) -> Tensor:
@@ -110,14 +110,3 @@ class Cutout(Augmentation):
         rows, columns = draw(height), draw(width)
         sides = torch.full_like(rows, self.size)
         return images.masked_fill(boxes(rows, columns, sides, sides, (height, width)), 0)
-
-
-def build_augmentations(nodes: Mapping[str, Any], builder: Builder) -> dict[str, Augmentation]:
-    """The augmentations that `dataset.augment` describes, by name, in order; raises UserError with every mistake."""
-    built = gather(partial(_build, name, node, builder) for name, node in nodes.items())
-    return dict(zip(nodes, built, strict=True))
-
-
-def _build(name: str, node: Mapping[str, Any], builder: Builder) -> Augmentation:
-    remedy = "derive the class from distill_run.data.augment.Augmentation"
-    return builder.build_kind(Augmentation, remedy, node, f"dataset.augment.{name}")  # type: ignore[type-abstract]

@@ -1,86 +1,163 @@
-"""From image files to one tensor."""
+"""From the bytes of an image file to its pixels."""
 
-import os
-from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+import io
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import final
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from PIL import ExifTags, Image, UnidentifiedImageError
 
-from distill_run.errors import Mistake, UserError, first_line, user_error
-from distill_run.listener import Listener, working
+from distill_run.errors import first_line
+
+# Pillow warns of damaged metadata on the terminal, once for each file: the pixels are what counts here.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 MODES = {1: "L", 3: "RGB"}  # number of channels: what Pillow calls it
-MOST_SHOWN = 5
-LARGEST_ADVISED = 224  # pixels a side; what most published networks were trained with
+REDUCTIONS = (8, 4, 2)  # how many times smaller a JPEG can be decoded
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}  # EXIF orientation: what brings the photograph upright
+Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
-Pixels = NDArray[np.uint8]
+
+class Form(ABC):
+    """What becomes of a decoded photograph of any size. All sizes are (height, width) in pixels."""
+
+    @abstractmethod
+    def has_enough(self, size: tuple[float, float]) -> bool:
+        """Whether a photograph that was reduced to this size still has the pixels that the form needs."""
+
+    @abstractmethod
+    def apply(self, image: Image.Image) -> Image.Image:
+        """The photograph in this form."""
 
 
-def decode(paths: Sequence[Path], image_size: int | None, channels: int, listener: Listener) -> Tensor:
-    """Decode all files to uint8 (N, C, H, W): to squares of `image_size`, or as they are if all have one size.
+@final
+@dataclass(frozen=True)
+class CentreCrop(Form):
+    """The centre of a photograph, resized to `image_size`; `crop_ratio` is the share of the sides that it keeps.
 
-    Raises UserError that names the files that cannot be read, or the sizes that differ.
+    The centre has the proportions of `image_size`. A photograph of that size stays as it is where the ratio is 1.
     """
-    decoded: list[Pixels | Mistake] = []
-    with (
-        working(listener, f"reading {len(paths):,} images", len(paths)) as advance,
-        ThreadPoolExecutor(os.cpu_count()) as pool,  # Pillow decodes without the interpreter lock
-    ):
-        for result in pool.map(lambda path: _decode_one(path, image_size, channels), paths):
-            decoded.append(result)
-            advance(len(decoded))
-    if damaged := [result for result in decoded if isinstance(result, Mistake)]:
-        rest = len(damaged) - MOST_SHOWN
-        more = [Mistake(f"and {rest} more files that cannot be read", "mend or remove them")] if rest > 0 else []
-        raise UserError([*damaged[:MOST_SHOWN], *more])
-    pixels = [result for result in decoded if not isinstance(result, Mistake)]
-    _check_one_size(pixels)
-    decoded.clear()
-    images = np.empty((len(pixels), channels, *pixels[0].shape[:2]), dtype=np.uint8)
-    while pixels:  # each is freed once it is copied: both forms at once may not fit into memory
-        last = pixels.pop()
-        images[len(pixels)] = last.transpose(2, 0, 1)
-    return torch.from_numpy(images)
+
+    image_size: tuple[int, int]
+    crop_ratio: float
+
+    def has_enough(self, size: tuple[float, float]) -> bool:
+        """See Form."""
+        left, top, right, bottom = self.box(size)
+        return bottom - top >= self.image_size[0] and right - left >= self.image_size[1]
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """See Form."""
+        box = self.box((image.height, image.width))
+        if box == (0, 0, *image.size) and (image.height, image.width) == self.image_size:
+            return image
+        return image.resize(self.image_size[::-1], Image.Resampling.BICUBIC, box=box)
+
+    def box(self, size: tuple[float, float]) -> Box:
+        """The centre of a photograph of this size."""
+        height, width = size
+        scale = min(height / self.image_size[0], width / self.image_size[1]) * self.crop_ratio
+        half_height, half_width = scale * self.image_size[0] / 2, scale * self.image_size[1] / 2
+        return width / 2 - half_width, height / 2 - half_height, width / 2 + half_width, height / 2 + half_height
 
 
-def shape_of_first(paths: Sequence[Path], image_size: int | None, channels: int) -> tuple[int, int, int] | None:
-    """The shape (C, H, W) that the first image will have, from its header; None where the file has none."""
-    if image_size is not None:
-        return channels, image_size, image_size
-    try:
-        with Image.open(paths[0]) as file:
-            return channels, file.height, file.width
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None  # `decode` says what is wrong with it
+@final
+@dataclass(frozen=True)
+class Whole(Form):
+    """The whole photograph, at a half, a quarter or an eighth of its size while its shorter side keeps so many pixels.
+
+    These are the sizes at which a JPEG is decoded several times faster.
+    """
+
+    shorter_side: int
+
+    def has_enough(self, size: tuple[float, float]) -> bool:
+        """See Form."""
+        return min(size) >= self.shorter_side
+
+    def apply(self, image: Image.Image) -> Image.Image:
+        """See Form."""
+        return image
 
 
-def _decode_one(path: Path, image_size: int | None, channels: int) -> Pixels | Mistake:
-    """Pixels (H, W, C), or the reason why there are none."""
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert(MODES[channels])
-            if image_size is not None and image.size != (image_size, image_size):
-                image = ImageOps.fit(image, (image_size, image_size), Image.Resampling.BICUBIC)
-            return np.asarray(image).reshape(image.height, image.width, channels)
-    except UnidentifiedImageError:
-        reason = "it is empty" if path.stat().st_size == 0 else "Pillow does not recognise it as an image"
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = first_line(error)
-    return Mistake(f"{path} cannot be read: {reason}", "mend or remove the file")
+@dataclass(frozen=True)
+class Decoder:
+    """Decodes image files to 1 (grey) or 3 (colour) channels, in a form."""
 
+    channels: int
+    form: Form
 
-def _check_one_size(images: Sequence[Pixels]) -> None:
-    sizes = Counter(image.shape[:2] for image in images)
-    if len(sizes) > 1:
-        common = ", ".join(f"{height}x{width} ({count})" for (height, width), count in sizes.most_common(3))
-        side = min(*sizes.most_common(1)[0][0], LARGEST_ADVISED)
-        raise user_error(
-            f"the images have {len(sizes)} sizes (height x width): {common}",
-            f"write dataset.source.image_size={side} to bring them to one",
+    def decode(self, data: bytes) -> tuple[Image.Image, bool]:
+        """The photograph in the form, upright, and whether parts of it were transparent: these become white.
+
+        Raises ValueError that says why the file cannot be read.
+        """
+        if not data:
+            raise ValueError("it is empty")
+        try:
+            with Image.open(io.BytesIO(data)) as file:
+                reduction = self._reduction((file.height, file.width))
+                file.draft(None, (file.width // reduction, file.height // reduction))  # for a JPEG; others ignore it
+                size = file.size
+                turn = _turn(file)
+                image, is_transparent = _to_mode(file, MODES[self.channels])
+        except UnidentifiedImageError:
+            raise ValueError("Pillow does not recognise it as an image") from None
+        except Exception as error:  # a damaged file makes Pillow raise anything, struct.error and KeyError among it
+            raise ValueError(first_line(error) or type(error).__name__) from error
+        if (left := self._reduction((size[1], size[0]))) > 1:
+            image = image.reduce(left)
+        return self.form.apply(image if turn is None else image.transpose(turn)), is_transparent
+
+    def _reduction(self, size: tuple[int, int]) -> int:
+        """How many times smaller a photograph of this size may become."""
+        upright = (size, size[::-1])  # the form needs enough pixels whichever way the photograph is turned
+        return next(
+            (n for n in REDUCTIONS if all(self.form.has_enough((height / n, width / n)) for height, width in upright)),
+            1,
         )
+
+
+def header_size(data: bytes) -> tuple[int, int] | None:
+    """Height and width of a photograph by its header; None where it cannot be read."""
+    try:
+        with Image.open(io.BytesIO(data)) as file:
+            return file.height, file.width
+    except Exception:  # see `Decoder.decode`, which says what is wrong with it
+        return None
+
+
+def _turn(file: Image.Image) -> Image.Transpose | None:
+    """What brings a photograph upright; None where it stands upright, or where its EXIF data are damaged."""
+    try:
+        return TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # whatever Pillow raises: the pixels can be used all the same
+        return None
+
+
+def _to_mode(file: Image.Image, mode: str) -> tuple[Image.Image, bool]:
+    """An image in 8 bits and another mode, and whether parts of it were transparent."""
+    if file.mode == "F" or (file.mode == "I" and file.format != "PNG"):
+        raise ValueError(
+            f"its pixels are {'32-bit' if file.mode == 'I' else 'floating-point'} numbers, not 8 or 16 bits"
+        )
+    if file.mode.startswith("I"):
+        values = np.asarray(file).astype(np.int64)
+        return Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8)).convert(mode), False
+    if not file.has_transparency_data:
+        file.load()
+        return (file if file.mode == mode else file.convert(mode)), False
+    layers = file.convert("RGBA")
+    least_alpha = int(np.asarray(layers.getchannel("A")).min())
+    white = Image.new("RGBA", layers.size, "white")
+    return Image.alpha_composite(white, layers).convert(mode), least_alpha < 255

@@ -10,6 +10,7 @@ from torch import Tensor
 STREAMS = {
     "augment": (),  # seed, view
     "mixing": (1,),  # seed, view
+    "window": (2,),  # seed, view
     "order": (),  # seed, epoch; seeds a generator
     "dropout": (),  # seed, epoch, step; seeds a generator
     "negatives": (1,),  # seed, epoch, step; seeds a generator

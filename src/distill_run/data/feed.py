@@ -28,6 +28,11 @@ class Feed(ABC):
     content: str
     entries: tuple[tuple[str, str], ...]
 
+    def __init__(self, dataset: Dataset) -> None:
+        self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
+        self.classes, self.notes = dataset.classes, dataset.notes
+        self.content, self.entries = dataset.content, dataset.entries
+
     @property
     def shape(self) -> ImageShape:
         """What a network for these data takes and gives."""
@@ -60,13 +65,11 @@ class MemoryFeed(Feed):
     """A feed whose images all lie in memory, on the device that trains, where they are also augmented."""
 
     train: Split
-    val: Split
-    test: Split
 
     def __init__(self, dataset: Dataset, augmentations: Mapping[str, Augmentation]) -> None:
-        self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
-        self.classes, self.notes = dataset.classes, dataset.notes
-        self.content, self.entries = dataset.content, dataset.entries
+        assert isinstance(dataset.train, Split)
+        super().__init__(dataset)
+        self.train = dataset.train
         self.augmentations = augmentations
 
     @property
@@ -86,8 +89,8 @@ class MemoryFeed(Feed):
         """See Feed."""
         rendered = self._views(views)
         everything = torch.arange(len(self.train), device=self.train.targets.device)
-        for indices in torch.split(everything, chunk_size):
-            yield rendered.batch(indices, view)
+        for step, indices in enumerate(torch.split(everything, chunk_size)):
+            yield rendered.batch(indices, view, step=step)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
         """See Feed."""

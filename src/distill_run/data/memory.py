@@ -1,13 +1,18 @@
-"""Whether images fit into memory, before they are read."""
+"""How much memory images may take."""
 
 import math
 from pathlib import Path
 
-from distill_run.errors import user_error
-from distill_run.units import quantity
-
 LARGE_SHARE = 0.5  # of the free memory; packed for augmentation, the training images take as much again
-ADVISED_SIZES = (32, 48, 64, 96, 128, 160, 192, 224, 256, 320, 384, 512)  # pixels a side
+UNKNOWN_LIMIT = 4e9  # bytes, where the system does not say how much is free
+
+
+def memory_limit(gigabytes: float | None) -> float:
+    """The bytes that images may take: as the user says, or half of what is free."""
+    if gigabytes is not None:
+        return gigabytes * 1e9
+    free = free_memory()
+    return UNKNOWN_LIMIT if free is None else LARGE_SHARE * free
 
 
 def free_memory() -> int | None:
@@ -18,23 +23,6 @@ def free_memory() -> int | None:
         return None
     kilobytes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
     return int(min(1024 * kilobytes[0], _limit_of_container())) if kilobytes else None
-
-
-def check_memory(num_images: int, shape: tuple[int, int, int], free: int) -> str | None:
-    """A warning where uint8 images of `shape` (C, H, W) take more than half of `free` bytes of memory.
-
-    Raises UserError where they take more than all of it.
-    """
-    channels, height, width = shape
-    needed = num_images * math.prod(shape)
-    if needed <= LARGE_SHARE * free:
-        return None
-    fitting = [size for size in ADVISED_SIZES if num_images * channels * size**2 <= LARGE_SHARE * free]
-    what = f"{num_images:,} images of {height}x{width} take {quantity(needed)}B of memory, {quantity(free)}B are free"
-    remedy = f"write dataset.source.image_size={max(fitting, default=ADVISED_SIZES[0])}"
-    if needed > free:
-        raise user_error(what, f"{remedy} to make them smaller")
-    return f"{what}; {remedy} to need less"
 
 
 def _limit_of_container() -> float:

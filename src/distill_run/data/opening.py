@@ -1,27 +1,65 @@
 """From the settings of a dataset to its feed; runs of one process that use the same data share them."""
 
+import dataclasses
 import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings
-from distill_run.data.augment import build_augmentations
 from distill_run.data.feed import Feed, MemoryFeed
-from distill_run.data.source import Source
-from distill_run.data.splits import Dataset, Fractions, make_dataset
-from distill_run.listener import NOBODY, Listener
+from distill_run.data.framing import PublishedCrop, choose_size
+from distill_run.data.photo_opening import PhotoOpener
+from distill_run.data.photo_split import PhotoSplit
+from distill_run.data.photos import KeptPhotos
+from distill_run.data.source import PhotoSource, Source, Split
+from distill_run.data.splits import (
+    Dataset,
+    Fractions,
+    channel_statistics,
+    divide,
+    division_notes,
+    make_dataset,
+    statistics_of,
+)
+from distill_run.data.view_steps import build_steps
+from distill_run.data.window import AUTO, RandomResizedCrop, settle_window
+from distill_run.data.worker_feed import WorkerFeed
+from distill_run.errors import user_error
+from distill_run.listener import Listener
+from distill_run.store import Store
 
 KEY = "dataset.source"
+PHOTO_KEYS = ("image_size", "crop_ratio")  # of photographs alone
 
 
 @cache
 def shared_feeds() -> "Feeds":
     """What opens the feeds of all runs of this process, whichever process that is."""
     return Feeds()
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    """A dataset, and mean and standard deviation of each channel of its training images, in 0..1.
+
+    `is_resized` says whether it consists of photographs that are brought to one size.
+    """
+
+    dataset: Dataset
+    statistics: tuple[list[float], list[float]]
+    is_resized: bool
+
+
+class Opened(NamedTuple):
+    """A feed, and the YAML of its augmentations with nothing left to decide."""
+
+    feed: Feed
+    augment: dict[str, Any]
 
 
 class Feeds:
@@ -33,25 +71,75 @@ class Feeds:
 
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
-        self._dataset: Dataset | None = None
+        self._data: OpenedData | None = None
 
     def open(
-        self, settings: DatasetSettings, builder: Builder, device: torch.device, listener: Listener = NOBODY
-    ) -> Feed:
-        """The feed that the settings describe, on a device; raises UserError where that is not possible."""
-        augmentations = build_augmentations(settings.augment, builder)
-        return MemoryFeed(self._obtain(settings, builder, device, listener), augmentations)
+        self,
+        settings: DatasetSettings,
+        builder: Builder,
+        device: torch.device,
+        store: Store,
+        published: PublishedCrop | None = None,
+    ) -> Opened:
+        """The feed that the settings describe, on a device; raises UserError where that is not possible.
 
-    def _obtain(self, settings: DatasetSettings, builder: Builder, device: torch.device, listener: Listener) -> Dataset:
-        fractions = Fractions(
-            settings.test_fraction, settings.val_fraction, settings.train_fraction, settings.split_seed
-        )
-        key = (settings.source, builder.code_dir, fractions, device)
-        if self._dataset is None or self._key != key:
-            self._dataset = None  # before others are read: two datasets may not fit into memory
-            self._dataset = make_dataset(_load(settings.source, builder, listener), fractions).to(device)
-            self._key = key
-        return self._dataset
+        Photographs become images like those of the `published` teacher, unless the settings name a size.
+        """
+        window = build_steps(settings.augment, builder).window
+        read = dataclasses.replace(settings, augment={}, mean=None, std=None, num_classes=None, repeats=1)
+        shape_of_window = None if window is None else (window.scale == AUTO, window.shorter_side)
+        key = (read, builder.code_dir, device, shape_of_window, published)
+        if self._data is None or self._key != key:
+            self._data = None  # before others are read: two datasets may not fit into memory
+            data = _open(settings, builder, store, published)
+            self._data, self._key = dataclasses.replace(data, dataset=data.dataset.to(device)), key
+        augment, _ = settle_window(settings.augment, is_resized=self._data.is_resized)
+        steps = build_steps(augment, builder)
+        if isinstance(self._data.dataset.train, PhotoSplit):
+            return Opened(WorkerFeed(self._data.dataset, steps, self._data.statistics), augment)
+        return Opened(MemoryFeed(self._data.dataset, steps.augmentations), augment)
+
+
+def _open(settings: DatasetSettings, builder: Builder, store: Store, published: PublishedCrop | None) -> OpenedData:
+    """The dataset on the CPU."""
+    source = load_source(settings.source, builder, store.listener)
+    fractions = Fractions(settings.test_fraction, settings.val_fraction, settings.train_fraction, settings.split_seed)
+    if isinstance(source, Source):
+        augment, _ = settle_window(settings.augment, is_resized=False)
+        return _open_images(make_dataset(source, fractions), settings, build_steps(augment, builder).window)
+    choice = choose_size(source.train, settings, published)
+    augment, window_notes = settle_window(settings.augment, is_resized=choice.is_resized)
+    framing = choice.framing(build_steps(augment, builder).window)
+    division = divide(source.train, {"val": source.val, "test": source.test}, len(source.classes), fractions)
+    dataset, found = PhotoOpener(framing, settings, store).open(division, source.classes)
+    said = (
+        source.notes,
+        choice.notes,
+        window_notes,
+        division_notes(division, source.classes, fractions),
+        dataset.notes,
+    )
+    dataset = dataclasses.replace(dataset, notes=tuple(note for notes in said for note in notes))
+    return OpenedData(dataset, statistics_of(torch.from_numpy(found.counts)), choice.is_resized)
+
+
+def _open_images(dataset: Dataset, settings: DatasetSettings, window: RandomResizedCrop | None) -> OpenedData:
+    """A dataset whose images came in memory; raises UserError for settings that are for photographs."""
+    train = dataset.train
+    assert isinstance(train, Split)
+    height, width = train.shape[1:]
+    for key in PHOTO_KEYS:
+        if (value := getattr(settings, key)) is not None:
+            raise user_error(
+                f"dataset.{key}={value} is for photographs; this dataset has images of {height}x{width}",
+                "leave it out; a teacher of torchvision or timm resizes them, as in teacher.input_size=64",
+            )
+    statistics = channel_statistics(train.images)
+    if window is None:
+        return OpenedData(dataset, statistics, is_resized=False)
+    kept = KeptPhotos.of_images(train.images)
+    photos = PhotoSplit(kept, train.targets, (height, width), train.name, settings.workers or 0)
+    return OpenedData(dataclasses.replace(dataset, train=photos), statistics, is_resized=False)
 
 
 def check_source(node: Mapping[str, Any], builder: Builder) -> None:
@@ -59,9 +147,13 @@ def check_source(node: Mapping[str, Any], builder: Builder) -> None:
     builder.bind(node, KEY, listener=None)
 
 
-def _load(node: Mapping[str, Any], builder: Builder, listener: Listener) -> Source:
+def load_source(node: Mapping[str, Any], builder: Builder, listener: Listener) -> Source | PhotoSource:
     """What the node of a source gives; a source that takes a `listener` is given one, to tell how far it is."""
     injected = {"listener": listener}
     takes_it = "listener" in inspect.signature(builder.bind(node, KEY, **injected)).parameters
-    remedy = "return a distill_run.data.source.Source"
-    return builder.build_kind(Source, remedy, node, KEY, **(injected if takes_it else {}))
+    source = builder.build(node, KEY, **(injected if takes_it else {}))
+    if not isinstance(source, Source | PhotoSource):
+        raise user_error(
+            f"{KEY}._target_={node['_target_']} gives no Source", "return a distill_run.data.source.Source"
+        )
+    return source

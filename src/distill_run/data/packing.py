@@ -19,11 +19,26 @@ class Packed:
     words: Tensor
     num_channels: int
 
+    def select(self, indices: Tensor) -> "Packed":
+        """The packed images at `indices` (N,)."""
+        return Packed(self.words.index_select(0, indices), self.num_channels)
+
     def unpack(self, words: Tensor) -> Tensor:
         """Contiguous float32 images (N, C, H, W) in 0..1 from packed ones (N, words, H, W) of this kind."""
         pixels = words.unsqueeze(4).view(torch.uint8)
         channels = pixels.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, : self.num_channels]
         return channels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """Images (M, C, H, W) of uint8 that are rendered once: packing them would take longer than it saves."""
+
+    words: Tensor
+
+    def unpack(self, words: Tensor) -> Tensor:
+        """Contiguous float32 images (N, C, H, W) in 0..1."""
+        return words.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def pack(images: Tensor) -> Packed:

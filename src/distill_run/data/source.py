@@ -1,7 +1,7 @@
 """What a source of images gives: the images and targets of each split, and the names of the classes."""
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_run.data.packing import Packed, pack
+from distill_run.data.photo_list import PhotoList
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,9 @@ class ImageSet(Protocol):
 
     def image(self, index: int) -> Tensor:
         """One image, uint8 (C, H, W), on the CPU."""
+
+    def to(self, device: torch.device) -> "ImageSet":
+        """The same images, served on another device."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,10 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset as it comes, with a validation split and a test split only if it brings them.
+    """A dataset in memory as it comes, with a validation split and a test split only if it brings them.
 
     `notes` are sentences for the user, such as how many files were skipped and why. `entries` are the kinds and names
-    of what the source keeps in the store. `digests` holds a sha256 of images and targets for each split ("train",
-    "val", "test"); a source that does not know them leaves it empty, and the images are hashed.
+    of what the source keeps in the store.
     """
 
     train: Split
@@ -120,4 +123,14 @@ class Source:
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
     entries: tuple[tuple[str, str], ...] = ()
-    digests: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PhotoSource:
+    """A dataset of photographs that are read later; otherwise as a Source."""
+
+    train: PhotoList
+    val: PhotoList | None
+    test: PhotoList | None
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()

@@ -3,12 +3,35 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
+from distill_run.data.duplicates import digests, duplicate_notes
 from distill_run.data.source import ImageSet, Source, Split
 from distill_run.errors import user_error
+
+
+class Labelled(Protocol):
+    """Images, read or not, with their targets."""
+
+    @property
+    def targets(self) -> Tensor:
+        """The class (N,) of each image."""
+
+
+class Divisible(Labelled, Protocol):
+    """Images with their targets that can be divided."""
+
+    def __len__(self) -> int:
+        """How many images there are."""
+
+    def select(self, indices: Tensor) -> Self:
+        """The images at `indices` (M,), in their order."""
+
+
+S = TypeVar("S", bound=Divisible)
 
 
 @dataclass(frozen=True)
@@ -18,9 +41,9 @@ class Dataset:
     `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source.
     """
 
-    train: Split
-    val: Split
-    test: Split
+    train: ImageSet
+    val: ImageSet
+    test: ImageSet
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     content: str
@@ -46,35 +69,72 @@ class Fractions:
     seed: int
 
 
-def make_dataset(source: Source, fractions: Fractions) -> Dataset:
-    """The three splits of a source, checked; test and validation are cut from train if the source brings none.
+@dataclass(frozen=True)
+class Division(Generic[S]):
+    """A source's images, divided into "train", "val" and "test".
+
+    `kept` are the indices of the images of the source's train that stay there, `cuts` those of the other splits that
+    were cut from it.
+    """
+
+    splits: Mapping[str, S]
+    kept: Tensor
+    cuts: Mapping[str, Tensor]
+
+
+def divide(train: S, brought: Mapping[str, S | None], num_classes: int, fractions: Fractions) -> Division[S]:
+    """The three splits of a source; "test" and "val" are cut from `train` where none is brought.
 
     The cuts are stratified, and functions of the targets and `fractions` alone. Raises UserError for a split that is
-    empty, has another image shape than train or has targets outside the classes.
+    empty or has targets outside the classes.
     """
-    kept, cuts, seed = torch.arange(len(source.train)), {}, fractions.seed
-    for name, brought, fraction in (("test", source.test, fractions.test), ("val", source.val, fractions.val)):
-        if brought is None:
-            rest, cut = stratified_cut(source.train.targets[kept], fraction, seed)
+    kept, cuts, seed = torch.arange(len(train)), {}, fractions.seed
+    for name, fraction in (("test", fractions.test), ("val", fractions.val)):
+        if brought[name] is None:
+            rest, cut = stratified_cut(train.targets[kept], fraction, seed)
             kept, cuts[name] = kept[rest], kept[cut]
     if fractions.train < 1:
-        rest, _ = stratified_cut(source.train.targets[kept], 1 - fractions.train, seed)
+        rest, _ = stratified_cut(train.targets[kept], 1 - fractions.train, seed)
         kept = kept[rest]
-    splits = {
-        "train": source.train if len(kept) == len(source.train) else source.train.select(kept),
-        "val": source.train.select(cuts["val"]) if source.val is None else source.val,
-        "test": source.train.select(cuts["test"]) if source.test is None else source.test,
-    }
+    splits = {"train": train if len(kept) == len(train) else train.select(kept)}
+    for name in ("val", "test"):
+        given = brought[name]
+        splits[name] = train.select(cuts[name]) if given is None else given
     for name, split in splits.items():
-        _check_split(name, split, splits["train"], len(source.classes))
-    notes = [*source.notes, *_absent_classes(splits, source.classes)]
-    if source.test is None:
+        _check_targets(name, split.targets, num_classes)
+    return Division(splits, kept, cuts)
+
+
+def make_dataset(source: Source, fractions: Fractions) -> Dataset:
+    """The three splits of a source whose images lie in memory, divided and checked.
+
+    Raises UserError for a split that is empty, has another image shape than train or has targets outside the classes.
+    """
+    brought = {"val": source.val, "test": source.test}
+    division = divide(source.train, brought, len(source.classes), fractions)
+    splits = division.splits
+    for name, split in splits.items():
+        _check_shape(name, split, splits["train"])
+    notes = [*source.notes, *division_notes(division, source.classes, fractions)]
+    notes += duplicate_notes(digests(splits["train"].images), digests(splits["test"].images))
+    return Dataset(
+        **splits,
+        classes=source.classes,
+        notes=tuple(notes),
+        content=_content_of_bytes(splits),
+        entries=source.entries,
+    )
+
+
+def division_notes(division: Division[Any], classes: tuple[str, ...], fractions: Fractions) -> list[str]:
+    """Sentences on splits that lack a class, and on a test split that had to be cut."""
+    notes = _absent_classes(division.splits, classes)
+    if "test" in division.cuts:
         notes.append(
             f"the dataset has no test split: {fractions.test:.0%} of each class are kept for the test, "
-            f"by dataset.split_seed={seed}"
+            f"by dataset.split_seed={fractions.seed}"
         )
-    content = _content_of_cut(source, kept, cuts) if source.digests else _content_of_bytes(splits)
-    return Dataset(**splits, classes=source.classes, notes=tuple(notes), content=content, entries=source.entries)
+    return notes
 
 
 def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor]:
@@ -94,6 +154,11 @@ def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor,
 def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of each channel of uint8 images (N, C, H, W), in units of 0..1, to 4 digits."""
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    return statistics_of(counts)
+
+
+def statistics_of(counts: Tensor) -> tuple[list[float], list[float]]:
+    """The same from how often each of the 256 values stands in each channel: counts (C, 256)."""
     values = torch.arange(256, dtype=torch.float64) / 255
     shares = counts.double().cpu() / counts.sum(1, keepdim=True).double().cpu()
     mean = shares @ values
@@ -101,21 +166,15 @@ def channel_statistics(images: Tensor) -> tuple[list[float], list[float]]:
     return [round(m, 4) for m in mean.tolist()], [round(max(s, 1e-4), 4) for s in std.tolist()]
 
 
-def class_counts(split: ImageSet, num_classes: int) -> Tensor:
+def class_counts(split: Labelled, num_classes: int) -> Tensor:
     """How many images of each class (K,) a split has."""
     return torch.bincount(split.targets.cpu(), minlength=num_classes)
 
 
-def _check_split(name: str, split: Split, train: Split, num_classes: int) -> None:
-    if len(split) == 0:
+def _check_targets(name: str, targets: Tensor, num_classes: int) -> None:
+    if len(targets) == 0:
         raise user_error(f"the {name} split is empty", "every split needs at least one image")
-    if split.images.shape[1:] != train.images.shape[1:]:
-        raise user_error(
-            f"{name} images have the shape {tuple(split.images.shape[1:])}, "
-            f"those of train {tuple(train.images.shape[1:])}",
-            "all splits need one shape (channels, height, width)",
-        )
-    smallest, largest = int(split.targets.min()), int(split.targets.max())
+    smallest, largest = int(targets.min()), int(targets.max())
     if smallest < 0 or largest >= num_classes:
         raise user_error(
             f"the {name} split has a target of {smallest if smallest < 0 else largest} for {num_classes} classes",
@@ -123,7 +182,15 @@ def _check_split(name: str, split: Split, train: Split, num_classes: int) -> Non
         )
 
 
-def _absent_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> list[str]:
+def _check_shape(name: str, split: Split, train: Split) -> None:
+    if split.shape != train.shape:
+        raise user_error(
+            f"{name} images have the shape {split.shape}, those of train {train.shape}",
+            "all splits need one shape (channels, height, width)",
+        )
+
+
+def _absent_classes(splits: Mapping[str, Labelled], classes: tuple[str, ...]) -> list[str]:
     """A sentence for each split that has no image of some class."""
     notes = []
     for name, split in splits.items():
@@ -134,21 +201,10 @@ def _absent_classes(splits: dict[str, Split], classes: tuple[str, ...]) -> list[
     return notes
 
 
-def _content_of_bytes(splits: dict[str, Split]) -> str:
+def _content_of_bytes(splits: Mapping[str, Split]) -> str:
     digest = hashlib.sha256()
     for name, split in splits.items():
         digest.update(f"{name} {tuple(split.images.shape)}".encode())
         digest.update(split.images.cpu().contiguous().numpy().data)
         digest.update(split.targets.cpu().contiguous().numpy().data)
-    return digest.hexdigest()
-
-
-def _content_of_cut(source: Source, kept: Tensor, cuts: Mapping[str, Tensor]) -> str:
-    """The content's hash from the digests that the source brings, and which training images went where."""
-    digest = hashlib.sha256()
-    for name in ("train", "val", "test"):
-        digest.update(f"{name} {source.digests.get(name)} ".encode())
-    for indices in (kept, cuts.get("val", torch.arange(0)), *([cuts["test"]] if "test" in cuts else [])):
-        digest.update(f"{len(indices)} ".encode())
-        digest.update(indices.numpy().data)
     return digest.hexdigest()

@@ -15,6 +15,7 @@ from distill_run.data.augment import Augmentation
 from distill_run.data.batches import Batch
 from distill_run.data.draws import Draws, stream
 from distill_run.data.mixing import Mixing, Mixture
+from distill_run.data.packing import Packed, Unpacked
 from distill_run.data.source import Split
 from distill_run.errors import user_error
 
@@ -46,43 +47,69 @@ class ViewChoice:
         return range(num_epochs if self.num_views is None else min(num_epochs, self.num_views))
 
 
-class Views:
-    """Renders the views of a split that lies in memory, on its device.
+class Rendering:
+    """The steps from stored images to a view of them, the same wherever the images are stored.
 
     Each of the `augmentations`, which have their names in `dataset.augment`, changes the images in turn. Where images
-    are mixed, each is then mixed with the same view of its partner.
+    are mixed, each is then mixed with the same view of its partner. `targets` (N,) are those of all samples.
     """
 
-    def __init__(self, split: Split, augmentations: Mapping[str, Augmentation], choice: ViewChoice) -> None:
+    def __init__(
+        self,
+        targets: Tensor,
+        image_size: tuple[int, int],
+        augmentations: Mapping[str, Augmentation],
+        choice: ViewChoice,
+    ) -> None:
         active = [(name, step) for name, step in augmentations.items() if not step.does_nothing]
-        self.split = split
+        self.targets = targets
         self.choice = choice
         self.steps_on_packed = list(takewhile(lambda named: named[1].moves_pixels, active))
         self.steps_on_floats = active[len(self.steps_on_packed) :]
-        self.mixing = Mixing(len(split), split.shape[1:], choice.mixup, choice.cutmix) if choice.is_mixed else None
+        self.mixing = Mixing(len(targets), image_size, choice.mixup, choice.cutmix) if choice.is_mixed else None
+
+    def mixture(self, indices: Tensor, view: int) -> Mixture | None:
+        """How the samples at `indices` (N,) are mixed in a view; None where they are not mixed."""
+        return None if self.mixing is None else self.mixing.draw(indices, self.choice.seed, view)
+
+    def render(self, packed: Packed | Unpacked, indices: Tensor, view: int) -> Tensor:
+        """Stored images of the samples at `indices` (N,) in a view, not mixed: float32 (N, C, H, W) in 0..1."""
+        draw = Draws(indices, stream("augment", self.choice.seed, view))
+        words = _apply(self.steps_on_packed, packed.words, draw)
+        return _apply(self.steps_on_floats, packed.unpack(words), draw)
+
+    def batch(
+        self, images: Tensor, mixture: Mixture | None, indices: Tensor, view: int, epoch: int = 1, step: int = 0
+    ) -> Batch:
+        """Rendered images (N, C, H, W) of the samples at `indices` (N,), with their targets and their partners'."""
+        targets = self.targets[indices]
+        if mixture is None:
+            return Batch(indices, images, targets, view, epoch, step)
+        return Batch(indices, images, targets, view, epoch, step, self.targets[mixture.partners], mixture.shares)
+
+
+class Views:
+    """Renders the views of a split that lies in memory, on its device; for the augmentations see Rendering."""
+
+    def __init__(self, split: Split, augmentations: Mapping[str, Augmentation], choice: ViewChoice) -> None:
+        self.split = split
+        self.choice = choice
+        self.rendering = Rendering(split.targets, split.shape[1:], augmentations, choice)
 
     def batch(self, indices: Tensor, view: int, epoch: int = 1, step: int = 0) -> Batch:
         """View number `view` of the samples at `indices` (N,), with their targets and those of their partners."""
-        images, mixture = self.render(indices, view)
-        targets = self.split.targets
-        if mixture is None:
-            return Batch(indices, images, targets[indices], view, epoch, step)
-        partner_targets = targets[mixture.partners]
-        return Batch(indices, images, targets[indices], view, epoch, step, partner_targets, mixture.shares)
+        return self.rendering.batch(*self.render(indices, view), indices, view, epoch, step)
 
     def render(self, indices: Tensor, view: int) -> tuple[Tensor, Mixture | None]:
         """The images, float32 (N, C, H, W) in 0..1, and how they were mixed; None where they are not mixed."""
+        mixture = self.rendering.mixture(indices, view)
         images = self._render_alone(indices, view)
-        if self.mixing is None:
+        if mixture is None:
             return images, None
-        mixture = self.mixing.draw(indices, self.choice.seed, view)
         return mixture.mix(images, self._render_alone(mixture.partners, view)), mixture
 
     def _render_alone(self, indices: Tensor, view: int) -> Tensor:
-        draw = Draws(indices, stream("augment", self.choice.seed, view))
-        packed = self.split.packed
-        words = _apply(self.steps_on_packed, packed.words.index_select(0, indices), draw)
-        return _apply(self.steps_on_floats, packed.unpack(words), draw)
+        return self.rendering.render(self.split.packed.select(indices), indices, view)
 
 
 def _apply(steps: Sequence[tuple[str, Augmentation]], images: Tensor, draw: Draws) -> Tensor:

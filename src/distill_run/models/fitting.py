@@ -1,5 +1,6 @@
 """Makes a model of torchvision or timm fit the images: their channels, their size, their normalisation."""
 
+import copy
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,27 +16,32 @@ MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 @dataclass(frozen=True)
 class Published:
-    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel."""
+    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel.
+
+    `crop_ratio` is the share of a photograph's centre that they were measured on.
+    """
 
     input_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    crop_ratio: float
+
+
+def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
+    """The path of the first convolution, and the layer itself."""
+    return next((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
 
 
 def adapt_first_convolution(model: nn.Module, in_channels: int, keeps_kernels: bool) -> None:
-    """Replace the first convolution of a model for three channels by one for `in_channels`.
+    """Replace the first convolution of a model by one for `in_channels`.
 
     With `keeps_kernels`, images whose channels are all equal give the same outputs as before.
     """
-    path, old = next((path, layer) for path, layer in model.named_modules() if isinstance(layer, nn.Conv2d))
-    new = nn.Conv2d(
-        in_channels,
-        old.out_channels,
-        old.kernel_size,  # type: ignore[arg-type]
-        old.stride,  # type: ignore[arg-type]
-        old.padding,  # type: ignore[arg-type]
-        bias=old.bias is not None,
-    )
+    path, old = first_convolution(model)
+    new = copy.deepcopy(old)  # it may be a class of the library's own, as one that pads by the size of the images
+    new.in_channels = in_channels
+    new.weight = nn.Parameter(old.weight.new_empty(old.out_channels, in_channels, *old.kernel_size))
+    new.reset_parameters()
     if keeps_kernels:
         with torch.no_grad():
             new.weight.copy_(old.weight.sum(1, keepdim=True) / in_channels)

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from distill_run.errors import user_error
 from distill_run.rules import WIDTHS, Rule
+
+Layer = TypeVar("Layer", bound=nn.Module)
 
 
 def conv_norm(
@@ -70,9 +73,15 @@ class Pool(nn.Module):
         return maps.mean((2, 3))
 
 
+def last_layer(architecture: nn.Module, kind: type[Layer]) -> tuple[str, Layer] | None:
+    """The path of the last layer of a kind, and the layer itself; None if there is none."""
+    found = [(path, module) for path, module in architecture.named_modules() if isinstance(module, kind)]
+    return found[-1] if found else None
+
+
 def last_linear(architecture: nn.Module, key: str) -> tuple[str, nn.Linear]:
     """The path of the last linear layer, and the layer itself; raises UserError if there is none."""
-    found = [(path, module) for path, module in architecture.named_modules() if isinstance(module, nn.Linear)]
-    if not found:
+    found = last_layer(architecture, nn.Linear)
+    if found is None:
         raise user_error(f"{key} has no linear layer that decides", "choose another architecture")
-    return found[-1]
+    return found

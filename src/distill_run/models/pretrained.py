@@ -10,8 +10,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill_run.errors import RejectedValueError, first_line, user_error
-from distill_run.models.fitting import Published, adapt_first_convolution, fit_to_images, for_channels
-from distill_run.models.layers import last_linear
+from distill_run.models.fitting import (
+    Published,
+    adapt_first_convolution,
+    first_convolution,
+    fit_to_images,
+    for_channels,
+)
+from distill_run.models.layers import last_layer
 from distill_run.rules import FLAG, TEXT, Rule, list_of, optional, whole
 from distill_run.tensor_files import load, load_weights, plain_state_dict
 
@@ -44,9 +50,9 @@ def torchvision_model(
     Images are resized to `input_size`. None means: not resized; or, with `pretrained`, resized to the size that the
     weights were trained with. `pretrained` loads the library's default weights, or those in the file that it names, and
     takes the normalisation of the published ones. The last layer is new if the number of classes differs. If the number
-    of channels differs the first convolution is new, too; pretrained kernels are then summed over their channels and
-    shared out. Parameters keep the library's names. Raises UserError if the library does not know the name, or cannot
-    fetch or build the model.
+    of channels differs from that of the weights the first convolution is new, too; pretrained kernels are then summed
+    over their channels and shared out. Parameters keep the library's names. Raises UserError if the library does not
+    know the name, or cannot fetch or build the model.
     """
     from torchvision import models  # slow to import, and few runs need it
 
@@ -56,18 +62,14 @@ def torchvision_model(
     size = _size(input_size, published.input_size if published else image_size)
     if name.startswith("vit_"):  # all others take images of any size that is large enough
         arguments = {"image_size": size[0], **arguments}
+    model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     if pretrained is True:
-        weights = models.get_model_weights(name).DEFAULT
-        model = _fetch(partial(models.get_model, name, weights=weights, **arguments), name)
-        if num_classes != len(weights.meta["categories"]):
-            path, layer = last_linear(model, name)
-            model.set_submodule(path, nn.Linear(layer.in_features, num_classes, bias=layer.bias is not None))
-    else:
-        model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
-        if pretrained:
-            _load_all_but_head(model, Path(pretrained), name)
-    if in_channels != 3:
-        adapt_first_convolution(model, in_channels, keeps_kernels=bool(pretrained))
+        fetched = _fetch(partial(models.get_model, name, weights="DEFAULT", **arguments), name)
+        _load_all_but_head(model, fetched.state_dict(), in_channels, name)
+    elif pretrained:
+        _load_all_but_head(model, _read(pretrained), in_channels, name)
+    elif in_channels != 3:
+        adapt_first_convolution(model, in_channels, keeps_kernels=False)
     return fit_to_images(model, name, in_channels, image_size, size, published)
 
 
@@ -98,9 +100,7 @@ def timm_model(
     build = partial(_create, create, size)
     model = _fetch(build, name) if pretrained is True else build()
     if isinstance(pretrained, str):
-        _load_all_but_head(model, Path(pretrained), name)
-        if in_channels != 3:
-            adapt_first_convolution(model, in_channels, keeps_kernels=True)
+        _load_all_but_head(model, _read(pretrained), in_channels, name)
     return fit_to_images(model, name, in_channels, image_size, size, published)
 
 
@@ -134,18 +134,44 @@ def is_published(node: Mapping[str, Any]) -> bool:
 
 
 def head_of_others(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    """The keys of the last layer whose tensors in a state dict are those of other classes."""
+    """The keys of the layer that decides whose tensors in a state dict are those of other classes.
+
+    It is the last linear layer, or, where there is none, as in squeezenet, the last convolution.
+    """
     expected = model.state_dict()
-    heads = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
-    keys = [f"{head}.{name}" for head in heads for name in ("weight", "bias")]
+    head: tuple[str, nn.Module] | None = last_layer(model, nn.Linear) or last_layer(model, nn.Conv2d)
+    keys = [f"{head[0]}.{name}" for name in ("weight", "bias")] if head else []
     return [key for key in keys if key in weights and key in expected and weights[key].shape != expected[key].shape]
 
 
-def _load_all_but_head(model: nn.Module, path: Path, name: str) -> None:
-    """Load a state dict; the last layer stays new where the file's has other classes."""
-    weights = plain_state_dict(load(path), f"pretrained={path}")
+def _read(path: str) -> dict[str, Tensor]:
+    return plain_state_dict(load(Path(path)), f"pretrained={path}")
+
+
+def _load_all_but_head(model: nn.Module, weights: Mapping[str, Tensor], in_channels: int, name: str) -> None:
+    """Load a state dict into a model for three channels, which then takes images of `in_channels`.
+
+    The layer that decides stays new where the weights are those of other classes.
+    """
+    is_for_channels = in_channels != 3 and _num_channels(model, weights) == in_channels
+    if is_for_channels:
+        adapt_first_convolution(model, in_channels, keeps_kernels=False)
     fresh = {key: model.state_dict()[key] for key in head_of_others(model, weights)}
     load_weights(model, {**weights, **fresh}, name)
+    if in_channels != 3 and not is_for_channels:
+        adapt_first_convolution(model, in_channels, keeps_kernels=True)
+
+
+def _num_channels(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None:
+    """The channels of the images that a state dict is for; None where it lacks the model's first convolution."""
+    path, _ = first_convolution(model)
+    kernels = weights.get(f"{path}.weight")
+    return None if kernels is None or kernels.ndim < 2 else kernels.shape[1]
+
+
+def published_images(node: Mapping[str, Any]) -> Published | None:
+    """The images that the weights which an architecture starts from were published with; None where it has none."""
+    return PUBLISHED[node["_target_"]](node["name"]) if is_published(node) and node["pretrained"] else None
 
 
 def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[list[float], list[float]] | None:
@@ -165,13 +191,14 @@ def _published_by_torchvision(name: str) -> Published:
 
     preset = models.get_model_weights(name).DEFAULT.transforms()
     (side,) = preset.crop_size
-    return Published((side, side), tuple(preset.mean), tuple(preset.std))
+    (resized,) = preset.resize_size
+    return Published((side, side), tuple(preset.mean), tuple(preset.std), side / resized)
 
 
 def _published_by_timm(name: str) -> Published:
     known = _timm().get_pretrained_cfg(name)
     _, height, width = known.input_size
-    return Published((height, width), tuple(known.mean), tuple(known.std))
+    return Published((height, width), tuple(known.mean), tuple(known.std), known.crop_pct)
 
 
 PUBLISHED: dict[str, Callable[[str], Published]] = {

@@ -108,11 +108,12 @@ class ClassReport:
 
 @dataclass(frozen=True)
 class RepeatReport:
-    """The baseline and the student of one seed."""
+    """The baseline and the student of one seed. The first files with repeats lack the fidelity."""
 
     seed: int
     baseline: NetworkReport | None
     student: NetworkReport
+    fidelity: Fidelity | None = None
 
     @property
     def change(self) -> float | None:

@@ -50,10 +50,9 @@ def summarise(
     """
     targets, shape = feed.test.targets.cpu(), feed.shape
     teacher = _network(outcome.teacher, targets, shape)
-    repeats = [_repeat(repeat, targets, shape) for repeat in outcome.repeats]
+    repeats = [_repeat(repeat, outcome.teacher, targets, shape) for repeat in outcome.repeats]
     shipped = repeats[outcome.repeats.index(outcome.preferred)]
     gap = _gap(outcome, targets)
-    decisions = outcome.preferred.student.selected.test_logits, outcome.teacher.selected.test_logits
     report = RunReport(
         seed=settings.seed,
         dataset=DatasetFacts(
@@ -74,7 +73,7 @@ def summarise(
         repeats=tuple(repeats),
         means=_means(repeats),
         difference=_difference(outcome.repeats, targets),
-        fidelity=Fidelity(**fidelity(*decisions)),
+        fidelity=_fidelity(outcome.preferred.student, outcome.teacher),
         classes=class_reports(outcome.networks, feed),
         gap_recovered=None if gap is None else gap.mean,
         gap_interval=None if gap is None or gap.low is None or gap.high is None else (gap.low, gap.high),
@@ -86,9 +85,14 @@ def summarise(
     return replace(report, conclusion=conclude(report))
 
 
-def _repeat(repeat: Repeat, targets: Tensor, shape: ImageShape) -> RepeatReport:
+def _repeat(repeat: Repeat, teacher: Trained, targets: Tensor, shape: ImageShape) -> RepeatReport:
     baseline = None if repeat.baseline is None else _network(repeat.baseline, targets, shape)
-    return RepeatReport(repeat.seed, baseline, _network(repeat.student, targets, shape))
+    student = _network(repeat.student, targets, shape)
+    return RepeatReport(repeat.seed, baseline, student, _fidelity(repeat.student, teacher))
+
+
+def _fidelity(student: Trained, teacher: Trained) -> Fidelity:
+    return Fidelity(**fidelity(student.selected.test_logits, teacher.selected.test_logits))
 
 
 def _means(repeats: list[RepeatReport]) -> Means:

@@ -30,7 +30,7 @@ def make_guide(
     if needs == "nothing":
         return None, "nothing"
     members = teacher.members or ((1.0, teacher),)
-    is_banked = needs == "logits" and has_room(training, [member.own_network for _, member in members], workshop)
+    is_banked = needs == "logits" and has_room(training, [member for _, member in members], workshop)
     guides: list[tuple[float, Guide]] = []
     for weight, member in members:
         if is_banked:

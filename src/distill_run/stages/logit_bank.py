@@ -25,6 +25,7 @@ from distill_run.listener import working
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.stages.live_teacher import LiveTeacher
+from distill_run.stages.trained import Trained
 from distill_run.stages.training import Training
 from distill_run.stages.workshop import Workshop
 from distill_run.store import fingerprint_of
@@ -74,7 +75,7 @@ class BankedTeacher:
             with path.open("wb") as file:
                 np.save(file, logits)
 
-        path = self.workshop.store.obtain_part(KIND, self.fingerprint, f"view_{view}.npy", make)
+        path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
         return torch.from_numpy(mapped).to(self.device.torch_device)
 
@@ -111,25 +112,34 @@ def bank_dtype(device: DeviceSettings) -> torch.dtype:
     return torch.float32 if device.precision == "fp32" else torch.float16
 
 
-def bank_bytes(training: Training, device: DeviceSettings, num_images: int) -> int:
-    """How much disk the views of a whole training take, as a teacher on `device` gives them."""
-    num_views = len(training.views.views_of(training.recipe.epochs))
-    return num_views * num_images * training.data.num_classes * bank_dtype(device).itemsize
+def file_of(view: int) -> str:
+    """The name of the file that holds a view's logits."""
+    return f"view_{view}.npy"
 
 
-def has_room(training: Training, teachers: Sequence[Network], workshop: Workshop) -> bool:
-    """Whether the limit and the disk have room for the banks; says so where they have not and one was wanted."""
-    num_images = len(workshop.feed.train)
-    needed = sum(bank_bytes(training, workshop.device_for(each).settings, num_images) for each in teachers)
+def bank_bytes(training: Training, teacher: Trained, workshop: Workshop) -> tuple[int, int]:
+    """How much disk a teacher's logits of all views of a training take, and those that are not in the store yet."""
+    device = workshop.device_for(teacher.own_network).settings
+    folder = workshop.store.path(KIND, fingerprint_of(bank_inputs(teacher.fingerprint, training, device)))
+    views = training.views.views_of(training.recipe.epochs)
+    num_missing = sum(not (folder / file_of(view)).is_file() for view in views)
+    one_view = len(workshop.feed.train) * training.data.num_classes * bank_dtype(device).itemsize
+    return len(views) * one_view, num_missing * one_view
+
+
+def has_room(training: Training, teachers: Sequence[Trained], workshop: Workshop) -> bool:
+    """Whether the limit has room for the banks, and the disk for what they lack; says where not, if one was wanted."""
+    sizes = [bank_bytes(training, teacher, workshop) for teacher in teachers]
+    whole, missing = (sum(each) for each in zip(*sizes, strict=True))
     limit = workshop.bank_gigabytes * 1e9
     free = FREE_SHARE * shutil.disk_usage(workshop.store.root).free
-    if needed <= min(limit, free):
+    if whole <= limit and missing <= free:
         return True
     if limit > 0:
-        allowed, room = f"logit_bank_gigabytes allows {quantity(limit)}B", f"the disk has {quantity(free)}B free"
+        allowed = f"{quantity(whole)}B, logit_bank_gigabytes allows {quantity(limit)}B"
+        room = f"{quantity(missing)}B more, the disk has {quantity(free)}B free"
         workshop.watcher.noted(
-            f"the teacher's logits of all views (the logit bank) need {quantity(needed)}B, "
-            f"{allowed if limit < needed else room}: "
+            f"the teacher's logits of all views (the logit bank) need {allowed if limit < whole else room}: "
             "the teacher runs live in every step; training.views=8 makes the bank smaller"
         )
     return False

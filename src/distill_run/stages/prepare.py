@@ -7,6 +7,7 @@ from pathlib import Path
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings, DeviceSettings, Settings
 from distill_run.data.feed import Feed
+from distill_run.data.framing import PublishedCrop
 from distill_run.data.opening import Feeds
 from distill_run.data.splits import class_counts
 from distill_run.engine.device import choose_device
@@ -14,6 +15,7 @@ from distill_run.engine.environment import describe_environment
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
+from distill_run.models.pretrained import network_name, published_images
 from distill_run.stages.budget import complete_training
 from distill_run.stages.class_weights import about_class_weights, class_weights
 from distill_run.stages.watcher import Watcher
@@ -42,12 +44,13 @@ def open_workshop(
     for note in device.notes:
         watcher.noted(note)
     builder = builder_of(settings)
-    feed = feeds.open(settings.dataset, builder, device.torch_device, watcher)
-    _introduce(feed, settings.names.dataset, watcher)
-    settings = _complete(settings, feed, device.settings, watcher)
-    assert settings.repeats is not None
     environment = describe_environment(device, command)
     store = Store(Path(settings.store_dir), watcher, environment, run_dir)
+    feed, augment = feeds.open(settings.dataset, builder, device.torch_device, store, _published_crop(settings))
+    _introduce(feed, settings.names.dataset, watcher)
+    settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, augment=augment))
+    settings = _complete(settings, feed, device.settings, watcher)
+    assert settings.repeats is not None
     for kind, name in feed.entries:
         store.record_use(kind, name)
     finished = Store(RunFiles(run_dir).finished, watcher, environment, key="hydra.run.dir")
@@ -63,6 +66,15 @@ def open_workshop(
         resume_point=_read_resume_point(last_path) if settings.resume else None,
     )
     return workshop, settings
+
+
+def _published_crop(settings: Settings) -> PublishedCrop | None:
+    """The images that the teacher's weights were published with; None for a teacher without such weights."""
+    published = published_images(settings.teacher)
+    if published is None:
+        return None
+    name = network_name(settings.names.teacher, settings.teacher)
+    return PublishedCrop(name, published.input_size, published.crop_ratio)
 
 
 def builder_of(settings: Settings) -> Builder:

@@ -6,8 +6,8 @@ from functools import partial
 import torch
 
 from distill_run.config.schema import Settings
-from distill_run.data.augment import build_augmentations
 from distill_run.data.opening import check_source
+from distill_run.data.view_steps import build_steps
 from distill_run.engine.device import choose_device
 from distill_run.errors import gather, user_error
 from distill_run.models.pretrained import weight_files
@@ -43,7 +43,7 @@ def rehearse(settings: Settings) -> None:
         partial(choose_device, settings.device),
         partial(check_source, settings.dataset.source, builder),
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
-        partial(build_augmentations, settings.dataset.augment, builder),
+        partial(build_steps, settings.dataset.augment, builder),
         *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
         partial(build_objectives, settings.mode, builder),
     ]

@@ -1,8 +1,9 @@
 """Groups the runs of a sweep into settings, ranks the settings by validation, and recommends one.
 
-Runs that differ only in seeds (REPLICATE_KEYS) are replicates of one setting. Every other key whose value differs
-between the runs tells settings apart. Runs on different data are different settings, which are not compared; nor are
-runs whose epochs were selected by different figures (training.select_by).
+Runs that differ only in seeds (REPLICATE_KEYS) are of one setting, and each seed of a run with several `repeats` is a
+replicate of it. Every other key whose value differs between the runs tells settings apart. Runs on different data are
+different settings, which are not compared; nor are runs whose epochs were selected by different figures
+(training.select_by).
 """
 
 import dataclasses
@@ -16,12 +17,13 @@ from typing import Any
 from distill_run.report.paired import ANY_NUMBER, ROUNDING, SHARE, Estimate, contains, estimate, gap_recovered, p_value
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import repeat
-from distill_run.sweeps.points import Figures, Point
+from distill_run.sweeps.points import Figures, Point, Replicate
 from distill_run.sweeps.request import count_not_begun
 from distill_run.sweeps.values import order
 
 REPLICATE_KEYS = ("seed", "teacher_seed", "training.view_seed", "dataset.split_seed")
-CUTS = ("dataset.split_seed", "dataset.val_fraction", "dataset.train_fraction", "dataset.source.image_size")
+REPEATS = "repeats"  # how many seeds a run has; it tells no settings apart
+CUTS = ("dataset.split_seed", "dataset.val_fraction", "dataset.train_fraction", "dataset.image_size")
 FIGURES = tuple(field.name for field in fields(Figures))
 DIGITS = 12  # means that are equal to so many digits count as equal: they differ by rounding
 
@@ -30,14 +32,14 @@ DIGITS = 12  # means that are equal to so many digits count as equal: they diffe
 class Setting:
     """Runs that differ in replicate keys only.
 
-    `replicates` holds one completed run for each combination of replicate values; `num_asked` counts the combinations
-    of all runs, completed or not. `figures` are estimates over the replicates; one is None where no replicate has it.
-    `p_value` is that of the paired t-test of student and baseline on test; None without two pairs.
+    `replicates` holds one seed of a completed run for each combination of replicate values; `num_asked` counts the
+    combinations of all runs, completed or not. `figures` are estimates over the replicates; one is None where no
+    replicate has it. `p_value` is that of the paired t-test of student and baseline on test; None without two pairs.
     """
 
     values: dict[str, Any]
     points: tuple[Point, ...]
-    replicates: dict[str, Point]
+    replicates: dict[str, Replicate]
     num_asked: int
     figures: dict[str, Estimate | None]
     p_value: float | None
@@ -45,17 +47,17 @@ class Setting:
     @property
     def select_by(self) -> str | None:
         """The validation figure that selected in its runs, the same in all; None where no run is completed."""
-        return next((point.report.select_by for point in self.replicates.values() if point.report is not None), None)
+        return next((replicate.report.select_by for replicate in self.replicates.values()), None)
 
     @property
     def goodness(self) -> float:
         """The mean of that figure over the replicates, larger is better; only of a setting with a completed run."""
-        return fmean(point.goodness for point in self.replicates.values())
+        return fmean(replicate.report.val_goodness for replicate in self.replicates.values())
 
     @property
     def has_failures(self) -> bool:
         """Whether a training went wrong in one of its runs, so that the run gives no verdict."""
-        return any(point.report is not None and point.report.failures for point in self.replicates.values())
+        return any(replicate.report.failures for replicate in self.replicates.values())
 
     def mean(self, figure: str) -> float | None:
         """The mean of a figure over the replicates."""
@@ -84,7 +86,7 @@ class Recommendation:
 class Sweep:
     """All runs below some directories. `settings` are ranked: the recommended one is the first.
 
-    `baseline` is empty unless all settings have the same baselines; it then holds a run for each of them.
+    `baseline` is empty unless all settings have the same baselines; it then holds a replicate for each of them.
     Where the runs used several datasets (`num_datasets`), or were selected by several figures (`select_by`), the
     settings of each are ranked and none is recommended.
     `num_not_begun` counts the runs that a sweep asked for and that have no folder yet.
@@ -95,7 +97,7 @@ class Sweep:
     replicate_keys: tuple[str, ...]
     points: tuple[Point, ...]
     settings: tuple[Setting, ...]
-    baseline: tuple[Point, ...]
+    baseline: tuple[Replicate, ...]
     recommendation: Recommendation | None
     num_not_begun: int
     num_datasets: int
@@ -106,8 +108,8 @@ def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
     """Group the runs, rank the settings, and recommend one if a run is completed."""
     known = [point for point in points if point.command is not None or point.config]
     swept = _swept_keys(known)
-    keys = tuple(key for key in swept if key not in REPLICATE_KEYS)
-    replicate_keys = tuple(key for key in REPLICATE_KEYS if key in swept)
+    keys = tuple(key for key in swept if key not in (*REPLICATE_KEYS, REPEATS))
+    replicate_keys = tuple(key for key in REPLICATE_KEYS if key in swept or (key == "seed" and _has_repeats(known)))
     reports = {point.run_dir: point.report for point in known if point.report is not None}
     data = {run_dir: (_data_of(report, swept), report.select_by) for run_dir, report in reports.items()}
     places = {each: place for place, each in enumerate(sorted(set(data.values())))}
@@ -147,6 +149,11 @@ def identity(point: Point, keys: Iterable[str]) -> str:
     return json.dumps([point.value(key) for key in keys], sort_keys=True)
 
 
+def _has_repeats(points: Iterable[Point]) -> bool:
+    """Whether a run has several seeds."""
+    return any(len(point.seeds) > 1 for point in points)
+
+
 def _swept_keys(points: Sequence[Point]) -> list[str]:
     """The keys that any command sets and whose values differ, in the order in which they were typed."""
     keys: dict[str, None] = {}  # a set that keeps its order
@@ -157,58 +164,60 @@ def _swept_keys(points: Sequence[Point]) -> list[str]:
 
 
 def _make_setting(points: Sequence[Point], keys: Sequence[str], replicate_keys: Sequence[str]) -> Setting:
-    """The setting of these runs. Where several completed runs are one replicate, the first counts."""
-    replicates: dict[str, Point] = {}
+    """The setting of these runs. Where several completed runs have the same replicate, the first counts."""
+    replicates: dict[str, Replicate] = {}
+    asked: set[str] = set()
     for point in points:
-        if point.report is not None:
-            replicates.setdefault(identity(point, replicate_keys), point)
-    asked = {identity(point, replicate_keys) for point in points}
+        names = _replicate_names(point, replicate_keys)
+        asked.update(names)
+        for name, replicate in zip(names, point.replicates, strict=False):  # only a completed run has replicates
+            replicates.setdefault(name, replicate)
     values = {key: points[0].value(key) for key in keys}
     figures = {figure: estimate_figure(figure, replicates.values()) for figure in FIGURES}
     figures["gap_recovered"] = _gap_recovered(replicates.values())
-    changes = [point.figures.difference for point in replicates.values() if point.figures.difference is not None]
+    changes = [each.figures.difference for each in replicates.values() if each.figures.difference is not None]
     p = p_value(changes) if len(changes) > 1 else None
     return Setting(values, tuple(points), replicates, len(asked), figures, p)
 
 
-def estimate_figure(figure: str, points: Iterable[Point]) -> Estimate | None:
-    """The estimate of a figure over completed runs; None where none of them has it."""
-    found = [point for point in points if getattr(point.figures, figure) is not None]
+def _replicate_names(point: Point, replicate_keys: Sequence[str]) -> list[str]:
+    """A text for each seed of a run; equal for equal seeds of runs that have the other keys in common."""
+    others = [point.value(key) for key in replicate_keys if key != "seed"]
+    return [json.dumps([seed, *others], sort_keys=True) for seed in point.seeds]
+
+
+def estimate_figure(figure: str, replicates: Iterable[Replicate]) -> Estimate | None:
+    """The estimate of a figure over replicates; None where none of them has it."""
+    found = [replicate for replicate in replicates if getattr(replicate.figures, figure) is not None]
     if not found:
         return None
     is_share = figure.endswith(("accuracy", "agreement")) or (
-        figure == "val_selection" and not any(point.report and point.report.select_by == "nll" for point in found)
+        figure == "val_selection" and all(replicate.report.select_by != "nll" for replicate in found)
     )
-    return estimate([getattr(point.figures, figure) for point in found], SHARE if is_share else ANY_NUMBER)
+    return estimate([getattr(each.figures, figure) for each in found], SHARE if is_share else ANY_NUMBER)
 
 
-def _gap_recovered(points: Iterable[Point]) -> Estimate | None:
-    paired = [point for point in points if point.figures.baseline_test_accuracy is not None]
+def _gap_recovered(replicates: Iterable[Replicate]) -> Estimate | None:
+    paired = [replicate for replicate in replicates if replicate.figures.baseline_test_accuracy is not None]
     if not paired:
         return None
-    assert paired[0].report is not None
     return gap_recovered(
-        [point.figures.test_accuracy for point in paired],
-        [point.figures.baseline_test_accuracy or 0.0 for point in paired],
-        [point.figures.teacher_test_accuracy for point in paired],
+        [replicate.figures.test_accuracy for replicate in paired],
+        [replicate.figures.baseline_test_accuracy or 0.0 for replicate in paired],
+        [replicate.figures.teacher_test_accuracy for replicate in paired],
         one_image=1 / paired[0].report.dataset.test_size,
     )
 
 
-def _common_baseline(settings: Iterable[Setting]) -> tuple[Point, ...]:
-    """A run for each baseline, where runs of the same seeds have the same baseline in all settings; otherwise none."""
-    found: dict[str, Point] = {}
+def _common_baseline(settings: Iterable[Setting]) -> tuple[Replicate, ...]:
+    """A replicate for each baseline, where equal replicates of all settings have the same baseline; otherwise none."""
+    found: dict[str, Replicate] = {}
     for setting in settings:
-        for key, point in setting.replicates.items():
-            alone = _baseline_fingerprints(found.setdefault(key, point))
-            if not alone or alone != _baseline_fingerprints(point):
+        for name, replicate in setting.replicates.items():
+            first, alone = found.setdefault(name, replicate).report.baseline, replicate.report.baseline
+            if first is None or alone is None or first.fingerprint != alone.fingerprint:
                 return ()
     return tuple(found.values())
-
-
-def _baseline_fingerprints(point: Point) -> list[str]:
-    assert point.report is not None
-    return [baseline.fingerprint for baseline in point.report.baselines]
 
 
 def _rank(setting: Setting, most: int) -> tuple[int, float, float]:
@@ -224,16 +233,26 @@ def _recommend(ranked: Sequence[Setting], replicate_keys: Sequence[str]) -> Reco
     best = ranked[0]
     differences = [(other, validation_difference(best, other)) for other in ranked[1:]]
     compared = [(other, found) for other, found in differences if found is not None and found.count > 1]
-    points = sorted(best.replicates.values(), key=lambda point: [order(point.value(key)) for key in replicate_keys])
-    commands = [point.command for point in points if point.command is not None]
     return Recommendation(
         setting=best,
         alternatives=tuple(other for other, found in compared if contains(found, 0.0)),
         ties=tuple(other for other in ranked[1:] if _is_tie(best, other)),
         num_compared=len(compared),
         incomplete=tuple(other for other in ranked if 0 < len(other.replicates) < len(best.replicates)),
-        command=repeat(commands, [{key: point.value(key) for key in replicate_keys} for point in points]),
+        command=_repeat(best, replicate_keys),
     )
+
+
+def _repeat(setting: Setting, replicate_keys: Sequence[str]) -> str:
+    """The command that repeats the runs of a setting."""
+    points = list({replicate.point.run_dir: replicate.point for replicate in setting.replicates.values()}.values())
+    points.sort(key=lambda point: [order(point.value(key)) for key in replicate_keys])
+    # In a multirun a run has one seed, unless its command says how many.
+    keys = [*replicate_keys, REPEATS] if _has_repeats(points) else replicate_keys
+    commands = [point.command for point in points if point.command is not None]
+    if sum(len(point.seeds) for point in points) > len(setting.replicates):  # a sweep refuses seeds that runs share
+        return "\n".join(command.text for command in commands)
+    return repeat(commands, [{key: point.value(key) for key in keys} for point in points])
 
 
 def _is_tie(best: Setting, other: Setting) -> bool:
@@ -246,13 +265,12 @@ def _is_tie(best: Setting, other: Setting) -> bool:
         return False
     if best.select_by != "accuracy":
         return False
-    [report, *_] = [point.report for point in best.replicates.values()]
-    assert report is not None
-    return first - second <= 1 / report.dataset.val_size + ROUNDING
+    [replicate, *_] = best.replicates.values()
+    return first - second <= 1 / replicate.report.dataset.val_size + ROUNDING
 
 
 def validation_difference(first: Setting, second: Setting) -> Estimate | None:
-    """How much better the first is on validation, over the replicates that both have: see Point.goodness."""
+    """How much better the first is on validation, over the replicates that both have: see RunReport.val_goodness."""
     shared = [key for key in first.replicates if key in second.replicates]
-    found = [first.replicates[key].goodness - second.replicates[key].goodness for key in shared]
+    found = [first.replicates[key].report.val_goodness - second.replicates[key].report.val_goodness for key in shared]
     return estimate(found) if found else None

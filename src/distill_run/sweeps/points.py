@@ -1,5 +1,6 @@
 """The runs below some directories, read from their files: how each run ended, its keys, and its figures."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Container, Iterable
@@ -14,7 +15,7 @@ import yaml
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.record.status import read_status
-from distill_run.report.run_report import RunReport, read_report
+from distill_run.report.run_report import RepeatReport, RunReport, read_report
 from distill_run.store import META, canonical
 from distill_run.sweeps.command_lines import DEFAULT, CommandLine, read_command_line
 from distill_run.sweeps.values import natural
@@ -33,7 +34,8 @@ PRUNED = "the search stopped it: other trials were better after the same number 
 class Figures:
     """The figures of a completed run that are compared: fractions, nats and seconds; of several repeats, the means.
 
-    A field is None where the run has no baseline, or no gap to recover.
+    A field is None where the run has no baseline, or no gap to recover. Of several repeats, the agreement is
+    that of the student to ship.
     """
 
     val_accuracy: float
@@ -44,9 +46,18 @@ class Figures:
     baseline_test_accuracy: float | None
     difference: float | None  # of test accuracy: student - baseline
     gap_recovered: float | None
-    agreement: float
+    agreement: float | None
     train_seconds: float
     val_selection: float  # the validation figure that selects: see RunReport.select_by
+
+
+@dataclass(frozen=True)
+class Replicate:
+    """One seed of a completed run: the report and the figures that a run of this seed alone would have."""
+
+    point: "Point"
+    report: RunReport
+    figures: Figures
 
 
 @dataclass(frozen=True)
@@ -78,11 +89,24 @@ class Point:
         assert self.report is not None
         return _figures(self.report)
 
-    @property
-    def goodness(self) -> float:
-        """How good a completed run is on validation, larger is better."""
-        assert self.report is not None
-        return self.report.val_goodness
+    @cached_property
+    def replicates(self) -> list[Replicate]:
+        """A replicate for each seed of a completed run; none of any other run."""
+        if self.report is None:
+            return []
+        if len(self.report.repeats) < 2:
+            return [Replicate(self, self.report, self.figures)]
+        return [_replicate(self, self.report, repeat) for repeat in self.report.repeats]
+
+    @cached_property
+    def seeds(self) -> list[Any]:
+        """The seeds that the run has, or was to have."""
+        if self.report is not None:
+            return [replicate.report.seed for replicate in self.replicates]
+        first, repeats = self.value("seed"), self.value("repeats")
+        if isinstance(first, int) and isinstance(repeats, int):
+            return list(range(first, first + repeats))
+        return [first]
 
     def value(self, key: str) -> Any:
         """The run's value of a key: from its command, otherwise from its configuration, otherwise DEFAULT."""
@@ -110,6 +134,14 @@ def _figures(report: RunReport) -> Figures:
         train_seconds=report.student.train_seconds,
         val_selection=abs(report.val_goodness),
     )
+
+
+def _replicate(point: Point, report: RunReport, repeat: RepeatReport) -> Replicate:
+    single = dataclasses.replace(report, seed=repeat.seed, baseline=repeat.baseline, student=repeat.student, repeats=())
+    # An old report knows the fidelity of the student to ship alone; the gap is that of all repeats together.
+    fidelity = report.fidelity if repeat.seed == report.shipped_seed else repeat.fidelity
+    agreement = None if fidelity is None else fidelity.agreement
+    return Replicate(point, single, dataclasses.replace(_figures(single), gap_recovered=None, agreement=agreement))
 
 
 def _comparable(value: Any) -> Any:

@@ -20,9 +20,9 @@ def answers(report: SweepReport) -> list[tuple[str, str]]:
         question = "What did the control change?" if setting.is_control else "Was distillation worth it?"
         found.append((question, _worth(best.difference, setting, _num_tests(report))))
     found.append(("Can I trust the test accuracy?", _honesty(len(report.settings))))
-    found.append(("What do the intervals cover?", _coverage(best, report.replicate_keys)))
+    found.append(("What do the intervals cover?", _coverage(best, report.replicate_keys, report.unit)))
     if best.incomplete:
-        found.append(("What was left out?", _left_out(best)))
+        found.append(("What was left out?", _left_out(best, report.unit)))
     return found
 
 
@@ -104,22 +104,22 @@ def _honesty(num_settings: int) -> str:
     )
 
 
-def _coverage(best: RecommendedSetting, replicate_keys: Sequence[str]) -> str:
+def _coverage(best: RecommendedSetting, replicate_keys: Sequence[str], unit: str) -> str:
     if best.val_accuracy.count == 1:
         return "There are none: they need two or more runs for each setting, as with seed=0,1,2."
     caveat = " Runs that share one of these values are not independent: the intervals are then too narrow."
     return (
-        f"How much the mean over the completed runs of a setting could change with another {listed(replicate_keys)} "
+        f"How much the mean over the completed {unit}s of a setting could change with another {listed(replicate_keys)} "
         "(Student's t interval). They do not cover another choice of test images."
         f"{caveat if len(replicate_keys) > 1 else ''}"
     )
 
 
-def _left_out(best: RecommendedSetting) -> str:
+def _left_out(best: RecommendedSetting, unit: str) -> str:
     count = len(best.incomplete)
     return (
-        f"{count} setting{'' if count == 1 else 's'} with fewer than {best.val_accuracy.count} completed runs: "
-        "the missing runs could change the mean."
+        f"{count} setting{'' if count == 1 else 's'} with fewer than {best.val_accuracy.count} completed {unit}s: "
+        f"the missing {unit}s could change the mean."
     )
 
 

@@ -49,7 +49,7 @@ def key_curve(report: SweepReport, key: str) -> Figure:
             axes.xaxis.set_minor_locator(NullLocator())
         _name_positions(axes, list(positions), names)
     more = [ring("recommended", INK)]
-    if any(setting.replicates > 1 for setting in settings):
+    if any(len(_accuracies(setting, report, "val_accuracy")) > 1 for setting in settings):
         more.append(Line2D([], [], label="one run", **ONE_RUN))
     add_legend(figure, panels[0], more)
     return figure
@@ -99,11 +99,15 @@ def _intervals(positions: Positions, name: str) -> tuple[list[float], list[float
 
 
 def _draw_runs(axes: Axes, positions: Positions, report: SweepReport, name: str) -> None:
-    accuracies = {run.directory: run.figure(name) for run in report.runs}
     for position, setting in positions.items():
-        singles = [found for run in setting.runs if (found := accuracies[run]) is not None]
+        singles = _accuracies(setting, report, name)
         if len(singles) > 1:
             axes.plot([position] * len(singles), singles, **ONE_RUN)
+
+
+def _accuracies(setting: SettingReport, report: SweepReport, name: str) -> list[float]:
+    """The accuracies of a setting's runs."""
+    return [found for run in report.runs if run.directory in setting.runs and (found := run.figure(name)) is not None]
 
 
 def _ring_best(axes: Axes, positions: Positions, best: SettingReport, name: str) -> None:

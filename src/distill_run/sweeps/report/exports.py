@@ -12,7 +12,7 @@ from distill_run.sweeps.report.sweep_report import SweepReport
 from distill_run.sweeps.report.tables import P_HEADING, Table, baseline_figures, settings_table
 from distill_run.sweeps.values import shown
 
-SPREAD = "Means over the runs of a setting, ± their standard deviation in percentage points."
+SPREAD = "Means over the {}s of a setting, ± their standard deviation in percentage points."
 P_NOTE = "p: paired t-test of student and baseline over the seeds, corrected for the number of settings (Holm, 1979)."
 LATEX_SIGNS = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
@@ -31,7 +31,7 @@ def means_csv(report: SweepReport) -> str:
     spreads = [f"{figure}{end}" for figure in FIGURES for end in ("", "_sd", "_low", "_high")]
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["rank", *report.keys, "runs", *spreads, "p_value", "corrected_p"])
+    writer.writerow(["rank", *report.keys, f"{report.unit}s", *spreads, "p_value", "corrected_p"])
     for rank, setting in enumerate(report.settings, start=1):
         values = [shown(setting.values[key]) for key in report.keys]
         figures = [number for name in FIGURES for number in _numbers(setting.figure(name))]
@@ -90,7 +90,7 @@ def latex_text(text: str) -> str:
 
 def _notes(report: SweepReport, table: Table) -> str:
     is_replicated = any(setting.replicates > 1 for setting in report.settings)
-    spread = SPREAD if is_replicated else "One run for each setting."
+    spread = SPREAD.format(report.unit) if is_replicated else "One run for each setting."
     return f"{spread} {P_NOTE}" if P_HEADING in table.headings else spread
 
 

@@ -5,7 +5,7 @@ from distill_run.sweeps.report.answers import listed
 from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, seed_strip
 from distill_run.sweeps.report.heat_map import heat_maps, is_grid, side_keys
-from distill_run.sweeps.report.summary import runs, setting_name
+from distill_run.sweeps.report.summary import counted, setting_name
 from distill_run.sweeps.report.sweep_report import SweepReport
 
 NAME = "sweep"
@@ -15,7 +15,8 @@ def draw_sweep(report: SweepReport) -> Picture | None:
     """The kind of figure that suits the number of keys; None where there is only one result to show."""
     completed = report.completed_settings
     if not report.keys:
-        return _seeds(report) if completed and completed[0].replicates > 1 else None
+        has_several = completed and completed[0].replicates > 1 and report.counts["completed"] > 1
+        return _seeds(report) if has_several else None
     if len(completed) < 2:
         return None
     if len(report.keys) == 1:
@@ -36,12 +37,16 @@ def _seeds(report: SweepReport) -> Picture:
     return Picture(
         NAME,
         "Run by run",
-        f"Validation and test accuracy of {runs(report.settings[0].replicates)} that differ only in "
+        f"Validation and test accuracy of {counted(report.counts['completed'], 'run')} that differ only in "
         f"{listed(report.replicate_keys)}. The table below has their figures.",
-        "Each mark is the selected epoch of one run. A line joins the student and the baseline of the same seed. "
-        "Dashed lines are the means.",
+        f"Each mark is the selected epoch of one run{_repeated(report)}. A line joins the student and the baseline "
+        f"of the same {'seed' if report.unit == 'run' else 'run'}. Dashed lines are the means.",
         render(seed_strip(report)),
     )
+
+
+def _repeated(report: SweepReport) -> str:
+    return ", the mean over its seeds" if report.unit == "seed" else ""
 
 
 def _curve(report: SweepReport) -> Picture:
@@ -50,8 +55,8 @@ def _curve(report: SweepReport) -> Picture:
         NAME,
         f"Accuracy by {key}",
         f"Validation and test accuracy by {key}. {_recommended(report)}",
-        "The band is the 95% interval of the mean over the runs of a setting; it needs at least two runs. The ring is "
-        "the setting that is best on validation; test accuracy took no part in the choice.",
+        f"The band is the 95% interval of the mean over the {report.unit}s of a setting; it needs at least two. The "
+        "ring is the setting that is best on validation; test accuracy took no part in the choice.",
         render(key_curve(report, key)),
     )
 
@@ -62,9 +67,9 @@ def _heat_maps(report: SweepReport) -> Picture:
         NAME,
         f"Accuracy by {rows} and {columns}",
         f"Heat maps of validation and test accuracy: rows are {rows}, columns are {columns}. {_recommended(report)}",
-        "Each cell is a setting: the mean over its runs and, for several runs, their standard deviation in percentage "
-        "points. Darker is better; each map has its own scale. Hatched cells have no completed run. The frame is the "
-        "setting that is best on validation; test accuracy took no part in the choice.",
+        f"Each cell is a setting: the mean over its {report.unit}s and, for several, their standard deviation in "
+        "percentage points. Darker is better; each map has its own scale. Hatched cells have no completed run. "
+        "The frame is the setting that is best on validation; test accuracy took no part in the choice.",
         render(heat_maps(report)),
     )
 
@@ -75,6 +80,6 @@ def _coordinates(report: SweepReport) -> Picture:
         "All settings at a glance",
         f"Parallel coordinates of {', '.join(report.keys)} and validation accuracy. {_recommended(report)}",
         "Each line is a setting: it crosses each axis at its value and ends at its validation accuracy, the mean over "
-        "its runs. Darker is better; the black line is the setting that is best on validation.",
+        f"its {report.unit}s. Darker is better; the black line is the setting that is best on validation.",
         render(parallel_coordinates(report)),
     )

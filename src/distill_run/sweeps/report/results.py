@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from distill_run.console import Console
 
 MAX_SETTINGS = 10
-SPREAD = "± is the standard deviation over the runs of a row, in percentage points"
+SPREAD = "± is the standard deviation over the {}s of a row, in percentage points"
 
 
 def tell_sweep_results(console: "Console", report: SweepReport, folder: Path) -> None:
@@ -26,10 +26,11 @@ def tell_sweep_results(console: "Console", report: SweepReport, folder: Path) ->
     rows = [_row(setting, report.keys) for setting in report.settings[:MAX_SETTINGS]]
     if report.baseline is not None:
         rows.append(_baseline_row(report.baseline, len(keys)))
-    headings = [*keys, "runs", "val acc", "test acc", "change"]
-    console.table(headings, rows, num_texts=len(keys), spare=("runs", "val acc"))
+    count = f"{report.unit}s"
+    headings = [*keys, count, "val acc", "test acc", "change"]
+    console.table(headings, rows, num_texts=len(keys), spare=(count, "val acc"))
     if any(setting.replicates > 1 for setting in report.settings):
-        console.note(SPREAD)
+        console.note(SPREAD.format(report.unit))
     if len(report.settings) > MAX_SETTINGS:
         console.note(f"and {len(report.settings) - MAX_SETTINGS} more")
     others = [f"{count} {status}" for status, count in report.counts.items() if count and status != "completed"]

@@ -13,7 +13,7 @@ from distill_run.report.paired import Estimate, contains, holm
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import DEFAULT
 from distill_run.sweeps.grouping import FIGURES, Recommendation, Setting, Sweep, estimate_figure
-from distill_run.sweeps.points import STATUSES, Point
+from distill_run.sweeps.points import STATUSES, Point, Replicate
 from distill_run.sweeps.report.sweep_report import (
     FORMAT,
     BaselineReport,
@@ -21,6 +21,7 @@ from distill_run.sweeps.report.sweep_report import (
     RunEntry,
     SettingReport,
     SweepReport,
+    unit_of,
 )
 from distill_run.sweeps.values import shown
 from distill_run.units import change
@@ -34,6 +35,8 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
     reports = completed_reports(sweep)
     settings = _settings(sweep.settings, names)
     best = _recommended(sweep.recommendation, sweep.settings)
+    runs = tuple(_run(point, sweep, names[id(point)]) for point in sweep.points)
+    unit = unit_of(runs)
     return SweepReport(
         format=FORMAT,
         directories=tuple(str(directory.resolve()) for directory in sweep.directories),
@@ -44,12 +47,12 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         students=_distinct(report.student.architecture for report in reports),
         counts=_counts(sweep),
         settings=settings,
-        runs=tuple(_run(point, sweep, names[id(point)]) for point in sweep.points),
+        runs=runs,
         recommendation=best,
-        conclusion=conclude(settings, best, sweep.num_datasets, sweep.select_by),
+        conclusion=conclude(settings, best, sweep, unit),
         warnings=(
-            *_differences(sweep),
-            *_lucky(sweep.recommendation),
+            *_differences(sweep, unit),
+            *_lucky(sweep.recommendation, unit),
             *_counted([(*each.warnings, *each.failures) for each in reports]),
         ),
         baseline=_baseline(sweep.baseline),
@@ -78,7 +81,7 @@ def _settings(settings: Sequence[Setting], names: Mapping[int, str]) -> tuple[Se
 
 
 def _setting(setting: Setting, corrected_p: float | None, names: Mapping[int, str]) -> SettingReport:
-    reports = [point.report for point in setting.replicates.values() if point.report is not None]
+    reports = [replicate.report for replicate in setting.replicates.values()]
     return SettingReport(
         values=setting.values,
         runs=tuple(names[id(point)] for point in setting.points),
@@ -91,8 +94,8 @@ def _setting(setting: Setting, corrected_p: float | None, names: Mapping[int, st
     )
 
 
-def _baseline(points: Sequence[Point]) -> BaselineReport | None:
-    val, test = (estimate_figure(f"baseline_{split}_accuracy", points) for split in ("val", "test"))
+def _baseline(replicates: Sequence[Replicate]) -> BaselineReport | None:
+    val, test = (estimate_figure(f"baseline_{split}_accuracy", replicates) for split in ("val", "test"))
     return None if val is None or test is None else BaselineReport(val, test)
 
 
@@ -106,6 +109,7 @@ def _run(point: Point, sweep: Sweep, name: str) -> RunEntry:
         values={key: point.value(key) for key in (*sweep.keys, *sweep.replicate_keys)},
         seed=None if seed == DEFAULT else seed,
         command=None if point.command is None else point.command.text,
+        seeds=len(point.seeds),
         **figures,
     )
 
@@ -132,27 +136,29 @@ def _recommended(best: Recommendation | None, settings: Sequence[Setting]) -> Re
     )
 
 
-def conclude(
-    settings: Sequence[SettingReport], best: RecommendedSetting | None, num_datasets: int, select_by: Sequence[str]
-) -> str:
-    """Which setting is best on validation, what its student reaches on test, and how sure the difference is."""
-    if num_datasets > 1:
-        return f"Nothing is recommended: accuracies on {num_datasets} different datasets cannot be compared."
-    if len(select_by) > 1:
-        return f"Nothing is recommended: the runs were selected by different figures ({_figure_names(select_by)})."
+def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None, sweep: Sweep, unit: str) -> str:
+    """Which setting is best on validation, what its student reaches on test, and how sure the difference is.
+
+    `unit` is what replicates are called (see `unit_of`).
+    """
+    if sweep.num_datasets > 1:
+        return f"Nothing is recommended: accuracies on {sweep.num_datasets} different datasets cannot be compared."
+    if len(sweep.select_by) > 1:
+        names = _figure_names(sweep.select_by)
+        return f"Nothing is recommended: the runs were selected by different figures ({names})."
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
     count = best.test_accuracy.count
-    mean = "" if count == 1 else f", the mean of {runs(count)}"
-    reached = f"{best.test_accuracy.mean:.2%} on test{mean}{_against_baseline(best.difference)}."
+    mean = "" if count == 1 else f", the mean of {counted(count, unit)}"
+    reached = f"{best.test_accuracy.mean:.2%} on test{mean}{_against_baseline(best.difference, unit)}."
     if not best.values:
         return f"The student reaches {reached}"
     name, num_complete = setting_name(best.values), sum(setting.replicates == count for setting in settings)
     if num_complete == 1:
-        return f"Only {name} has {runs(count)} completed: it reaches {reached}"
+        return f"Only {name} has {counted(count, unit)} completed: it reaches {reached}"
     others = len(best.peers)
     doubt = f" ({others} other{'' if others == 1 else 's'} may be as good)" if others else ""
-    best_of = f"The best of {num_complete} settings on validation, by {_figure_names(select_by)}"
+    best_of = f"The best of {num_complete} settings on validation, by {_figure_names(sweep.select_by)}"
     return f"{best_of}, is {name}{doubt}. It reaches {reached}"
 
 
@@ -160,24 +166,24 @@ def _figure_names(select_by: Iterable[str]) -> str:
     return ", ".join(FIGURE_NAMES[name] for name in select_by)
 
 
-def _against_baseline(difference: Estimate | None) -> str:
+def _against_baseline(difference: Estimate | None, unit: str) -> str:
     """How the student compares with the baseline, and how sure that is."""
     if difference is None:
         return ""
     points = round(100 * difference.mean, 2)
     amount = f", {abs(points):.2f} percentage points {'above' if points > 0 else 'below'} the student alone"
     if difference.low is None or difference.high is None:
-        return f"{amount if points else ', the same as the student alone'} (one run, so no interval)"
+        return f"{amount if points else ', the same as the student alone'} (one {unit}, so no interval)"
     interval = f"95% interval {change(difference.low)} to {change(difference.high)}"
     if contains(difference, 0.0):
         shown = f"{change(difference.mean)} percentage points, {interval}"
-        return f": no difference to the student alone that {runs(difference.count)} can show ({shown})"
+        return f": no difference to the student alone that {counted(difference.count, unit)} can show ({shown})"
     return f"{amount} ({interval})"
 
 
-def runs(count: int) -> str:
-    """A number of runs in words."""
-    return f"{count} run{'' if count == 1 else 's'}"
+def counted(count: int, unit: str) -> str:
+    """A number of things with their name: 1 run, 8 seeds."""
+    return f"{count} {unit}{'' if count == 1 else 's'}"
 
 
 def setting_name(values: Mapping[str, Any]) -> str:
@@ -202,15 +208,15 @@ def _counted(warnings: Sequence[Sequence[str]]) -> list[str]:
     for texts in warnings:
         for kind, text in {NUMBER.sub("0", text): text for text in texts}.items():
             kinds.setdefault(kind, []).append(text)
-    counted = []
+    found = []
     for texts in sorted(kinds.values(), key=len, reverse=True):
         others = ", with other numbers in some" if len(set(texts)) > 1 else ""
-        counted.append(f"{texts[0]} ({len(texts)} of {runs(len(warnings))}{others})")
-    return counted
+        found.append(f"{texts[0]} ({len(texts)} of {counted(len(warnings), 'run')}{others})")
+    return found
 
 
-def _differences(sweep: Sweep) -> list[str]:
-    """Warnings of runs that are not comparable or not counted."""
+def _differences(sweep: Sweep, unit: str) -> list[str]:
+    """Warnings of runs that are not comparable, and of seeds that are not counted."""
     warnings = []
     if sweep.num_datasets > 1:
         warnings.append(f"the runs used {sweep.num_datasets} different datasets: their accuracies cannot be compared")
@@ -223,13 +229,19 @@ def _differences(sweep: Sweep) -> list[str]:
     if len(options) > 1:
         listed = ", ".join(each or "none" for each in sorted(options))
         warnings.append(f"the runs were started with different options ({listed}): a key may not mean the same in all")
-    num_spare = len(completed_reports(sweep)) - sum(len(setting.replicates) for setting in sweep.settings)
+    num_completed = sum(len(point.replicates) for point in sweep.points)
+    num_spare = num_completed - sum(len(setting.replicates) for setting in sweep.settings)
     if num_spare:
-        warnings.append(f"{runs(num_spare)} repeated another run with the same seed: only the first of each counts")
+        spare = counted(num_spare, unit)
+        warnings.append(
+            f"{spare} repeated another run with the same seed: only the first of each counts"
+            if unit == "run"
+            else f"{spare} had been run before in the same setting: only the first run of each counts"
+        )
     return warnings
 
 
-def _lucky(best: Recommendation | None) -> list[str]:
+def _lucky(best: Recommendation | None, unit: str) -> list[str]:
     """Warnings of incomplete settings that are better on validation than the recommended one."""
     warnings = []
     for setting in best.incomplete if best else []:
@@ -237,10 +249,10 @@ def _lucky(best: Recommendation | None) -> list[str]:
         if setting.goodness > best.setting.goodness:
             assert setting.select_by is not None
             figure, value = FIGURE_NAMES[setting.select_by], abs(setting.goodness)
+            of_all = f"{len(setting.replicates)} of {counted(len(best.setting.replicates), unit)}"
             shown_value = f"{value:.3f}" if setting.select_by == "nll" else f"{value:.2%}"
             warnings.append(
                 f"{setting_name(setting.values)} has {shown_value} {figure} on validation, better than what is "
-                f"recommended, but only {len(setting.replicates)} of {len(best.setting.replicates)} runs: it was not "
-                "considered"
+                f"recommended, but only {of_all}: it was not considered"
             )
     return warnings

@@ -1,5 +1,6 @@
 """What sweep.json holds: settings, runs and the recommended setting of a sweep. It is written and read here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,11 @@ FILE_NAME = "sweep.json"
 class SettingReport:
     """Runs that differ in seeds only, with estimates of their figures (see points.Figures).
 
-    A figure is None where no run has it. `runs` are the directories of the runs, `replicates` is how many of them are
-    completed, and `asked` how many there should be. `p_value` is that of the paired t-test of student and baseline over
-    the seeds, `corrected_p` the same corrected for the number of settings (Holm); None without two pairs. `is_control`
-    says that its mode uses no teacher. The fields with defaults were added to the format later.
+    A figure is None where no run has it. `runs` are the directories of the runs, `replicates` is how many seeds of them
+    are completed, and `asked` how many there should be; most runs have one seed. `p_value` is that of the paired t-test
+    of student and baseline over the seeds, `corrected_p` the same corrected for the number of settings (Holm); None
+    without two pairs. `is_control` says that its mode uses no teacher. The fields with defaults were added to the
+    format later.
     """
 
     values: dict[str, Any]
@@ -63,7 +65,10 @@ class BaselineReport:
 
 @dataclass(frozen=True, kw_only=True)
 class RunEntry:
-    """One run, with its figures (see points.Figures). `directory` is relative to the folder of sweep.json."""
+    """One run, with its figures (see points.Figures). `directory` is relative to the folder of sweep.json.
+
+    `seed` is the first of its `seeds`, which are counted up; the figures of several are means.
+    """
 
     directory: str
     status: str
@@ -82,6 +87,7 @@ class RunEntry:
     agreement: float | None
     train_seconds: float | None
     val_selection: float | None = None
+    seeds: int = 1
 
     def figure(self, name: str) -> float | None:
         """A figure by its name."""
@@ -89,12 +95,17 @@ class RunEntry:
         return found
 
 
+def unit_of(runs: Iterable[RunEntry]) -> str:
+    """What the replicates of a setting are called: "run", or "seed" where a run has several."""
+    return "seed" if any(run.seeds > 1 for run in runs) else "run"
+
+
 @dataclass(frozen=True)
 class RecommendedSetting:
     """The setting that is best on validation. Other settings are given by their index in `SweepReport.settings`.
 
     `alternatives` may be as good; `compared` is how many settings could be compared with it; `incomplete` settings have
-    fewer completed runs and were not considered. `ties` are within one validation image of it. `command` repeats the
+    fewer completed seeds and were not considered. `ties` are within one validation image of it. `command` repeats the
     runs of the recommended setting.
     """
 
@@ -145,6 +156,11 @@ class SweepReport:
     def completed_settings(self) -> list[SettingReport]:
         """The settings with at least one completed run."""
         return [setting for setting in self.settings if setting.replicates]
+
+    @property
+    def unit(self) -> str:
+        """See `unit_of`."""
+        return unit_of(self.runs)
 
     def to_json(self) -> dict[str, Any]:
         """The content of sweep.json as plain containers."""

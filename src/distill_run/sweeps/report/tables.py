@@ -81,11 +81,16 @@ def settings_table(report: SweepReport) -> Table:
     rows = []
     for index, setting in enumerate(report.settings):
         row = [Cell(_rank(index, report)), *(Cell(shown(setting.values[key])) for key in report.keys)]
-        row.append(Cell(_num_runs(setting)))
+        row.append(Cell(_num_replicates(setting)))
         row += [_estimate(setting.figure(name), column, without_interval) for name, column in columns.items()]
         rows.append([*row, Cell(p_value(setting.corrected_p))] if has_p else row)
     footer = [] if report.baseline is None else [_baseline_row(report.baseline, len(report.keys), columns, has_p)]
-    headings = ["", *short_keys(report.keys).values(), "runs", *(column.heading for column in columns.values())]
+    headings = [
+        "",
+        *short_keys(report.keys).values(),
+        f"{report.unit}s",
+        *(column.heading for column in columns.values()),
+    ]
     if has_p:
         headings.append(P_HEADING)
     return Table("Settings, ranked by validation", headings, rows, 1 + len(report.keys), footer)
@@ -128,7 +133,7 @@ def _rank(index: int, report: SweepReport) -> str:
     return f"{index + 1} {ALIKE}" if index in report.recommendation.peers else str(index + 1)
 
 
-def _num_runs(setting: SettingReport) -> str:
+def _num_replicates(setting: SettingReport) -> str:
     is_complete = setting.replicates == setting.asked
     return str(setting.replicates) if is_complete else f"{setting.replicates} of {setting.asked}"
 
@@ -148,12 +153,15 @@ def runs_table(report: SweepReport) -> Table:
     """A row for each run."""
     figures = [name for name in RUN_COLUMNS if any(run.figure(name) is not None for run in report.runs)]
     keys = [*report.keys, *report.replicate_keys]
+    has_repeats = report.unit == "seed"
     rows = []
     for run in report.runs:
         link = RunFiles(Path(run.directory)).report_page.as_posix() if run.status == "completed" else None
-        numbers = [(change if name == "difference" else percent)(run.figure(name)) for name in figures]
+        numbers = [str(run.seeds)] if has_repeats else []
+        numbers += [(change if name == "difference" else percent)(run.figure(name)) for name in figures]
         rows.append([Cell(run.directory, link=link), *map(Cell, [run.status, *_values(run, keys), *numbers])])
-    headings = ["run", "status", *short_keys(keys).values(), *(RUN_COLUMNS[name] for name in figures)]
+    headings = ["run", "status", *short_keys(keys).values(), *(["seeds"] if has_repeats else [])]
+    headings += [RUN_COLUMNS[name] for name in figures]
     return Table("Runs", headings, rows, 2 + len(keys))
 
 

@@ -1,0 +1,143 @@
+"""From lists of photographs to a dataset: all are read once, and kept in memory where they fit."""
+
+import hashlib
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from distill_run.config.schema import DatasetSettings
+from distill_run.data.decode import CentreCrop, Decoder
+from distill_run.data.duplicates import duplicate_notes
+from distill_run.data.framing import Framing
+from distill_run.data.memory import memory_limit
+from distill_run.data.photo_list import PhotoList
+from distill_run.data.photo_split import PhotoSplit
+from distill_run.data.photos import KeptPhotos, ReadPhotos, map_pixels
+from distill_run.data.source import ImageSet, Split
+from distill_run.data.splits import Dataset, Division
+from distill_run.data.survey import KIND, Survey, survey
+from distill_run.errors import gather, user_error
+from distill_run.store import Store
+from distill_run.units import quantity
+
+MOST_WORKERS = 8  # that are started where the user does not say how many
+MOST_NAMED = 5
+
+
+class Opened(NamedTuple):
+    """A split of photographs that can be served, and what reading them found."""
+
+    split: ImageSet
+    survey: Survey
+
+
+@dataclass(frozen=True)
+class PhotoOpener:
+    """Opens splits of photographs in a framing."""
+
+    framing: Framing
+    settings: DatasetSettings
+    store: Store
+
+    def open(self, division: Division[PhotoList], classes: tuple[str, ...]) -> tuple[Dataset, Survey]:
+        """The dataset, whose notes say what was decided, and what reading its training photographs found.
+
+        Raises UserError for files that cannot be read, unless they are to be skipped.
+        """
+        kept, notes = self._choose_kept(division)
+        names = ("train", "val", "test")
+        several = gather(partial(self._open, name, division.splits[name], keeps_pixels=kept[name]) for name in names)
+        opened = dict(zip(names, several, strict=True))
+        for name in names:
+            notes += _notes(name, division.splits[name], opened[name].survey)
+        train, test = opened["train"].survey, opened["test"].survey
+        notes += duplicate_notes(train.identities, test.identities)
+        dataset = Dataset(
+            **{name: each.split for name, each in opened.items()},
+            classes=classes,
+            notes=tuple(notes),
+            content=_content(opened, self.framing, division),
+            entries=tuple((KIND, each.survey.fingerprint) for each in opened.values()),
+        )
+        return dataset, train
+
+    def _choose_kept(self, division: Division[PhotoList]) -> tuple[dict[str, bool], list[str]]:
+        """Which splits are kept in memory, and a sentence on each that is not.
+
+        Memory is given to test and validation first, which are read as a whole after each epoch.
+        """
+        free, kept, notes = memory_limit(self.settings.memory_gigabytes), {}, []
+        for name in ("test", "val", "train"):
+            photos = division.splits[name]
+            needed = self._pixels(name) * photos.channels * len(photos)
+            kept[name] = needed <= free
+            if kept[name]:
+                free -= needed
+            else:
+                notes.append(self._says_why_not_kept(name, len(photos), needed, free))
+        return kept, notes
+
+    def _pixels(self, name: str) -> float:
+        """How many pixels a photograph of a split has, about."""
+        return self.framing.mean_pixels if name == "train" else math.prod(self.framing.image_size)
+
+    def _open(self, name: str, photos: PhotoList, *, keeps_pixels: bool) -> Opened:
+        form = self.framing.train_form if name == "train" else self.framing.evaluation_form
+        decoder = Decoder(photos.channels, form)
+        skips = self.settings.on_error == "skip"
+        found = survey(photos, decoder, self.store, keeps_pixels=keeps_pixels, skips_damaged=skips)
+        if not len(found.readable):
+            raise user_error(f"no {name} image can be read: {found.problems[0]}", "see what is in dataset.root")
+        photos, sizes = photos.select(torch.from_numpy(found.readable)), found.sizes[found.readable]
+        if found.pixels_path is None:
+            kept: KeptPhotos | ReadPhotos = ReadPhotos(photos, decoder, sizes)
+        else:
+            kept = KeptPhotos(map_pixels(found.pixels_path), sizes, photos.channels)
+            if isinstance(form, CentreCrop):
+                names = tuple(photos.name(index) for index in range(len(photos)))
+                return Opened(Split(kept.as_images(), photos.targets, names), found)
+        split = PhotoSplit(kept, photos.targets, self.framing.image_size, photos.name, self._num_workers())
+        return Opened(split, found)
+
+    def _num_workers(self) -> int:
+        """How many processes read photographs: one core is left to training."""
+        if self.settings.workers is not None:
+            return self.settings.workers
+        return min(max((os.cpu_count() or 1) - 1, 1), MOST_WORKERS)
+
+    def _says_why_not_kept(self, name: str, num: int, needed: float, free: float) -> str:
+        workers = self._num_workers()
+        who = f"{workers} worker process{'es' if workers > 1 else ''}" if workers else "the process that trains"
+        return (
+            f"{name}: {num:,} photographs take {quantity(needed)}B of memory, {quantity(free)}B are left for them: "
+            f"{who} read them again in every epoch (dataset.memory_gigabytes, dataset.workers)"
+        )
+
+
+def _notes(name: str, photos: PhotoList, found: Survey) -> list[str]:
+    """What was done to the photographs of a split that the user may not expect."""
+    notes = []
+    if found.num_transparent:
+        notes.append(f"{name}: {found.num_transparent:,} images are transparent in parts, which become white")
+    if found.problems:
+        named = ", ".join(photos.name(index) for index in list(found.problems)[:MOST_NAMED])
+        more = " ..." if len(found.problems) > MOST_NAMED else ""
+        notes.append(f"{name}: {len(found.problems):,} files skipped, which cannot be read: {named}{more}")
+    return notes
+
+
+def _content(opened: Mapping[str, Opened], framing: Framing, division: Division[PhotoList]) -> str:
+    """The sha256 of what the three splits serve: it does not depend on where the pixels are kept."""
+    digest = hashlib.sha256(f"{framing.image_size} {framing.crop_ratio}".encode())
+    for name in ("train", "val", "test"):
+        found = opened[name].survey
+        for values in (found.sizes, found.digests, division.splits[name].targets.numpy()):
+            digest.update(f"{name} {values.shape} ".encode())
+            digest.update(np.ascontiguousarray(values).data)
+    return digest.hexdigest()

@@ -1,0 +1,104 @@
+"""A feed of photographs that need not fit into memory: workers decode and crop, the rest of a view is batched."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from distill_run.data.batches import Batch, Batches
+from distill_run.data.feed import Feed
+from distill_run.data.packing import Unpacked
+from distill_run.data.photo_split import PhotoSplit, Server
+from distill_run.data.photos import Order
+from distill_run.data.splits import Dataset
+from distill_run.data.view_steps import ViewSteps
+from distill_run.data.views import Rendering, ViewChoice
+
+
+class WorkerFeed(Feed):
+    """Serves the photographs of a PhotoSplit; views, order and batches are those that a feed in memory serves.
+
+    `statistics` are the mean and the standard deviation of each channel.
+    """
+
+    train: PhotoSplit
+
+    def __init__(self, dataset: Dataset, steps: ViewSteps, statistics: tuple[list[float], list[float]]) -> None:
+        assert isinstance(dataset.train, PhotoSplit)
+        super().__init__(dataset)
+        self.train = dataset.train
+        self.steps = steps
+        self.statistics = statistics
+
+    @property
+    def is_augmented(self) -> bool:
+        """See Feed."""
+        return not self.steps.do_nothing
+
+    def channel_statistics(self) -> tuple[list[float], list[float]]:
+        """See Feed."""
+        return self.statistics
+
+    def batches(self, views: ViewChoice, batch_size: int, seed: int) -> Batches:
+        """See Feed."""
+        return WorkerBatches(PhotoViews(self.train, self.steps, views), batch_size, seed)
+
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
+        """See Feed."""
+        everything = torch.arange(len(self.train))
+        return PhotoViews(self.train, self.steps, views).serve(torch.split(everything, chunk_size), view)
+
+    def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
+        """See Feed."""
+        here = PhotoViews(dataclasses.replace(self.train, workers=0), self.steps, views)
+        return next(here.serve([indices.cpu()], view)).images
+
+
+class WorkerBatches(Batches):
+    """Batches of photographs that workers render."""
+
+    def __init__(self, views: "PhotoViews", batch_size: int, seed: int) -> None:
+        super().__init__(len(views.split), batch_size, seed)
+        self.views = views
+
+    def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
+        """See Batches."""
+        batches = torch.split(self.order(epoch), self.batch_size)[first_step : self.num_steps]
+        return self.views.serve(batches, self.views.choice.view_of(epoch), epoch, first_step)
+
+
+class PhotoViews:
+    """Renders the views of photographs, with workers of its own."""
+
+    def __init__(self, split: PhotoSplit, steps: ViewSteps, choice: ViewChoice) -> None:
+        self.split = split
+        self.window = steps.window
+        self.choice = choice
+        self.rendering = Rendering(split.targets, split.image_size, steps.augmentations, choice)
+        self.server = Server(split)
+
+    def serve(self, batches: Sequence[Tensor], view: int, epoch: int = 1, first_step: int = 0) -> Iterator[Batch]:
+        """The samples of each batch (N,), given on the CPU, in one view."""
+        tasks = (self._orders(indices, view) for indices in batches)
+        for step, (indices, images) in enumerate(zip(batches, self.server.serve(tasks), strict=True), first_step):
+            yield self._finish(indices.to(self.split.targets.device), images, view, epoch, step)
+
+    def _orders(self, indices: Tensor, view: int) -> list[Order]:
+        """What to render: the samples of a batch, and their partners if they are mixed."""
+        mixture = self.rendering.mixture(indices, view)
+        return [self._order(each, view) for each in (indices, *([] if mixture is None else [mixture.partners]))]
+
+    def _order(self, indices: Tensor, view: int) -> Order:
+        if self.window is None:
+            return Order(indices, None)
+        sizes = self.split.photos.sizes[indices.numpy()]
+        return Order(indices, self.window.boxes(indices, sizes, self.choice.seed, view))
+
+    def _finish(self, indices: Tensor, images: list[Tensor], view: int, epoch: int, step: int) -> Batch:
+        """The batch, from its stored images and those of its partners."""
+        mixture = self.rendering.mixture(indices, view)
+        rendered = self.rendering.render(Unpacked(images[0]), indices, view)
+        if mixture is not None:
+            rendered = mixture.mix(rendered, self.rendering.render(Unpacked(images[1]), mixture.partners, view))
+        return self.rendering.batch(rendered, mixture, indices, view, epoch, step)
