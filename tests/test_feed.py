@@ -129,7 +129,7 @@ def test_another_source_or_cut_is_read_anew(
     feeds = Feeds()
     contents = {open_feed(digits, tmp_path, feeds).content}
     larger = {**digits.source, "image_size": 12}
-    others: list[dict[str, Any]] = [{"split_seed": 1}, {"train_fraction": 0.5}, {"source": larger}]
+    others: list[dict[str, Any]] = [{"split_seed": 1}, {"train_fraction": 0.5}, {"source": larger, "image_size": 12}]
     for number, changes in enumerate(others, start=2):
         contents.add(open_feed(digits, tmp_path, feeds, **changes).content)
         assert len(contents) == count_reading["loaded"] == number

@@ -49,7 +49,7 @@ REFUSED = {
 FEEDS = Feeds()
 # Forty digits of 32x32 in the place of CIFAR: what matters here is the size.
 SMALL = (
-    *("dataset.source.image_size=32", "dataset.train_fraction=0.03", "training.student.batch_size=4"),
+    *("dataset.image_size=32", "dataset.train_fraction=0.03", "training.student.batch_size=4"),
     *("device=cpu", "device.precision=fp32", "baseline=false"),
 )
 

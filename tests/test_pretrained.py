@@ -46,7 +46,7 @@ def node_of(library: str, model: str, **changes: object) -> dict[str, Any]:
 # Grey digits, a teacher of torchvision (the first two) and a student that cost nothing.
 SMALL = (
     "teacher=torchvision", "teacher.name=mobilenet_v3_small", "student=mlp", "student.hidden=[4]",
-    "dataset.source.image_size=8", "dataset.mean=[0.4]", "dataset.std=[0.3]", "device=cpu", "device.precision=fp32",
+    "dataset.image_size=8", "dataset.mean=[0.4]", "dataset.std=[0.3]", "device=cpu", "device.precision=fp32",
 )  # fmt: skip
 
 
@@ -353,7 +353,7 @@ def test_weights_of_other_classes_are_told_with_the_key_that_takes_all_but_the_l
     small_weights: dict[str, Tensor], tmp_path: Path
 ) -> None:
     torch.save(small_weights, tmp_path / "weights.pth")
-    given = [*SMALL, "dataset.source.image_size=16", f"teacher_checkpoint={tmp_path / 'weights.pth'}"]
+    given = [*SMALL, "dataset.image_size=16", f"teacher_checkpoint={tmp_path / 'weights.pth'}"]
     assert message_of(open_run, tmp_path, given) == (
         f"classifier.3.weight has the shape (1000, 1024) in teacher_checkpoint={tmp_path / 'weights.pth'}, "
         "(10, 1024) for the dataset's classes\n"

@@ -76,7 +76,7 @@ def test_the_page_s_own_components_work_together(tmp_path: Path) -> None:
     assert report.summary["student"]["architecture"] == "patches"
     assert report.summary["mode"]["name"] == "logit_mse"
     assert report.summary["dataset"]["num_classes"] == 2
-    assert list(config.dataset.augment) == ["crop", "flip", "cutout", "noise"]
+    assert list(config.dataset.augment) == ["random_resized_crop", "crop", "flip", "cutout", "noise"]
     begun, *stages, ended = journal.read_text().splitlines()
     assert begun == f"{tmp_path / 'run'}, seed 0"
     assert [line.split()[:2] for line in stages] == [

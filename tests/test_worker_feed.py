@@ -132,7 +132,7 @@ def test_a_file_that_is_gone_in_the_middle_of_an_epoch_is_named(album: Path, tmp
 
 
 def test_images_of_a_dataset_in_memory_have_windows_too(tmp_path: Path) -> None:
-    digits = compose_config(["dataset.source.image_size=8", "dataset.augment.random_resized_crop.scale=[0.5,0.5]"])
+    digits = compose_config(["dataset.image_size=8", "dataset.augment.random_resized_crop.scale=[0.5,0.5]"])
     feed = open_feed(digits.dataset, tmp_path)
     assert isinstance(feed, WorkerFeed)
     batch = next(feed.batches(PLAIN, 32, seed=0).epoch(1))

@@ -34,7 +34,6 @@ from distill_run.listener import Listener
 from distill_run.store import Store
 
 KEY = "dataset.source"
-PHOTO_KEYS = ("image_size", "crop_ratio")  # of photographs alone
 
 
 @cache
@@ -128,8 +127,8 @@ def _open_images(dataset: Dataset, settings: DatasetSettings, window: RandomResi
     train = dataset.train
     assert isinstance(train, Split)
     height, width = train.shape[1:]
-    for key in PHOTO_KEYS:
-        if (value := getattr(settings, key)) is not None:
+    for key, value, usual in (("image_size", settings.image_size, height), ("crop_ratio", settings.crop_ratio, 1.0)):
+        if value not in (None, usual):
             raise user_error(
                 f"dataset.{key}={value} is for photographs; this dataset has images of {height}x{width}",
                 "leave it out; a teacher of torchvision or timm resizes them, as in teacher.input_size=64",
