@@ -139,6 +139,24 @@ def test_a_teacher_that_was_loaded_is_judged_by_validation() -> None:
         assert len(told) == len(failures)
 
 
+def test_a_network_that_trades_accuracy_for_balance_is_not_at_chance() -> None:
+    """Of 100 images, 90 are of the first of four classes: 80% right is below 90%, but guessing gives each class 25%.
+
+    Its error is 1/4 * sqrt(3/16 * (1/90 + 1/4 + 1/3 + 1/3)) = 0.1043, twice.
+    """
+    counts = torch.tensor([0] * 90 + [1] * 4 + [2] * 3 + [3] * 3)
+    uneven = Split(torch.zeros(100, 1, 4, 4, dtype=torch.uint8), counts)
+    told: list[str] = []
+    health = Health(MemoryFeed(Dataset(uneven, uneven, uneven, tuple("abcd"), (), "0" * 64), {}), told.append)
+    assert health.balanced_chance == pytest.approx(0.25 + 2 * 0.1043, abs=1e-4)
+    for balanced, is_failure in ((0.45, True), (0.46, False)):
+        health.failures.clear()
+        each = row(9, accuracy=0.5, val=0.8)
+        each["val"]["balanced_accuracy"] = balanced
+        health.stage_ended(trained("student", 0.8, [each]))
+        assert bool(health.failures) is is_failure
+
+
 def test_a_small_validation_split_is_told() -> None:
     assert watched(num_val=50)[1] == []
     assert watched(num_val=40)[1] == [

@@ -123,7 +123,11 @@ def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path
     """Schedules moved to another module, the augmentation became a mapping of components, keys are new."""
     saved = OmegaConf.load(uninterrupted / "config.yaml")
     saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
-    del saved.dataset.test_fraction
+    del saved.dataset.test_fraction, saved.dataset.sampling
+    for recipe in (saved.training.teacher, saved.training.student):
+        for key in ("accumulation", "ema", "decay_norms", "backbone_lr_factor", "freeze_batch_norm"):
+            del recipe[key]
+    del saved.training.select_by, saved.training.class_weights
     del saved.repeats, saved.dataset.repeats  # one student, whatever the dataset has today
     saved.dataset.augment = {"crop_padding": 0, "flip": False, "cutout": 0}
     OmegaConf.save(saved, tmp_path / "config.yaml")

@@ -26,6 +26,23 @@ FILLED_IN = (
     "repeats",
     *(f"training.{role}.{key}" for role in ("teacher", "student") for key in ("epochs", "batch_size")),
 )
+# Keys that earlier versions did not have, with what every run of such a version did.
+ADDED_TO_RECIPES: dict[str, Any] = {
+    "accumulation": 1,
+    "ema": None,
+    "decay_norms": True,
+    "backbone_lr_factor": None,
+    "freeze_batch_norm": False,
+}
+ADDED: dict[str, Any] = {
+    "dataset": {"sampling": None},
+    "training": {
+        "class_weights": None,
+        "select_by": "accuracy",
+        "teacher": ADDED_TO_RECIPES,
+        "student": ADDED_TO_RECIPES,
+    },
+}
 MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 
 
@@ -82,6 +99,8 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
             recipe.schedule._target_ = recipe.schedule._target_.replace(old, new)
     if "repeats" not in saved:
         saved.repeats = 1  # as in every run of such a version
+    for group, added in ADDED.items():
+        saved[group] = OmegaConf.merge(added, saved[group])
     for section, complete in ((saved, composed), (saved.dataset, composed.dataset)):
         for key in complete:
             if key not in section:

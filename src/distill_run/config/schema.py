@@ -42,6 +42,7 @@ class DatasetSettings:
     test_fraction: Annotated[float, rules.INSIDE_UNIT]
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
+    sampling: Annotated[str | None, optional(rules.one_of("balanced"))]
     split_seed: Annotated[int, rules.SEED]
     mean: Annotated[list[float] | None, optional(rules.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(rules.CHANNEL_STDS)]
@@ -59,6 +60,11 @@ class RecipeSettings:
     mixup: Annotated[float, rules.NOT_NEGATIVE]
     cutmix: Annotated[float, rules.NOT_NEGATIVE]
     patience: Annotated[int | None, optional(whole(1))]
+    accumulation: Annotated[int, whole(1)]
+    ema: Annotated[float | None, optional(rules.INSIDE_UNIT)]
+    decay_norms: Annotated[bool, rules.FLAG]
+    backbone_lr_factor: Annotated[float | None, optional(rules.POSITIVE_FRACTION)]
+    freeze_batch_norm: Annotated[bool, rules.FLAG]
     lr_search: Annotated[list[float] | None, optional(rules.LEARNING_RATES)]
     lr_search_epochs: Annotated[int, whole(1)]
     optimizer: Component
@@ -79,6 +85,8 @@ class TrainingSettings:
 
     views: Annotated[int | None, optional(whole(1))]
     view_seed: Annotated[int, rules.SEED]
+    class_weights: Annotated[str | list[float] | None, optional(rules.CLASS_WEIGHTS)]
+    select_by: Annotated[str, rules.one_of("accuracy", "balanced_accuracy", "macro_f1", "nll")]
     teacher: RecipeSettings
     student: RecipeSettings
 

@@ -86,6 +86,7 @@ class Prepared:
             selected=selected,
             last=last,
             origin=origin,
+            select_by=training.select_by,
             lr_search=self.curve,
             guided_by=self.guided_by,
             precision=training.device.precision,
@@ -125,8 +126,9 @@ class Assembler:
     def _make_loss(self, training: Training) -> TotalLoss:
         smoothing = training.recipe.label_smoothing
         if training.mode is None:
-            return TotalLoss({CrossEntropy.part: CrossEntropy(label_smoothing=smoothing)}, smoothing)
-        return TotalLoss(build_objectives(training.mode, self.builder), smoothing)
+            alone = {CrossEntropy.part: CrossEntropy(label_smoothing=smoothing)}
+            return TotalLoss(alone, smoothing, training.class_weights)
+        return TotalLoss(build_objectives(training.mode, self.builder), smoothing, training.class_weights)
 
     def make_network(self, training: Training, node: Mapping[str, Any]) -> Network:
         """A network with fresh weights, drawn from the training's seed, on the device."""

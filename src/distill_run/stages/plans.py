@@ -13,6 +13,7 @@ from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
 from distill_run.errors import user_error
 from distill_run.models.pretrained import weight_files
+from distill_run.stages.class_weights import class_weights
 from distill_run.stages.program import program_identity
 from distill_run.stages.training import Architecture, DataFacts, Training
 from distill_run.store import file_hash
@@ -84,8 +85,11 @@ class Planner:
             architecture=architecture,
             data=DataFacts(self.feed.content, len(self.feed.classes), dataset.mean, dataset.std, dataset.augment),
             views=views,
+            sampling=dataset.sampling,
             recipe=recipe,
             recipe_key=f"training.{role}",
+            select_by=settings.training.select_by,
+            class_weights=class_weights(settings.training.class_weights, self.feed),
             seed=seed,
             device=settings.device,
             code=own_code,

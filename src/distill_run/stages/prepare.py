@@ -17,6 +17,7 @@ from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.models.pretrained import network_name, published_images
 from distill_run.stages.budget import complete_training
+from distill_run.stages.class_weights import about_class_weights, class_weights
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import ResumePoint, Workshop
 from distill_run.store import Store
@@ -99,6 +100,8 @@ def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Wat
     training, notes = complete_training(wanted.training, len(feed.train))
     for note in notes:
         watcher.noted(note)
+    if (weights := class_weights(training.class_weights, feed)) is not None:
+        watcher.noted(about_class_weights(weights, feed.classes))
     repeats = dataset.repeats if wanted.repeats is None else wanted.repeats
     if wanted.repeats is None and repeats > 1:
         watcher.noted(f"repeats: {repeats}, the baseline and the student of {repeats} seeds, from {wanted.seed} on")

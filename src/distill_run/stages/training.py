@@ -47,15 +47,19 @@ class Training:
     fingerprint of the teacher that guides the training, `top_k` how many of its logits are kept for each sample; None
     means all. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
-    network starts from.
+    network starts from. `select_by` is the validation figure that selects the epoch, `class_weights` are those of
+    the cross-entropy with the targets, `sampling` says which samples an epoch draws (see Batches).
     """
 
     stage: str
     architecture: Architecture
     data: DataFacts
     views: ViewChoice
+    sampling: str | None
     recipe: Recipe
     recipe_key: str
+    select_by: str
+    class_weights: list[float] | None
     seed: int
     device: DeviceSettings
     code: str | None
@@ -78,7 +82,10 @@ class Training:
             "architecture": self.architecture.node,
             "data": dataclasses.asdict(self.data),
             "views": dataclasses.asdict(self.views),
+            "sampling": self.sampling,
             "recipe": recipe,
+            "select_by": self.select_by,
+            "class_weights": self.class_weights,
             "seed": self.seed,
             "device": dataclasses.asdict(self.device),
             "code": self.code,

@@ -9,6 +9,7 @@ from distill_run.build import Builder
 from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
 from distill_run.engine.evaluate import predict
+from distill_run.engine.fine_tuning import parameter_groups
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.errors import user_error
@@ -91,7 +92,7 @@ class Workshop:
 
     def run_loop(self, trainer: Trainer, training: Training, *, is_search: bool = False) -> None:
         """Train to the end, and tell the watchers of it."""
-        num_epochs, num_steps = training.recipe.epochs, trainer.batches.num_steps
+        num_epochs, num_steps = training.recipe.epochs, trainer.num_steps
         stage = StageFacts(training.stage, training.fingerprint, training.program, num_epochs, num_steps, is_search)
         self.watcher.stage_begun(stage)
         try:
@@ -125,7 +126,7 @@ class Workshop:
     def _conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
         """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
         network, history, selected = trainer.network, trainer.history, trainer.selected
-        last_test_logits = predict(network, self.feed.test)
+        last_test_logits = predict(trainer.evaluated, self.feed.test)
         trainer.close()
         network.architecture.load_state_dict(selected["weights"])
         seconds = sum(row["seconds"] for row in history)
@@ -149,8 +150,10 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
     """A trainer at its first step; raises UserError where optimizer or schedule refuse their arguments."""
     training, assembly = prepared.training, prepared.assembly
     recipe, key, builder = training.recipe, training.recipe_key, workshop.builder
-    parameters = [*assembly.network.parameters(), *assembly.loss.parameters()]
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    learning = parameter_groups(assembly.network, assembly.loss, recipe, key)
+    batches = workshop.feed.batches(training.views, recipe.batch_size, training.seed)
+    if training.sampling == "balanced":
+        batches.balance(workshop.feed.train.targets)
     return Trainer(
         stage=training.stage,
         network=assembly.network,
@@ -159,9 +162,10 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         points=assembly.student_points,
         optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
         schedule=builder.build(recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
-        batches=workshop.feed.batches(training.views, recipe.batch_size, training.seed),
+        batches=batches,
         val=workshop.feed.val,
         recipe=recipe,
+        select_by=training.select_by,
         seed=training.seed,
         device=Device(training.device, ()),
     )
