@@ -43,6 +43,8 @@ class DatasetSettings:
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
     sampling: Annotated[str | None, optional(rules.one_of("balanced"))]
+    unlabelled: Annotated[str | None, optional(rules.TEXT)]
+    unlabelled_share: Annotated[float | None, optional(rules.INSIDE_UNIT)]
     split_seed: Annotated[int, rules.SEED]
     mean: Annotated[list[float] | None, optional(rules.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(rules.CHANNEL_STDS)]

@@ -9,11 +9,15 @@ from torch import Tensor
 
 from distill_run.data.draws import stream
 
+UNLABELLED = -1  # the target of an image without one
+LEAST_WEIGHT = 1e-12  # keeps a batch without labelled samples from dividing 0 by 0
+
 
 @dataclass(frozen=True)
 class Batch:
     """Samples `indices` (N,) of the training split, as images (N, C, H, W) in 0..1 of one view, with targets (N,).
 
+    Unlabelled samples have indices after those of the training split, and the target UNLABELLED.
     `epoch` (from 1) and `step` (from 0) say when they are served. Mixed samples have a part of another's target:
     `partner_targets` (N,), and `shares` (N,) of their own, from 0 to 1; otherwise both are None.
     """
@@ -28,29 +32,42 @@ class Batch:
     shares: Tensor | None = None
 
     def mean_over_targets(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
-        """The mean of a loss (N,) that is a function of targets (N,).
+        """The mean of a loss (N,) that is a function of targets (N,), over the labelled samples; 0 if there is none.
 
         A mixed sample has the loss of both targets, weighted by their shares. For a loss that is linear in the
-        distribution of the targets, as cross-entropy is, this equals the loss of the mixed distribution.
+        distribution of the targets, as cross-entropy is, this equals the loss of the mixed distribution. A part that is
+        unlabelled counts neither in the sum nor in what it is divided by.
         """
-        own = loss(self.targets)
-        if self.partner_targets is None or self.shares is None:
-            return own.mean()
-        return torch.lerp(loss(self.partner_targets), own, self.shares.to(own.dtype)).mean()
+        parts = [(self.targets, torch.ones_like(self.targets, dtype=torch.float32))]
+        if self.partner_targets is not None and self.shares is not None:
+            parts = [(self.targets, self.shares), (self.partner_targets, 1 - self.shares)]
+        losses, weights = [], []
+        for targets, shares in parts:
+            weights.append(shares * (targets != UNLABELLED))
+            losses.append((loss(targets.clamp_min(0)) * weights[-1]).sum())
+        return torch.stack(losses).sum() / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
 
 
 class Batches(ABC):
-    """The training split in batches; the order of an epoch is a pure function of (seed, epoch).
+    """The training split in batches, with the unlabelled samples if there are any; `targets` (M,) are those of both.
 
-    An epoch serves each sample once, unless `balance` is called.
+    The order of an epoch is a pure function of (seed, epoch). An epoch serves each sample once, unless `balance` or
+    `share_unlabelled` is called. The unlabelled samples are spread evenly: each batch has the same share of them, to
+    rounding.
     """
 
     balanced_targets: Tensor | None = None
 
-    def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
-        self.num_samples = num_samples
+    def __init__(self, targets: Tensor, batch_size: int, seed: int) -> None:
+        self.num_labelled = int((targets != UNLABELLED).sum())
+        self.num_unlabelled = self.served_unlabelled = len(targets) - self.num_labelled
         self.batch_size = batch_size
         self.seed = seed
+
+    @property
+    def num_samples(self) -> int:
+        """How many samples an epoch serves."""
+        return self.num_labelled + self.served_unlabelled
 
     @property
     def num_steps(self) -> int:
@@ -59,15 +76,27 @@ class Batches(ABC):
         return max(full + (rest > 1), 1)
 
     def balance(self, targets: Tensor) -> None:
-        """Let epochs draw as many samples with replacement, each class of `targets` (M,) with the same probability."""
+        """Let epochs draw as many labelled samples, whose targets are `targets` (M,), with replacement.
+
+        Each class is drawn with the same probability.
+        """
         self.balanced_targets = targets.cpu()
+
+    def share_unlabelled(self, share: float) -> None:
+        """Let epochs draw so many unlabelled samples that they are that share, above 0 and below 1, of all."""
+        self.served_unlabelled = round(self.num_labelled * share / (1 - share)) if self.num_unlabelled else 0
 
     def order(self, epoch: int) -> Tensor:
         """The indices of the samples, on the CPU, in the order of an epoch (from 1)."""
         generator = torch.Generator().manual_seed(stream("order", self.seed, epoch) >> 1)
-        if self.balanced_targets is not None:
-            return draw_balanced(self.balanced_targets, generator)
-        return torch.randperm(self.num_samples, generator=generator)
+        if self.balanced_targets is None:
+            labelled = torch.randperm(self.num_labelled, generator=generator)
+        else:
+            labelled = draw_balanced(self.balanced_targets, generator)
+        if not self.served_unlabelled:
+            return labelled
+        unlabelled = self.num_labelled + draw_evenly(self.num_unlabelled, self.served_unlabelled, generator)
+        return spread_evenly(labelled, unlabelled)
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
@@ -82,3 +111,22 @@ def draw_balanced(targets: Tensor, generator: torch.Generator) -> Tensor:
     places = torch.rand(targets.shape, generator=generator, dtype=torch.float64) * counts[classes]
     starts = counts.cumsum(0) - counts
     return targets.argsort(stable=True)[starts[classes] + places.long()]
+
+
+def draw_evenly(num_samples: int, count: int, generator: torch.Generator) -> Tensor:
+    """Indices (count,) of samples, at random; none is drawn again before all are."""
+    rounds = [torch.randperm(num_samples, generator=generator) for _ in range(-(-count // num_samples))]
+    return torch.cat(rounds)[:count]
+
+
+def spread_evenly(many: Tensor, others: Tensor) -> Tensor:
+    """Both one-dimensional tensors in one, each in its order, in which every stretch has the same share of `others`.
+
+    That share is exact but for rounding to the number below or above.
+    """
+    size = len(many) + len(others)
+    counts = torch.arange(size + 1) * len(others) // size
+    is_other = counts.diff() > 0
+    mixed = torch.empty(size, dtype=many.dtype)
+    mixed[is_other], mixed[~is_other] = others, many
+    return mixed

@@ -16,6 +16,15 @@ def duplicate_notes(train: Iterable[bytes], test: Iterable[bytes]) -> list[str]:
     return [f"{count:,} test {are} in train, too: the test accuracy is too high by what the networks remember of them"]
 
 
+def seen_notes(unlabelled: Iterable[bytes], test: Iterable[bytes]) -> list[str]:
+    """A sentence that counts the test images whose digest is that of an unlabelled image; none where there are none."""
+    known = set(unlabelled)
+    count = sum(digest in known for digest in test)
+    if not count:
+        return []
+    return [f"test and unlabelled images have {count:,} in common: the student sees these test images in training"]
+
+
 def digests(images: Tensor) -> list[bytes]:
     """A digest of each image (N, C, H, W)."""
     return [hashlib.sha256(image.numpy().data).digest() for image in images.cpu().contiguous()]

@@ -14,14 +14,17 @@ from distill_run.data.views import ViewChoice, Views
 
 
 class Feed(ABC):
-    """The data of a run: three splits, and the augmented views of the training split.
+    """The data of a run: three splits, and the augmented views of the training samples.
 
+    `pool` holds the images of the training split, then the unlabelled ones, whose target is UNLABELLED and whose sha256
+    is `unlabelled_content`. Where there are none, that is None, and the pool is the training split.
     `notes` are sentences for the user about the data, `choices` are on what was decided about photographs. `content` is
     a sha256 that changes with every image and target of the three splits. `entries` are the kinds and names of the
     store's entries that the data were read from.
     """
 
     train: ImageSet
+    pool: ImageSet
     val: ImageSet
     test: ImageSet
     classes: tuple[str, ...]
@@ -29,9 +32,12 @@ class Feed(ABC):
     content: str
     entries: tuple[tuple[str, str], ...]
     choices: tuple[str, ...]
+    unlabelled_content: str | None
 
     def __init__(self, dataset: Dataset) -> None:
         self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
+        self.pool = dataset.train if dataset.pool is None else dataset.pool
+        self.unlabelled_content = dataset.unlabelled_content
         self.classes, self.notes = dataset.classes, dataset.notes
         self.content, self.entries, self.choices = dataset.content, dataset.entries, dataset.choices
 
@@ -40,6 +46,15 @@ class Feed(ABC):
         """What a network for these data takes and gives."""
         channels, *image_size = self.train.shape
         return ImageShape(channels, (image_size[0], image_size[1]), len(self.classes))
+
+    @property
+    def num_unlabelled(self) -> int:
+        """How many images have no target."""
+        return len(self.pool) - len(self.train)
+
+    def num_samples(self, views: ViewChoice) -> int:
+        """How many samples these views are of."""
+        return len(self.pool if views.with_unlabelled else self.train)
 
     @property
     @abstractmethod
@@ -52,11 +67,11 @@ class Feed(ABC):
 
     @abstractmethod
     def batches(self, views: ViewChoice, batch_size: int, seed: int) -> Batches:
-        """The training split in batches, in the order of `seed` and in the chosen views."""
+        """The training samples in batches, in the order of `seed` and in the chosen views."""
 
     @abstractmethod
     def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
-        """One view of all training samples, in the order of the split."""
+        """One view of all training samples, in the order of the pool."""
 
     @abstractmethod
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
@@ -67,11 +82,12 @@ class MemoryFeed(Feed):
     """A feed whose images all lie in memory, on the device that trains, where they are also augmented."""
 
     train: Split
+    pool: Split
 
     def __init__(self, dataset: Dataset, augmentations: Mapping[str, Augmentation]) -> None:
-        assert isinstance(dataset.train, Split)
         super().__init__(dataset)
-        self.train = dataset.train
+        assert isinstance(self.train, Split)
+        assert isinstance(self.pool, Split)
         self.augmentations = augmentations
 
     @property
@@ -90,7 +106,7 @@ class MemoryFeed(Feed):
     def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
         """See Feed."""
         rendered = self._views(views)
-        everything = torch.arange(len(self.train), device=self.train.targets.device)
+        everything = torch.arange(self.num_samples(views), device=self.train.targets.device)
         for step, indices in enumerate(torch.split(everything, chunk_size)):
             yield rendered.batch(indices, view, step=step)
 
@@ -99,14 +115,14 @@ class MemoryFeed(Feed):
         return self._views(views).render(indices.to(self.train.targets.device), view)[0]
 
     def _views(self, choice: ViewChoice) -> Views:
-        return Views(self.train, self.augmentations, choice)
+        return Views(self.pool if choice.with_unlabelled else self.train, self.augmentations, choice)
 
 
 class MemoryBatches(Batches):
     """Batches of a split that lies in memory."""
 
     def __init__(self, views: Views, batch_size: int, seed: int) -> None:
-        super().__init__(len(views.split), batch_size, seed)
+        super().__init__(views.split.targets, batch_size, seed)
         self.views = views
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:

@@ -11,12 +11,14 @@ import torch
 
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings
+from distill_run.data.decode import CentreCrop
+from distill_run.data.duplicates import digests, seen_notes
 from distill_run.data.feed import Feed, MemoryFeed
-from distill_run.data.framing import PublishedCrop, choose_size
+from distill_run.data.framing import Framing, PublishedCrop, choose_size
 from distill_run.data.photo_opening import PhotoOpener
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos
-from distill_run.data.source import PhotoSource, Source, Split
+from distill_run.data.source import ImageSet, PhotoSource, Source, Split
 from distill_run.data.splits import (
     Dataset,
     Fractions,
@@ -26,6 +28,8 @@ from distill_run.data.splits import (
     make_dataset,
     statistics_of,
 )
+from distill_run.data.survey import KIND
+from distill_run.data.unlabelled import UNLABELLED_NAME, check_apart, join, list_unlabelled
 from distill_run.data.view_steps import build_steps
 from distill_run.data.window import AUTO, RandomResizedCrop, settle_window
 from distill_run.data.worker_feed import WorkerFeed
@@ -85,7 +89,9 @@ class Feeds:
         Photographs become images like those of the `published` teacher, unless the settings name a size.
         """
         window = build_steps(settings.augment, builder).window
-        read = dataclasses.replace(settings, augment={}, mean=None, std=None, num_classes=None, repeats=1)
+        read = dataclasses.replace(
+            settings, augment={}, mean=None, std=None, num_classes=None, repeats=1, unlabelled_share=None
+        )
         shape_of_window = None if window is None else (window.scale == AUTO, window.shorter_side)
         key = (read, builder.code_dir, device, shape_of_window, published)
         if self._data is None or self._key != key:
@@ -105,16 +111,40 @@ def _open(settings: DatasetSettings, builder: Builder, store: Store, published: 
     fractions = Fractions(settings.test_fraction, settings.val_fraction, settings.train_fraction, settings.split_seed)
     if isinstance(source, Source):
         augment, _ = settle_window(settings.augment, is_resized=False)
-        return _open_images(make_dataset(source, fractions), settings, build_steps(augment, builder).window)
+        dataset = _with_unlabelled(make_dataset(source, fractions), settings, store)
+        return _open_images(dataset, settings, build_steps(augment, builder).window)
     choice = choose_size(source.train, settings, published)
     augment, window_notes = settle_window(settings.augment, is_resized=choice.is_resized)
     framing = choice.framing(build_steps(augment, builder).window)
     division = divide(source.train, {"val": source.val, "test": source.test}, len(source.classes), fractions)
-    dataset, found = PhotoOpener(framing, settings, store).open(division, source.classes)
-    notes = (*source.notes, *division_notes(division, source.classes, fractions), *dataset.notes)
+    unlabelled, skipped = list_unlabelled(settings.unlabelled, source.train.channels)
+    check_apart(unlabelled, division.splits.values())
+    dataset, found = PhotoOpener(framing, settings, store).open(division, source.classes, unlabelled)
+    notes = (*source.notes, *skipped, *division_notes(division, source.classes, fractions), *dataset.notes)
     choices = (*choice.notes, *window_notes, *dataset.choices)
     dataset = dataclasses.replace(dataset, notes=notes, choices=choices)
     return OpenedData(dataset, statistics_of(torch.from_numpy(found.counts)), choice.is_resized)
+
+
+def _with_unlabelled(dataset: Dataset, settings: DatasetSettings, store: Store) -> Dataset:
+    """A dataset whose images came in memory, with the unlabelled photographs as images of the same shape."""
+    channels, height, width = dataset.train.shape
+    photos, notes = list_unlabelled(settings.unlabelled, channels)
+    if photos is None:
+        return dataset
+    form = CentreCrop((height, width), 1.0)
+    opener = PhotoOpener(Framing((height, width), 1.0, form, float(height * width)), settings, store)
+    split, found = opener.open_split(UNLABELLED_NAME, photos, keeps_pixels=True)
+    assert isinstance(split, Split)
+    assert isinstance(dataset.test, Split)
+    notes += seen_notes(digests(split.images), digests(dataset.test.images))
+    return dataclasses.replace(
+        dataset,
+        pool=join(dataset.train, split),
+        unlabelled_content=found.content,
+        notes=(*dataset.notes, *notes),
+        entries=(*dataset.entries, (KIND, found.fingerprint)),
+    )
 
 
 def _open_images(dataset: Dataset, settings: DatasetSettings, window: RandomResizedCrop | None) -> OpenedData:
@@ -131,9 +161,14 @@ def _open_images(dataset: Dataset, settings: DatasetSettings, window: RandomResi
     statistics = channel_statistics(train.images)
     if window is None:
         return OpenedData(dataset, statistics, is_resized=False)
-    kept = KeptPhotos.of_images(train.images)
-    photos = PhotoSplit(kept, train.targets, (height, width), train.name, settings.workers or 0)
-    return OpenedData(dataclasses.replace(dataset, train=photos), statistics, is_resized=False)
+    pool = None if dataset.pool is None else _as_photos(dataset.pool)
+    return OpenedData(dataclasses.replace(dataset, train=_as_photos(train), pool=pool), statistics, is_resized=False)
+
+
+def _as_photos(split: ImageSet) -> PhotoSplit:
+    """Images in memory as photographs, out of which windows can be cut."""
+    assert isinstance(split, Split)
+    return PhotoSplit(KeptPhotos.of_images(split.images), split.targets, split.shape[1:], split.name, workers=0)
 
 
 def check_source(node: Mapping[str, Any], builder: Builder) -> None:

@@ -13,7 +13,7 @@ import torch
 
 from distill_run.config.schema import DatasetSettings
 from distill_run.data.decode import CentreCrop, Decoder
-from distill_run.data.duplicates import duplicate_notes
+from distill_run.data.duplicates import duplicate_notes, seen_notes
 from distill_run.data.framing import Framing
 from distill_run.data.memory import memory_limit
 from distill_run.data.photo_list import PhotoList
@@ -22,6 +22,7 @@ from distill_run.data.photos import KeptPhotos, ReadPhotos, map_pixels
 from distill_run.data.source import ImageSet, Split
 from distill_run.data.splits import Dataset, Division
 from distill_run.data.survey import KIND, Survey, survey
+from distill_run.data.unlabelled import UNLABELLED_KEY, UNLABELLED_NAME, join
 from distill_run.errors import gather, user_error
 from distill_run.store import Store
 from distill_run.units import quantity
@@ -45,20 +46,24 @@ class PhotoOpener:
     settings: DatasetSettings
     store: Store
 
-    def open(self, division: Division[PhotoList], classes: tuple[str, ...]) -> tuple[Dataset, Survey]:
+    def open(
+        self, division: Division[PhotoList], classes: tuple[str, ...], unlabelled: PhotoList | None
+    ) -> tuple[Dataset, Survey]:
         """The dataset, whose notes say what was decided, and what reading its training photographs found.
 
         Raises UserError for files that cannot be read, unless they are to be skipped.
         """
-        kept, choices = self._choose_kept(division)
-        names = ("train", "val", "test")
-        several = gather(partial(self._open, name, division.splits[name], keeps_pixels=kept[name]) for name in names)
-        opened = dict(zip(names, several, strict=True))
+        splits = {name: division.splits[name] for name in ("train", "val", "test")}
+        splits |= {} if unlabelled is None else {UNLABELLED_NAME: unlabelled}
+        kept, choices = self._choose_kept(splits)
+        several = gather(partial(self.open_split, name, each, keeps_pixels=kept[name]) for name, each in splits.items())
+        opened = dict(zip(splits, several, strict=True))
         notes: list[str] = []
-        for name in names:
-            notes += _notes(name, division.splits[name], opened[name].survey)
-        train, test = opened["train"].survey, opened["test"].survey
+        for name, photos in splits.items():
+            notes += _notes(name, photos, opened[name].survey)
+        train, test, others = opened["train"].survey, opened["test"].survey, opened.get(UNLABELLED_NAME)
         notes += duplicate_notes(train.identities, test.identities)
+        notes += seen_notes(others.survey.identities, test.identities) if others else []
         dataset = Dataset(
             train=opened["train"].split,
             val=opened["val"].split,
@@ -68,36 +73,41 @@ class PhotoOpener:
             content=_content(opened, self.framing, division),
             entries=tuple((KIND, each.survey.fingerprint) for each in opened.values()),
             choices=tuple(choices),
+            pool=join(opened["train"].split, others.split) if others else None,
+            unlabelled_content=others.survey.content if others else None,
         )
         return dataset, train
 
-    def _choose_kept(self, division: Division[PhotoList]) -> tuple[dict[str, bool], list[str]]:
+    def _choose_kept(self, splits: Mapping[str, PhotoList]) -> tuple[dict[str, bool], list[str]]:
         """Which splits are kept in memory, and a sentence on each that is not.
 
-        Memory is given to test and validation first, which are read as a whole after each epoch.
+        Memory is given to test and validation first, which are read as a whole after each epoch. Unlabelled photographs
+        are served together with those of train, and kept as they are.
         """
         free, kept, notes = memory_limit(self.settings.memory_gigabytes), {}, []
         for name in ("test", "val", "train"):
-            photos = division.splits[name]
-            needed = self._pixels(name) * photos.channels * len(photos)
+            num = len(splits[name]) + (len(splits.get(UNLABELLED_NAME, ())) if name == "train" else 0)
+            needed = self._pixels(name) * splits[name].channels * num
             kept[name] = needed <= free
             if kept[name]:
                 free -= needed
             else:
-                notes.append(self._says_why_not_kept(name, len(photos), needed, free))
-        return kept, notes
+                notes.append(self._says_why_not_kept(name, num, needed, free))
+        return {**kept, UNLABELLED_NAME: kept["train"]}, notes
 
     def _pixels(self, name: str) -> float:
         """How many pixels a photograph of a split has, about."""
         return self.framing.mean_pixels if name == "train" else math.prod(self.framing.image_size)
 
-    def _open(self, name: str, photos: PhotoList, *, keeps_pixels: bool) -> Opened:
-        form = self.framing.train_form if name == "train" else self.framing.evaluation_form
+    def open_split(self, name: str, photos: PhotoList, *, keeps_pixels: bool) -> Opened:
+        """The photographs of a split; raises UserError as `open` does."""
+        form = self.framing.train_form if name in ("train", UNLABELLED_NAME) else self.framing.evaluation_form
         decoder = Decoder(photos.channels, form)
         skips = self.settings.on_error == "skip"
         found = survey(photos, decoder, self.store, keeps_pixels=keeps_pixels, skips_damaged=skips)
         if not len(found.readable):
-            raise user_error(f"no {name} image can be read: {found.problems[0]}", "see what is in dataset.root")
+            where = UNLABELLED_KEY if name == UNLABELLED_NAME else "dataset.root"
+            raise user_error(f"no {name} image can be read: {found.problems[0]}", f"see what is in {where}")
         photos, sizes = photos.select(torch.from_numpy(found.readable)), found.sizes[found.readable]
         if found.pixels_path is None:
             kept: KeptPhotos | ReadPhotos = ReadPhotos(photos, decoder, sizes)

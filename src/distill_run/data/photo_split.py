@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from distill_run.data.photos import KeptPhotos, Order, Photos, make_pool, render_all
+from distill_run.data.photos import Order, Photos, make_pool, render_all
 from distill_run.errors import Mistake, UserError, first_line, user_error
 
 # It is the user who wants more workers than there are cores.
@@ -71,10 +71,9 @@ class Server:
     """
 
     def __init__(self, split: PhotoSplit) -> None:
-        is_kept = isinstance(split.photos, KeptPhotos)
         self.device = split.targets.device
         self.tasks = _Tasks()
-        num_workers = 0 if is_kept else split.workers
+        num_workers = 0 if split.photos.is_kept else split.workers
         self.loader: DataLoader[Answer] = DataLoader(
             _Renderer(split.photos, split.image_size, make_pool() if num_workers == 0 else None),
             batch_size=None,

@@ -18,10 +18,11 @@ from distill_run.data.photo_list import PhotoList
 
 
 class Photos(ABC):
-    """Photographs of any size; `sizes` (N, 2) are their heights and widths."""
+    """Photographs of any size; `sizes` (N, 2) are their heights and widths, `is_kept` says whether memory has them."""
 
     sizes: NDArray[np.int64]
     channels: int
+    is_kept: bool
 
     @abstractmethod
     def open(self, index: int) -> Image.Image:
@@ -38,6 +39,8 @@ class Photos(ABC):
 @final
 class ReadPhotos(Photos):
     """Photographs that are read from their files and decoded each time."""
+
+    is_kept = False
 
     def __init__(self, photos: PhotoList, decoder: Decoder, sizes: NDArray[np.int64]) -> None:
         self.photos = photos
@@ -56,6 +59,8 @@ class ReadPhotos(Photos):
 @final
 class KeptPhotos(Photos):
     """Decoded photographs (H, W, C), one after the other in `pixels`, an array or a file that is mapped into memory."""
+
+    is_kept = True
 
     def __init__(self, pixels: NDArray[np.uint8], sizes: NDArray[np.int64], channels: int) -> None:
         self.pixels = pixels
@@ -82,6 +87,22 @@ class KeptPhotos(Photos):
         num, channels, height, width = images.shape
         sizes = np.tile(np.array([[height, width]], dtype=np.int64), (num, 1))
         return cls(images.permute(0, 2, 3, 1).contiguous().flatten().numpy(), sizes, channels)
+
+
+@final
+class JoinedPhotos(Photos):
+    """The photographs of one set, then those of another."""
+
+    def __init__(self, first: Photos, second: Photos) -> None:
+        self.first, self.second = first, second
+        self.sizes = np.concatenate([first.sizes, second.sizes])
+        self.channels = first.channels
+        self.is_kept = first.is_kept and second.is_kept
+
+    def open(self, index: int) -> Image.Image:
+        """See Photos."""
+        num = len(self.first.sizes)
+        return self.first.open(index) if index < num else self.second.open(index - num)
 
 
 def map_pixels(path: Path) -> NDArray[np.uint8]:

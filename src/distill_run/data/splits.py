@@ -39,7 +39,8 @@ class Dataset:
     """Three splits that share classes and image shape.
 
     `choices` are sentences on what was decided about photographs: their size, the augmentation, where they are kept.
-    `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source.
+    `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source, for `pool` and
+    `unlabelled_content` see Feed.
     """
 
     train: ImageSet
@@ -50,10 +51,13 @@ class Dataset:
     content: str
     entries: tuple[tuple[str, str], ...] = ()
     choices: tuple[str, ...] = ()
+    pool: ImageSet | None = None
+    unlabelled_content: str | None = None
 
     def to(self, device: torch.device) -> "Dataset":
         """The same dataset on another device."""
-        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+        pool = None if self.pool is None else self.pool.to(device)
+        return replace(self, train=self.train.to(device), pool=pool, val=self.val.to(device), test=self.test.to(device))
 
 
 @dataclass(frozen=True)

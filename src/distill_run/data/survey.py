@@ -64,6 +64,11 @@ class Survey:
         return np.flatnonzero(self.sizes[:, 0])
 
     @property
+    def content(self) -> str:
+        """The sha256 of the photographs in their form: it does not depend on where the pixels are kept."""
+        return hashlib.sha256(self.sizes.tobytes() + self.digests.tobytes()).hexdigest()
+
+    @property
     def identities(self) -> list[bytes]:
         """What is equal for equal files, for each photograph that can be read."""
         return [digest.tobytes() for digest in self.file_digests[self.readable]]

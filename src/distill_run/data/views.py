@@ -22,16 +22,17 @@ from distill_run.errors import user_error
 
 @dataclass(frozen=True)
 class ViewChoice:
-    """What the views of the training split depend on, beside the images and the augmentations.
+    """What the views of the training samples depend on, beside the images and the augmentations.
 
     `num_views` is how many views the epochs cycle through; None means a new one for each epoch. `mixup` and `cutmix`
-    are the parameters of Mixing; 0 leaves one out.
+    are the parameters of Mixing; 0 leaves one out. `with_unlabelled` says whether the unlabelled samples join.
     """
 
     seed: int
     num_views: int | None
     mixup: float
     cutmix: float
+    with_unlabelled: bool = False
 
     @property
     def is_mixed(self) -> bool:

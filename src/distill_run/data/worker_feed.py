@@ -23,11 +23,12 @@ class WorkerFeed(Feed):
     """
 
     train: PhotoSplit
+    pool: PhotoSplit
 
     def __init__(self, dataset: Dataset, steps: ViewSteps, statistics: tuple[list[float], list[float]]) -> None:
-        assert isinstance(dataset.train, PhotoSplit)
         super().__init__(dataset)
-        self.train = dataset.train
+        assert isinstance(self.train, PhotoSplit)
+        assert isinstance(self.pool, PhotoSplit)
         self.steps = steps
         self.statistics = statistics
 
@@ -42,24 +43,27 @@ class WorkerFeed(Feed):
 
     def batches(self, views: ViewChoice, batch_size: int, seed: int) -> Batches:
         """See Feed."""
-        return WorkerBatches(PhotoViews(self.train, self.steps, views), batch_size, seed)
+        return WorkerBatches(PhotoViews(self._samples(views), self.steps, views), batch_size, seed)
 
     def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
         """See Feed."""
-        everything = torch.arange(len(self.train))
-        return PhotoViews(self.train, self.steps, views).serve(torch.split(everything, chunk_size), view)
+        everything = torch.arange(self.num_samples(views))
+        return PhotoViews(self._samples(views), self.steps, views).serve(torch.split(everything, chunk_size), view)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
         """See Feed."""
-        here = PhotoViews(dataclasses.replace(self.train, workers=0), self.steps, views)
-        return next(here.serve([indices.cpu()], view)).images
+        here = dataclasses.replace(self._samples(views), workers=0)
+        return next(PhotoViews(here, self.steps, views).serve([indices.cpu()], view)).images
+
+    def _samples(self, choice: ViewChoice) -> PhotoSplit:
+        return self.pool if choice.with_unlabelled else self.train
 
 
 class WorkerBatches(Batches):
     """Batches of photographs that workers render."""
 
     def __init__(self, views: "PhotoViews", batch_size: int, seed: int) -> None:
-        super().__init__(len(views.split), batch_size, seed)
+        super().__init__(views.split.targets, batch_size, seed)
         self.views = views
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:

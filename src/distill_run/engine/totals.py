@@ -4,6 +4,10 @@ from typing import Any
 
 from torch import Tensor
 
+from distill_run.data.batches import UNLABELLED
+
+LABELLED = "labelled"  # how many images had a target
+
 
 class Totals:
     """Sums over the steps of an epoch, kept on the device until they are read."""
@@ -21,10 +25,11 @@ class Totals:
         self.data_seconds = data_seconds
 
     def add(self, targets: Tensor, logits: Tensor, losses: dict[str, Tensor]) -> None:
-        """Take a batch's losses (means over it) and decisions into account."""
+        """Take a batch's losses (means over it) and its decisions for labelled samples into account."""
         size = len(targets)
         values = {name: loss.detach().float() * size for name, loss in losses.items()}
         values["accuracy"] = (logits.detach().argmax(1) == targets).sum().float()
+        values[LABELLED] = (targets != UNLABELLED).sum().float()
         for name, value in values.items():
             self._add(name, value)
         self.num_images += size
@@ -42,8 +47,11 @@ class Totals:
         self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def means(self) -> dict[str, float]:
-        """Means over the images so far."""
-        return {name: total.item() / self.num_images for name, total in self.sums.items()}
+        """Means over the images so far; the accuracy is that of the labelled ones."""
+        sums = {name: total.item() for name, total in self.sums.items()}
+        num_labelled = sums.pop(LABELLED, self.num_images)  # a file of an earlier version does not have it
+        means = {name: total / self.num_images for name, total in sums.items()}
+        return {**means, "accuracy": sums["accuracy"] / max(num_labelled, 1)}
 
     def timing(self) -> dict[str, float]:
         """Seconds of training, images a second, and the share of the time that was spent waiting for data."""

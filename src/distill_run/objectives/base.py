@@ -23,10 +23,12 @@ class Objective(nn.Module, ABC):
 
     `needs` says what the teacher has to give: nothing, logits or features. `part` is the name of the term in the
     metrics, `task_weight` the weight of the cross-entropy and `weight` that of the term. The term's weight rises
-    linearly from 0 during the first `warmup_epochs`.
+    linearly from 0 during the first `warmup_epochs`. `needs_targets` says whether the term reads the targets of a
+    batch: then it cannot be trained with unlabelled images.
     """
 
     needs: Needs
+    needs_targets: bool = False
     part: str = "distillation"
     task_weight: float = 1.0
     weight: float = 1.0
@@ -47,6 +49,7 @@ class TargetObjective(Objective):
     """An objective that works without a teacher: from the student's logits and the targets."""
 
     needs: Needs = "nothing"
+    needs_targets = True
 
     @final
     def term(self, batch: Batch, student: Outputs, _: Outputs | None, /) -> Tensor:

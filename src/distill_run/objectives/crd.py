@@ -31,6 +31,8 @@ class ContrastiveRepresentation(FeatureObjective):
     mode the memories stay as they are. Source: see losses/contrast.py.
     """
 
+    needs_targets = True
+
     def __init__(
         self,
         *,

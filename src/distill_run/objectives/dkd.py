@@ -19,6 +19,8 @@ class Decoupled(LogitObjective):
     2022, equation 7; the weights are the paper's alpha and beta.
     """
 
+    needs_targets = True
+
     def __init__(
         self,
         *,

@@ -6,7 +6,7 @@ from typing import final
 import torch
 from torch import Tensor
 
-from distill_run.data.batches import Batch
+from distill_run.data.batches import LEAST_WEIGHT, Batch
 from distill_run.losses.logits import cross_entropy
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import TargetObjective
@@ -19,7 +19,8 @@ class CrossEntropy(TargetObjective):
 
     Source of the smoothing: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016,
     section 7. With class weights it is torch.nn.CrossEntropyLoss(weight): a mean whose denominator is the sum of the
-    targets' weights, or, where images are mixed and have two targets, the number of images.
+    targets' weights, or, where images are mixed and have two targets, the number of images. Unlabelled samples are
+    left out.
     """
 
     part = "cross_entropy"
@@ -46,4 +47,6 @@ class CrossEntropy(TargetObjective):
             return cross_entropy(student.logits, targets, self.label_smoothing, "none", weights)
 
         mean = batch.mean_over_targets(loss)
-        return mean if weights is None or batch.shares is not None else mean / weights[batch.targets].mean()
+        if weights is None or batch.shares is not None:
+            return mean
+        return mean / batch.mean_over_targets(lambda targets: weights[targets]).clamp_min(LEAST_WEIGHT)

@@ -27,6 +27,7 @@ def network_cells(network: NetworkReport) -> dict[str, str]:
         "bytes": quantity(network.bytes) + "B",
         "learning_rate": NONE if rate is None else f"{rate:g}",
         "train_time": _train_time(network),
+        "steps": NONE if network.steps is None else f"{network.steps:,}",
         "images_per_second": NONE if speed is None else f"{speed:,.0f}",
         "data_share": NONE if network.data_share is None else f"{network.data_share:.0%}",
         "peak_memory": NONE if memory is None else quantity(memory) + "B",

@@ -35,6 +35,7 @@ ROWS = {
     "bytes": "Size of the weights",
     "learning_rate": "Learning rate",
     "train_time": "Training time",
+    "steps": "Steps of the optimizer",
     "images_per_second": "Training images per second",
     "data_share": "Time spent waiting for data",
     "peak_memory": "Peak device memory",
@@ -178,11 +179,13 @@ def dataset(findings: Findings) -> str:
     """The dataset's sizes, in a sentence."""
     figures = findings.report.dataset
     channels, height, width = findings.feed.test.shape
+    others = f" The student also learned from {figures.unlabelled_size:,} unlabelled images, without their targets."
+    others = others if figures.unlabelled_size else ""
     return (
         f"{figures.name}: {figures.num_classes} classes, images of "
         f"{channels} {TIMES} {height} {TIMES} {width} (channels, height, width). "
         f"{figures.train_size:,} images were used to train, {figures.val_size:,} to select, and "
-        f"{figures.test_size:,} to test. The test images were read once, at the end."
+        f"{figures.test_size:,} to test. The test images were read once, at the end.{others}"
     )
 
 

@@ -42,7 +42,8 @@ class Moment:
 class NetworkReport:
     """One network: its size, its scores, and its cost. `selected` is the best epoch on validation, `last` the last.
 
-    `reused` says that nothing was trained for it in this run; `origin` says where it comes from, in words.
+    `steps` is the number of the optimizer's steps in its training; None where that is not known. `reused` says that
+    nothing was trained for it in this run; `origin` says where it comes from, in words.
     """
 
     architecture: str
@@ -56,6 +57,7 @@ class NetworkReport:
     images_per_second: float | None
     data_share: float | None = None
     peak_memory_bytes: int | None = None
+    steps: int | None = None
     learning_rate: float | None = None
     lr_search: tuple[dict[str, float | None], ...] = ()
     precision: str | None = None
@@ -65,7 +67,10 @@ class NetworkReport:
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """The dataset's name, its sizes in images, and the hash of its content."""
+    """The dataset's name, its sizes in images, and the hash of its content.
+
+    `unlabelled_size` is the number of images without a target that the student learned from, too.
+    """
 
     name: str
     num_classes: int
@@ -73,6 +78,7 @@ class DatasetFacts:
     val_size: int
     test_size: int
     content: str = ""
+    unlabelled_size: int = 0
 
 
 @dataclass(frozen=True)

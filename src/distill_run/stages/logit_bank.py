@@ -41,10 +41,11 @@ SAID_SHARE = 0.01  # of the limit; a smaller bank is not worth a word
 class BankedTeacher:
     """A guide that reads the teacher's logits from the store, a file for each view, filled on first use.
 
-    A file holds (N, K) logits in the order of the training split, and is memory-mapped; or the `top_k` of the training,
-    see TopLogits. If the teacher computes in float32, so are the stored logits: a loss differs from the live teacher's
-    only by the rounding of another batch. If it computes in bf16 or fp16, they are stored as float16, which is exact
-    for such numbers between 6e-5 and 65504. A process that is killed loses the view that it was filling, no other.
+    A file holds (N, K) logits in the order of the training samples, and is memory-mapped; or the `top_k` of the
+    training, see TopLogits. If the teacher computes in float32, so are the stored logits: a loss differs from the live
+    teacher's only by the rounding of another batch. If it computes in bf16 or fp16, they are stored as float16, which
+    is exact for such numbers between 6e-5 and 65504. A process that is killed loses the view that it was filling, no
+    other.
     `teacher_fingerprint` identifies the teacher; the views are the student's.
     """
 
@@ -92,7 +93,8 @@ class BankedTeacher:
     def _ask_teacher(self, view: int) -> Rows:
         """What is stored of the logits of all samples in a view."""
         feed, parts = self.workshop.feed, []
-        with working(self.workshop.watcher, f"the teacher's logits of view {view}", len(feed.train)) as advance:
+        num_samples = feed.num_samples(self.views)
+        with working(self.workshop.watcher, f"the teacher's logits of view {view}", num_samples) as advance:
             for batch in feed.view_in_order(self.views, view, CHUNK_SIZE):
                 parts.append(self._rows(self._live(batch).logits))
                 advance(CHUNK_SIZE * len(parts))
@@ -140,7 +142,7 @@ def bank_bytes(training: Training, teacher: Trained, workshop: Workshop) -> tupl
     folder = workshop.store.path(KIND, fingerprint_of(bank_inputs(teacher.fingerprint, training, device)))
     views = training.views.views_of(training.recipe.epochs)
     num_missing = sum(not (folder / file_of(view)).is_file() for view in views)
-    one_view = len(workshop.feed.train) * row_bytes(training, bank_dtype(device))
+    one_view = workshop.feed.num_samples(training.views) * row_bytes(training, bank_dtype(device))
     return len(views) * one_view, num_missing * one_view
 
 

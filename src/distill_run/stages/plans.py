@@ -98,10 +98,18 @@ class Planner:
         )
 
     def _with_mode(self, alone: Training) -> Training:
+        """The same with the mode, and with the unlabelled images if there are any."""
         mode, name = self.settings.mode, self.settings.names.mode
-        code = self.builder.code_hash(*mode_nodes(mode))
+        content = self.feed.unlabelled_content
         return dataclasses.replace(
-            alone, mode=mode, mode_name=name, mode_code=code, top_k=self.settings.logit_bank_top_k
+            alone,
+            data=dataclasses.replace(alone.data, unlabelled=content),
+            views=dataclasses.replace(alone.views, with_unlabelled=content is not None),
+            unlabelled_share=self.settings.dataset.unlabelled_share,
+            mode=mode,
+            mode_name=name,
+            mode_code=self.builder.code_hash(*mode_nodes(mode)),
+            top_k=self.settings.logit_bank_top_k,
         )
 
 

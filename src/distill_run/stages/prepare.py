@@ -139,7 +139,9 @@ def _introduce(feed: Feed, name: str, watcher: Watcher) -> None:
         spread = f"{min(counts):,}" + (f" to {max(counts):,}" if max(counts) > min(counts) else "")
         sizes.append(f"{len(split):,} {split_name} ({spread} a class)")
         log.info("%s images a class: %s", split_name, dict(zip(feed.classes, counts, strict=True)))
-    watcher.noted(f"dataset: {name}, {len(feed.classes)} classes, images of {height}x{width}: {', '.join(sizes)}")
+    others = f", and {feed.num_unlabelled:,} unlabelled images" if feed.num_unlabelled else ""
+    images = f"images of {height}x{width}: {', '.join(sizes)}{others}"
+    watcher.noted(f"dataset: {name}, {len(feed.classes)} classes, {images}")
     for choice in feed.choices:
         watcher.noted(choice)
     for note in feed.notes:

@@ -5,6 +5,7 @@ from functools import partial
 
 import torch
 
+from distill_run.build import Builder
 from distill_run.config.schema import Settings
 from distill_run.data.opening import check_source
 from distill_run.data.view_steps import build_steps
@@ -18,6 +19,9 @@ from distill_run.stages.teacher import check_normalisation
 from distill_run.stages.watcher import check_watcher
 from distill_run.tensor_files import check_exists
 
+# The modes whose terms read no targets.
+TAKES_UNLABELLED = ("soft", "hard", "dist", "fitnet", "attention", "vid", "review_kd", "rkd", "sp", "pkt", "simkd")
+
 
 def check_root(settings: Settings) -> None:
     """Raise UserError where a folder is given to a dataset that reads none."""
@@ -26,6 +30,24 @@ def check_root(settings: Settings) -> None:
         raise user_error(
             f"dataset.root={dataset.root} is not used by dataset={settings.names.dataset}",
             f"write dataset=image_folder dataset.root={dataset.root}, or leave dataset.root out",
+        )
+
+
+def check_mode(settings: Settings, builder: Builder) -> None:
+    """Raise UserError for a mode that is not accepted, or one that cannot learn from the unlabelled images."""
+    objectives = build_objectives(settings.mode, builder)
+    folder, share = settings.dataset.unlabelled, settings.dataset.unlabelled_share
+    if folder is None and share is not None:
+        raise user_error(
+            f"dataset.unlabelled_share={share} has no unlabelled images to share",
+            "name their folder, as in dataset.unlabelled=DIR, or leave it out",
+        )
+    named = [f"mode={settings.names.mode}", *(f"mode.also.{name}" for name in settings.mode.get("also", {}))]
+    bound = [name for name, term in zip(named, objectives.values(), strict=True) if term.needs_targets]
+    if folder is not None and bound:
+        raise user_error(
+            f"{bound[0]} needs the target of every image, and those of dataset.unlabelled={folder} have none",
+            f"choose a mode that takes them, as in mode=soft ({', '.join(TAKES_UNLABELLED)}), or leave the folder out",
         )
 
 
@@ -45,7 +67,7 @@ def rehearse(settings: Settings) -> None:
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
         partial(build_steps, settings.dataset.augment, builder),
         *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
-        partial(build_objectives, settings.mode, builder),
+        partial(check_mode, settings, builder),
     ]
     checks.append(partial(check_root, settings))
     parameter = torch.zeros(1, requires_grad=True)

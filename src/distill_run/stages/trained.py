@@ -45,6 +45,7 @@ class Cost:
     images_per_second: float | None = None
     data_share: float | None = None  # of the time, spent waiting for data
     peak_memory_bytes: int | None = None
+    steps: int | None = None  # of the optimizer
 
 
 @dataclass(frozen=True)

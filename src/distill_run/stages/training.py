@@ -29,13 +29,17 @@ class Architecture:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """The images of a training: the sha256 of the dataset, the normalisation, the augmentation's YAML by name."""
+    """The images of a training: the sha256 of the dataset, the normalisation, the augmentation's YAML by name.
+
+    `unlabelled` is the sha256 of the unlabelled images that join; None where none do.
+    """
 
     content: str
     num_classes: int
     mean: list[float]
     std: list[float]
     augment: dict[str, Any]
+    unlabelled: str | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,8 @@ class Training:
     means all. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
     network starts from. `select_by` is the validation figure that selects the epoch, `class_weights` are those of
-    the cross-entropy with the targets, `sampling` says which samples an epoch draws (see Batches).
+    the cross-entropy with the targets, `sampling` and `unlabelled_share` say which samples an epoch draws (see
+    Batches).
     """
 
     stage: str
@@ -69,6 +74,7 @@ class Training:
     mode_code: str | None = None
     teacher: str | None = None
     top_k: int | None = None
+    unlabelled_share: float | None = None
     start: tuple[str, ...] = ()
 
     @property
@@ -83,6 +89,7 @@ class Training:
             "data": dataclasses.asdict(self.data),
             "views": dataclasses.asdict(self.views),
             "sampling": self.sampling,
+            "unlabelled_share": self.unlabelled_share,
             "recipe": recipe,
             "select_by": self.select_by,
             "class_weights": self.class_weights,
@@ -103,9 +110,18 @@ class Training:
         return fingerprint_of(self.inputs)
 
     def alone(self, stage: str) -> "Training":
-        """The same training with cross-entropy alone, without a teacher."""
+        """The same training with cross-entropy alone, without a teacher and without unlabelled images."""
         return dataclasses.replace(
-            self, stage=stage, mode=None, mode_name="none", mode_code=None, teacher=None, top_k=None
+            self,
+            stage=stage,
+            data=dataclasses.replace(self.data, unlabelled=None),
+            views=dataclasses.replace(self.views, with_unlabelled=False),
+            unlabelled_share=None,
+            mode=None,
+            mode_name="none",
+            mode_code=None,
+            teacher=None,
+            top_k=None,
         )
 
     def with_rate(self, rate: float) -> "Training":

@@ -135,6 +135,7 @@ class Workshop:
             images_per_second=sum(row["images_per_second"] * row["seconds"] for row in history) / seconds,
             data_share=sum(row["data_share"] * row["seconds"] for row in history) / seconds,
             peak_memory_bytes=self.device.peak_memory_bytes(),
+            steps=len(history) * trainer.num_steps,
         )
         return prepared.outcome(
             Measured(selected["epoch"], selected["val"], predict(network, self.feed.test)),
@@ -154,6 +155,8 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
     batches = workshop.feed.batches(training.views, recipe.batch_size, training.seed)
     if training.sampling == "balanced":
         batches.balance(workshop.feed.train.targets)
+    if training.unlabelled_share is not None:
+        batches.share_unlabelled(training.unlabelled_share)
     return Trainer(
         stage=training.stage,
         network=assembly.network,
