@@ -105,7 +105,7 @@ def test_a_train_folder_alone_brings_no_test_split(photos: Path) -> None:
     source = read(photos)
     assert (source.val, source.test) == (None, None)
     assert len(source.train) == 24
-    assert source.notes == (f"{photos / 'spare'} is not read: it is none of train, val, test",)
+    assert source.notes == (f"{photos / 'spare'} is not read as a split: it is none of train, val, test",)
 
 
 def test_classes_that_train_lacks_are_named_with_the_nearest(photos: Path) -> None:

@@ -258,7 +258,7 @@ def test_what_is_wrong_with_the_folder_is_said(album: Path, tmp_path: Path) -> N
     assert refused(empty) == f"dataset.unlabelled={empty} holds no image\n  put images there, in any subfolders"
     message = refused(part)
     assert message.startswith(f"dataset.unlabelled holds 24 images of the dataset itself, such as {part}/")
-    assert message.endswith("\n  give a folder outside dataset.root, and outside its train, val and test")
+    assert message.endswith("\n  keep the unlabelled images in a folder of their own, beside dataset.root")
 
 
 def test_test_images_among_them_are_counted(album: Path, tmp_path: Path) -> None:

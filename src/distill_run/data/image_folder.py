@@ -78,7 +78,7 @@ def _split_folders(root: str | None) -> tuple[dict[str, Path], list[str]]:
             elif any(_holds_images(folder / other) for other in others):
                 remedy = f"move the folders of the classes into {folder / name}"
             raise user_error(f"dataset.root={root} has no folder {name} (it has {', '.join(there) or 'none'})", remedy)
-    notes = [f"{folder / name} is not read: it is none of {', '.join(SPLITS)}" for name in others]
+    notes = [f"{folder / name} is not read as a split: it is none of {', '.join(SPLITS)}" for name in others]
     return {name: folder / name for name in SPLITS if name in there}, notes
 
 

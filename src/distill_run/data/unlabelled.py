@@ -51,7 +51,7 @@ def check_apart(unlabelled: PhotoList | None, labelled: Iterable[PhotoList]) -> 
     if found:
         raise user_error(
             f"{UNLABELLED_KEY} holds {len(found):,} images of the dataset itself, such as {found[0]}",
-            "give a folder outside dataset.root, and outside its train, val and test",
+            "keep the unlabelled images in a folder of their own, beside dataset.root",
         )
 
 
