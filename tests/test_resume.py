@@ -124,6 +124,7 @@ def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path
     saved = OmegaConf.load(uninterrupted / "config.yaml")
     saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
     del saved.dataset.test_fraction, saved.dataset.sampling
+    del saved.dataset.unlabelled, saved.dataset.unlabelled_share
     for recipe in (saved.training.teacher, saved.training.student):
         for key in ("accumulation", "ema", "decay_norms", "backbone_lr_factor", "freeze_batch_norm"):
             del recipe[key]
@@ -151,6 +152,11 @@ def test_images_and_what_was_decoded_may_have_moved(tmp_path: Path, photos: Path
     assert settings.dataset.source["root"] == str(tmp_path / "moved")
     assert settings.dataset.source["store_dir"] == str(tmp_path / "new")
     run(settings, tmp_path / "run")
+
+
+def test_unlabelled_images_may_have_moved(uninterrupted: Path, tmp_path: Path) -> None:
+    settings = resumed(f"resume={uninterrupted}", f"dataset.unlabelled={tmp_path}")
+    assert settings.dataset.unlabelled == str(tmp_path)
 
 
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:

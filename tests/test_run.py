@@ -63,14 +63,14 @@ def test_report_json_keeps_the_contract(tiny_report: RunReport) -> None:
     assert report == tiny_report.summary
     assert len(report["dataset"].pop("content")) == 64  # a sha256; test_splits.py has its value
     assert (report["format"], report["status"], report["seed"]) == (1, "completed", 0)
-    sizes = {"num_classes": 10, "train_size": 1146, "val_size": 201, "test_size": 450}
+    sizes = {"num_classes": 10, "train_size": 1146, "val_size": 201, "test_size": 450, "unlabelled_size": 0}
     assert report["dataset"] == {"name": "digits", **sizes}
     assert report["mode"]["name"] == "soft"
     assert {"temperature", "alpha", "divergence"} <= report["mode"].keys()
     for stage, architecture in (("teacher", "cnn_tiny"), ("baseline", "mlp"), ("student", "mlp")):
         network = report[stage]
         assert network["architecture"] == architecture
-        assert {"params", "macs", "bytes", "fingerprint", "train_seconds", "images_per_second"} <= network.keys()
+        assert {"params", "macs", "bytes", "fingerprint", "train_seconds", "images_per_second", "steps"} <= network.keys()
         for moment in ("selected", "last"):
             assert network[moment].keys() == {"epoch", "val", "test"}
             for split in ("val", "test"):

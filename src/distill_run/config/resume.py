@@ -14,6 +14,7 @@ from distill_run.errors import Mistake, UserError, show
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
     "dataset.root": ("dataset.root", "dataset.source.root"),
+    "dataset.unlabelled": ("dataset.unlabelled",),
     "store_dir": ("store_dir", "dataset.source.store_dir"),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
@@ -35,7 +36,7 @@ ADDED_TO_RECIPES: dict[str, Any] = {
     "freeze_batch_norm": False,
 }
 ADDED: dict[str, Any] = {
-    "dataset": {"sampling": None},
+    "dataset": {"sampling": None, "unlabelled": None, "unlabelled_share": None},
     "training": {
         "class_weights": None,
         "select_by": "accuracy",
