@@ -154,11 +154,6 @@ def test_images_and_what_was_decoded_may_have_moved(tmp_path: Path, photos: Path
     run(settings, tmp_path / "run")
 
 
-def test_unlabelled_images_may_have_moved(uninterrupted: Path, tmp_path: Path) -> None:
-    settings = resumed(f"resume={uninterrupted}", f"dataset.unlabelled={tmp_path}")
-    assert settings.dataset.unlabelled == str(tmp_path)
-
-
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     overrides = [f"resume={tmp_path}"]

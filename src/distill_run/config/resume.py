@@ -14,7 +14,6 @@ from distill_run.errors import Mistake, UserError, show
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
     "dataset.root": ("dataset.root", "dataset.source.root"),
-    "dataset.unlabelled": ("dataset.unlabelled",),
     "store_dir": ("store_dir", "dataset.source.store_dir"),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
