@@ -261,6 +261,22 @@ def test_what_is_wrong_with_the_folder_is_said(album: Path, tmp_path: Path) -> N
     assert message.endswith("\n  keep the unlabelled images in a folder of their own, beside dataset.root")
 
 
+@pytest.mark.parametrize("dataset", ["digits", "image_folder"])
+def test_files_that_cannot_be_read_are_named_or_counted(dataset: str, album: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    write_images(folder, 3)
+    (folder / "a" / "empty.png").touch()
+    settings = compose_config(["dataset.image_size=8", f"dataset.unlabelled={folder}"]).dataset
+    if dataset == "image_folder":
+        settings = settings_of(album, folder)
+    assert message_of(open_feed, settings, tmp_path / "store") == (
+        f"{folder}/a/empty.png cannot be read: it is empty\n  mend or remove the file, or write dataset.on_error=skip"
+    )
+    feed = open_feed(settings, tmp_path / "store", on_error="skip")
+    assert feed.num_unlabelled == 3
+    assert "unlabelled: 1 files skipped, which cannot be read: a/empty.png" in feed.notes
+
+
 def test_test_images_among_them_are_counted(album: Path, tmp_path: Path) -> None:
     feed = open_feed(folder_settings(album, "dataset.image_size=8"), tmp_path / "store")
     folder = tmp_path / "copies"

@@ -15,7 +15,7 @@ from distill_run.data.decode import CentreCrop
 from distill_run.data.duplicates import digests, seen_notes
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.framing import Framing, PublishedCrop, choose_size
-from distill_run.data.photo_opening import PhotoOpener
+from distill_run.data.photo_opening import PhotoOpener, reading_notes
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos
 from distill_run.data.source import ImageSet, PhotoSource, Source, Split
@@ -137,6 +137,7 @@ def _with_unlabelled(dataset: Dataset, settings: DatasetSettings, store: Store) 
     split, found = opener.open_split(UNLABELLED_NAME, photos, keeps_pixels=True)
     assert isinstance(split, Split)
     assert isinstance(dataset.test, Split)
+    notes += reading_notes(UNLABELLED_NAME, photos, found)
     notes += seen_notes(digests(split.images), digests(dataset.test.images))
     return dataclasses.replace(
         dataset,

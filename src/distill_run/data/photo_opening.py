@@ -60,7 +60,7 @@ class PhotoOpener:
         opened = dict(zip(splits, several, strict=True))
         notes: list[str] = []
         for name, photos in splits.items():
-            notes += _notes(name, photos, opened[name].survey)
+            notes += reading_notes(name, photos, opened[name].survey)
         train, test, others = opened["train"].survey, opened["test"].survey, opened.get(UNLABELLED_NAME)
         notes += duplicate_notes(train.identities, test.identities)
         notes += seen_notes(others.survey.identities, test.identities) if others else []
@@ -134,7 +134,7 @@ class PhotoOpener:
         )
 
 
-def _notes(name: str, photos: PhotoList, found: Survey) -> list[str]:
+def reading_notes(name: str, photos: PhotoList, found: Survey) -> list[str]:
     """What was done to the photographs of a split that the user may not expect."""
     notes = []
     if found.num_transparent:
