@@ -158,7 +158,8 @@ def test_own_options_stand_beside_the_others_in_errors_and_in_the_help(tmp_path:
     words = ("--config-dir", "own", "mode=gentel", "dataset=foto", "experiment=mine/frist", "student=patchs")
     assert call(*words)[2].splitlines()[1::2] == [
         "  did you mean gentle?",
-        "  write one of cifar10, cifar100, digits, fashion_mnist, image_folder, mnist, photos, svhn",
+        "  write one of cifar10, cifar100, digits, fashion_mnist, hugging_face, image_folder, image_list, imagenet, "
+        "mnist, photos, svhn, tar_shards",
         "  did you mean mine/first?",
         "  did you mean patches?",
     ]

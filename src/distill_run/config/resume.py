@@ -13,7 +13,7 @@ from distill_run.errors import Mistake, UserError, show
 
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
-    "dataset.root": ("dataset.root", "dataset.source.root"),
+    **{f"dataset.{name}": (f"dataset.{name}", f"dataset.source.{name}") for name in ("root", "train", "val", "test")},
     "store_dir": ("store_dir", "dataset.source.store_dir"),
     "code_dir": ("code_dir",),
     "resume": ("resume",),

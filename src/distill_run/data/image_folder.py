@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
+from distill_run.data.labels import SPLITS, nearest, some
 from distill_run.data.listing import list_images, visible_folders, why_skipped
 from distill_run.data.photo_list import FileReader, PhotoList
 from distill_run.data.source import PhotoSource
@@ -15,8 +16,6 @@ from distill_run.errors import Mistake, UserError, user_error
 from distill_run.listener import Listener, working
 from distill_run.rules import one_of
 
-MOST_SHOWN = 5  # names of classes
-SPLITS = ("train", "val", "test")
 LONG_NAMES = {"train": ("training",), "val": ("valid", "validation"), "test": ("testing",)}
 
 
@@ -122,7 +121,7 @@ def _check_classes(folder: Path, classes: Sequence[str]) -> None:
     found = [child.name for child in visible_folders(folder)]
     if not set(found) & set(classes):
         raise user_error(
-            f"{folder} shares no class with train: it has {_some(found)}, train has {_some(classes)}",
+            f"{folder} shares no class with train: it has {some(found)}, train has {some(classes)}",
             "use the same names of folders in every split",
         )
     unknown = [name for name in found if name not in classes]
@@ -131,9 +130,7 @@ def _check_classes(folder: Path, classes: Sequence[str]) -> None:
 
 
 def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
-    near = difflib.get_close_matches(folder.name, classes, n=1)
-    remedy = f"did you mean {near[0]}?" if near else f"train has {_some(classes)}"
-    return Mistake(f"{folder} is a class that train does not have", remedy)
+    return Mistake(f"{folder} is a class that train does not have", nearest(folder.name, classes))
 
 
 def _notes(split: str, listing: Listing) -> list[str]:
@@ -146,7 +143,3 @@ def _notes(split: str, listing: Listing) -> list[str]:
 def _reason(path: Path) -> str:
     """Why a file outside the class folders is not read."""
     return why_skipped(path.name) or f"{path.suffix} outside the class folders"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_SHOWN]) + (" ..." if len(names) > MOST_SHOWN else "")
