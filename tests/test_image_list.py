@@ -137,7 +137,7 @@ def test_files_of_another_form_are_refused(photos: Path) -> None:
         "train.csv lists no image of train\n  write train into the column split"
     )
     assert message(photos, "path,label", "train/day/00.png,day") == (
-        "train.csv has one label, day\n  list images of two classes at least"
+        "train.csv has images of one class, day\n  give images of two classes at least"
     )
     (photos / "latin.csv").write_bytes("path,label\ntrain/day/00.png,événing\n".encode("latin-1"))
     told = message_of(read, photos, "latin.csv")

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from distill_run.data.labels import SPLITS, nearest, order_classes
-from distill_run.data.photo_list import FileReader, PhotoList
+from distill_run.data.labels import SPLITS, Labelled, label_source, nearest, order_classes
+from distill_run.data.photo_list import FileReader
 from distill_run.data.source import PhotoSource
 from distill_run.errors import Mistake, gather, refuse, user_error
 from distill_run.listener import Listener, working
@@ -56,20 +56,13 @@ def load(
         raise user_error(f"{train} lists no image of train", f"write train into the column {SPLIT}")
     classes = order_classes(labels)
     refuse(list(_mistakes(rows, classes, root, listener)), "mistakes in the files", "mend the lines, or remove them")
-    if len(classes) < 2:
-        raise user_error(f"{train} has one label, {classes[0]}", "list images of two classes at least")
-    splits = {name: _photos([row for row in rows if row.split == name], classes, root, channels) for name in SPLITS}
-    assert splits["train"] is not None
-    return PhotoSource(splits["train"], splits["val"], splits["test"], classes)
+    parts = {name: _part([row for row in rows if row.split == name], files.get(name, train), root) for name in SPLITS}
+    return label_source({name: part for name, part in parts.items() if part.items}, classes, channels)
 
 
-def _photos(rows: Sequence[Row], classes: Sequence[str], root: str, channels: int) -> PhotoList | None:
-    """The photographs of a split; None where there is none."""
-    if not rows:
-        return None
-    targets = {name: target for target, name in enumerate(classes)}
+def _part(rows: Sequence[Row], file: str, root: str) -> Labelled:
     reader = FileReader(Path(root), (row.path for row in rows))
-    return PhotoList.of_all(reader, (targets[row.label] for row in rows), channels)
+    return Labelled(reader, range(len(rows)), [row.label for row in rows], file)
 
 
 def _read(name: str, file: str, root: str, *, is_only: bool) -> list[Row]:

@@ -1,10 +1,58 @@
-"""Names of splits and of classes: the order of classes, and what to say about an unknown one."""
+"""Labels that are texts: the classes that they make, and what to say about one that is no class."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from distill_run.data.photo_list import PhotoList, Reader
+from distill_run.data.source import PhotoSource
+from distill_run.errors import Mistake, refuse, user_error
 
 SPLITS = ("train", "val", "test")
 MOST_SHOWN = 5  # names of classes
+
+
+class Labelled(NamedTuple):
+    """The photographs of a split that have a label: their numbers `items` in the reader, the `labels`, and where."""
+
+    reader: Reader
+    items: Sequence[int]
+    labels: Sequence[str]
+    place: str
+
+
+def label_source(
+    parts: Mapping[str, Labelled], classes: tuple[str, ...], channels: int, notes: Iterable[str] = ()
+) -> PhotoSource:
+    """The source of the splits "train" and, where they are there, "val" and "test".
+
+    Raises UserError for fewer than two classes, and for labels that are none of them.
+    """
+    train = parts["train"].place
+    if not parts["train"].labels:
+        raise user_error(f"{train} has no image with a label", "give images of two classes at least")
+    if len(classes) < 2:
+        raise user_error(f"{train} has images of one class, {classes[0]}", "give images of two classes at least")
+    mistakes = []
+    for part in parts.values():
+        for label, num in Counter(part.labels).items():
+            if label not in classes:
+                mistakes.append(
+                    Mistake(f"{part.place}: {label}, the label of {num:,}, is no class", nearest(label, classes))
+                )
+    refuse(mistakes, "labels that are no classes", f"the classes are {some(classes)}")
+    targets = {name: target for target, name in enumerate(classes)}
+    photos = {
+        name: PhotoList(
+            part.reader, np.array(part.items), torch.tensor([targets[label] for label in part.labels]), channels
+        )
+        for name, part in parts.items()
+    }
+    return PhotoSource(photos["train"], photos.get("val"), photos.get("test"), classes, tuple(notes))
 
 
 def order_classes(labels: Iterable[str]) -> tuple[str, ...]:
@@ -21,7 +69,7 @@ def is_whole(label: str) -> bool:
 
 
 def nearest(name: str, classes: Sequence[str]) -> str:
-    """The remedy for a class that train does not have."""
+    """The remedy for a label that is none of the classes of train."""
     near = difflib.get_close_matches(name, classes, n=1)
     return f"did you mean {near[0]}?" if near else f"train has {some(classes)}"
 
