@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from distill_run.errors import RejectedValueError, first_line, user_error
 from distill_run.models.fitting import Published, adapt_first_convolution, fit_to_images, for_channels
+from distill_run.models.given_weights import take_weights
 from distill_run.models.layers import last_linear
 from distill_run.rules import FLAG, TEXT, Rule, list_of, optional, whole
-from distill_run.tensor_files import load, load_weights, plain_state_dict
+from distill_run.tensor_files import load, load_weights
 
 SIZES = list_of(whole(1), "", least=2)
 INPUT_SIZE = optional(
@@ -142,8 +143,11 @@ def head_of_others(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]
 
 
 def _load_all_but_head(model: nn.Module, path: Path, name: str) -> None:
-    """Load a state dict; the last layer stays new where the file's has other classes."""
-    weights = plain_state_dict(load(path), f"pretrained={path}")
+    """Load a state dict; the last layer stays new where the file's has other classes.
+
+    The model keeps a note of what was taken, if the file held more than that.
+    """
+    weights, vars(model)["weights_note"] = take_weights(load(path), model, f"pretrained={path}")
     fresh = {key: model.state_dict()[key] for key in head_of_others(model, weights)}
     load_weights(model, {**weights, **fresh}, name)
 

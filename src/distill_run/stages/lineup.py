@@ -110,6 +110,8 @@ def _tried(training: Training, teacher: TeacherShape | None, workshop: Workshop)
     for path in weight_files(training.architecture.node):
         what = "with a new last layer where its classes are others"
         workshop.watcher.noted(f"{training.stage}: training starts from the weights in {path}, {what}")
+    if taken := getattr(prepared.assembly.network.architecture, "weights_note", None):
+        workshop.watcher.noted(f"{training.stage}: {taken}")
     for note in prepared.notes:
         workshop.watcher.noted(f"{training.stage}: {note}")
     try_step(prepared, teacher, workshop.feed)

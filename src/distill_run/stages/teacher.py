@@ -14,12 +14,13 @@ from distill_run.engine.evaluate import measure, predict
 from distill_run.errors import user_error
 from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble
+from distill_run.models.given_weights import take_weights
 from distill_run.models.network import Network, build_network
 from distill_run.models.pretrained import head_of_others, is_published, network_name, published_normalisation
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.workshop import Workshop
 from distill_run.store import file_hash, fingerprint_of
-from distill_run.tensor_files import load, load_weights, plain_state_dict
+from distill_run.tensor_files import load, load_weights
 from distill_run.units import rounded
 
 
@@ -27,8 +28,8 @@ from distill_run.units import rounded
 class LoadedTeacher:
     """A teacher that was trained elsewhere: its stage, its file, its network, the YAML and the name of that.
 
-    `classes` are the names of its classes, None where the file does not say them. `note` says where its normalisation
-    is from, if the file does not hold it.
+    `classes` are the names of its classes, None where the file does not say them. `notes` say what was taken from the
+    file, and where the normalisation is from, if the file does not hold it.
     """
 
     stage: str
@@ -37,7 +38,7 @@ class LoadedTeacher:
     node: dict[str, Any]
     name: str
     classes: tuple[str, ...] | None
-    note: str | None
+    notes: tuple[str, ...]
 
 
 def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder: Builder) -> LoadedTeacher:
@@ -46,7 +47,7 @@ def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder
     A file of this program brings its architecture; anything else must be a state dict of `teacher=`. Raises UserError
     that names what does not fit: classes, image shape, tensors.
     """
-    content, note = load(path), None
+    content, notes = load(path), []
     if checkpoint.is_network(content):
         if settings.teacher_normalisation is not None:
             raise user_error(
@@ -58,15 +59,16 @@ def load_teacher(stage: str, path: Path, settings: Settings, feed: Feed, builder
         classes = tuple(content["classes"])
     else:
         node, option, classes = settings.teacher, settings.names.teacher, None
-        (mean, std), note = _choose_normalisation(settings, feed.shape.in_channels)
+        (mean, std), chosen = _choose_normalisation(settings, feed.shape.in_channels)
         network = build_network(node, "teacher", feed.shape, mean, std, 0, builder)
         network.classes = feed.classes
-        weights = plain_state_dict(content, f"teacher_checkpoint={path}")
+        weights, taken = take_weights(content, network.architecture, f"teacher_checkpoint={path}")
+        notes += [note for note in (taken, chosen) if note]
         _check_head(network, node, weights, path)
         load_weights(network.architecture, weights, f"teacher={option}")
     if not all(tensor.isfinite().all() for tensor in network.state_dict().values()):
         raise user_error(f"teacher_checkpoint={path} has weights that are not finite", "train that teacher again")
-    return LoadedTeacher(stage, path, network.eval(), node, network_name(option, node), classes, note)
+    return LoadedTeacher(stage, path, network.eval(), node, network_name(option, node), classes, tuple(notes))
 
 
 def check_normalisation(settings: Settings) -> None:
@@ -82,7 +84,7 @@ def measure_teacher(teacher: LoadedTeacher, workshop: Workshop) -> Trained:
     """A loaded teacher with its figures."""
     feed, network = workshop.feed, teacher.network
     device = workshop.device_for(network)
-    for note in filter(None, (teacher.note, *device.notes)):
+    for note in (*teacher.notes, *device.notes):
         workshop.watcher.noted(f"{teacher.stage}: {note}")
     if teacher.classes not in (None, feed.classes):
         workshop.watcher.warned(
