@@ -355,10 +355,10 @@ def test_weights_of_other_classes_are_told_with_the_key_that_takes_all_but_the_l
     torch.save(small_weights, tmp_path / "weights.pth")
     given = [*SMALL, "dataset.source.image_size=16", f"teacher_checkpoint={tmp_path / 'weights.pth'}"]
     assert message_of(open_run, tmp_path, given) == (
-        f"classifier.3.weight has the shape (1000, 1024) in teacher_checkpoint={tmp_path / 'weights.pth'}, "
-        "(10, 1024) for the dataset's classes\n"
-        "  to train the teacher from these weights with a new last layer, "
-        f"write teacher.pretrained={tmp_path / 'weights.pth'} instead"
+        f"teacher_checkpoint={tmp_path / 'weights.pth'} was made for 1,000 classes, the dataset has 10\n"
+        "  name its outputs for them: teacher_classes=imagenet, or FILE with a line for each class, as in "
+        "cat: tabby, tiger cat; or train it from these weights with a new last layer: "
+        f"teacher.pretrained={tmp_path / 'weights.pth'}"
     )
 
 

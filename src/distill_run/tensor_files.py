@@ -119,9 +119,9 @@ def _refused(path: Path, reason: str) -> UserError:
     )
 
 
-def some_of(keys: Sequence[str]) -> str:
+def some_of(keys: Sequence[str], separator: str = ", ") -> str:
     """The first of several names, and how many more there are."""
-    return ", ".join(keys[:MOST_NAMED]) + (f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else "")
+    return separator.join(keys[:MOST_NAMED]) + (f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else "")
 
 
 def _first_line(error: Exception) -> str:

@@ -15,11 +15,15 @@ MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 
 @dataclass(frozen=True)
 class Published:
-    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel."""
+    """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel.
+
+    `num_classes` is how many outputs the head of those weights has; 0 where they have no head.
+    """
 
     input_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    num_classes: int
 
 
 def adapt_first_convolution(model: nn.Module, in_channels: int, keeps_kernels: bool) -> None:

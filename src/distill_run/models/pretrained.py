@@ -129,6 +129,11 @@ def weight_files(node: Mapping[str, Any]) -> list[Path]:
     return [Path(own), *inner] if isinstance(own, str) else inner
 
 
+def published_classes(node: Mapping[str, Any]) -> int:
+    """How many outputs the published weights of an architecture of torchvision or timm have; 0: they have no head."""
+    return PUBLISHED[node["_target_"]](node["name"]).num_classes
+
+
 def is_published(node: Mapping[str, Any]) -> bool:
     """Whether an architecture is torchvision's or timm's, which publish weights."""
     return node.get("_target_") in PUBLISHED
@@ -140,6 +145,12 @@ def head_of_others(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]
     heads = [path for path, module in model.named_modules() if isinstance(module, nn.Linear)][-1:]
     keys = [f"{head}.{name}" for head in heads for name in ("weight", "bias")]
     return [key for key in keys if key in weights and key in expected and weights[key].shape != expected[key].shape]
+
+
+def num_outputs(model: nn.Module, weights: Mapping[str, Tensor], num_classes: int) -> int:
+    """How many classes a state dict is for, by its last layer; `num_classes` are those of the model."""
+    others = head_of_others(model, weights)
+    return len(weights[others[0]]) if others else num_classes
 
 
 def _load_all_but_head(model: nn.Module, path: Path, name: str) -> None:
@@ -167,15 +178,16 @@ def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[
 def _published_by_torchvision(name: str) -> Published:
     from torchvision import models
 
-    preset = models.get_model_weights(name).DEFAULT.transforms()
+    weights = models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
     (side,) = preset.crop_size
-    return Published((side, side), tuple(preset.mean), tuple(preset.std))
+    return Published((side, side), tuple(preset.mean), tuple(preset.std), len(weights.meta["categories"]))
 
 
 def _published_by_timm(name: str) -> Published:
     known = _timm().get_pretrained_cfg(name)
     _, height, width = known.input_size
-    return Published((height, width), tuple(known.mean), tuple(known.std))
+    return Published((height, width), tuple(known.mean), tuple(known.std), known.num_classes)
 
 
 PUBLISHED: dict[str, Callable[[str], Published]] = {

@@ -20,6 +20,7 @@ from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
 from distill_run.own_code import place_in
 from distill_run.stages.pairing import Points, naming_the_option, pair_up, single
+from distill_run.stages.probe import check_head
 from distill_run.stages.trained import Curve, Measured, Origin, Trained
 from distill_run.stages.training import Training
 
@@ -119,6 +120,8 @@ class Assembler:
                     node = term.student_node(node, teacher.node)
         network = self.make_network(training, node)
         self.try_network(network, training.architecture.key)
+        if training.trains == "head":
+            check_head(network, training.architecture.key, self.feed.shape)
         points = pair_up(loss, training, network, teacher.network if teacher else None, self.feed)
         return Assembly(network, node, loss.to(self.device.torch_device), *points)
 

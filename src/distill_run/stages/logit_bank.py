@@ -19,6 +19,7 @@ from torch import Tensor
 
 from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
+from distill_run.engine.device import storage_dtype
 from distill_run.errors import user_error
 from distill_run.files import write_text
 from distill_run.listener import working
@@ -68,7 +69,7 @@ class BankedTeacher:
 
     def _load(self, view: int) -> Tensor:
         def make(path: Path) -> None:
-            logits = self._ask_teacher(view).to(bank_dtype(self.device.settings)).cpu().numpy()
+            logits = self._ask_teacher(view).to(storage_dtype(self.device.settings)).cpu().numpy()
             if not np.isfinite(logits).all():
                 raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")
             with path.open("wb") as file:
@@ -106,15 +107,10 @@ def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSett
     }
 
 
-def bank_dtype(device: DeviceSettings) -> torch.dtype:
-    """How logits are stored: in no less than the precision that they were computed in."""
-    return torch.float32 if device.precision == "fp32" else torch.float16
-
-
 def bank_bytes(training: Training, device: DeviceSettings, num_images: int) -> int:
     """How much disk the views of a whole training take, as a teacher on `device` gives them."""
     num_views = len(training.views.views_of(training.recipe.epochs))
-    return num_views * num_images * training.data.num_classes * bank_dtype(device).itemsize
+    return num_views * num_images * training.data.num_classes * storage_dtype(device).itemsize
 
 
 def has_room(training: Training, teachers: Sequence[Network], workshop: Workshop) -> bool:
@@ -122,6 +118,7 @@ def has_room(training: Training, teachers: Sequence[Network], workshop: Workshop
     num_images = len(workshop.feed.train)
     needed = sum(bank_bytes(training, workshop.device_for(each).settings, num_images) for each in teachers)
     limit = workshop.bank_gigabytes * 1e9
+    workshop.store.root.mkdir(parents=True, exist_ok=True)  # nothing is in it yet where all teachers were given
     free = FREE_SHARE * shutil.disk_usage(workshop.store.root).free
     if needed <= min(limit, free):
         return True

@@ -46,7 +46,7 @@ class Training:
     does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
     fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
-    network starts from.
+    network starts from. `trains` is what learns: all, or only the head.
     """
 
     stage: str
@@ -64,6 +64,7 @@ class Training:
     mode_code: str | None = None
     teacher: str | None = None
     start: tuple[str, ...] = ()
+    trains: str = "all"
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -84,6 +85,7 @@ class Training:
             "mode_code": self.mode_code,
             "teacher": self.teacher,
             "start": self.start,
+            "trains": self.trains,
         }
 
     @property
