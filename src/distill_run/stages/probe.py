@@ -68,16 +68,13 @@ def take_head(probe: Network, network: Network, key: str) -> None:
     *_, norm, head = probe.architecture.children()
     assert isinstance(head, nn.Linear)
     with torch.no_grad():
-        weight: Tensor = head.weight
-        bias = head.bias
+        scale: Tensor | float = 1.0
         if isinstance(norm, nn.BatchNorm1d):
             assert norm.running_mean is not None
             assert norm.running_var is not None
-            weight = weight / (norm.running_var + norm.eps).sqrt()
-            bias = bias - weight @ norm.running_mean
-        layer.weight.copy_(weight)
-        if layer.bias is not None:
-            layer.bias.copy_(bias)
+            scale = (norm.running_var + norm.eps).rsqrt()
+            layer.bias.copy_(head.bias - (head.weight * scale) @ norm.running_mean)
+        layer.weight.copy_(head.weight * scale)
 
 
 def check_head(network: Network, key: str, shape: ImageShape) -> None:
