@@ -185,7 +185,12 @@ def test_bank_and_live_teacher_give_the_classes_of_the_dataset(gigabytes: int, t
     both = (logits[:, 1].exp() + logits[:, 11].exp()).log()
     expected = torch.cat([logits[:, :1], both.unsqueeze(1), logits[:, 2:10]], dim=1)
     torch.testing.assert_close(guide(batch).logits, expected)
-    other = open_run(tmp_path, [*own, "teacher_classes=[0,1,2,3,4,5,6,7,8,9]"])
+    in_order = "teacher_classes=[0,1,2,3,4,5,6,7,8,9]"
+    assert message_of(open_run, tmp_path, [*own, in_order, "mode=simkd", "student=cnn_tiny"]) == (
+        "mode=simkd: it takes the teacher's last layer, which is of other classes\n"
+        "  choose another mode, as in mode=soft"
+    )
+    other = open_run(tmp_path, [*own, in_order])
     assert other.teacher().fingerprint != opened.teacher().fingerprint
     assert message_of(open_run, tmp_path, own) == (
         f"teacher_checkpoint={file} was made for 12 classes, the dataset has 10\n{REMEDY}"

@@ -1,10 +1,11 @@
 """Teachers of other classes: which outputs of a head stand for the classes of a dataset."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import final
 
@@ -69,8 +70,7 @@ class Head:
                 "write indices, or give a file with the names of all outputs, one a line",
             )
         exact = [place for place, names in enumerate(self.names) if names[0] == wanted]
-        plain = [place for place, names in enumerate(self.names) if plain_name(wanted) in map(plain_name, names)]
-        found = exact if len(exact) == 1 else plain
+        found = exact if len(exact) == 1 else self._places.get(plain_name(wanted), [])
         if len(found) > 1:
             what = f"{wanted} is the name of more than one output: {', '.join(map(self.told, found))}"
             raise user_error(what, f"write one index, as in {found[0]}")
@@ -82,12 +82,19 @@ class Head:
 
     def _near(self, wanted: str) -> list[str]:
         """Names with a word of the wanted one, as tiger cat for cat, and those that are spelt alike."""
-        assert self.names is not None
-        places = {plain_name(name): place for place, names in enumerate(self.names) for name in names}
         words = set(wanted.split())
-        alike = [name for name in places if words & set(name.split())]
-        alike += get_close_matches(wanted, places, n=NUM_NEAR)
-        return list(dict.fromkeys(self.told(places[name]) for name in alike))[:NUM_NEAR]
+        alike = [name for name in self._places if words & set(name.split())]
+        alike += get_close_matches(wanted, self._places, n=NUM_NEAR)
+        return list(dict.fromkeys(self.told(self._places[name][0]) for name in alike))[:NUM_NEAR]
+
+    @cached_property
+    def _places(self) -> dict[str, list[int]]:
+        """The outputs that have a name, by the name as names are compared."""
+        places: dict[str, list[int]] = {}
+        for place, names in enumerate(self.names or ()):
+            for name in dict.fromkeys(map(plain_name, names)):
+                places.setdefault(name, []).append(place)
+        return places
 
 
 def plain_name(name: str) -> str:
@@ -119,7 +126,7 @@ def choose_outputs(given: str, entries: Sequence[Sequence[str | int]], head: Hea
         remedies = dict.fromkeys(error.mistakes[0].remedy for error in problems)
         told = [error.mistakes[0].what for error in problems]
         raise user_error(f"{given}: {some_of(told, '; ')}", "; ".join(remedies))
-    flat = [output for own in outputs for output in own]
-    if twice := {output for output in flat if flat.count(output) > 1}:
-        raise user_error(f"{given} uses {head.told(min(twice))} more than once", "give each class outputs of its own")
+    uses = Counter(output for own in outputs for output in own)
+    if twice := [output for output, count in uses.items() if count > 1]:
+        raise user_error(f"{given} uses {head.told(twice[0])} more than once", "give each class outputs of its own")
     return outputs

@@ -130,7 +130,7 @@ def weight_files(node: Mapping[str, Any]) -> list[Path]:
 
 
 def published_classes(node: Mapping[str, Any]) -> int:
-    """How many outputs the published weights of an architecture of torchvision or timm have; 0: they have no head."""
+    """How many outputs the published weights of an architecture of torchvision or timm have; 0: no head."""
     return PUBLISHED[node["_target_"]](node["name"]).num_classes
 
 

@@ -116,7 +116,11 @@ class Assembler:
             if isinstance(term, ReplacesStudent):
                 assert teacher is not None
                 with naming_the_option(training, name, term):
-                    single(teacher.network)
+                    if single(teacher.network).class_outputs is not None:
+                        raise user_error(
+                            "it takes the teacher's last layer, which is of other classes",
+                            "choose another mode, as in mode=soft",
+                        )
                     node = term.student_node(node, teacher.node)
         network = self.make_network(training, node)
         self.try_network(network, training.architecture.key)

@@ -2,6 +2,7 @@
 
 from distill_run.engine.evaluate import measure, predict
 from distill_run.losses.logits import averaged_logits
+from distill_run.models.class_outputs import plain_name
 from distill_run.models.ensemble import Ensemble
 from distill_run.stages.given_teacher import GivenTeacher
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
@@ -16,7 +17,7 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
     device = workshop.device_for(network)
     for note in (*teacher.notes, *device.notes):
         workshop.watcher.noted(f"{teacher.stage}: {note}")
-    if teacher.classes not in (None, feed.classes):
+    if teacher.classes and list(map(plain_name, teacher.classes)) != list(map(plain_name, feed.classes)):
         workshop.watcher.warned(
             "the teacher's classes are named differently from the dataset's; is their order the same?"
         )

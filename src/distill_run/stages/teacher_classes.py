@@ -15,6 +15,7 @@ REMEDY = (
     "name its outputs for them: teacher_classes=imagenet, or FILE with a line for each class, as in "
     "cat: tabby, tiger cat"
 )
+Entries = Sequence[Sequence[str | int]]  # names or indices of the outputs of each class
 
 
 class ChosenOutputs(NamedTuple):
@@ -45,30 +46,37 @@ def outputs_for_classes(
     teacher_classes see the README. Raises UserError where a class has no output; where nothing was wanted, it names the
     `teacher` and has this `remedy`.
     """
-    imagenet = imagenet_names()
-    if head.names is None and wanted is not None and head.size == len(imagenet):
-        head = Head(head.size, imagenet)
-    given, by_name = f"teacher_classes={show(wanted)}", [[name] for name in classes]
     if wanted is None:
         outputs = _by_own_names(head, classes, teacher, remedy)
-    elif isinstance(wanted, list):
-        entries = [each if isinstance(each, list) else [each] for each in wanted]
+    else:
+        given = f"teacher_classes={show(wanted)}"
+        head, entries = _read(wanted, given, head, classes)
         _check_count(given, len(entries), head, classes)
         outputs = choose_outputs(given, entries, head)
-    elif wanted == IMAGENET:
-        if head.names != imagenet:
-            raise user_error(f"{given}, but the teacher has {head.size} outputs", "give a list or a file instead")
-        outputs = choose_outputs(given, by_name, head)
-    else:
-        lines = [line.strip() for line in Path(wanted).read_text(encoding="utf-8").splitlines() if line.strip()]
-        if len(lines) == head.size and not all(":" in line for line in lines):
-            head = Head(head.size, tuple((line,) for line in lines))
-            outputs = choose_outputs(given, by_name, head)
-        else:
-            outputs = choose_outputs(given, _entries(given, lines, head, classes), head)
     if outputs is None or outputs == [[place] for place in range(head.size)]:
         return ChosenOutputs(None, [])
     return ChosenOutputs(outputs, _told(outputs, head, classes))
+
+
+def _read(wanted: str | list[Any], given: str, head: Head, classes: Sequence[str]) -> tuple[Head, Entries]:
+    """The head with the names of its outputs, and the entries for the classes, as a value of teacher_classes says."""
+    imagenet = imagenet_names()
+    if wanted == IMAGENET:
+        if head.size != len(imagenet):
+            raise user_error(f"{given}, but the teacher has {head.size} outputs", "give a list or a file instead")
+        return Head(head.size, imagenet), [[name] for name in classes]
+    if head.names is None and head.size == len(imagenet):
+        head = Head(head.size, imagenet)
+    if isinstance(wanted, list):
+        return head, [each if isinstance(each, list) else [each] for each in wanted]
+    lines = [line.strip() for line in Path(wanted).read_text(encoding="utf-8").splitlines() if line.strip()]
+    if all(":" in line for line in lines):
+        lines = _in_order(lines, given, classes)
+    elif len(lines) == head.size:
+        return Head(head.size, tuple((line,) for line in lines)), [[name] for name in classes]
+    names = {name for own in head.names or () for name in own}
+    texts = [[each.strip() for each in line.split(",")] for line in lines]
+    return head, [[int(each) if each.isdecimal() and each not in names else each for each in own] for own in texts]
 
 
 def _by_own_names(head: Head, classes: Sequence[str], teacher: str, remedy: str) -> list[list[int]] | None:
@@ -87,20 +95,15 @@ def _by_own_names(head: Head, classes: Sequence[str], teacher: str, remedy: str)
         raise user_error(error.mistakes[0].what, remedy) from error
 
 
-def _entries(given: str, lines: Sequence[str], head: Head, classes: Sequence[str]) -> list[list[str | int]]:
-    """The entries of a file: a line for each class, in the order of the classes or after their names and a colon."""
+def _in_order(lines: Sequence[str], given: str, classes: Sequence[str]) -> list[str]:
+    """What stands behind the name and the colon of each class, in the order of the classes."""
     by_class = {}
-    if all(":" in line for line in lines):
-        for line in lines:
-            name, _, entry = line.partition(":")
-            by_class[plain_name(name)] = entry
-        if absent := [name for name in classes if plain_name(name) not in by_class]:
-            raise user_error(f"{given} has no line for {some_of(absent)}", "add it, as in cat: tabby, tiger cat")
-        lines = [by_class[plain_name(name)] for name in classes]
-    _check_count(given, len(lines), head, classes)
-    names = {name for own in head.names or () for name in own}
-    texts = [[each.strip() for each in line.split(",")] for line in lines]
-    return [[int(each) if each.isdecimal() and each not in names else each for each in own] for own in texts]
+    for line in lines:
+        name, _, entry = line.partition(":")
+        by_class[plain_name(name)] = entry
+    if absent := [name for name in classes if plain_name(name) not in by_class]:
+        raise user_error(f"{given} has no line for {some_of(absent)}", "add it, as in cat: tabby, tiger cat")
+    return [by_class[plain_name(name)] for name in classes]
 
 
 def _check_count(given: str, count: int, head: Head, classes: Sequence[str]) -> None:
