@@ -152,6 +152,13 @@ def test_what_a_probe_has_learnt_is_folded_into_the_last_layer(has_bias: bool) -
     torch.testing.assert_close(whole(features), probe.eval()(features), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext", "test_mambaout"])
+def test_the_families_of_timm_end_in_a_linear_layer(name: str) -> None:
+    timm = pytest.importorskip("timm", reason="timm is not installed: pip install 'distill-run[models]'")
+    model = timm.create_model(name, num_classes=3, **({"img_size": 32} if name == "test_vit" else {}))
+    check_head(Network(model, [0.5] * 3, [0.5] * 3), "teacher", ImageShape(3, (32, 32), 3))
+
+
 class Scaled(nn.Sequential):
     """A network whose last linear layer does not have the last word."""
 

@@ -244,3 +244,12 @@ def test_what_cannot_be_left_untrained_is_told() -> None:
          "  leave it out; or write teacher_trains=nothing; or give one, as in teacher_checkpoint=my_weights.pt"),
     ):  # fmt: skip
         assert told in message_of(rehearse, compose_config(overrides))
+
+
+def test_published_weights_without_a_last_layer_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("timm", reason="timm is not installed: pip install 'distill-run[models]'")
+    own = ["teacher=timm", "teacher.name=vit_small_patch14_dinov2.lvd142m", "teacher.pretrained=true"]
+    assert message_of(open_run, tmp_path, [*SMALL, *own, "teacher_trains=nothing"]) == (
+        "teacher_trains=nothing, but the weights of vit_small_patch14_dinov2.lvd142m have no last layer\n"
+        "  write teacher_trains=head, which trains one"
+    )

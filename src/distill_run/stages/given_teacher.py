@@ -79,8 +79,25 @@ class GivenTeachers:
 
     def untrained(self, stage: str, architecture: Architecture) -> GivenTeacher:
         """An architecture with the weights that it brings, which nothing trains: teacher_trains=nothing."""
-        node, key = architecture.node, architecture.key
-        size = self.feed.shape.num_classes
+        size = self._num_outputs(architecture)
+        head, given = Head(size, None), f"teacher_trains=nothing, but {architecture.name}"
+        chosen = self._choose(head, given, f"{REMEDY}; or write teacher_trains=head")
+        network, files = self._build(architecture, size), weight_files(architecture.node)
+        teacher = GivenTeacher(
+            stage=stage,
+            path=files[0] if files else None,
+            network=network,
+            node=architecture.node,
+            name=architecture.name,
+            inputs={"weights": _weights_hash(network)},
+            classes=None,
+            notes=tuple(filter(None, [getattr(network.architecture, "weights_note", None)])),
+        )
+        return self._fitted(teacher, head, given, chosen)
+
+    def _num_outputs(self, architecture: Architecture) -> int:
+        """How many outputs an architecture has with the weights that it brings."""
+        node, size = architecture.node, self.feed.shape.num_classes
         if is_published(node) and node["pretrained"] is True:
             size = published_classes(node)
             if size == 0:
@@ -90,23 +107,9 @@ class GivenTeachers:
                 )
         for path in weight_files(node):
             model = self._build(architecture, size).architecture
-            weights, _ = take_weights(load(path), model, f"{key}.pretrained={path}")
+            weights, _ = take_weights(load(path), model, f"{architecture.key}.pretrained={path}")
             size = num_outputs(model, weights, size)
-        head, given = Head(size, None), f"teacher_trains=nothing, but {architecture.name}"
-        chosen = self._choose(head, given, f"{REMEDY}; or write teacher_trains=head")
-        network = self._build(architecture, size)
-        files = weight_files(node)
-        teacher = GivenTeacher(
-            stage=stage,
-            path=files[0] if files else None,
-            network=network,
-            node=node,
-            name=architecture.name,
-            inputs={"weights": _weights_hash(network)},
-            classes=None,
-            notes=tuple(filter(None, [getattr(network.architecture, "weights_note", None)])),
-        )
-        return self._fitted(teacher, head, given, chosen)
+        return size
 
     def _from_state_dict(
         self, stage: str, path: Path, architecture: Architecture, content: object, given: str
