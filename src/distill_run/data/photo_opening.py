@@ -19,7 +19,7 @@ from distill_run.data.memory import memory_limit
 from distill_run.data.photo_list import PhotoList
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos, ReadPhotos, map_pixels
-from distill_run.data.source import ImageSet, Split
+from distill_run.data.source import MovableSet, Split
 from distill_run.data.splits import Dataset, Division
 from distill_run.data.survey import KIND, Survey, survey
 from distill_run.errors import gather, user_error
@@ -33,7 +33,7 @@ MOST_NAMED = 5
 class Opened(NamedTuple):
     """A split of photographs that can be served, and what reading them found."""
 
-    split: ImageSet
+    split: MovableSet
     survey: Survey
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_run.data.duplicates import digests, duplicate_notes
-from distill_run.data.source import ImageSet, Source, Split
+from distill_run.data.source import MovableSet, Source, Split
 from distill_run.errors import user_error
 
 
@@ -42,9 +42,9 @@ class Dataset:
     `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source.
     """
 
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
+    train: MovableSet
+    val: MovableSet
+    test: MovableSet
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     content: str

@@ -7,9 +7,10 @@ from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.pretrained import weight_files
 from distill_run.stages.assembly import Prepared, TeacherShape
+from distill_run.stages.given_teacher import GivenTeacher, GivenTeachers
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.plans import Planner, checkpoint_paths, numbered, teacher_weights
-from distill_run.stages.teacher import LoadedTeacher, load_teacher, measure_teacher, together
+from distill_run.stages.plans import Planner, numbered, teacher_weights
+from distill_run.stages.teacher import measure_teacher, together
 from distill_run.stages.trained import Trained
 from distill_run.stages.training import DataFacts, Training
 from distill_run.stages.trial import try_step
@@ -32,7 +33,7 @@ class Lineup:
     `pairs` holds the baseline and the student of each repeat.
     """
 
-    loaded: list[LoadedTeacher]
+    loaded: list[GivenTeacher]
     teachers: list[Prepared]
     weights: list[float]
     assistants: list[Prepared]
@@ -50,10 +51,12 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
     Raises UserError where something does not fit.
     """
     planner = Planner(settings, workshop.feed, workshop.builder)
+    given = GivenTeachers(settings, workshop.feed, workshop.builder)
     loaded = [
-        _on_device(load_teacher(numbered("teacher", number), path, settings, workshop.feed, workshop.builder), workshop)
-        for number, path in enumerate(checkpoint_paths(settings), start=1)
+        *(given.load(stage, path) for stage, path in planner.teacher_files()),
+        *(given.untrained(stage, architecture) for stage, architecture in planner.untrained_teachers()),
     ]
+    loaded = [_on_device(teacher, workshop) for teacher in loaded]
     teachers = [_tried(training, None, workshop) for training in planner.teachers()]
     weights = teacher_weights(settings, len(loaded) + len(teachers))
     guiding = _shape_of(loaded, teachers, weights)
@@ -111,17 +114,19 @@ def _tried(training: Training, teacher: TeacherShape | None, workshop: Workshop)
     for path in weight_files(training.architecture.node):
         what = "with a new last layer where its classes are others"
         workshop.watcher.noted(f"{training.stage}: training starts from the weights in {path}, {what}")
+    if taken := getattr(prepared.assembly.network.architecture, "weights_note", None):
+        workshop.watcher.noted(f"{training.stage}: {taken}")
     for note in prepared.notes:
         workshop.watcher.noted(f"{training.stage}: {note}")
     try_step(prepared, teacher, workshop.feed)
     return prepared
 
 
-def _on_device(teacher: LoadedTeacher, workshop: Workshop) -> LoadedTeacher:
+def _on_device(teacher: GivenTeacher, workshop: Workshop) -> GivenTeacher:
     return replace(teacher, network=workshop.device.place(teacher.network))
 
 
-def _shape_of(loaded: list[LoadedTeacher], teachers: list[Prepared], weights: list[float]) -> TeacherShape:
+def _shape_of(loaded: list[GivenTeacher], teachers: list[Prepared], weights: list[float]) -> TeacherShape:
     networks = [*(teacher.network for teacher in loaded), *(teacher.assembly.network for teacher in teachers)]
     nodes = [*(teacher.node for teacher in loaded), *(teacher.assembly.node for teacher in teachers)]
     return TeacherShape(networks[0], nodes[0]) if len(networks) == 1 else TeacherShape(Ensemble(networks, weights), {})
