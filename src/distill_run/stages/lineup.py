@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
+from distill_run.models.network import Network, count_params
 from distill_run.models.pretrained import weight_files
 from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.given_teacher import GivenTeacher, GivenTeachers
@@ -16,7 +17,9 @@ from distill_run.stages.training import DataFacts, Training
 from distill_run.stages.trial import try_step
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
-from distill_run.units import rounded
+from distill_run.units import quantity, rounded
+
+LARGE_STUDENT = 1_000_000  # parameters
 
 
 class Pair(NamedTuple):
@@ -70,6 +73,7 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
         baseline = _prepare(alone, None, workshop) if settings.baseline else None
         prepare = _tried if number == 1 else _prepare
         pairs.append(Pair(baseline, prepare(training, guiding, workshop)))
+    _compare_sizes(pairs[0].student.assembly.network, guiding.network, workshop.watcher)
     return Lineup(loaded, teachers, weights, assistants, pairs)
 
 
@@ -137,6 +141,16 @@ def at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
     training = prepared.training
     found, curve = find_learning_rate(training.alone(training.stage), workshop)
     return prepared.at_rate(found, curve)
+
+
+def _compare_sizes(student: Network, teacher: Network | Ensemble, watcher: Watcher) -> None:
+    """Warn of a student that is large, and larger than its teacher; one layer for all pixels of a photograph is."""
+    ours, theirs = count_params(student), count_params(teacher)
+    if ours > max(theirs, LARGE_STUDENT):
+        watcher.warned(
+            f"the student has {quantity(ours)} parameters, the teacher {quantity(theirs)}: "
+            "choose a smaller one, as in student=resnet8"
+        )
 
 
 def _compare_normalisation(teacher: Trained, data: DataFacts, watcher: Watcher) -> None:
