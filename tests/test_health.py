@@ -186,5 +186,5 @@ def test_a_large_student_that_is_larger_than_its_teacher_is_told(tmp_path: Path)
     for hidden in ("14000", "13000"):
         open_run(tmp_path, [*TINY, f"student.hidden=[{hidden}]"], Told())
     assert [text for text in told if "parameters" in text] == [
-        "the student has 1.05M parameters, the teacher 1.27k: choose a smaller one, as in student=resnet8"
+        "the student has 1.05M parameters, the teacher 496: choose a smaller one, as in student=resnet8"
     ]
