@@ -45,6 +45,36 @@ def test_the_sample_that_is_left_out_changes_from_epoch_to_epoch() -> None:
     assert len(left_out) > 4
 
 
+def test_balanced_batches_draw_every_class_with_the_same_probability() -> None:
+    """Of 900, 90, 10 and no images; in 40 epochs of 1,000 draws, a third has a standard deviation of 94."""
+    targets = torch.repeat_interleave(torch.tensor([0, 1, 3]), torch.tensor([900, 90, 10]))
+    targets = targets[torch.randperm(1000, generator=torch.Generator().manual_seed(3))]
+    batches = batches_of(1000, 64)
+    batches.balance(targets)
+    drawn = torch.stack([batches.order(epoch) for epoch in range(1, 41)])
+    assert drawn.shape == (40, 1000)
+    counts = torch.bincount(targets[drawn.flatten()], minlength=4).tolist()
+    assert counts[2] == 0
+    assert [counts[each] for each in (0, 1, 3)] == pytest.approx([40_000 / 3] * 3, abs=4 * 94)
+    # Within a class every image is as likely: each of the 10 is drawn 1,333 times, with a standard deviation of 36.
+    of_each = torch.bincount(drawn.flatten(), minlength=1000)
+    assert of_each[targets == 3].tolist() == pytest.approx([4000 / 3] * 10, abs=4 * 36)
+    assert int((of_each[targets == 0] > 0).sum()) == 900
+
+
+def test_balanced_batches_are_a_function_of_seed_and_epoch() -> None:
+    orders = []
+    for seed, epoch in ((1, 1), (1, 1), (1, 2), (2, 1)):
+        batches = batches_of(40, 8, seed)
+        batches.balance(torch.arange(40) % 3)
+        served = order_of(list(batches.epoch(epoch)))
+        assert served == batches.order(epoch).tolist()
+        assert order_of(list(batches.epoch(epoch, first_step=2))) == served[16:]
+        orders.append(served)
+    assert orders[0] == orders[1]
+    assert orders[1] != orders[2] != orders[3] != orders[1]
+
+
 @examples
 @given(seed=st.integers(0, 2**70), epoch=st.integers(1, 10**6))
 def test_the_order_is_a_function_of_seed_and_epoch(seed: int, epoch: int) -> None:

@@ -54,6 +54,8 @@ def test_what_is_given_stays_and_what_is_filled_in_is_said() -> None:
         "training.teacher: batches of 64, for 1,146 training images",
         "training.student: 55 epochs, for 1,146 training images",
     ]
+    gathering = compose_config(["training.student.batch_size=16", "training.student.accumulation=4"]).training
+    assert complete_training(gathering, 1146)[0].student.epochs == 36  # as with batches of 64
     again, silent = complete_training(complete, 20)
     assert (again, silent) == (complete, [])
 

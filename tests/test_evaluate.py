@@ -7,11 +7,25 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import confusion_matrix
+from sklearn.metrics import (
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    precision_recall_fscore_support,
+)
 from torch import nn
 from torchmetrics.functional.classification import multiclass_accuracy, multiclass_calibration_error
 
-from distill_run.engine.evaluate import CHUNK_SIZE, NUM_BINS, confusion, fidelity, measure, predict, reliability
+from distill_run.engine.evaluate import (
+    CHUNK_SIZE,
+    NUM_BINS,
+    class_figures,
+    confusion,
+    fidelity,
+    measure,
+    predict,
+    reliability,
+)
 from helpers import TinyClassifier, examples, fill, numpy_cross_entropy, some_logits, some_split
 
 
@@ -20,9 +34,10 @@ def certain(decisions: list[int], num_classes: int) -> torch.Tensor:
     return nn.functional.one_hot(torch.tensor(decisions), num_classes).double() * 1e4
 
 
+@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
 @examples
 @given(seed=st.integers(0, 10_000), num=st.integers(1, 200), num_classes=st.integers(2, 12), scale=st.floats(0.01, 30))
-def test_the_figures_are_those_of_torchmetrics(seed: int, num: int, num_classes: int, scale: float) -> None:
+def test_the_figures_are_those_of_torchmetrics_and_sklearn(seed: int, num: int, num_classes: int, scale: float) -> None:
     logits = torch.from_numpy(some_logits(seed, num, num_classes, scale))
     targets = torch.from_numpy(np.random.default_rng(seed).integers(0, num_classes, num))
     ours = measure(logits, targets)
@@ -32,6 +47,8 @@ def test_the_figures_are_those_of_torchmetrics(seed: int, num: int, num_classes:
         "top5_accuracy": multiclass_accuracy(logits, targets, num_classes, average="micro", top_k=top).item(),
         "ece": multiclass_calibration_error(logits.softmax(1), targets, num_classes, n_bins=15, norm="l1").item(),
         "nll": numpy_cross_entropy(logits.numpy(), targets.numpy()),
+        "balanced_accuracy": balanced_accuracy_score(targets, logits.argmax(1)),
+        "macro_f1": f1_score(targets, logits.argmax(1), average="macro"),
     }
     assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
 
@@ -39,7 +56,9 @@ def test_the_figures_are_those_of_torchmetrics(seed: int, num: int, num_classes:
 def test_the_figures_of_certain_and_of_ignorant_networks() -> None:
     """A confidence of exactly 1 belongs to the last bin: where half are wrong, it is off by one half."""
     decided = certain([0, 1, 2, 3], 10)
-    assert measure(decided, torch.arange(4)) == {"accuracy": 1.0, "top5_accuracy": 1.0, "nll": 0.0, "ece": 0.0}
+    assert measure(decided, torch.arange(4)) == {
+        "accuracy": 1.0, "top5_accuracy": 1.0, "nll": 0.0, "ece": 0.0, "balanced_accuracy": 1.0, "macro_f1": 1.0,
+    }  # fmt: skip
     figures = measure(decided, torch.tensor([0, 1, 9, 9]))
     assert (figures["accuracy"], figures["ece"], figures["nll"]) == pytest.approx((0.5, 0.5, 1e4 / 2))
     figures = measure(torch.zeros(10, 10), torch.arange(10))  # a tenth sure, a tenth right
@@ -86,6 +105,27 @@ def test_the_confusion_matrix_is_that_of_sklearn() -> None:
     expected = confusion_matrix(targets, logits.argmax(1), labels=range(7))
     assert confusion(logits, targets).tolist() == expected.tolist()
     assert confusion(certain([2, 2], 3), torch.tensor([0, 0])).tolist() == [[0, 0, 2], [0, 0, 0], [0, 0, 0]]
+
+
+def test_the_figures_of_each_class_are_those_of_sklearn() -> None:
+    logits = torch.from_numpy(some_logits(3, 100, 7))
+    targets = torch.from_numpy(np.random.default_rng(3).choice(7, 100, p=[0.5, 0.2, 0.1, 0.1, 0.05, 0.03, 0.02]))
+    expected = precision_recall_fscore_support(targets, logits.argmax(1), zero_division=np.nan)[:3]
+    for found, wanted in zip(class_figures(logits, targets), expected, strict=True):
+        assert found.tolist() == pytest.approx(wanted.tolist(), nan_ok=True)
+
+
+def test_the_figures_of_classes_that_are_never_there_by_hand() -> None:
+    """Of class 0, 2 of 3 images are right; class 1 is never chosen, class 2 has no image, class 3 has neither."""
+    logits, targets = certain([0, 0, 2, 0], 4), torch.tensor([0, 0, 0, 1])
+    precision, recall, f1 = (figure.tolist() for figure in class_figures(logits, targets))
+    nan = pytest.approx(math.nan, nan_ok=True)
+    assert precision == [pytest.approx(2 / 3), nan, 0.0, nan]
+    assert recall == [pytest.approx(2 / 3), 0.0, nan, nan]
+    assert f1 == [pytest.approx(4 / 6), 0.0, 0.0, nan]  # 2 * hits / (images + decisions)
+    figures = measure(logits, targets)
+    assert figures["balanced_accuracy"] == pytest.approx((2 / 3 + 0) / 2)
+    assert figures["macro_f1"] == pytest.approx((2 / 3 + 0 + 0) / 3)
 
 
 def test_fidelity_by_hand() -> None:

@@ -54,7 +54,7 @@ def take_a_step(trainer: Trainer, step: int = 0) -> None:
     trainer.network.train()
     trainer.loss.train()
     trainer.step = step
-    trainer._train_step(next(trainer.batches.epoch(1, first_step=step)), Watcher())
+    trainer._train_step(trainer.batches.epoch(1, first_step=step), Watcher())
 
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:

@@ -402,7 +402,8 @@ def test_a_born_again_student_is_its_own_teacher_but_for_the_seed() -> None:
 def test_a_born_again_teacher_follows_every_key_of_the_student_s_recipe() -> None:
     changes = (
         "epochs=3 batch_size=17 clip_norm=2.0 label_smoothing=0.1 mixup=0.2 cutmix=0.3 patience=4 "
-        "lr_search=[0.01,0.1] lr_search_epochs=2"
+        "lr_search=[0.01,0.1] lr_search_epochs=2 accumulation=2 ema=0.9 decay_norms=false backbone_lr_factor=0.1 "
+        "freeze_batch_norm=true"
     )
     overrides = [f"training.student.{change}" for change in changes.split()]
     groups = ["training/student/optimizer=adam", "training/student/schedule=constant"]

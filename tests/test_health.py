@@ -15,7 +15,8 @@ from distill_run.data.splits import Dataset
 from distill_run.run import run
 from distill_run.stages.health import Health
 from distill_run.stages.trained import Measured, Origin, Trained
-from distill_run.stages.watcher import StageFacts
+from distill_run.stages.watcher import StageFacts, Watcher
+from workshops import open_run
 
 
 def split(count: int) -> Split:
@@ -139,6 +140,24 @@ def test_a_teacher_that_was_loaded_is_judged_by_validation() -> None:
         assert len(told) == len(failures)
 
 
+def test_a_network_that_trades_accuracy_for_balance_is_not_at_chance() -> None:
+    """Of 100 images, 90 are of the first of four classes: 80% right is below 90%, but guessing gives each class 25%.
+
+    Its error is 1/4 * sqrt(3/16 * (1/90 + 1/4 + 1/3 + 1/3)) = 0.1043, twice.
+    """
+    counts = torch.tensor([0] * 90 + [1] * 4 + [2] * 3 + [3] * 3)
+    uneven = Split(torch.zeros(100, 1, 4, 4, dtype=torch.uint8), counts)
+    told: list[str] = []
+    health = Health(MemoryFeed(Dataset(uneven, uneven, uneven, tuple("abcd"), (), "0" * 64), {}), told.append)
+    assert health.balanced_chance == pytest.approx(0.25 + 2 * 0.1043, abs=1e-4)
+    for balanced, is_failure in ((0.45, True), (0.46, False)):
+        health.failures.clear()
+        each = row(9, accuracy=0.5, val=0.8)
+        each["val"]["balanced_accuracy"] = balanced
+        health.stage_ended(trained("student", 0.8, [each]))
+        assert bool(health.failures) is is_failure
+
+
 def test_a_small_validation_split_is_told() -> None:
     assert watched(num_val=50)[1] == []
     assert watched(num_val=40)[1] == [
@@ -154,3 +173,18 @@ def test_a_run_whose_student_is_at_chance_gives_no_verdict(tmp_path: Path) -> No
     assert report.conclusion.startswith("No verdict on distillation: the baseline ")
     assert len(report.failures) == 2
     assert any("training.student.optimizer.lr" in warning for warning in report.warnings)
+
+
+def test_a_large_student_that_is_larger_than_its_teacher_is_told(tmp_path: Path) -> None:
+    """64 pixels into 14,000 neurons and these into 10 classes: 65 * 14,000 + 14,001 * 10 = 1,050,010 parameters."""
+    told: list[str] = []
+
+    class Told(Watcher):
+        def warned(self, text: str) -> None:
+            told.append(text)
+
+    for hidden in ("14000", "13000"):
+        open_run(tmp_path, [*TINY, f"student.hidden=[{hidden}]"], Told())
+    assert [text for text in told if "parameters" in text] == [
+        "the student has 1.05M parameters, the teacher 496: choose a smaller one, as in student=resnet8"
+    ]

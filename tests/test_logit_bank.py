@@ -23,7 +23,9 @@ from distill_run.models.network import Network
 from distill_run.report.run_report import RunReport as Report
 from distill_run.run import run
 from distill_run.stages.live_teacher import LiveTeacher
-from distill_run.stages.logit_bank import BankedTeacher, has_room
+from distill_run.stages.logit_bank import BankedTeacher, bank_bytes, has_room
+from distill_run.stages.top_logits import TopLogits, row_type
+from distill_run.stages.training import Training
 from distill_run.stages.watcher import Watcher
 from helpers import message_of
 from workshops import Opened, open_run
@@ -182,11 +184,11 @@ def test_a_run_that_goes_on_gets_the_same_logits(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     original = Trainer._train_step
 
-    def stop_in_the_second_epoch(self: Trainer, batch: Batch, watcher: Any) -> Tensor:
+    def stop_in_the_second_epoch(self: Trainer, batches: Iterator[Batch], watcher: Any) -> tuple[int, Tensor]:
         if self.stage == "student" and (self.epoch, self.step) == (2, 3):
             watcher.state_saved(self.state())
             raise Interrupted
-        return original(self, batch, watcher)
+        return original(self, batches, watcher)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", stop_in_the_second_epoch)
@@ -243,6 +245,108 @@ def test_a_damaged_view_is_made_again_and_that_is_said(tmp_path: Path, capsys: p
         capsys.readouterr().out
     )
     torch.testing.assert_close(weights_of(second), weights_of(first), rtol=0, atol=0)
+
+
+def kept(logits: Tensor, k: int) -> Tensor:
+    """The logits that a bank gives back which keeps k of them."""
+    rows = TopLogits.of(logits, k).rows(torch.float32)
+    return TopLogits.of_rows(rows, logits.shape[1], torch.device("cpu")).spread(torch.arange(len(logits)))
+
+
+@pytest.mark.parametrize(("num_classes", "k"), [(10, 1), (100, 10), (1000, 999)])
+def test_the_largest_logits_keep_their_probabilities_and_the_others_share_the_rest(num_classes: int, k: int) -> None:
+    logits = 3 * torch.randn(500, num_classes, generator=torch.Generator().manual_seed(1)) + 5
+    expected, found = logits.double().softmax(1), kept(logits, k).double().softmax(1)
+    largest = torch.zeros_like(expected, dtype=torch.bool).scatter(1, expected.topk(k).indices, value=True)
+    torch.testing.assert_close(found[largest], expected[largest], rtol=0, atol=1e-6)
+    rest = expected.masked_fill(largest, 0).sum(1)
+    evenly = (rest / (num_classes - k)).unsqueeze(1).expand_as(found)
+    torch.testing.assert_close(found[~largest], evenly[~largest], rtol=1e-4, atol=1e-9)
+    divergence = (expected * (expected / found).log()).sum(1)
+    assert (divergence <= rest * np.log(num_classes - k) + 1e-6).all()
+    torch.testing.assert_close(kept(logits, k).gather(1, logits.topk(k).indices), logits.topk(k).values)
+
+
+def test_above_temperature_1_the_others_get_more_and_below_less() -> None:
+    logits = 3 * torch.randn(200, 50, generator=torch.Generator().manual_seed(2))
+    classes = logits.topk(5).indices
+    for temperature, sign in ((4.0, 1), (0.5, -1)):
+        of_largest = [(each / temperature).softmax(1).gather(1, classes) for each in (logits, kept(logits, 5))]
+        assert (sign * (of_largest[0].sum(1) - of_largest[1].sum(1)) > 0).all()
+        ratios = [each / each[:, :1] for each in of_largest]
+        torch.testing.assert_close(ratios[1], ratios[0], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "k", "dtype", "expected"),
+    [
+        (10, 3, torch.float32, 3 * (4 + 1) + 4),
+        (100, 10, torch.float16, 10 * (2 + 1) + 4),
+        (1000, 10, torch.float32, 10 * (4 + 2) + 4),
+        (40_000, 10, torch.float16, 10 * (2 + 4) + 4),
+    ],
+)
+def test_a_sample_takes_so_many_bytes(num_classes: int, k: int, dtype: torch.dtype, expected: int) -> None:
+    rows = TopLogits.of(torch.randn(7, num_classes), k).rows(dtype)
+    assert (rows.itemsize, row_type(num_classes, k, dtype).itemsize) == (expected, expected)
+    assert rows["classes"].max() < num_classes
+
+
+def test_a_bank_of_the_largest_logits_is_smaller_and_gives_them_in_every_view(tmp_path: Path) -> None:
+    run_of = opened(tmp_path, "logit_bank_top_k=3", "training.teacher.epochs=1")
+    banked, live, batches = banked_and_live(run_of)
+    for batch in epochs_of(batches, 2):
+        expected = kept(live(batch).logits, 3)
+        torch.testing.assert_close(banked(batch).logits, expected, rtol=1e-4, atol=1e-4)
+    paths = sorted(tmp_path.rglob("view_*.npy"))
+    num = batches.num_samples
+    assert [path.stat().st_size for path in paths] == [pytest.approx(num * 19, abs=300)] * 2
+    assert bank_bytes(run_of.lineup.student.training, run_of.teacher(), run_of.workshop) == (2 * num * 19, 0)
+    whole = banked_and_live(opened(tmp_path, "training.teacher.epochs=1"))[0]
+    assert whole.fingerprint != banked.fingerprint
+
+
+def test_the_student_depends_on_how_many_logits_are_kept_and_not_on_where(tmp_path: Path) -> None:
+    """Two teachers; a bank without room changes nothing but the rounding."""
+    overrides = ("logit_bank_top_k=2", "teacher_seed=[0,1]", "training.teacher.epochs=1", "baseline=false")
+    banked = tiny_run(tmp_path, *overrides)
+    live = tiny_run(tmp_path, *overrides, "logit_bank_gigabytes=0", name="live")
+    assert (banked.guided_by, live.guided_by) == ("logit bank", "live teacher")
+    assert banked.student.fingerprint == live.student.fingerprint
+    torch.testing.assert_close(weights_of(banked), weights_of(live), rtol=1e-3, atol=1e-4)
+    whole = tiny_run(tmp_path, *overrides, "logit_bank_top_k=null", name="whole")
+    assert whole.student.fingerprint != banked.student.fingerprint
+    distances = [(mine - weights_of(banked)[name]).abs().max() for name, mine in weights_of(whole).items()]
+    assert max(distances) > 0.01
+
+
+def test_the_kept_logits_concern_only_students_that_learn_from_logits(tmp_path: Path) -> None:
+    def student_with(*overrides: str) -> Training:
+        return open_run(tmp_path, [*TINY, "logit_bank_top_k=2", *overrides]).lineup.student.training
+
+    assert student_with().top_k == 2
+    assert student_with().alone("baseline").top_k is None
+    assert student_with("mode=none").top_k is None
+    assert student_with("mode=attention", "student=cnn_tiny", "teacher=cnn_small").top_k is None
+
+
+def test_as_many_logits_as_classes_are_refused(tmp_path: Path) -> None:
+    assert message_of(open_run, tmp_path, [*TINY, "logit_bank_top_k=10"]) == (
+        "logit_bank_top_k=10, but the dataset has 10 classes\n"
+        "  write a smaller number, or leave it out to keep all logits"
+    )
+
+
+def test_a_large_bank_is_told_before_it_is_filled(tmp_path: Path) -> None:
+    told: list[str] = []
+
+    class Told(Watcher):
+        def noted(self, text: str) -> None:
+            told.append(text)
+
+    run_of = open_run(tmp_path, [*AUGMENTED, "logit_bank_gigabytes=1e-3"], Told())
+    assert has_room(run_of.lineup.student.training, [run_of.teacher()], run_of.workshop)
+    assert told[-1] == "the teacher's logits of all views (the logit bank) take 91.7kB more"
 
 
 @pytest.mark.slow

@@ -1,116 +1,20 @@
 """The training loop: what it does to the networks, and that it is what one would write by hand."""
 
-from typing import Any
-
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from distill_run.config.schema import DeviceSettings, Recipe
 from distill_run.data.batches import Batch
-from distill_run.data.feed import MemoryBatches
-from distill_run.data.source import Split
-from distill_run.data.views import ViewChoice, Views
-from distill_run.engine.device import Device, choose_device
 from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.interrupt import StopRequest
-from distill_run.engine.loop import Trainer
-from distill_run.engine.schedules import Constant, Cosine, Schedule
+from distill_run.engine.schedules import Constant, Cosine, Plateau
 from distill_run.errors import DivergedError, Interrupted, PrunedError
-from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
-from distill_run.objectives.base import FeatureObjective, Objective, TargetObjective
-from distill_run.objectives.none import CrossEntropy
-from distill_run.objectives.soft import SoftTargets
+from distill_run.objectives.base import FeatureObjective, TargetObjective
 from distill_run.objectives.total import TotalLoss
 from distill_run.stages.live_teacher import LiveTeacher
-from helpers import steps
-
-EPOCHS = 3
-
-
-def device() -> Device:
-    return choose_device(DeviceSettings("cpu", "fp32", channels_last=False, compile=False))
-
-
-def split(count: int, seed: int) -> Split:
-    generator = torch.Generator().manual_seed(seed)
-    targets = torch.arange(count) % 3
-    images = torch.randint(0, 80, (count, 1, 6, 6), generator=generator) + 60 * targets.view(-1, 1, 1, 1)
-    return Split(images.to(torch.uint8), targets)
-
-
-def network(seed: int = 0) -> Network:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        layers = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(64, 3))
-    return Network(layers, [0.4], [0.2])
-
-
-def recipe(**changes: Any) -> Recipe:
-    fixed: dict[str, Any] = {
-        "epochs": EPOCHS, "batch_size": 16, "clip_norm": None, "label_smoothing": 0.0, "mixup": 0.0, "cutmix": 0.0,
-        "patience": None, "lr_search": None, "lr_search_epochs": 1, "optimizer": {}, "schedule": {},
-    }  # fmt: skip
-    return Recipe(**{**fixed, **changes})
-
-
-def make(
-    objective: Objective | None = None,
-    guide: LiveTeacher | None = None,
-    schedule: Schedule | None = None,
-    lr: float = 0.05,
-    student: Network | None = None,
-    points: dict[str, str] | None = None,
-    **changes: Any,
-) -> Trainer:
-    student = student or network()
-    objective = objective or CrossEntropy(label_smoothing=0.0)
-    views = Views(split(50, seed=1), steps(crop=1, flip=True), ViewChoice(5, None, 0.0, 0.0))
-    loss = TotalLoss({objective.part: objective}, label_smoothing=0.0)
-    parameters = [*student.parameters(), *loss.parameters()]
-    return Trainer(
-        stage="student",
-        network=student,
-        loss=loss,
-        guide=guide,
-        points=points or {},
-        optimizer=torch.optim.SGD(parameters, lr=lr, momentum=0.9),
-        schedule=schedule or Constant(epochs=EPOCHS, warmup_epochs=0),
-        batches=MemoryBatches(views, 16, seed=5),
-        val=split(20, seed=2),
-        recipe=recipe(**changes),
-        seed=5,
-        device=device(),
-    )
-
-
-def soft_targets(alpha: float = 0.7) -> SoftTargets:
-    return SoftTargets(temperature=2.0, alpha=alpha, weight=1.0, divergence="forward", standardize_logits=False)
-
-
-class Watcher:
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.rows: list[dict[str, Any]] = []
-        self.saved: list[dict[str, Any]] = []
-
-    def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
-        self.losses.append(loss.item())
-
-    def epoch_ended(self, row: dict[str, Any]) -> None:
-        self.rows.append(row)
-
-    def state_saved(self, state: dict[str, Any]) -> None:
-        self.saved.append(state)
-
-
-def fit(trainer: Trainer) -> Watcher:
-    watcher = Watcher()
-    with StopRequest() as stop:
-        trainer.fit(watcher, stop)
-    return watcher
+from trainers import EPOCHS, Watcher, device, fit, make, make_recipe, network, soft_targets
 
 
 def test_the_loop_is_the_one_that_one_would_write_by_hand() -> None:
@@ -206,6 +110,24 @@ def test_the_best_epoch_on_validation_is_selected_and_ties_go_to_the_lower_nll()
     assert measure(predict(trainer.network, trainer.val), trainer.val.targets) == best["val"]
 
 
+@pytest.mark.parametrize("select_by", ["accuracy", "balanced_accuracy", "macro_f1", "nll"])
+def test_the_figure_that_selects_chooses_the_epoch(select_by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each figure is best in an epoch of its own, and the plateau sees the same figure."""
+    best_epochs = {"accuracy": 1, "balanced_accuracy": 2, "macro_f1": 3, "nll": 4}
+    rows = [{name: 0.5 + 0.1 * (best == epoch) for name, best in best_epochs.items()} for epoch in range(1, 9)]
+    for row in rows:
+        row["nll"] = 1 - row["nll"]
+    measured = iter(rows)
+    monkeypatch.setattr("distill_run.engine.loop.measure", lambda *_: next(measured))
+    plateau = Plateau(epochs=9, patience=9, gamma=0.5, warmup_epochs=0)
+    trainer = make(select_by=select_by, epochs=9, patience=3, schedule=plateau)
+    watcher = fit(trainer)
+    best = best_epochs[select_by]
+    assert trainer.selected["epoch"] == best
+    assert len(watcher.rows) == best + 3
+    assert plateau.best == (-0.4 if select_by == "nll" else 0.6)
+
+
 def test_an_epoch_s_figures_are_means_over_its_images() -> None:
     watcher = fit(make())
     sizes = [16, 16, 16, 2]
@@ -229,7 +151,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     trainer = make(lr=0.05)
     fit(trainer)
     before = {name: value.clone() for name, value in trainer.network.named_parameters()}
-    trainer.recipe = recipe(epochs=EPOCHS + 1)
+    trainer.recipe = make_recipe(epochs=EPOCHS + 1)
     trainer.batches.views.split.targets[:] = 0  # type: ignore[attr-defined]
 
     class Broken(TargetObjective):

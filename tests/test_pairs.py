@@ -66,7 +66,7 @@ def take_a_step(teacher: str, student: str, mode: str, folder: Path) -> dict[str
         prepared = dataclasses.replace(prepared, guide=guide)
     trainer = make_trainer(prepared, opened.workshop)
     trainer.network.train()
-    trainer._train_step(next(trainer.batches.epoch(1)), Watcher())
+    trainer._train_step(trainer.batches.epoch(1), Watcher())
     assert all(each.isfinite().all() for each in trainer.network.parameters())
     return trainer.totals.means()
 

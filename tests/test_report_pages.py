@@ -26,10 +26,12 @@ from distill_run.models.mlp import MLP
 from distill_run.models.network import Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, counts, two_sided, wilson_interval
+from distill_run.report.classes import class_rows
 from distill_run.report.pages import write_pages
 from distill_run.report.pictures import draw_samples
 from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
+from distill_run.report.run_report import ClassReport, ClassScores, RunReport
 from distill_run.report.samples import choose, disagreements, effects, pick_samples
 from distill_run.report.summary import Findings, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text
@@ -69,8 +71,8 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
     for epoch, accuracy in enumerate((0.5, 0.8, 0.7), start=1):
         val = {"accuracy": accuracy, "top5_accuracy": 1.0, "nll": 0.5, "ece": 0.1}
         rows.append({"stage": stage, "epoch": epoch, "train": {"loss": 1 / epoch}, "val": val})
-    curve: list[dict[str, float | None]] = [{"lr": 0.1, "val_accuracy": 0.7, "val_nll": 0.4}]
-    curve += [{"lr": 1.0, "val_accuracy": None, "val_nll": None}]
+    curve: list[dict[str, float | None]] = [{"lr": 0.1, "val_accuracy": 0.7}]
+    curve += [{"lr": 1.0, "val_accuracy": None}]
     return Trained(
         stage=stage, name=f"net_{stage}", node={}, network=made_up_network(stage), fingerprint=f"{SEEDS[stage]:x}" * 64,
         selected=Measured(2, rows[1]["val"], made_up_logits(targets, SKILLS[stage], SEEDS[stage])),
@@ -78,6 +80,7 @@ def made_up_training(stage: str, targets: Tensor) -> Trained:
         origin=Origin.REUSED if stage == "teacher" else Origin.TRAINED, history=tuple(rows),
         cost=Cost(train_seconds=187.0, images_per_second=1234.0, data_share=0.25), learning_rate=0.1,
         lr_search=tuple(curve) if stage != "teacher" else (), guided_by="logit bank" if stage == "student" else None,
+        select_by="accuracy",
     )  # fmt: skip
 
 
@@ -96,6 +99,7 @@ def make_findings(
         seed=7,
         names=SimpleNamespace(dataset="made_up", mode="soft"),
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
+        training=SimpleNamespace(select_by="accuracy"),
         code_dir=None,
         trusted_packages=list(OWN_PACKAGES),
     )
@@ -179,7 +183,7 @@ def test_html_embeds_the_very_plots_of_the_folder_and_can_be_heard(findings: Fin
         assert base64.b64decode(embedded) == file.read_bytes()
     assert page.all("html") == [{"lang": "en"}]
     assert all(image["alt"] for image in page.all("img"))
-    assert [each["class"] for each in page.all("th") if each["scope"] == "col"] == list(SEEDS)
+    assert [each["class"] for each in page.all("th") if "class" in each] == list(SEEDS)
     assert len(page.all("h1")) == 1
 
 
@@ -200,9 +204,36 @@ def test_markdown_images_are_there(findings: Findings) -> None:
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row(findings: Findings) -> None:
-    assert table_widths(findings) == [{3}, {5}, {7}, {3}]
+    assert table_widths(findings) == [{3}, {5}, {8}, {7}, {3}]
     assert r"a\|b" in markdown(findings)
     assert r"\<b\>x\</b\>" in markdown(findings)
+
+
+def test_the_class_that_the_student_knows_worst_comes_first(findings: Findings) -> None:
+    targets = findings.feed.test.targets
+    decisions = findings.networks["student"].selected.test_logits.argmax(1)
+    recalls = {name: (decisions[targets == index] == index).double().mean() for index, name in enumerate(CLASSES)}
+    rows = class_rows(findings.report)
+    assert [row[0] for row in rows] == sorted(CLASSES, key=lambda name: recalls[name])
+    assert [row[4] for row in rows] == [f"{recalls[row[0]]:.2%}" for row in rows]
+    assert sum(int(row[1]) for row in rows) == 90
+    page = html(findings)
+    assert "All 4 classes" not in page.text
+    assert all(f"{recall:.2%}" in page.text for recall in recalls.values())
+
+
+def test_many_classes_are_folded_away_and_one_without_images_has_no_recall(
+    networks: dict[str, Trained], feed: Feed, tmp_path: Path
+) -> None:
+    findings = make_findings(networks, feed, tmp_path)
+    none = ClassScores(None, None, None)
+    absent = ClassReport("absent", 0, dict.fromkeys(SEEDS, none))
+    report = dataclasses.replace(findings.report, classes=(absent,) * 17 + findings.report.classes)
+    write_pages(dataclasses.replace(findings, report=report))
+    assert class_rows(report)[-1] == ["absent", "0", NONE, NONE, NONE, NONE, NONE]
+    assert "All 21 classes" in html(findings).text
+    assert "10 of 21; `report.json` has all" in markdown(findings)
+    assert RunReport.from_json(report.to_json(), tmp_path) == report
 
 
 def test_an_assistant_has_a_column_among_the_networks_and_none_among_the_decisions(
@@ -210,7 +241,7 @@ def test_an_assistant_has_a_column_among_the_networks_and_none_among_the_decisio
 ) -> None:
     findings = make_findings(networks, feed, tmp_path, [networks["baseline"]])
     write_pages(findings)
-    assert table_widths(findings) == [{3}, {6}, {7}, {3}]
+    assert table_widths(findings) == [{3}, {6}, {8}, {7}, {3}]
     assert [stage for stage, _ in findings.report.networks] == ["teacher", "assistant", "baseline", "student"]
 
 
@@ -251,7 +282,7 @@ def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> No
     assert answers[1][1].endswith(
         "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
     )
-    assert answers[2][1].startswith("Epoch 2 is the best on validation")
+    assert answers[2][1].startswith("Epoch 2 is the best on validation, by accuracy, and")
     assert answers[3][1].startswith("checkpoints/student.pt")
 
 
@@ -341,6 +372,7 @@ def test_images_of_files_are_called_by_their_paths(
     networks: dict[str, Trained], feed: MemoryFeed, tmp_path: Path
 ) -> None:
     paths = tuple(f"test/a, b/{index}.png" for index in range(90))
+    assert isinstance(feed.val, Split)
     assert isinstance(feed.test, Split)
     named = MemoryFeed(Dataset(feed.train, feed.val, dataclasses.replace(feed.test, paths=paths), CLASSES, (), "0"), {})
     findings = make_findings(networks, named, tmp_path)

@@ -37,7 +37,7 @@ def made_up(stage: str, accuracies: list[float], curve: list[dict[str, float | N
     return Trained(
         stage=stage, name="net", node={}, network=Network(nn.Flatten(), [0.5], [0.5]), fingerprint="f" * 64,
         selected=selected, last=last, origin=Origin.TRAINED, history=tuple(history), learning_rate=0.1,
-        lr_search=tuple(curve or ()),
+        lr_search=tuple(curve or ()), select_by="accuracy",
     )  # fmt: skip
 
 

@@ -26,8 +26,12 @@ from distill_run.listener import working
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.report.run_report import RunReport
 from distill_run.run import run
-from distill_run.stages.watcher import StageFacts
+from distill_run.stages.lr_search import find_learning_rate
+from distill_run.stages.training import Training
+from distill_run.stages.watcher import StageFacts, Watcher
+from distill_run.stages.workshop import Workshop
 from helpers import message_of
+from workshops import open_run
 
 FILES = {
     "checkpoints/last.pt", "checkpoints/student.pt", "config.yaml", "environment.json", "metrics.jsonl",
@@ -70,9 +74,18 @@ def test_report_json_keeps_the_contract(tiny_report: RunReport) -> None:
         for moment in ("selected", "last"):
             assert network[moment].keys() == {"epoch", "val", "test"}
             for split in ("val", "test"):
-                assert network[moment][split].keys() == {"accuracy", "top5_accuracy", "nll", "ece"}
+                assert network[moment][split].keys() == {
+                    "accuracy", "top5_accuracy", "nll", "ece", "balanced_accuracy", "macro_f1",
+                }  # fmt: skip
                 assert 0 <= network[moment][split]["accuracy"] <= 1
     assert report["fidelity"].keys() == {"agreement", "kl", "disagreement"}
+    for each in report["classes"]:
+        assert each["scores"].keys() == {"teacher", "baseline", "student"}
+        assert each["scores"]["student"].keys() == {"precision", "recall", "f1"}
+    classes = report["classes"]
+    hits = sum(each["test_images"] * each["scores"]["student"]["recall"] for each in classes)
+    assert hits / 450 == pytest.approx(report["student"]["selected"]["test"]["accuracy"])
+    assert [each["name"] for each in classes] == [str(digit) for digit in range(10)]
     assert report["student"]["params"] == 64 * 8 + 8 + 8 * 10 + 10
     assert report["student"]["macs"] == 64 * 8 + 8 * 10
 
@@ -265,9 +278,41 @@ def test_a_learning_rate_is_found_on_validation_and_its_curve_reported(tmp_path:
     assert (report.run_dir / "plots" / "lr_search.png").is_file()
 
 
+@pytest.mark.parametrize(
+    ("select_by", "rate", "words"),
+    [
+        ("accuracy", 0.1, "accuracy"),
+        ("macro_f1", 0.2, "macro F1"),
+        ("nll", 0.4, "negative log-likelihood"),
+    ],
+)
+def test_the_figure_that_selects_chooses_the_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, select_by: str, rate: float, words: str
+) -> None:
+    figures = {0.1: (0.9, 0.1, 0.1, 3.0), 0.2: (0.1, 0.1, 0.9, 2.0), 0.4: (0.2, 0.2, 0.2, 1.0)}
+    names = ("val_accuracy", "val_balanced_accuracy", "val_macro_f1", "val_nll")
+
+    def made_up(trial: Training, _: Workshop) -> dict[str, float]:
+        lr = trial.recipe.optimizer["lr"]
+        return {"lr": lr, **dict(zip(names, figures[lr], strict=True))}
+
+    monkeypatch.setattr("distill_run.stages.lr_search._try", made_up)
+    told: list[str] = []
+    watcher = Watcher()
+    monkeypatch.setattr(watcher, "noted", told.append)
+    rates = ("training.student.lr_search=[0.1,0.2,0.4]", f"training.select_by={select_by}")
+    opened = open_run(tmp_path, [*TINY, *rates], watcher)
+    found, curve = find_learning_rate(opened.lineup.student.training.alone("baseline"), opened.workshop)
+    assert found.recipe.optimizer["lr"] == rate
+    assert [point["lr"] for point in curve] == [0.1, 0.2, 0.4]
+    assert told[-1] == f"baseline: learning rate {rate:g} is the best of 3 on validation, by {words}"
+
+
 def test_a_rate_that_diverges_loses_the_search(tmp_path: Path) -> None:
     report = tiny_run(tmp_path, "training.student.lr_search=[1e30,0.1]", "student.hidden=[8,8]")
-    assert report.summary["student"]["lr_search"][0] == {"lr": 1e30, "val_accuracy": None, "val_nll": None}
+    assert report.summary["student"]["lr_search"][0] == {
+        "lr": 1e30, "val_accuracy": None, "val_balanced_accuracy": None, "val_macro_f1": None, "val_nll": None,
+    }  # fmt: skip
     assert report.summary["student"]["learning_rate"] == 0.1
 
 
@@ -309,7 +354,7 @@ def test_a_teacher_of_another_shape_is_refused_before_anything_is_written(
     torch.save(load_network(checkpoint).architecture.state_dict(), plain)
     for path, override, told in (
         (checkpoint, "dataset.image_size=16", "image size (8, 8), the dataset has (16, 16)\n  give a teacher"),
-        (plain, "teacher=mlp", "lacks head.2.bias, head.2.weight, head.4.bias and 1 more of teacher=mlp"),
+        (plain, "teacher=mlp", "teacher=mlp: it lacks head.2.weight, head.2.bias, head.4.weight, head.4.bias; it has"),
     ):
         assert told in message_of(tiny_run, tmp_path, f"teacher_checkpoint={path}", override)
         assert not (tmp_path / "run").exists()

@@ -20,9 +20,11 @@ from conftest import TINY, InProcess
 from distill_run.commands.search import main, run_trial
 from distill_run.commands.spaces import read_space
 from distill_run.config.overrides import parse
+from distill_run.config.settings import compose_config
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, Interrupted, Mistake, PrunedError
 from distill_run.stages.student import train_student
+from distill_run.stages.watcher import RunFacts
 from distill_run.sweeps import search as search_host
 from distill_run.sweeps.pruning import Pruner
 from distill_run.sweeps.space import Choices, Interval, Space
@@ -407,14 +409,20 @@ def test_only_the_student_is_reported_and_no_run_is_stopped_after_its_last_epoch
 
     stop = StopRequest()
     pruner = Pruner(Trial(), stop)  # type: ignore[arg-type]
+    pruner.run_begun(RunFacts(Path(), compose_config(["training.select_by=nll"]), {}))
     pruner.num_epochs = 3
     for stage, epoch in (("teacher", 1), ("baseline", 1), ("student lr=0.1", 1), ("student", 3)):
-        pruner.epoch_ended({"stage": stage, "epoch": epoch, "val": {"accuracy": epoch / 10}})
-    assert reported == [(0.3, 3)]
+        pruner.epoch_ended({"stage": stage, "epoch": epoch, "val": {"accuracy": 0.5, "nll": epoch / 10}})
+    assert reported == [(-0.3, 3)]
     assert not stop.requested
-    pruner.epoch_ended({"stage": "student", "epoch": 2, "val": {"accuracy": 0.2}})
+    pruner.epoch_ended({"stage": "student", "epoch": 2, "val": {"nll": 0.2}})
     assert stop.requested
     assert isinstance(stop.error, PrunedError)
+
+
+def test_trials_are_not_judged_by_different_figures(search: Search) -> None:
+    told = "the trials would be judged by different figures\n  write one of them, as in training.select_by=accuracy"
+    assert search(*TINY, "training.select_by=choice(accuracy,nll)") == (1, "", f"error: {told}\n")
 
 
 def test_no_trial_is_given_up_before_the_second_epoch(tmp_path: Path) -> None:

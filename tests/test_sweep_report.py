@@ -23,7 +23,7 @@ from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
 from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep
 from distill_run.sweeps.report.sweep_report import SweepReport
-from distill_run.sweeps.report.tables import to_csv
+from distill_run.sweeps.report.tables import settings_table, to_csv
 from distill_run.sweeps.values import natural, read_value, shown
 from distill_run.typed_json import decode
 from helpers import examples, message_of
@@ -307,8 +307,8 @@ def test_a_setting_with_fewer_seeds_is_told_in_seeds(tmp_path: Path) -> None:
     content = content_of(tmp_path)
     assert content["keys"] == ["mode.alpha"]
     assert content["warnings"] == [
-        "alpha 0.9 has 80.00% on validation, more than what is recommended, but only 2 of 3 seeds: it was not "
-        "considered"
+        "alpha 0.9 has 80.00% accuracy on validation, better than what is recommended, but only 2 of 3 seeds: it was "
+        "not considered"
     ]
     assert content["conclusion"].startswith("Only alpha 0.1 has 3 seeds completed: it reaches 50.00% on test, ")
 
@@ -325,8 +325,8 @@ def test_validation_recommends_and_test_does_not(tmp_path: Path) -> None:
     assert (best["test_accuracy"]["mean"], best["command"]) == (0.5, "distill-run mode.alpha=0.9")
     assert (best["alternatives"], best["compared"], best["incomplete"]) == ([], 0, [])
     assert content["conclusion"] == (
-        "The best of 2 settings on validation is alpha 0.9 (1 other may be as good). It reaches 50.00% on test, "
-        "10.00 percentage points above the student alone (one run, so no interval)."
+        "The best of 2 settings on validation, by accuracy, is alpha 0.9 (1 other may be as good). It reaches 50.00% "
+        "on test, 10.00 percentage points above the student alone (one run, so no interval)."
     )
 
 
@@ -335,7 +335,7 @@ def test_settings_within_one_validation_image_are_ties(tmp_path: Path) -> None:
     content = sweep(tmp_path, {f"mode.alpha={alpha}": {"val": val} for alpha, val in accuracies.items()})
     assert content["recommendation"]["ties"] == [1, 2]
     assert content["conclusion"].startswith(
-        "The best of 4 settings on validation is alpha 0.1 (2 others may be as good). It reaches "
+        "The best of 4 settings on validation, by accuracy, is alpha 0.1 (2 others may be as good). It reaches "
     )
 
 
@@ -353,7 +353,8 @@ def test_a_setting_with_a_failed_seed_does_not_win_by_luck(tmp_path: Path) -> No
     assert (best["values"], best["incomplete"]) == ({"mode.alpha": 0.1}, [1])
     assert content["settings"][1]["asked"] == 2
     assert content["warnings"] == [
-        "alpha 0.9 has 80.00% on validation, more than what is recommended, but only 1 of 2 runs: it was not considered"
+        "alpha 0.9 has 80.00% accuracy on validation, better than what is recommended, but only 1 of 2 runs: it was "
+        "not considered"
     ]
     assert content["conclusion"].startswith("Only alpha 0.1 has 2 runs completed: ")
 
@@ -540,6 +541,54 @@ def test_settings_are_ranked_among_those_of_their_own_data(tmp_path: Path) -> No
     assert report.recommendation is None
 
 
+def scored(macro_f1: float, nll: float) -> dict[str, Any]:
+    """The student of a report that has these figures on validation, with the same accuracy as every other."""
+    student: dict[str, Any] = made_up_report()["student"]
+    student["selected"]["val"] |= {"macro_f1": macro_f1, "nll": nll}
+    return student
+
+
+@pytest.mark.parametrize(
+    ("select_by", "best", "words", "heading", "cell"),
+    [
+        ("macro_f1", 1, "macro F1", "validation macro F1", "90.00%"),
+        ("nll", 0, "negative log-likelihood", "validation negative log-likelihood", "0.500"),
+    ],
+)
+def test_settings_are_ranked_by_the_figure_that_selected(
+    tmp_path: Path, select_by: str, best: int, words: str, heading: str, cell: str
+) -> None:
+    for number, student in enumerate((scored(0.2, 0.5), scored(0.9, 0.7))):
+        write_run(tmp_path / str(number), [f"mode.temperature={number}"], select_by=select_by, student=student)
+    report = report_of(tmp_path)
+    assert report.recommendation is not None
+    assert report.recommendation.values == {"mode.temperature": best}
+    assert report.recommendation.ties == ()  # the accuracies, which are equal, do not select
+    assert report.conclusion.startswith(f"The best of 2 settings on validation, by {words}, is temperature {best}.")
+    table = settings_table(report)
+    assert table.rows[0][table.headings.index(heading)].text == cell
+    assert heading not in settings_table(dataclasses.replace(report, select_by=("accuracy",))).headings
+
+
+def test_runs_that_other_figures_selected_are_ranked_apart_and_none_is_recommended(tmp_path: Path) -> None:
+    """The accuracies 0.2 and 0.1 are those of accuracy, 0.9 and 0.8 those of runs that macro F1 selected."""
+    for number, accuracy in enumerate((0.1, 0.2)):
+        write_run(tmp_path / f"a{number}", [f"mode.alpha=0.{number}"], val=accuracy)
+    for number, macro_f1 in enumerate((0.8, 0.9)):
+        overrides = [f"mode.alpha=0.{number}", "training.select_by=macro_f1"]
+        write_run(tmp_path / f"b{number}", overrides, select_by="macro_f1", student=scored(macro_f1, 1.0))
+    report = report_of(tmp_path)
+    assert report.recommendation is None
+    assert [setting.mean("val_selection") for setting in report.settings] == [0.2, 0.1, 0.9, 0.8]
+    assert report.warnings == (
+        "the runs were selected by different figures (accuracy, macro F1): they are ranked apart; give all of them "
+        "one training.select_by",
+    )
+    assert report.conclusion == (
+        "Nothing is recommended: the runs were selected by different figures (accuracy, macro F1)."
+    )
+
+
 def test_different_folders_of_own_files_are_warned_of(tmp_path: Path) -> None:
     write_run(tmp_path / "0", ["mode.alpha=0.1"], options=["--config-dir", "mine"])
     write_run(tmp_path / "1", ["mode.alpha=0.2"])
@@ -578,7 +627,7 @@ def test_the_csv_has_a_row_a_run(tmp_path: Path) -> None:
     assert list(first) == [
         "directory", "status", "error", "mode.alpha", "x", "seed", "val_accuracy", "val_nll", "test_accuracy",
         "teacher_test_accuracy", "baseline_val_accuracy", "baseline_test_accuracy", "difference", "gap_recovered",
-        "agreement", "train_seconds", "command",
+        "agreement", "train_seconds", "val_selection", "command",
     ]  # fmt: skip
     assert (first["status"], first["mode.alpha"], first["x"], first["seed"]) == ("completed", "0.5", 'a,"b', "0")
     assert float(first["val_accuracy"]) == 0.25
@@ -629,6 +678,9 @@ def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -
     assert {key: content[key] for key in old if key not in ("teacher", "baseline", "student", "dataset")} == {
         key: value for key, value in old.items() if key not in ("teacher", "baseline", "student", "dataset")
     }
+    for moment in ("selected", "last"):
+        for split in ("val", "test"):
+            old["student"][moment][split] |= {"balanced_accuracy": None, "macro_f1": None}
     assert content["student"] == {
         **old["student"], "data_share": None, "peak_memory_bytes": None, "learning_rate": None, "lr_search": [],
         "precision": None, "reused": False, "origin": "trained",

@@ -1,5 +1,6 @@
 """The total loss: terms add up by their weights, each is given what it asks for, and what they learn is the loss's."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -12,9 +13,10 @@ from distill_run.data.batches import Batch
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.assemble import build_objectives
 from distill_run.objectives.base import Needs, Objective
+from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
-from helpers import SOFT, message_of, numpy_cross_entropy, some_logits
+from helpers import SOFT, message_of, numpy_cross_entropy, numpy_log_softmax, some_logits
 
 TARGETS = torch.tensor([0, 3, 3, 1])
 STUDENT, TEACHER = some_logits(0, 4, 5), some_logits(1, 4, 5)
@@ -186,3 +188,39 @@ def test_a_component_that_is_no_objective_is_refused() -> None:
     assert message_of(build_objectives, node, Builder()).startswith(
         "mode._target_=distill_run.data.augment.Flip gives no Objective\n  derive the class from "
     )
+
+
+WEIGHTS = [0.5, 2.0, 1.0, 3.0, 0.25]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_class_weights_are_those_of_torch_s_cross_entropy(smoothing: float) -> None:
+    """In the cross-entropy with the targets, and in a mode that is such a cross-entropy; no other term changes."""
+    expected = nn.CrossEntropyLoss(torch.tensor(WEIGHTS).double(), label_smoothing=smoothing)(
+        torch.from_numpy(STUDENT), TARGETS
+    ).item()
+    terms = {"smoothed": CrossEntropy(label_smoothing=smoothing), "other": Term(10.0)}
+    loss, parts = TotalLoss({"first": Term(5.0), **terms}, smoothing, WEIGHTS).losses(batch(), *outputs())
+    assert parts["cross_entropy"].item() == parts["smoothed"].item() == pytest.approx(expected, rel=1e-6)
+    assert loss.item() == pytest.approx(2 * expected + 5 + 10, rel=1e-6)
+
+
+def test_the_mean_with_class_weights_by_hand() -> None:
+    """Targets 0, 3, 3, 1 with the weights 0.5, 3, 3, 2: the denominator is 8.5, not 4."""
+    log_p = numpy_log_softmax(STUDENT)
+    expected = -(0.5 * log_p[0, 0] + 3 * log_p[1, 3] + 3 * log_p[2, 3] + 2 * log_p[3, 1]) / 8.5
+    total = TotalLoss({"first": Term(0.0)}, 0.0, WEIGHTS)
+    assert loss_of(total) == pytest.approx(expected, rel=1e-6)
+    assert not [name for name in total.state_dict() if "weights" in name]
+
+
+def test_class_weights_of_mixed_images_are_those_of_torch_s_cross_entropy_with_probabilities() -> None:
+    shares, partners = torch.tensor([1.0, 0.75, 0.5, 0.0]), torch.tensor([1, 2, 4, 0])
+    one_hot = [nn.functional.one_hot(each, 5).double() for each in (TARGETS, partners)]
+    mixed = shares.unsqueeze(1) * one_hot[0] + (1 - shares.unsqueeze(1)) * one_hot[1]
+    expected = nn.CrossEntropyLoss(torch.tensor(WEIGHTS).double(), label_smoothing=0.1)(
+        torch.from_numpy(STUDENT), mixed
+    )
+    given = dataclasses.replace(batch(), partner_targets=partners, shares=shares)
+    _, parts = TotalLoss({"first": Term(0.0)}, 0.1, WEIGHTS).losses(given, *outputs())
+    assert parts["cross_entropy"].item() == pytest.approx(expected.item(), rel=1e-6)

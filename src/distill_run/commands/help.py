@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from distill_run.config.compose import compose, option_names
+from distill_run.config.compose import compose, load_options, option_names
 from distill_run.errors import show
 
 WIDTH = 100  # of the page, where the terminal is not narrower
@@ -81,9 +81,13 @@ KEYS = {
     "baseline": "false: do not train the student alone",
     "teacher_checkpoint": "a teacher that is already trained, or a list",
     "teacher_normalisation": "of a state dict: dataset, published or values",
+    "teacher_classes": "of other classes: imagenet, a file or outputs",
+    "teacher_trains": "all; head or nothing of a pretrained network",
+    "teacher_head_views": "views whose features the head learns from",
     "teacher_weights": "for several teachers, as in [2,1]",
     "store_dir": "where teachers, baselines and logits are kept",
     "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
+    "logit_bank_top_k": "keep the largest logits alone; null: all",
     "dataset.root": "the folder of the images",
     "dataset.test_fraction": "of each class, if there is no test split",
     "dataset.train_fraction": "below 1: fewer training images",
@@ -163,7 +167,9 @@ def _options_of(group: str, default: str | None, extra_dir: Path | None) -> str:
     if group == "watchers":
         return f"none, one or several of your own: {'  '.join(names) or 'see --config-dir'}"
     if group == "augment":
-        return f"none, one or several of: {'  '.join(names)}"
+        presets = [name for name, node in load_options(group, extra_dir).items() if "_target_" not in node]
+        steps = [name for name in names if name not in presets]
+        return f"the dataset's; a preset: {'  '.join(presets)}; and one or several more: {'  '.join(steps)}"
     if group == "experiment":
         packaged = option_names(group)
         names = [name for name in names if "/" not in name or name not in packaged]

@@ -83,7 +83,7 @@ def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) 
 def run_point(config: DictConfig) -> float | None:
     """A sweep's point, in whichever process Hydra's launcher calls it.
 
-    Returns the student's validation accuracy, so that Hydra's sweepers can optimise it; None for a failed point.
+    Returns RunReport.val_goodness, which Hydra's sweepers can maximise; None for a failed point.
     """
     own = HydraConfig.get()
     overrides = list(own.overrides.task)

@@ -47,16 +47,16 @@ def run_recorded(
     watchers: Sequence["Watcher"] = (),
     stop: "StopRequest | None" = None,
 ) -> float | None:
-    """A run among others, which says in its files alone how it went: the student's validation accuracy.
+    """A run among others, which says in its files alone how it went: see RunReport.val_goodness.
 
     A completed run is not repeated, an interrupted one goes on. None where the run fails: then its files hold the
     error. `compose` gives the configuration of `overrides`; it may raise UserError as well.
     """
-    if (accuracy := _completed_accuracy(run_dir)) is not None:
-        return accuracy
+    if (goodness := _completed_goodness(run_dir)) is not None:
+        return goodness
     try:
         settings = _read_settings(compose(), overrides, run_dir)
-        return _run_quietly(settings, run_dir, command, watchers, stop).val_accuracy
+        return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
     except UserError as error:
         record_failure(run_dir, str(error), command)
         return None
@@ -79,12 +79,12 @@ def _run_quietly(
         return run(settings, run_dir, command=command, console=console, watchers=watchers, stop=stop, feeds=feeds)
 
 
-def _completed_accuracy(run_dir: Path) -> float | None:
-    """The student's validation accuracy of a completed run; None where the run is not completed or not readable."""
+def _completed_goodness(run_dir: Path) -> float | None:
+    """How good a completed run is, see RunReport.val_goodness; None where the run is not completed or not readable."""
     try:
         status = read_status(run_dir)
         is_completed = status is not None and status.status == "completed"
-        return read_report(run_dir).val_accuracy if is_completed else None
+        return read_report(run_dir).val_goodness if is_completed else None
     except ValueError:
         return None
 

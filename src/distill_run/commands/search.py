@@ -1,4 +1,4 @@
-"""The command `distill-search`: Optuna chooses values between grid points, judged by validation accuracy.
+"""The command `distill-search`: Optuna chooses values between grid points, judged on validation.
 
     distill-search 'mode.temperature=interval(1,20)' 'mode.alpha=interval(0,1)' --trials 30
 
@@ -109,6 +109,10 @@ def _check_spaces(spaces: dict[str, Space], fixed: list[str], extra_dir: Path | 
     """The settings at the ends of the spaces; raises UserError where a value will not be accepted."""
     ends = [f"{key}={','.join(space.ends)}" for key, space in spaces.items()]
     points = preflight([*fixed, *ends], extra_dir, multirun=True)
+    if len({point.settings.training.select_by for point in points}) > 1:
+        raise user_error(
+            "the trials would be judged by different figures", "write one of them, as in training.select_by=accuracy"
+        )
     if any(space.usual not in space.ends for space in spaces.values()):
         usual = [f"{key}={space.usual}" for key, space in spaces.items()]
         try:
@@ -131,7 +135,7 @@ def _command_of(arguments: Namespace) -> str:
 def run_trial(
     fixed: list[str], extra_dir: Path | None, values: list[str], run_dir: Path, trial: "Trial"
 ) -> float | None:
-    """One run with the values of a trial; returns its validation accuracy, None where it fails.
+    """One run with the values of a trial; returns RunReport.val_goodness, None where it fails.
 
     Raises PrunedError where Optuna gives the trial up.
     """

@@ -126,7 +126,8 @@ def offer_roles(directory: Path) -> None:
                 store_config(group, path.stem, node)
             for group, (source, key) in LISTS.items():
                 if source == folder:
-                    store_config(group, path.stem, node, package=f"{key}.{path.stem}")
+                    is_preset = group == "augment" and "_target_" not in node  # it sets keys of several steps
+                    store_config(group, path.stem, node, package=key if is_preset else f"{key}.{path.stem}")
 
 
 @cache

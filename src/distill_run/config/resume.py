@@ -14,7 +14,7 @@ from distill_run.errors import Mistake, UserError, show
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
     **{f"dataset.{name}": (f"dataset.{name}", f"dataset.source.{name}") for name in ("root", "train", "val", "test")},
-    "store_dir": ("store_dir", "dataset.source.store_dir"),
+    "store_dir": ("store_dir",),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
 }
@@ -26,6 +26,30 @@ FILLED_IN = (
     "repeats",
     *(f"training.{role}.{key}" for role in ("teacher", "student") for key in ("epochs", "batch_size")),
 )
+# Keys that earlier versions did not have, with what every run of such a version did.
+ADDED_TO_RECIPES: dict[str, Any] = {
+    "accumulation": 1,
+    "ema": None,
+    "decay_norms": True,
+    "backbone_lr_factor": None,
+    "freeze_batch_norm": False,
+}
+ADDED: dict[str, Any] = {
+    "dataset": {
+        "sampling": None,
+        "image_size": None,
+        "crop_ratio": None,
+        "memory_gigabytes": None,
+        "workers": None,
+        "on_error": "refuse",
+    },
+    "training": {
+        "class_weights": None,
+        "select_by": "accuracy",
+        "teacher": ADDED_TO_RECIPES,
+        "student": ADDED_TO_RECIPES,
+    },
+}
 MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 
 
@@ -82,10 +106,13 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
             recipe.schedule._target_ = recipe.schedule._target_.replace(old, new)
     if "repeats" not in saved:
         saved.repeats = 1  # as in every run of such a version
+    for group, added in ADDED.items():
+        saved[group] = OmegaConf.merge(added, saved[group])
     for section, complete in ((saved, composed), (saved.dataset, composed.dataset)):
         for key in complete:
             if key not in section:
                 section[key] = complete[key]
+    _upgrade_source(saved.dataset)
     old_augment = saved.dataset.augment
     if "crop_padding" in old_augment:
         saved.dataset.augment = {
@@ -93,3 +120,13 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
             "flip": {"_target_": "distill_run.data.augment.Flip", "enabled": old_augment.flip},
             "cutout": {"_target_": "distill_run.data.augment.Cutout", "size": old_augment.cutout},
         }
+
+
+def _upgrade_source(dataset: DictConfig) -> None:
+    """Move the image size of an image folder out of its source, where the digits still have theirs."""
+    source = dataset.source
+    if dataset.image_size is None and "image_size" in source:
+        dataset.image_size = source.image_size
+    if source._target_ == "distill_run.data.image_folder.load":
+        for key in ("image_size", "store_dir"):
+            source.pop(key, None)

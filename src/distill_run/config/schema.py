@@ -45,6 +45,7 @@ class DatasetSettings:
     test_fraction: Annotated[float, rules.INSIDE_UNIT]
     val_fraction: Annotated[float, rules.INSIDE_UNIT]
     train_fraction: Annotated[float, rules.POSITIVE_FRACTION]
+    sampling: Annotated[str | None, optional(rules.one_of("balanced"))]
     split_seed: Annotated[int, rules.SEED]
     mean: Annotated[list[float] | None, optional(rules.CHANNEL_MEANS)]
     std: Annotated[list[float] | None, optional(rules.CHANNEL_STDS)]
@@ -62,6 +63,11 @@ class RecipeSettings:
     mixup: Annotated[float, rules.NOT_NEGATIVE]
     cutmix: Annotated[float, rules.NOT_NEGATIVE]
     patience: Annotated[int | None, optional(whole(1))]
+    accumulation: Annotated[int, whole(1)]
+    ema: Annotated[float | None, optional(rules.INSIDE_UNIT)]
+    decay_norms: Annotated[bool, rules.FLAG]
+    backbone_lr_factor: Annotated[float | None, optional(rules.POSITIVE_FRACTION)]
+    freeze_batch_norm: Annotated[bool, rules.FLAG]
     lr_search: Annotated[list[float] | None, optional(rules.LEARNING_RATES)]
     lr_search_epochs: Annotated[int, whole(1)]
     optimizer: Component
@@ -82,6 +88,8 @@ class TrainingSettings:
 
     views: Annotated[int | None, optional(whole(1))]
     view_seed: Annotated[int, rules.SEED]
+    class_weights: Annotated[str | list[float] | None, optional(rules.CLASS_WEIGHTS)]
+    select_by: Annotated[str, rules.one_of("accuracy", "balanced_accuracy", "macro_f1", "nll")]
     teacher: RecipeSettings
     student: RecipeSettings
 
@@ -106,10 +114,14 @@ class Settings:
     baseline: Annotated[bool, rules.FLAG]
     teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
     teacher_normalisation: Annotated[str | list[list[float]] | None, optional(rules.NORMALISATION)]
+    teacher_classes: Annotated[str | list[Any] | None, optional(rules.TEACHER_CLASSES)]
+    teacher_trains: Annotated[str, rules.one_of("all", "head", "nothing")]
+    teacher_head_views: Annotated[int, whole(1)]
     teacher_weights: Annotated[list[float] | None, optional(rules.WEIGHTS)]
     resume: Annotated[str | None, optional(rules.TEXT)]
     store_dir: Annotated[str, rules.TEXT]
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
+    logit_bank_top_k: Annotated[int | None, optional(whole(1))]
     trusted_packages: Annotated[list[str], rules.list_of(rules.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(rules.TEXT)]
     names: Names

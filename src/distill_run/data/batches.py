@@ -40,7 +40,12 @@ class Batch:
 
 
 class Batches(ABC):
-    """The training split in batches; the order of an epoch is a pure function of (seed, epoch)."""
+    """The training split in batches; the order of an epoch is a pure function of (seed, epoch).
+
+    An epoch serves each sample once, unless `balance` is called.
+    """
+
+    balanced_targets: Tensor | None = None
 
     def __init__(self, num_samples: int, batch_size: int, seed: int) -> None:
         self.num_samples = num_samples
@@ -53,11 +58,27 @@ class Batches(ABC):
         full, rest = divmod(self.num_samples, self.batch_size)
         return max(full + (rest > 1), 1)
 
+    def balance(self, targets: Tensor) -> None:
+        """Let epochs draw as many samples with replacement, each class of `targets` (M,) with the same probability."""
+        self.balanced_targets = targets.cpu()
+
     def order(self, epoch: int) -> Tensor:
-        """The indices of all samples, on the CPU, in the order of an epoch (from 1)."""
+        """The indices of the samples, on the CPU, in the order of an epoch (from 1)."""
         generator = torch.Generator().manual_seed(stream("order", self.seed, epoch) >> 1)
+        if self.balanced_targets is not None:
+            return draw_balanced(self.balanced_targets, generator)
         return torch.randperm(self.num_samples, generator=generator)
 
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (from 1), beginning with step number `first_step` (from 0)."""
+
+
+def draw_balanced(targets: Tensor, generator: torch.Generator) -> Tensor:
+    """Indices (M,) of as many samples as there are targets (M,): first a class that has samples, then one of them."""
+    counts = torch.bincount(targets)
+    present = counts.nonzero().flatten()
+    classes = present[torch.randint(len(present), targets.shape, generator=generator)]
+    places = torch.rand(targets.shape, generator=generator, dtype=torch.float64) * counts[classes]
+    starts = counts.cumsum(0) - counts
+    return targets.argsort(stable=True)[starts[classes] + places.long()]

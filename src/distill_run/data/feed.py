@@ -16,8 +16,9 @@ from distill_run.data.views import ViewChoice, Views
 class Feed(ABC):
     """The data of a run: three splits, and the augmented views of the training split.
 
-    `notes` are sentences for the user about the data. `content` is a sha256 that changes with every image and target
-    of the three splits. `entries` are the kinds and names of the store's entries that the data were read from.
+    `notes` are sentences for the user about the data, `choices` are on what was decided about photographs. `content` is
+    a sha256 that changes with every image and target of the three splits. `entries` are the kinds and names of the
+    store's entries that the data were read from.
     """
 
     train: ImageSet
@@ -27,11 +28,12 @@ class Feed(ABC):
     notes: tuple[str, ...]
     content: str
     entries: tuple[tuple[str, str], ...]
+    choices: tuple[str, ...]
 
     def __init__(self, dataset: Dataset) -> None:
         self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
         self.classes, self.notes = dataset.classes, dataset.notes
-        self.content, self.entries = dataset.content, dataset.entries
+        self.content, self.entries, self.choices = dataset.content, dataset.entries, dataset.choices
 
     @property
     def shape(self) -> ImageShape:

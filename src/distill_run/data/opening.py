@@ -111,14 +111,9 @@ def _open(settings: DatasetSettings, builder: Builder, store: Store, published: 
     framing = choice.framing(build_steps(augment, builder).window)
     division = divide(source.train, {"val": source.val, "test": source.test}, len(source.classes), fractions)
     dataset, found = PhotoOpener(framing, settings, store).open(division, source.classes)
-    said = (
-        source.notes,
-        choice.notes,
-        window_notes,
-        division_notes(division, source.classes, fractions),
-        dataset.notes,
-    )
-    dataset = dataclasses.replace(dataset, notes=tuple(note for notes in said for note in notes))
+    notes = (*source.notes, *division_notes(division, source.classes, fractions), *dataset.notes)
+    choices = (*choice.notes, *window_notes, *dataset.choices)
+    dataset = dataclasses.replace(dataset, notes=notes, choices=choices)
     return OpenedData(dataset, statistics_of(torch.from_numpy(found.counts)), choice.is_resized)
 
 

@@ -19,7 +19,7 @@ from distill_run.data.memory import memory_limit
 from distill_run.data.photo_list import PhotoList
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos, ReadPhotos, map_pixels
-from distill_run.data.source import ImageSet, Split
+from distill_run.data.source import MovableSet, Split
 from distill_run.data.splits import Dataset, Division
 from distill_run.data.survey import KIND, Survey, survey
 from distill_run.errors import gather, user_error
@@ -33,7 +33,7 @@ MOST_NAMED = 5
 class Opened(NamedTuple):
     """A split of photographs that can be served, and what reading them found."""
 
-    split: ImageSet
+    split: MovableSet
     survey: Survey
 
 
@@ -50,20 +50,24 @@ class PhotoOpener:
 
         Raises UserError for files that cannot be read, unless they are to be skipped.
         """
-        kept, notes = self._choose_kept(division)
+        kept, choices = self._choose_kept(division)
         names = ("train", "val", "test")
         several = gather(partial(self._open, name, division.splits[name], keeps_pixels=kept[name]) for name in names)
         opened = dict(zip(names, several, strict=True))
+        notes: list[str] = []
         for name in names:
             notes += _notes(name, division.splits[name], opened[name].survey)
         train, test = opened["train"].survey, opened["test"].survey
         notes += duplicate_notes(train.identities, test.identities)
         dataset = Dataset(
-            **{name: each.split for name, each in opened.items()},
+            train=opened["train"].split,
+            val=opened["val"].split,
+            test=opened["test"].split,
             classes=classes,
             notes=tuple(notes),
             content=_content(opened, self.framing, division),
             entries=tuple((KIND, each.survey.fingerprint) for each in opened.values()),
+            choices=tuple(choices),
         )
         return dataset, train
 

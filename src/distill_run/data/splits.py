@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
 
 from distill_run.data.duplicates import digests, duplicate_notes
-from distill_run.data.source import ImageSet, Source, Split
+from distill_run.data.source import MovableSet, Source, Split
 from distill_run.errors import user_error
 
 
@@ -38,21 +38,22 @@ S = TypeVar("S", bound=Divisible)
 class Dataset:
     """Three splits that share classes and image shape.
 
+    `choices` are sentences on what was decided about photographs: their size, the augmentation, where they are kept.
     `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source.
     """
 
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
+    train: MovableSet
+    val: MovableSet
+    test: MovableSet
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     content: str
     entries: tuple[tuple[str, str], ...] = ()
+    choices: tuple[str, ...] = ()
 
     def to(self, device: torch.device) -> "Dataset":
         """The same dataset on another device."""
-        parts = (self.train.to(device), self.val.to(device), self.test.to(device))
-        return Dataset(*parts, self.classes, self.notes, self.content, self.entries)
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
 
 
 @dataclass(frozen=True)
@@ -117,13 +118,8 @@ def make_dataset(source: Source, fractions: Fractions) -> Dataset:
         _check_shape(name, split, splits["train"])
     notes = [*source.notes, *division_notes(division, source.classes, fractions)]
     notes += duplicate_notes(digests(splits["train"].images), digests(splits["test"].images))
-    return Dataset(
-        **splits,
-        classes=source.classes,
-        notes=tuple(notes),
-        content=_content_of_bytes(splits),
-        entries=source.entries,
-    )
+    parts = (splits["train"], splits["val"], splits["test"])
+    return Dataset(*parts, source.classes, tuple(notes), _content_of_bytes(splits), source.entries)
 
 
 def division_notes(division: Division[Any], classes: tuple[str, ...], fractions: Fractions) -> list[str]:

@@ -15,13 +15,17 @@ from distill_run.rules import Rule, is_number, optional, whole
 NUM_TRIES = 10
 AUTO = "auto"
 AUTO_SCALE = [0.35, 1.0]
+SHARES = Rule(
+    lambda v: isinstance(v, list) and len(v) == 2 and all(map(is_number, v)) and 0 < v[0] <= v[1] <= 1,
+    "[least,most], shares of the image's area above 0 and at most 1",
+)
 SCALE = Rule(
-    lambda v: v == AUTO or (isinstance(v, list) and len(v) == 2 and all(map(is_number, v)) and 0 < v[0] <= v[1] <= 1),
+    lambda v: v == AUTO or SHARES.accepts(v),
     "[least,most], shares of the photograph's area above 0 and at most 1, auto or null",
 )
 RATIO = Rule(
     lambda v: isinstance(v, list) and len(v) == 2 and all(map(is_number, v)) and 0 < v[0] <= v[1],
-    "[least,most], width divided by height, above 0",
+    "[least,most], proportions of the sides, above 0",
 )
 
 
@@ -58,8 +62,8 @@ class RandomResizedCrop(ViewStep):
         assert isinstance(self.scale, list)
         drawn = Draws(indices.cpu(), stream("window", seed, view)).uniform(NUM_TRIES + 1, 2).double().numpy()
         tries, place = drawn[:, :NUM_TRIES], drawn[:, NUM_TRIES]
-        areas = sizes.prod(1, keepdims=True) * _between(tries[:, :, 0], *self.scale)
-        ratios = np.exp(_between(tries[:, :, 1], *map(math.log, self.ratio)))
+        areas = sizes.prod(1, keepdims=True) * between(tries[:, :, 0], *self.scale)
+        ratios = np.exp(between(tries[:, :, 1], *map(math.log, self.ratio)))
         wide, high = np.rint(np.sqrt(areas * ratios)), np.rint(np.sqrt(areas / ratios))
         fits = (wide >= 1) & (high >= 1) & (wide <= sizes[:, 1:]) & (high <= sizes[:, :1])
         rows, first = np.arange(len(sizes)), fits.argmax(1)
@@ -95,5 +99,6 @@ def settle_window(nodes: Mapping[str, Any], *, is_resized: bool) -> tuple[dict[s
     return settled, []
 
 
-def _between(shares: NDArray[np.float64], least: float, most: float) -> NDArray[np.float64]:
+def between(shares: NDArray[np.float64], least: float, most: float) -> NDArray[np.float64]:
+    """Numbers from `least` to `most`, from shares of the way between them."""
     return least + shares * (most - least)

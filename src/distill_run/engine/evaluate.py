@@ -1,6 +1,6 @@
-"""How good a network is: one alone (accuracy, nll, calibration), or a pair (fidelity)."""
+"""How good a network is: one alone (accuracy, nll, calibration, each class), or a pair (fidelity)."""
 
-from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,26 +26,50 @@ def predict(network: nn.Module, images: ImageSet) -> Tensor:
 
 
 def measure(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Accuracy, top-5 accuracy, nll (nats) and expected calibration error of logits (N, K) against targets (N,)."""
+    """Accuracy, top-5 accuracy, nll (nats), calibration error, balanced accuracy and macro F1.
+
+    They are those of logits (N, K) against targets (N,). The last two give every class the same weight, however many
+    images it has: balanced accuracy is the mean recall, macro F1 the mean F1, of the classes that have one.
+    """
     logits, targets = logits.double(), targets.to(logits.device)
     hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == targets.unsqueeze(1)
     confidence, accuracy, share = reliability(logits, targets)
+    classes = class_figures(logits, targets)
     return {
         "accuracy": (logits.argmax(1) == targets).double().mean().item(),
         "top5_accuracy": hits.any(1).double().mean().item(),
         "nll": F.cross_entropy(logits, targets).item(),
         "ece": (share * (confidence - accuracy).abs()).sum().item(),
+        "balanced_accuracy": classes.recall.nanmean().item(),
+        "macro_f1": classes.f1.nanmean().item(),
     }
+
+
+class ClassFigures(NamedTuple):
+    """Figures of each class (K,), float64 fractions; NaN where there is nothing to divide by.
+
+    `recall` is the share of a class's images that are given it: NaN without images. `precision` is the share of the
+    decisions for a class that are right: NaN where it is never decided for. `f1` is the harmonic mean of the two, 0
+    where one of them is 0 or NaN: NaN where both are.
+    """
+
+    precision: Tensor
+    recall: Tensor
+    f1: Tensor
+
+
+def class_figures(logits: Tensor, targets: Tensor) -> ClassFigures:
+    """Precision, recall and F1 of each class, of logits (N, K) against targets (N,)."""
+    decisions = logits.argmax(1)
+    counts = [torch.bincount(each, minlength=logits.shape[1]) for each in (targets, decisions)]
+    hits = torch.bincount(targets[decisions == targets], minlength=logits.shape[1]).double()
+    num_images, num_decisions = counts
+    return ClassFigures(hits / num_decisions, hits / num_images, 2 * hits / (num_images + num_decisions))
 
 
 def commonest_share(logits: Tensor) -> float:
     """The share of the images that are given the commonest decision; 1 where logits (N, K) decide for one class."""
     return (torch.bincount(logits.argmax(1)).max() / len(logits)).item()
-
-
-def rank(val: Mapping[str, float]) -> tuple[float, float]:
-    """What validation figures are sorted by, the best last: accuracy; among equals, which are common, the lower nll."""
-    return val["accuracy"], -val["nll"]
 
 
 def reliability(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

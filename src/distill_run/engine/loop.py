@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -13,21 +13,24 @@ from distill_run.data.batches import Batch, Batches
 from distill_run.data.draws import stream
 from distill_run.data.source import ImageSet
 from distill_run.engine.device import Device
-from distill_run.engine.evaluate import commonest_share, measure, predict, rank
+from distill_run.engine.evaluate import commonest_share, measure, predict
+from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.protocols import Guide, LoopWatcher
 from distill_run.engine.schedules import Schedule
+from distill_run.engine.selection import goodness, rank
 from distill_run.engine.totals import Totals
 from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
+from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
 
 CALMER = "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1"
 
 
 class Trainer:
-    """Trains a network to a small loss, and remembers the epoch that was best on the validation split.
+    """Trains a network to a small loss, and remembers the epoch that was best on validation, by `select_by`.
 
     `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
     places of the network's features that the loss reads, by their names. Everything random is a function of `seed`,
@@ -48,6 +51,7 @@ class Trainer:
         batches: Batches,
         val: ImageSet,
         recipe: Recipe,
+        select_by: str,
         seed: int,
         device: Device,
     ) -> None:
@@ -60,15 +64,30 @@ class Trainer:
         self.batches = batches
         self.val = val
         self.recipe = recipe
+        self.select_by = select_by
         self.seed = seed
         self.device = device
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
         self.read = FeatureReader(network, points, torch.compile(network) if device.settings.compile else network)
         self.epoch, self.step = 1, 0  # the epoch in progress (from 1) and its next step (from 0)
         self.history: list[dict[str, Any]] = []
         self.selected: dict[str, Any] = {}
         self.totals = Totals()
+
+    @property
+    def num_steps(self) -> int:
+        """The optimizer's steps in an epoch; the last may have fewer batches."""
+        return math.ceil(self.batches.num_steps / self.recipe.accumulation)
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is measured and kept: the moving average of the weights, where the recipe asks for one."""
+        if self.average is None:
+            return self.network
+        assert isinstance(self.average.module, Network)
+        return self.average.module
 
     def fit(self, watcher: LoopWatcher, stop: StopRequest) -> None:
         """Train to the end; the watcher is given the state after each epoch and where the training is cut short.
@@ -87,16 +106,12 @@ class Trainer:
 
     def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> None:
         """The steps of the epoch in progress that are left."""
-        self.network.train()
-        self.loss.train()
-        start = time.perf_counter()
-        for batch in self.batches.epoch(self.epoch, first_step=self.step):
-            made = time.perf_counter()
-            loss = self._train_step(batch, watcher)
+        self._begin_training()
+        batches = self.batches.epoch(self.epoch, first_step=self.step * self.recipe.accumulation)
+        for _ in range(self.step, self.num_steps):
+            num_images, loss = self._train_step(batches, watcher)
             self.step += 1
-            self.totals.add_time(time.perf_counter() - start, made - start)
-            watcher.stepped(self.epoch, self.step, len(batch.targets), loss)
-            start = time.perf_counter()
+            watcher.stepped(self.epoch, self.step, num_images, loss)
             if stop.requested:
                 watcher.state_saved(self.state())
                 raise stop.error
@@ -106,36 +121,66 @@ class Trainer:
         self.read.remove()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def _train_step(self, batch: Batch, watcher: LoopWatcher) -> Tensor:
-        self.device.seed(stream("dropout", self.seed, self.epoch, self.step) >> 1)
+    def _begin_training(self) -> None:
+        """Let the layers do what they do in training."""
+        self.network.train()
+        self.loss.train()
+        if self.recipe.freeze_batch_norm:
+            freeze_batch_norm(self.network)
+
+    def _train_step(self, batches: Iterator[Batch], watcher: LoopWatcher) -> tuple[int, Tensor]:
+        """A step of the optimizer, on the mean gradient of the next images: their number, and their loss."""
         self._set_learning_rate()
+        self.optimizer.zero_grad(set_to_none=True)
+        first = self.step * self.recipe.accumulation
+        last = min(first + self.recipe.accumulation, self.batches.num_steps)
+        num_images = min(last * self.batches.batch_size, self.batches.num_samples) - first * self.batches.batch_size
+        losses = []
+        for _ in range(first, last):
+            start = time.perf_counter()
+            batch = next(batches)
+            made = time.perf_counter()
+            losses.append(self._add_gradients(batch, len(batch.targets) / num_images, watcher))
+            self.totals.add_time(time.perf_counter() - start, made - start)
+        start = time.perf_counter()
+        self._update(num_images)
+        self.totals.add_time(time.perf_counter() - start, 0.0)
+        return num_images, total(losses)
+
+    def _add_gradients(self, batch: Batch, share: float, watcher: LoopWatcher) -> Tensor:
+        """Add the gradients of a batch, which has that share of the step's images; returns its share of the loss."""
+        self.device.seed(stream("dropout", self.seed, self.epoch, batch.step) >> 1)
         with self.device.autocast():
             outputs = self.read(batch.images)
         guidance = self.guide(batch) if self.guide else None
         loss, parts = self.loss.losses(batch, outputs, guidance)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         if not torch.isfinite(loss):  # waits for the device, which by now has the backward pass to work at
             watcher.state_saved(self.state())
             raise self._diverged(batch, loss, parts)
+        self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
+        return loss.detach() * share
+
+    def _update(self, num_images: int) -> None:
+        """Change the weights by the gradients of so many images, and their moving average by the weights."""
         if self.recipe.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             norm = nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)
-            parts = {**parts, "clipped": norm > self.recipe.clip_norm}  # in the figures: the share of the steps
+            self.totals.add_flag("clipped", norm > self.recipe.clip_norm, num_images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
-        return loss.detach()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
 
     def _finish_epoch(self) -> dict[str, Any]:
         train, timing = self.totals.means(), self.totals.timing()
-        val_logits = predict(self.network, self.val)
+        val_logits = predict(self.evaluated, self.val)
         val = measure(val_logits, self.val.targets.cpu())
         for name, value in {"training": train["loss"], "validation": val["nll"]}.items():
             if not math.isfinite(value):
                 what = f"the {self.stage}'s {name} loss is not finite after epoch {self.epoch}"
                 raise DivergedError([Mistake(what, CALMER)])
-        self.schedule.observe(val["accuracy"])
+        self.schedule.observe(goodness(val, self.select_by))
         row = {
             "stage": self.stage,
             "epoch": self.epoch,
@@ -146,7 +191,7 @@ class Trainer:
             **timing,
         }
         self.history.append(row)
-        if not self.selected or rank(val) > rank(self.selected["val"]):
+        if not self.selected or rank(val, self.select_by) > rank(self.selected["val"], self.select_by):
             self.selected = {"epoch": self.epoch, "val": val, "weights": self._weights()}
         self.epoch, self.step, self.totals = self.epoch + 1, 0, Totals()
         return row
@@ -157,6 +202,7 @@ class Trainer:
             "epoch": self.epoch,
             "step": self.step,
             "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "loss": self.loss.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
@@ -170,6 +216,8 @@ class Trainer:
         """Go on where the state was taken."""
         self.epoch, self.step = state["epoch"], state["step"]
         self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         self.loss.load_state_dict(state["loss"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
@@ -179,7 +227,7 @@ class Trainer:
         self.totals = Totals(**state["totals"])
 
     def _set_learning_rate(self) -> None:
-        factor = self.schedule.factor(self.epoch - 1 + self.step / self.batches.num_steps)
+        factor = self.schedule.factor(self.epoch - 1 + self.step / self.num_steps)
         for group, base_rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
             group["lr"] = base_rate * factor
 
@@ -191,7 +239,7 @@ class Trainer:
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def _weights(self) -> dict[str, Tensor]:
-        return {key: value.detach().cpu().clone() for key, value in self.network.architecture.state_dict().items()}
+        return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
 
     def _diverged(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> DivergedError:
         """The evidence: where, what, and how large the gradients are."""

@@ -22,8 +22,8 @@ class Schedule(ABC):
     def factor(self, time: float) -> float:
         """The factor at `time` (in epochs)."""
 
-    def observe(self, val_accuracy: float) -> None:  # noqa: B027 - only a schedule with a memory listens
-        """Take note of the validation accuracy at the end of an epoch."""
+    def observe(self, goodness: float) -> None:  # noqa: B027 - only a schedule with a memory listens
+        """Take note of how good the network is on validation at the end of an epoch: see engine.selection."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs to know."""
@@ -102,7 +102,7 @@ class OneCycle(Schedule):
 
 @final
 class Plateau(Schedule):
-    """Multiplied by gamma each time that the validation accuracy has not risen for `patience` epochs."""
+    """Multiplied by gamma each time that the network has not become better on validation for `patience` epochs."""
 
     def __init__(self, *, epochs: int, patience: int, gamma: float, warmup_epochs: float) -> None:  # noqa: ARG002
         whole(1).check("patience", patience)
@@ -118,10 +118,10 @@ class Plateau(Schedule):
         """See Schedule."""
         return warmup(time, self.warmup_epochs) * self.gamma**self.cuts
 
-    def observe(self, val_accuracy: float) -> None:
+    def observe(self, goodness: float) -> None:
         """See Schedule."""
-        if val_accuracy > self.best:
-            self.best, self.waited = val_accuracy, 0
+        if goodness > self.best:
+            self.best, self.waited = goodness, 0
             return
         self.waited += 1
         if self.waited == self.patience:

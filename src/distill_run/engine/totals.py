@@ -21,18 +21,25 @@ class Totals:
         self.data_seconds = data_seconds
 
     def add(self, targets: Tensor, logits: Tensor, losses: dict[str, Tensor]) -> None:
-        """Take a step's losses (means over its batch) and decisions into account."""
+        """Take a batch's losses (means over it) and decisions into account."""
         size = len(targets)
         values = {name: loss.detach().float() * size for name, loss in losses.items()}
         values["accuracy"] = (logits.detach().argmax(1) == targets).sum().float()
         for name, value in values.items():
-            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self._add(name, value)
         self.num_images += size
 
+    def add_flag(self, name: str, flag: Tensor, num_images: int) -> None:
+        """Take into account whether something is the case in an optimizer's step on so many images."""
+        self._add(name, flag.float() * num_images)
+
     def add_time(self, seconds: float, data_seconds: float) -> None:
-        """Take a step's time into account, and the part of it that went into making the batch."""
+        """Take a step's time into account, and the part of it that went into making its batches."""
         self.seconds += seconds
         self.data_seconds += data_seconds
+
+    def _add(self, name: str, value: Tensor) -> None:
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
 
     def means(self) -> dict[str, float]:
         """Means over the images so far."""

@@ -20,10 +20,16 @@ DIVERGENCES = ("forward", "reverse", "jensen_shannon")
 
 
 def cross_entropy(
-    student_logits: Tensor, targets: Tensor, label_smoothing: float = 0.0, reduction: str = "mean"
+    student_logits: Tensor,
+    targets: Tensor,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of logits (N, K) against targets (N,), in nats."""
-    return F.cross_entropy(wide(student_logits), targets, label_smoothing=label_smoothing, reduction=reduction)
+    """Cross-entropy of logits (N, K) against targets (N,), in nats; with a weight for each class (K,), if given."""
+    logits = wide(student_logits)
+    weight = None if class_weights is None else class_weights.to(logits.dtype)
+    return F.cross_entropy(logits, targets, weight, label_smoothing=label_smoothing, reduction=reduction)
 
 
 def soft_target_loss(

@@ -10,7 +10,6 @@ from typing import Any
 import yaml
 
 from distill_run import checkpoint, tensor_files
-from distill_run.engine.evaluate import rank
 from distill_run.errors import PrunedError
 from distill_run.files import RunFiles, told_of_no_room, write_json, write_json_lines, write_text
 from distill_run.record.status import RunStatus, write_status
@@ -91,7 +90,7 @@ class RunRecord(Watcher):
                 self._write_status(RunStatus("failed", str(error) or type(error).__name__))
 
     def _is_preferred(self, student: Trained) -> bool:
-        return self._student is None or rank(student.selected.val) > rank(self._student.selected.val)
+        return self._student is None or student.rank > self._student.rank
 
     def _write_status(self, status: RunStatus) -> None:
         write_status(self.files.run_dir, status)

@@ -15,6 +15,8 @@ def network_cells(network: NetworkReport) -> dict[str, str]:
     return {
         "accuracy": percent(selected.test.accuracy),
         "last_accuracy": percent(last.test.accuracy),
+        "balanced_accuracy": percent(selected.test.balanced_accuracy),
+        "macro_f1": percent(selected.test.macro_f1),
         "top5_accuracy": percent(selected.test.top5_accuracy),
         "nll": f"{selected.test.nll:.3f}",
         "ece": f"{selected.test.ece:.3f}",

@@ -1,5 +1,6 @@
 """The sentences and figures of a run's pages. The templates say how they are set."""
 
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.errors import show
 from distill_run.files import RunFiles
 from distill_run.report.cells import network_cells
@@ -22,6 +23,8 @@ ROWS = {
     "accuracy": "Test accuracy",
     "interval": "95% interval",
     "last_accuracy": "Test accuracy after the last epoch",
+    "balanced_accuracy": "Balanced accuracy",
+    "macro_f1": "Macro F1",
     "top5_accuracy": "Top-5 accuracy",
     "nll": "Negative log-likelihood (lower is better)",
     "ece": "Calibration error (ECE)",
@@ -110,7 +113,7 @@ def answers(findings: Findings) -> list[tuple[str, str]]:
     return [
         (worth, _worth(findings)),
         ("Was the teacher really loaded?", _teacher_origin(findings.report)),
-        ("Last epoch or best epoch?", _epochs(findings.report.student)),
+        ("Last epoch or best epoch?", _epochs(findings.report)),
         ("Which file do I ship?", ship),
     ]
 
@@ -151,12 +154,13 @@ def _teacher_origin(report: RunReport) -> str:
     return " ".join(sentences)
 
 
-def _epochs(network: NetworkReport) -> str:
-    selected, last = network.selected, network.last
+def _epochs(report: RunReport) -> str:
+    selected, last = report.student.selected, report.student.last
+    best = f"the best on validation, by {FIGURE_NAMES[report.select_by]}"
     if selected.epoch == last.epoch:
-        return f"They are the same here: the last epoch, {last.epoch}, is also the best on validation."
+        return f"They are the same here: the last epoch, {last.epoch}, is also {best}."
     return (
-        f"Epoch {selected.epoch} is the best on validation, and its weights are kept: they reach "
+        f"Epoch {selected.epoch} is {best}, and its weights are kept: they reach "
         f"{selected.test.accuracy:.2%} on test. The last epoch, {last.epoch}, reaches {last.test.accuracy:.2%}."
     )
 

@@ -1,8 +1,10 @@
 """A run's report for people: report.html, one file that needs nothing else, and report.md with its plots."""
 
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report import facts
 from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
+from distill_run.report.classes import MAX_OPEN_CLASSES, NUM_WORST, class_columns, class_rows
 from distill_run.report.predictions import write_predictions
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
@@ -35,6 +37,11 @@ def write_pages(findings: Findings) -> None:
         "repeats": repeat_rows(report) if len(report.repeats) > 1 else [],
         "repeat_columns": REPEAT_COLUMNS[1:],
         "shipped_seed": report.shipped_seed,
+        "select_by": FIGURE_NAMES[report.select_by],
+        "class_columns": class_columns(report),
+        "class_rows": class_rows(report),
+        "max_open_classes": MAX_OPEN_CLASSES,
+        "num_worst": NUM_WORST,
         "figures": figures,
         "sheet": sheet,
         "samples": samples,

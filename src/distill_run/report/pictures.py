@@ -6,6 +6,7 @@ import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from distill_run.engine.evaluate import measure
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.report import plots
 from distill_run.report.drawing import COLOURS, INK, MUTED, Picture, render
 from distill_run.report.png import png_of
@@ -102,10 +103,14 @@ def _curves(findings: Findings) -> Picture:
         "curves",
         "Learning curves",
         f"Validation accuracy and training loss by epoch. Selected: {', '.join(best)}.",
-        "The selected epoch is the best on validation. The losses of different objectives have different scales: "
-        "compare the shapes of the curves, not their heights.",
+        f"The selected epoch is the best on validation, by {_selects(findings)}. The losses of different objectives "
+        "have different scales: compare the shapes of the curves, not their heights.",
         render(plots.learning_curves(findings.networks)),
     )
+
+
+def _selects(findings: Findings) -> str:
+    return FIGURE_NAMES[findings.report.select_by]
 
 
 def _search(findings: Findings) -> Picture:
@@ -113,7 +118,7 @@ def _search(findings: Findings) -> Picture:
     return Picture(
         "lr_search",
         "Learning-rate search",
-        f"Validation accuracy by learning rate. Chosen: {', '.join(rates)}.",
+        f"Validation {_selects(findings)} by learning rate. Chosen: {', '.join(rates)}.",
         "Each mark is a short training; the rate that is best on validation is chosen. The student's rate is searched "
         "without the teacher, and the baseline uses it too.",
         render(plots.lr_search_curve(findings.networks)),

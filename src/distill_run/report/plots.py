@@ -11,6 +11,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
 from distill_run.engine.evaluate import NUM_BINS, confusion, measure, reliability
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.report.drawing import COLOURS, INK, MARKERS, MUTED, STEPS, add_legend, dress, lay_out, ring
 from distill_run.stages.trained import Trained
 from distill_run.units import shorten
@@ -52,7 +53,10 @@ def _draw_history(accuracy: Axes, loss: Axes, stage: str, trained: Trained) -> N
 
 
 def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
-    """Validation accuracy of each learning rate that was tried; crosses at the bottom are rates that diverged."""
+    """The validation figure of each learning rate that was tried; crosses at the bottom are rates that diverged.
+
+    It is the figure that selects, the same for all networks.
+    """
     figure, [axes] = lay_out(1, (6, 2.75), left=0.75, bottom=0.55, top=0.45)
     axes.set_xscale("log", subs=[])  # no minor ticks
     for stage, trained in networks.items():
@@ -62,8 +66,11 @@ def lr_search_curve(networks: Mapping[str, Trained]) -> Figure:
     rates = {trial["lr"] for trained in networks.values() for trial in trained.lr_search if trial["lr"]}
     axes.set_xticks(_apart(sorted(rates)))
     axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_formatter(PercentFormatter(1))
-    dress(axes, "validation accuracy", "learning rate")
+    select_by = networks["student"].select_by
+    assert select_by is not None
+    if select_by != "nll":
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    dress(axes, f"validation {FIGURE_NAMES[select_by]}", "learning rate")
     add_legend(figure, axes, [ring("chosen", INK), _cross("diverged", INK)])
     return figure
 
@@ -80,8 +87,9 @@ def _apart(rates: list[float]) -> list[float]:
 
 def _draw_search(axes: Axes, stage: str, trained: Trained) -> None:
     trials: list[dict[str, Any]] = sorted(trained.lr_search, key=lambda trial: trial["lr"] or 0.0)
-    tried = {trial["lr"]: trial["val_accuracy"] for trial in trials if trial["val_accuracy"] is not None}
-    diverged = [trial["lr"] for trial in trials if trial["val_accuracy"] is None]
+    figure = f"val_{trained.select_by}"
+    tried = {trial["lr"]: trial[figure] for trial in trials if trial[figure] is not None}
+    diverged = [trial["lr"] for trial in trials if trial[figure] is None]
     style: dict[str, Any] = {"color": COLOURS[stage], "marker": MARKERS[stage], "markersize": 4}
     axes.plot(list(tried), list(tried.values()), label=stage, **style)
     chosen = ring("_chosen", COLOURS[stage])

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report.cells import REPEAT_COLUMNS, network_cells, repeat_rows
 from distill_run.report.run_report import RunReport
@@ -49,7 +50,8 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
     console.table(["", *COLUMNS.values()], rows, num_texts=1, spare=SPARE)
     if len(report.repeats) > 1:
         console.note(
-            f"Validation prefers the student of seed {report.shipped_seed}, shown above. Test accuracy of all:"
+            f"Validation {FIGURE_NAMES[report.select_by]} prefers the student of seed {report.shipped_seed}, shown "
+            "above. Test accuracy of all:"
         )
         console.table(REPEAT_COLUMNS, repeat_rows(report), num_texts=1)
     for warning in report.warnings:

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
+from distill_run.engine.selection import goodness
 from distill_run.files import RunFiles, write_json
 from distill_run.report.paired import Estimate
 from distill_run.typed_json import decode, encode, read_object
@@ -15,12 +16,17 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Scores:
-    """How good a network is on one split: fractions, and the negative log-likelihood in nats."""
+    """How good a network is on one split: fractions, and the negative log-likelihood in nats.
+
+    The last two are None in the files of versions that did not measure them.
+    """
 
     accuracy: float
     top5_accuracy: float
     nll: float
     ece: float
+    balanced_accuracy: float | None = None
+    macro_f1: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,28 @@ class Fidelity:
     agreement: float
     disagreement: float
     kl: float
+
+
+@dataclass(frozen=True)
+class ClassScores:
+    """How well a network knows one class, on the test split: fractions; None where there is nothing to divide by.
+
+    `recall` is None for a class without test images, `precision` for one that the network never decides for, and `f1`
+    for one that is both.
+    """
+
+    precision: float | None
+    recall: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """A class, the number of its test images, and the scores of the selected networks by their stages."""
+
+    name: str
+    test_images: int
+    scores: dict[str, ClassScores]
 
 
 @dataclass(frozen=True)
@@ -138,7 +166,8 @@ class NamedNetwork(NamedTuple):
 class RunReport:
     """The content of report.json, and the directory where it lies. The baseline may be left out.
 
-    `student` is the one that validation prefers among the `repeats`, `baseline` that of the same seed. `failures` say
+    `student` is the one that validation prefers among the `repeats`, `baseline` that of the same seed. `select_by` is
+    the validation figure that selected, one of engine.selection. `failures` say
     what went wrong in a training, so that the run cannot tell what distillation changed. The fields with defaults were
     added to the format later: old files do not have them.
     """
@@ -148,6 +177,7 @@ class RunReport:
     seed: int
     dataset: DatasetFacts
     mode: dict[str, Any]
+    select_by: str = "accuracy"
     guided_by: str | None = None
     teacher: NetworkReport
     baseline: NetworkReport | None
@@ -157,6 +187,7 @@ class RunReport:
     means: Means | None = None
     difference: Difference | None = None
     fidelity: Fidelity
+    classes: tuple[ClassReport, ...] = ()
     gap_recovered: float | None
     gap_interval: tuple[float, ...] | None = None
     failures: tuple[str, ...] = ()
@@ -166,8 +197,13 @@ class RunReport:
 
     @property
     def val_accuracy(self) -> float:
-        """The selected student's validation accuracy, the mean of all repeats: what a search may optimise."""
+        """The selected student's validation accuracy, the mean of all repeats."""
         return fmean(student.selected.val.accuracy for student in self.students)
+
+    @property
+    def val_goodness(self) -> float:
+        """The validation figure that selects, the mean of all repeats, larger is better: what a search may optimise."""
+        return fmean(goodness(vars(student.selected.val), self.select_by) for student in self.students)
 
     @property
     def shipped_seed(self) -> int:

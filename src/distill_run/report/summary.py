@@ -12,6 +12,7 @@ from distill_run.data.source import ImageShape
 from distill_run.engine.evaluate import fidelity, measure
 from distill_run.models.network import count_bytes, count_macs, count_params
 from distill_run.report.chance import SIGNIFICANCE, compare, difference_interval
+from distill_run.report.classes import class_reports
 from distill_run.report.conclusion import conclude
 from distill_run.report.paired import SHARE, Estimate, estimate, gap_recovered, paired_difference
 from distill_run.report.run_report import (
@@ -63,6 +64,7 @@ def summarise(
             content=feed.content,
         ),
         mode={"name": settings.names.mode, **settings.mode},
+        select_by=settings.training.select_by,
         guided_by=outcome.preferred.student.guided_by,
         teacher=teacher,
         baseline=shipped.baseline,
@@ -72,6 +74,7 @@ def summarise(
         means=_means(repeats),
         difference=_difference(outcome.repeats, targets),
         fidelity=_fidelity(outcome.preferred.student, outcome.teacher),
+        classes=class_reports(outcome.networks, feed),
         gap_recovered=None if gap is None else gap.mean,
         gap_interval=None if gap is None or gap.low is None or gap.high is None else (gap.low, gap.high),
         conclusion="",

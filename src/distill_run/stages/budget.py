@@ -21,7 +21,7 @@ def complete_training(wanted: TrainingSettings, num_images: int) -> tuple[Traini
 
 def _complete(role: str, wanted: RecipeSettings, num_images: int) -> tuple[Recipe, list[str]]:
     batch_size = batch_size_for(num_images) if wanted.batch_size is None else wanted.batch_size
-    epochs = epochs_for(num_images, batch_size) if wanted.epochs is None else wanted.epochs
+    epochs = epochs_for(num_images, batch_size * wanted.accumulation) if wanted.epochs is None else wanted.epochs
     found = []
     if wanted.batch_size is None:
         found.append(f"batches of {batch_size}")
@@ -38,9 +38,9 @@ def batch_size_for(num_images: int) -> int:
     return min(max(size, smallest), largest)
 
 
-def epochs_for(num_images: int, batch_size: int) -> int:
+def epochs_for(num_images: int, images_a_step: int) -> int:
     """As many epochs as 600 steps and 20,000 images take, from 10 to 200."""
-    num_steps = max(num_images // batch_size, 1)
+    num_steps = max(num_images // images_a_step, 1)
     fewest, most = EPOCHS
     wanted = max(math.ceil(NUM_STEPS / num_steps), math.ceil(NUM_SAMPLES / num_images))
     return min(max(wanted, fewest), most)

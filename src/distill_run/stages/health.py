@@ -24,7 +24,8 @@ STANDARD_ERRORS = 2.0  # that an accuracy must lie above that of the commonest c
 class Health(Watcher):
     """Warns of trainings that go wrong; `failures` are the trainings that tell nothing of distillation, and why.
 
-    A network is at chance where, on training and on validation images, it is no better than the commonest class.
+    A network is at chance where, on training and on validation images, it is no better than the commonest class, and
+    its balanced accuracy on validation is no better than that of guessing: weights may trade the one for the other.
     """
 
     def __init__(self, feed: Feed, warn: Callable[[str], None]) -> None:
@@ -32,6 +33,7 @@ class Health(Watcher):
         self.failures: list[str] = []
         val_counts = class_counts(feed.val, len(feed.classes))
         self.chance, self.val_chance = _chance(class_counts(feed.train, len(feed.classes))), _chance(val_counts)
+        self.balanced_chance = _balanced_chance(val_counts)
         self.num_val = len(feed.val)
         self.is_one_class = val_counts.max().item() >= ONE_ANSWER * len(feed.val)
         self._stage: StageFacts | None = None
@@ -97,16 +99,20 @@ class Health(Watcher):
         if trained.history:
             problem = self._problem(trained.history[-1])
             return problem and f"{problem} after its last epoch"
-        accuracy = trained.selected.val["accuracy"]
-        return f"is at chance ({accuracy:.2%} on validation)" if accuracy <= self.val_chance else None
+        val = trained.selected.val
+        return f"is at chance ({val['accuracy']:.2%} on validation)" if self._is_at_chance(val) else None
 
     def _problem(self, row: dict[str, Any]) -> str | None:
         """What is wrong with the network of an epoch, if it is of no use; follows on its name."""
         if row.get("answers", 0.0) >= ONE_ANSWER and not self.is_one_class:
             return "gives all validation images one class"
-        if row["train"]["accuracy"] <= self.chance and row["val"]["accuracy"] <= self.val_chance:
+        if row["train"]["accuracy"] <= self.chance and self._is_at_chance(row["val"]):
             return f"is at chance ({row['train']['accuracy']:.2%} of its training images are right)"
         return None
+
+    def _is_at_chance(self, val: dict[str, float]) -> bool:
+        """Whether validation figures are those of guessing; earlier versions did not measure balanced accuracy."""
+        return val["accuracy"] <= self.val_chance and val.get("balanced_accuracy", 0.0) <= self.balanced_chance
 
     def _stands_still(self) -> bool:
         losses: list[float] = [row["train"]["loss"] for row in self._rows]
@@ -136,6 +142,14 @@ def _chance(counts: Tensor) -> float:
     commonest = counts.max().item() / num_images
     error = STANDARD_ERRORS * math.sqrt(commonest * (1 - commonest) / num_images)
     return commonest + min(error, (1 - commonest) / 2)  # a perfect network is above it
+
+
+def _balanced_chance(counts: Tensor) -> float:
+    """The balanced accuracy up to which a network may guess, from the numbers of images of each class (K,)."""
+    present = counts[counts > 0].double()
+    share = 1 / len(present)
+    error = STANDARD_ERRORS * share * math.sqrt(share * (1 - share) * (1 / present).sum().item())
+    return share + min(error, (1 - share) / 2)
 
 
 def _who(stage: str) -> str:

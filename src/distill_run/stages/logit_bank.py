@@ -19,12 +19,14 @@ from torch import Tensor
 
 from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
+from distill_run.engine.device import storage_dtype
 from distill_run.errors import user_error
 from distill_run.files import write_text
 from distill_run.listener import working
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.stages.live_teacher import LiveTeacher
+from distill_run.stages.top_logits import Rows, TopLogits, row_type
 from distill_run.stages.trained import Trained
 from distill_run.stages.training import Training
 from distill_run.stages.workshop import Workshop
@@ -34,26 +36,29 @@ from distill_run.units import quantity
 KIND = "logits"
 CHUNK_SIZE = 256  # images at a time; fixed, so that no setting of a student changes what is stored
 FREE_SHARE = 0.9  # of the disk's free space that a bank may take
+SAID_SHARE = 0.01  # of the limit; a smaller bank is not worth a word
 
 
 class BankedTeacher:
     """A guide that reads the teacher's logits from the store, a file for each view, filled on first use.
 
-    A file holds (N, K) logits in the order of the training split, and is memory-mapped. If the teacher computes in
-    float32, so are the stored logits: a loss differs from the live teacher's only by the rounding of another batch. If
-    it computes in bf16 or fp16, they are stored as float16, which is exact for such numbers between 6e-5 and 65504.
+    A file holds (N, K) logits in the order of the training split, and is memory-mapped; or the `top_k` of the training,
+    see TopLogits. If the teacher computes in float32, so are the stored logits: a loss differs from the live teacher's
+    only by the rounding of another batch. If it computes in bf16 or fp16, they are stored as float16, which is exact
+    for such numbers between 6e-5 and 65504. A process that is killed loses the view that it was filling, no other.
     `teacher_fingerprint` identifies the teacher; the views are the student's.
     """
 
     def __init__(self, teacher: Network, teacher_fingerprint: str, training: Training, workshop: Workshop) -> None:
         self.teacher = teacher
         self.views = training.views
+        self.num_classes, self.top_k = training.data.num_classes, training.top_k
         self.workshop = workshop
         self.device = workshop.device_for(teacher)
         inputs = bank_inputs(teacher_fingerprint, training, self.device.settings)
         self.fingerprint = fingerprint_of(inputs)
-        self.view: int | None = None  # the one that `logits` (N, K) are of
-        self.logits = torch.empty(0)
+        self.view: int | None = None  # the one that `logits` are of
+        self.logits: Tensor | TopLogits = torch.empty(0)
 
         def make(directory: Path) -> dict[str, Any]:
             write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
@@ -65,32 +70,44 @@ class BankedTeacher:
         """The teacher's logits for the samples of a batch in its view, in float32."""
         if batch.view != self.view:
             self.view, self.logits = batch.view, self._load(batch.view)
+        if isinstance(self.logits, TopLogits):
+            return Outputs(self.logits.spread(batch.indices))
         return Outputs(self.logits[batch.indices].float())
 
-    def _load(self, view: int) -> Tensor:
+    def _load(self, view: int) -> Tensor | TopLogits:
         def make(path: Path) -> None:
-            logits = self._ask_teacher(view).to(bank_dtype(self.device.settings)).cpu().numpy()
-            if not np.isfinite(logits).all():
-                raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")
+            rows = self._ask_teacher(view)
             with path.open("wb") as file:
-                np.save(file, logits)
+                np.save(file, rows)
 
         path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
+        if self.top_k is not None:
+            return TopLogits.of_rows(mapped, self.num_classes, self.device.torch_device)
         return torch.from_numpy(mapped).to(self.device.torch_device)
 
     @cached_property
     def _live(self) -> LiveTeacher:
         return LiveTeacher(self.teacher, self.device)
 
-    def _ask_teacher(self, view: int) -> Tensor:
-        """The logits (N, K) of all samples in a view."""
+    def _ask_teacher(self, view: int) -> Rows:
+        """What is stored of the logits of all samples in a view."""
         feed, parts = self.workshop.feed, []
         with working(self.workshop.watcher, f"the teacher's logits of view {view}", len(feed.train)) as advance:
             for batch in feed.view_in_order(self.views, view, CHUNK_SIZE):
-                parts.append(self._live(batch).logits)
+                parts.append(self._rows(self._live(batch).logits))
                 advance(CHUNK_SIZE * len(parts))
-        return torch.cat(parts)
+        return np.concatenate(parts)
+
+    def _rows(self, logits: Tensor) -> Rows:
+        dtype = storage_dtype(self.device.settings)
+        stored = logits.to(dtype)
+        if not stored.isfinite().all():
+            raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")
+        if self.top_k is not None:
+            return TopLogits.of(logits, self.top_k).rows(dtype)
+        rows: Rows = stored.cpu().numpy()
+        return rows
 
 
 def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSettings) -> dict[str, Any]:
@@ -102,14 +119,10 @@ def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSett
         "teacher": teacher_fingerprint,
         "data": dataclasses.asdict(training.data),
         "views": views,
+        "top_k": training.top_k,
         "code": training.code,
         "device": {**dataclasses.asdict(device), "compile": None},  # the teacher is not compiled
     }
-
-
-def bank_dtype(device: DeviceSettings) -> torch.dtype:
-    """How logits are stored: in no less than the precision that they were computed in."""
-    return torch.float32 if device.precision == "fp32" else torch.float16
 
 
 def file_of(view: int) -> str:
@@ -123,8 +136,15 @@ def bank_bytes(training: Training, teacher: Trained, workshop: Workshop) -> tupl
     folder = workshop.store.path(KIND, fingerprint_of(bank_inputs(teacher.fingerprint, training, device)))
     views = training.views.views_of(training.recipe.epochs)
     num_missing = sum(not (folder / file_of(view)).is_file() for view in views)
-    one_view = len(workshop.feed.train) * training.data.num_classes * bank_dtype(device).itemsize
+    one_view = len(workshop.feed.train) * row_bytes(training, storage_dtype(device))
     return len(views) * one_view, num_missing * one_view
+
+
+def row_bytes(training: Training, dtype: torch.dtype) -> int:
+    """How much disk the logits of a sample take."""
+    if training.top_k is None:
+        return training.data.num_classes * dtype.itemsize
+    return row_type(training.data.num_classes, training.top_k, dtype).itemsize
 
 
 def has_room(training: Training, teachers: Sequence[Trained], workshop: Workshop) -> bool:
@@ -132,8 +152,11 @@ def has_room(training: Training, teachers: Sequence[Trained], workshop: Workshop
     sizes = [bank_bytes(training, teacher, workshop) for teacher in teachers]
     whole, missing = (sum(each) for each in zip(*sizes, strict=True))
     limit = workshop.bank_gigabytes * 1e9
+    workshop.store.root.mkdir(parents=True, exist_ok=True)  # nothing is in it yet where all teachers were given
     free = FREE_SHARE * shutil.disk_usage(workshop.store.root).free
     if whole <= limit and missing <= free:
+        if missing >= SAID_SHARE * limit:
+            workshop.watcher.noted(f"the teacher's logits of all views (the logit bank) take {quantity(missing)}B more")
         return True
     if limit > 0:
         allowed = f"{quantity(whole)}B, logit_bank_gigabytes allows {quantity(limit)}B"

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from distill_run.engine.selection import FIGURE_NAMES, rank
 from distill_run.errors import DivergedError, user_error
 from distill_run.files import write_json
 from distill_run.stages.assembly import Prepared
@@ -37,14 +38,19 @@ def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training
         raise user_error(
             f"every rate of {training.recipe_key}.lr_search={rates} diverged", "try smaller ones, or set clip_norm=1.0"
         )
-    best = max(finite, key=lambda point: (point["val_accuracy"], -(point["val_nll"] or 0.0)))
+    best = max(finite, key=lambda point: _rank(point, training.select_by))
     rate = best["lr"]
     assert rate is not None
     workshop.watcher.noted(
-        f"{training.stage}: learning rate {rate:g} is the best of {len(rates)} on validation"
+        f"{training.stage}: learning rate {rate:g} is the best of {len(rates)} on validation, "
+        f"by {FIGURE_NAMES[training.select_by]}"
         f"{' (from the store)' if is_reused else ''}"
     )
     return training.with_rate(rate), curve
+
+
+def _rank(point: dict[str, Any], select_by: str) -> tuple[float, float]:
+    return rank({name: point[f"val_{name}"] for name in FIGURE_NAMES}, select_by)
 
 
 def _trial(training: Training, rate: float) -> Training:
@@ -59,6 +65,6 @@ def _try(trial: Training, workshop: Workshop) -> dict[str, Any]:
     try:
         workshop.run_loop(trainer, trial, is_search=True)
     except DivergedError:
-        return {"lr": rate, "val_accuracy": None, "val_nll": None}
+        return {"lr": rate, **{f"val_{name}": None for name in FIGURE_NAMES}}
     best = trainer.selected["val"]
-    return {"lr": rate, "val_accuracy": best["accuracy"], "val_nll": best["nll"]}
+    return {"lr": rate, **{f"val_{name}": best[name] for name in FIGURE_NAMES}}

@@ -17,6 +17,7 @@ from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.models.pretrained import network_name, published_images
 from distill_run.stages.budget import complete_training
+from distill_run.stages.class_weights import about_class_weights, class_weights
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import ResumePoint, Workshop
 from distill_run.store import Store
@@ -91,9 +92,16 @@ def _read_resume_point(path: Path) -> ResumePoint:
 def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> Settings:
     """The settings with every null filled in that the images decide; says what they became."""
     dataset = _complete_dataset(wanted.dataset, feed, watcher)
+    if wanted.logit_bank_top_k is not None and wanted.logit_bank_top_k >= len(feed.classes):
+        raise user_error(
+            f"logit_bank_top_k={wanted.logit_bank_top_k}, but the dataset has {len(feed.classes)} classes",
+            "write a smaller number, or leave it out to keep all logits",
+        )
     training, notes = complete_training(wanted.training, len(feed.train))
     for note in notes:
         watcher.noted(note)
+    if (weights := class_weights(training.class_weights, feed)) is not None:
+        watcher.noted(about_class_weights(weights, feed.classes))
     repeats = dataset.repeats if wanted.repeats is None else wanted.repeats
     if wanted.repeats is None and repeats > 1:
         watcher.noted(f"repeats: {repeats}, the baseline and the student of {repeats} seeds, from {wanted.seed} on")
@@ -132,5 +140,7 @@ def _introduce(feed: Feed, name: str, watcher: Watcher) -> None:
         sizes.append(f"{len(split):,} {split_name} ({spread} a class)")
         log.info("%s images a class: %s", split_name, dict(zip(feed.classes, counts, strict=True)))
     watcher.noted(f"dataset: {name}, {len(feed.classes)} classes, images of {height}x{width}: {', '.join(sizes)}")
+    for choice in feed.choices:
+        watcher.noted(choice)
     for note in feed.notes:
         watcher.warned(note)

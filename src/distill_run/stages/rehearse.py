@@ -12,9 +12,10 @@ from distill_run.engine.device import choose_device
 from distill_run.errors import Mistake, UserError, gather
 from distill_run.models.pretrained import weight_files
 from distill_run.objectives.assemble import build_objectives
-from distill_run.stages.plans import checkpoint_paths
+from distill_run.stages.given_teacher import check_normalisation, check_untrained
+from distill_run.stages.plans import checkpoint_paths, teacher_nodes
 from distill_run.stages.prepare import builder_of
-from distill_run.stages.teacher import check_normalisation
+from distill_run.stages.teacher_classes import check_classes
 from distill_run.stages.watcher import check_watcher
 from distill_run.tensor_files import check_exists
 
@@ -59,6 +60,8 @@ def rehearse(settings: Settings) -> None:
         checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
         checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs or 1))
     checks.append(partial(check_normalisation, settings))
+    checks.append(partial(check_classes, settings))
+    checks.append(partial(check_untrained, settings, teacher_nodes(settings)))
     files = [*checkpoint_paths(settings), *(path for node in networks.values() for path in weight_files(node))]
     checks += [partial(check_exists, path) for path in files]
     gather(checks)

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from distill_run.engine.evaluate import rank
+from distill_run.engine.selection import rank
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
 
-Curve = tuple[dict[str, float | None], ...]  # a learning-rate search: {"lr", "val_accuracy", "val_nll"} of each rate
+Curve = tuple[
+    dict[str, float | None], ...
+]  # a learning-rate search: {"lr", "val_accuracy", "val_nll", ...} of each rate
 
 
 class Origin(Enum):
@@ -51,6 +53,7 @@ class Trained:
 
     `history` holds its lines of metrics.jsonl, `lr_search` the curve of the search that found `learning_rate`.
     `members` are (weight, teacher) of each of several teachers, `path` is the file of a network that was loaded.
+    `select_by` is the validation figure by which the epoch was selected; None for a network that was not trained here.
     `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing".
     """
 
@@ -62,6 +65,7 @@ class Trained:
     selected: Measured
     last: Measured
     origin: Origin
+    select_by: str | None = None
     history: tuple[dict[str, Any], ...] = ()
     cost: Cost = Cost()
     learning_rate: float | None = None
@@ -82,10 +86,16 @@ class Trained:
     def origin_text(self) -> str:
         """Its origin in words, as it follows on "the teacher was"."""
         if self.origin is Origin.LOADED:
-            return f"loaded from {self.path}"
+            return f"loaded from {self.path}" if self.path else "used with the weights that it brings"
         if self.origin is Origin.AVERAGED:
             return f"averaged over {len(self.members)} teachers"
         return str(self.origin.value)
+
+    @property
+    def rank(self) -> tuple[float, float]:
+        """What trainings of one kind are sorted by, the best on validation last."""
+        assert self.select_by is not None
+        return rank(self.selected.val, self.select_by)
 
     @property
     def own_network(self) -> Network:
@@ -113,7 +123,7 @@ class Outcome:
     @property
     def preferred(self) -> Repeat:
         """The repeat whose student validation prefers: it is the one to ship."""
-        return max(self.repeats, key=lambda repeat: rank(repeat.student.selected.val))
+        return max(self.repeats, key=lambda repeat: repeat.student.rank)
 
     @property
     def networks(self) -> dict[str, Trained]:

@@ -44,17 +44,23 @@ class Training:
 
     `stage`, `mode_name`, the architecture's key and option, and `recipe_key` say where the training stands; its outcome
     does not depend on them. `mode` is the YAML of the objective; None means cross-entropy alone. `teacher` is the
-    fingerprint of the teacher that guides the training. `code` and `mode_code` are the sha256 of the user's own code,
+    fingerprint of the teacher that guides the training, `top_k` how many of its logits are kept for each sample; None
+    means all. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
-    network starts from.
+    network starts from; `trains` is what learns: all, or only the head. `select_by` is the validation figure that
+    selects the epoch, `class_weights` are those of the cross-entropy with the targets, `sampling` says which samples an
+    epoch draws (see Batches).
     """
 
     stage: str
     architecture: Architecture
     data: DataFacts
     views: ViewChoice
+    sampling: str | None
     recipe: Recipe
     recipe_key: str
+    select_by: str
+    class_weights: list[float] | None
     seed: int
     device: DeviceSettings
     code: str | None
@@ -63,7 +69,9 @@ class Training:
     mode_name: str = "none"
     mode_code: str | None = None
     teacher: str | None = None
+    top_k: int | None = None
     start: tuple[str, ...] = ()
+    trains: str = "all"
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -76,14 +84,19 @@ class Training:
             "architecture": self.architecture.node,
             "data": dataclasses.asdict(self.data),
             "views": dataclasses.asdict(self.views),
+            "sampling": self.sampling,
             "recipe": recipe,
+            "select_by": self.select_by,
+            "class_weights": self.class_weights,
             "seed": self.seed,
             "device": dataclasses.asdict(self.device),
             "code": self.code,
             "mode": None if self.mode is None else dict(self.mode),
             "mode_code": self.mode_code,
             "teacher": self.teacher,
+            "top_k": self.top_k,
             "start": self.start,
+            "trains": self.trains,
         }
 
     @property
@@ -94,7 +107,9 @@ class Training:
 
     def alone(self, stage: str) -> "Training":
         """The same training with cross-entropy alone, without a teacher."""
-        return dataclasses.replace(self, stage=stage, mode=None, mode_name="none", mode_code=None, teacher=None)
+        return dataclasses.replace(
+            self, stage=stage, mode=None, mode_name="none", mode_code=None, teacher=None, top_k=None
+        )
 
     def with_rate(self, rate: float) -> "Training":
         """The same training at another learning rate."""

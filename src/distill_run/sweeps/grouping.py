@@ -2,7 +2,8 @@
 
 Runs that differ only in seeds (REPLICATE_KEYS) are of one setting, and each seed of a run with several `repeats` is a
 replicate of it. Every other key whose value differs between the runs tells settings apart. Runs on different data are
-different settings, which are not compared.
+different settings, which are not compared; nor are runs whose epochs were selected by different figures
+(training.select_by).
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from distill_run.report.paired import ANY_NUMBER, ROUNDING, SHARE, Estimate, contains, estimate, gap_recovered, p_value
@@ -41,6 +43,16 @@ class Setting:
     num_asked: int
     figures: dict[str, Estimate | None]
     p_value: float | None
+
+    @property
+    def select_by(self) -> str | None:
+        """The validation figure that selected in its runs, the same in all; None where no run is completed."""
+        return next((replicate.report.select_by for replicate in self.replicates.values()), None)
+
+    @property
+    def goodness(self) -> float:
+        """The mean of that figure over the replicates, larger is better; only of a setting with a completed run."""
+        return fmean(replicate.report.val_goodness for replicate in self.replicates.values())
 
     @property
     def has_failures(self) -> bool:
@@ -75,7 +87,8 @@ class Sweep:
     """All runs below some directories. `settings` are ranked: the recommended one is the first.
 
     `baseline` is empty unless all settings have the same baselines; it then holds a replicate for each of them.
-    Where the runs used several datasets (`num_datasets`), the settings of each are ranked and none is recommended.
+    Where the runs used several datasets (`num_datasets`), or were selected by several figures (`select_by`), the
+    settings of each are ranked and none is recommended.
     `num_not_begun` counts the runs that a sweep asked for and that have no folder yet.
     """
 
@@ -88,6 +101,7 @@ class Sweep:
     recommendation: Recommendation | None
     num_not_begun: int
     num_datasets: int
+    select_by: tuple[str, ...]
 
 
 def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
@@ -96,7 +110,8 @@ def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
     swept = _swept_keys(known)
     keys = tuple(key for key in swept if key not in (*REPLICATE_KEYS, REPEATS))
     replicate_keys = tuple(key for key in REPLICATE_KEYS if key in swept or (key == "seed" and _has_repeats(known)))
-    data = {point.run_dir: _data_of(point.report, swept) for point in known if point.report is not None}
+    reports = {point.run_dir: point.report for point in known if point.report is not None}
+    data = {run_dir: (_data_of(report, swept), report.select_by) for run_dir, report in reports.items()}
     places = {each: place for place, each in enumerate(sorted(set(data.values())))}
     groups: dict[tuple[str, int], list[Point]] = {}
     for point in known:
@@ -116,7 +131,8 @@ def gather_sweep(directories: Sequence[Path], points: Sequence[Point]) -> Sweep:
         baseline=_common_baseline(settings),
         recommendation=_recommend(settings, replicate_keys) if len(places) == 1 else None,
         num_not_begun=count_not_begun(directories, [point.run_dir for point in points]),
-        num_datasets=len(places),
+        num_datasets=len({content for content, _ in places}),
+        select_by=tuple(sorted({figure for _, figure in places})),
     )
 
 
@@ -172,10 +188,13 @@ def _replicate_names(point: Point, replicate_keys: Sequence[str]) -> list[str]:
 
 def estimate_figure(figure: str, replicates: Iterable[Replicate]) -> Estimate | None:
     """The estimate of a figure over replicates; None where none of them has it."""
-    found = [getattr(replicate.figures, figure) for replicate in replicates]
-    values = [value for value in found if value is not None]
-    limits = SHARE if figure.endswith(("accuracy", "agreement")) else ANY_NUMBER
-    return estimate(values, limits) if values else None
+    found = [replicate for replicate in replicates if getattr(replicate.figures, figure) is not None]
+    if not found:
+        return None
+    is_share = figure.endswith(("accuracy", "agreement")) or (
+        figure == "val_selection" and all(replicate.report.select_by != "nll" for replicate in found)
+    )
+    return estimate([getattr(each.figures, figure) for each in found], SHARE if is_share else ANY_NUMBER)
 
 
 def _gap_recovered(replicates: Iterable[Replicate]) -> Estimate | None:
@@ -203,10 +222,11 @@ def _common_baseline(settings: Iterable[Setting]) -> tuple[Replicate, ...]:
 
 def _rank(setting: Setting, most: int) -> tuple[int, float, float]:
     """A sorting key: complete settings first, then those with fewer replicates or failed trainings; by validation."""
+    if not setting.replicates:
+        return 2, 0.0, 0.0
     is_complete = len(setting.replicates) == most and not setting.has_failures
-    completeness = 0 if is_complete else 1 if setting.replicates else 2
-    accuracy, nll = setting.mean("val_accuracy") or 0.0, setting.mean("val_nll") or 0.0
-    return completeness, -round(accuracy, DIGITS), round(nll, DIGITS)
+    nll = setting.mean("val_nll") or 0.0
+    return 0 if is_complete else 1, -round(setting.goodness, DIGITS), round(nll, DIGITS)
 
 
 def _recommend(ranked: Sequence[Setting], replicate_keys: Sequence[str]) -> Recommendation:
@@ -236,16 +256,21 @@ def _repeat(setting: Setting, replicate_keys: Sequence[str]) -> str:
 
 
 def _is_tie(best: Setting, other: Setting) -> bool:
-    """Whether the means of two settings with as many replicates are within one validation image of each other."""
+    """Whether the means of two settings with as many replicates are within one validation image of each other.
+
+    An image is a fixed amount of accuracy alone, not of the other figures that may select.
+    """
     first, second = best.mean("val_accuracy"), other.mean("val_accuracy")
     if first is None or second is None or len(best.replicates) != len(other.replicates):
+        return False
+    if best.select_by != "accuracy":
         return False
     [replicate, *_] = best.replicates.values()
     return first - second <= 1 / replicate.report.dataset.val_size + ROUNDING
 
 
 def validation_difference(first: Setting, second: Setting) -> Estimate | None:
-    """The difference of validation accuracy, first - second, over the replicates that both have."""
+    """How much better the first is on validation, over the replicates that both have: see RunReport.val_goodness."""
     shared = [key for key in first.replicates if key in second.replicates]
-    pairs = [(first.replicates[key].figures, second.replicates[key].figures) for key in shared]
-    return estimate([one.val_accuracy - other.val_accuracy for one, other in pairs]) if pairs else None
+    found = [first.replicates[key].report.val_goodness - second.replicates[key].report.val_goodness for key in shared]
+    return estimate(found) if found else None

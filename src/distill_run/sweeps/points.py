@@ -48,6 +48,7 @@ class Figures:
     gap_recovered: float | None
     agreement: float | None
     train_seconds: float
+    val_selection: float  # the validation figure that selects: see RunReport.select_by
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,7 @@ def _figures(report: RunReport) -> Figures:
         gap_recovered=report.gap_recovered,
         agreement=report.fidelity.agreement,
         train_seconds=report.student.train_seconds,
+        val_selection=abs(report.val_goodness),
     )
 
 

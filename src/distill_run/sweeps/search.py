@@ -1,4 +1,4 @@
-"""A search: Optuna chooses the values of each trial, and is told the validation accuracy that they gave."""
+"""A search: Optuna chooses the values of each trial, and is told how good they are on validation."""
 
 import shutil
 from collections.abc import Callable
@@ -17,7 +17,7 @@ STARTUP_TRIALS = 5  # the first trials are run to their end: there is nothing to
 WARMUP_EPOCHS = 1  # in these epochs no trial is given up
 MAX_SEED = 2**32  # of a sampler
 
-# Runs a trial with these overrides in this folder: the validation accuracy, None for a failure; raises PrunedError.
+# Runs a trial with these overrides in this folder: RunReport.val_goodness, None for a failure; raises PrunedError.
 RunTrial = Callable[[list[str], Path, "Trial"], float | None]
 
 
@@ -68,8 +68,8 @@ class Search:
         trial = study.ask({key: space.distribution() for key, space in self.spaces.items()})
         overrides = [f"{key}={space.shown(trial.params[key])}" for key, space in self.spaces.items()]
         try:
-            accuracy = run_trial(overrides, self.folder / str(trial.number), trial)
+            goodness = run_trial(overrides, self.folder / str(trial.number), trial)
         except PrunedError:
             study.tell(trial, state=TrialState.PRUNED)
             return
-        study.tell(trial, accuracy, None if accuracy is not None else TrialState.FAIL)
+        study.tell(trial, goodness, None if goodness is not None else TrialState.FAIL)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.report.paired import Estimate, contains, holm
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import DEFAULT
@@ -48,13 +49,14 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         settings=settings,
         runs=runs,
         recommendation=best,
-        conclusion=conclude(settings, best, sweep.num_datasets, unit),
+        conclusion=conclude(settings, best, sweep, unit),
         warnings=(
             *_differences(sweep, unit),
-            *_lucky(settings, best, unit),
+            *_lucky(sweep.recommendation, unit),
             *_counted([(*each.warnings, *each.failures) for each in reports]),
         ),
         baseline=_baseline(sweep.baseline),
+        select_by=sweep.select_by,
     )
 
 
@@ -134,13 +136,16 @@ def _recommended(best: Recommendation | None, settings: Sequence[Setting]) -> Re
     )
 
 
-def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None, num_datasets: int, unit: str) -> str:
+def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None, sweep: Sweep, unit: str) -> str:
     """Which setting is best on validation, what its student reaches on test, and how sure the difference is.
 
     `unit` is what replicates are called (see `unit_of`).
     """
-    if num_datasets > 1:
-        return f"Nothing is recommended: accuracies on {num_datasets} different datasets cannot be compared."
+    if sweep.num_datasets > 1:
+        return f"Nothing is recommended: accuracies on {sweep.num_datasets} different datasets cannot be compared."
+    if len(sweep.select_by) > 1:
+        names = _figure_names(sweep.select_by)
+        return f"Nothing is recommended: the runs were selected by different figures ({names})."
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
     count = best.test_accuracy.count
@@ -153,7 +158,12 @@ def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None,
         return f"Only {name} has {counted(count, unit)} completed: it reaches {reached}"
     others = len(best.peers)
     doubt = f" ({others} other{'' if others == 1 else 's'} may be as good)" if others else ""
-    return f"The best of {num_complete} settings on validation is {name}{doubt}. It reaches {reached}"
+    best_of = f"The best of {num_complete} settings on validation, by {_figure_names(sweep.select_by)}"
+    return f"{best_of}, is {name}{doubt}. It reaches {reached}"
+
+
+def _figure_names(select_by: Iterable[str]) -> str:
+    return ", ".join(FIGURE_NAMES[name] for name in select_by)
 
 
 def _against_baseline(difference: Estimate | None, unit: str) -> str:
@@ -210,6 +220,11 @@ def _differences(sweep: Sweep, unit: str) -> list[str]:
     warnings = []
     if sweep.num_datasets > 1:
         warnings.append(f"the runs used {sweep.num_datasets} different datasets: their accuracies cannot be compared")
+    if len(sweep.select_by) > 1:
+        warnings.append(
+            f"the runs were selected by different figures ({_figure_names(sweep.select_by)}): they are ranked apart; "
+            "give all of them one training.select_by"
+        )
     options = {" ".join(point.command.options) for point in sweep.points if point.command is not None}
     if len(options) > 1:
         listed = ", ".join(each or "none" for each in sorted(options))
@@ -226,15 +241,18 @@ def _differences(sweep: Sweep, unit: str) -> list[str]:
     return warnings
 
 
-def _lucky(settings: Sequence[SettingReport], best: RecommendedSetting | None, unit: str) -> list[str]:
-    """Warnings of incomplete settings whose mean is above that of the recommended one."""
+def _lucky(best: Recommendation | None, unit: str) -> list[str]:
+    """Warnings of incomplete settings that are better on validation than the recommended one."""
     warnings = []
-    for setting in [settings[index] for index in best.incomplete] if best else []:
+    for setting in best.incomplete if best else []:
         assert best is not None
-        accuracy = setting.mean("val_accuracy")
-        if accuracy > best.val_accuracy.mean:
+        if setting.goodness > best.setting.goodness:
+            assert setting.select_by is not None
+            figure, value = FIGURE_NAMES[setting.select_by], abs(setting.goodness)
+            of_all = f"{len(setting.replicates)} of {counted(len(best.setting.replicates), unit)}"
+            shown_value = f"{value:.3f}" if setting.select_by == "nll" else f"{value:.2%}"
             warnings.append(
-                f"{setting_name(setting.values)} has {accuracy:.2%} on validation, more than what is recommended, but "
-                f"only {setting.replicates} of {counted(best.val_accuracy.count, unit)}: it was not considered"
+                f"{setting_name(setting.values)} has {shown_value} {figure} on validation, better than what is "
+                f"recommended, but only {of_all}: it was not considered"
             )
     return warnings

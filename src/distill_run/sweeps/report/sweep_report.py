@@ -38,6 +38,7 @@ class SettingReport:
     gap_recovered: Estimate | None
     agreement: Estimate | None
     train_seconds: Estimate | None
+    val_selection: Estimate | None = None
     p_value: float | None = None
     corrected_p: float | None = None
     is_control: bool = False
@@ -85,6 +86,7 @@ class RunEntry:
     gap_recovered: float | None
     agreement: float | None
     train_seconds: float | None
+    val_selection: float | None = None
     seeds: int = 1
 
     def figure(self, name: str) -> float | None:
@@ -129,7 +131,9 @@ class SweepReport:
     """The content of sweep.json: fractions, nats and seconds. `settings` are ranked, the recommended one is the first.
 
     `keys` tell settings apart, `replicate_keys` tell the runs of one setting apart. `counts` has the number of runs by
-    status, and of those that are not begun. `baseline` is None unless all settings have the same.
+    status, and of those that are not begun. `baseline` is None unless all settings have the same. `select_by` are the
+    validation figures that selected in the completed runs (see engine.selection); nothing is recommended unless it is
+    one, by which the settings are ranked: its values are the `val_selection` of settings and runs.
     """
 
     format: int
@@ -146,6 +150,7 @@ class SweepReport:
     conclusion: str
     warnings: tuple[str, ...]
     baseline: BaselineReport | None = None
+    select_by: tuple[str, ...] = ("accuracy",)
 
     @property
     def completed_settings(self) -> list[SettingReport]:

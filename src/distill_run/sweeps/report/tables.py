@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report.paired import Estimate
 from distill_run.sweeps.grouping import FIGURES
@@ -105,11 +106,20 @@ def _baseline_row(baseline: BaselineReport, num_keys: int, columns: Iterable[str
 def _shown_columns(report: SweepReport) -> dict[str, Column]:
     """The columns of the settings' table, by the names of their figures."""
     columns = {}
+    if len(report.select_by) == 1 and report.select_by != ("accuracy",):
+        columns["val_selection"] = _selection_column(report.select_by[0])
     for name, column in COLUMNS.items():
         is_in_row = name == "baseline_test_accuracy" and report.baseline is not None
         if not is_in_row and any(setting.figure(name) is not None for setting in report.settings):
             columns[name] = column
     return columns
+
+
+def _selection_column(select_by: str) -> Column:
+    is_share = select_by != "nll"
+    return Column(
+        f"validation {FIGURE_NAMES[select_by]}", percent if is_share else "{:.3f}".format, has_spread=is_share
+    )
 
 
 def baseline_figures(baseline: BaselineReport) -> dict[str, Estimate]:
