@@ -11,8 +11,8 @@ from torch import Tensor
 from torchvision.transforms.functional import center_crop, resize
 
 from distill_run.build import Builder
+from distill_run.data.imagenet import imagenet_names
 from distill_run.data.source import ImageShape
-from distill_run.models.class_outputs import imagenet_names
 from distill_run.models.network import Network, build_network
 from workshops import open_run
 

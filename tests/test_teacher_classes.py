@@ -11,8 +11,9 @@ from torch import Tensor
 from distill_run.build import Builder
 from distill_run.checkpoint import network_content
 from distill_run.config.settings import compose_config
+from distill_run.data.imagenet import imagenet_names
 from distill_run.data.source import ImageShape
-from distill_run.models.class_outputs import ClassOutputs, Head, imagenet_names
+from distill_run.models.class_outputs import ClassOutputs, Head
 from distill_run.models.network import Network, build_network
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.teacher_classes import ChosenOutputs, outputs_for_classes

@@ -3,7 +3,7 @@
 import difflib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -35,12 +35,18 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
     would lose data without notice: a missing folder, a class that train does not have. Files that have no image's
     extension are counted in the notes.
     """
-    one_of(1, 3).check("channels", channels)
     folders, notes = _split_folders(root)
+    return list_splits(Path(root or ""), folders, channels, listener, notes)
+
+
+def list_splits(
+    top: Path, folders: Mapping[str, Path], channels: int, listener: Listener, notes: Sequence[str] = ()
+) -> PhotoSource:
+    """The photographs in the class folders of each split's folder below `top`; `notes` come before its own."""
+    one_of(1, 3).check("channels", channels)
     classes = _class_names(folders["train"])
-    top = Path(root or "")
     listings = {}
-    with working(listener, f"listing the files of {root}", len(folders) * len(classes)) as advance:
+    with working(listener, f"listing the files of {top}", len(folders) * len(classes)) as advance:
         done = count(1)
         for name, folder in folders.items():
             listings[name] = _list(name, folder, classes, top, lambda: advance(next(done)))
@@ -48,9 +54,8 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
         name: PhotoList.of_all(FileReader(top, listing.names), listing.targets, channels)
         for name, listing in listings.items()
     }
-    for name, listing in listings.items():
-        notes.extend(_notes(name, listing))
-    return PhotoSource(splits["train"], splits.get("val"), splits.get("test"), tuple(classes), tuple(notes))
+    own_notes = [note for name, listing in listings.items() for note in _notes(name, listing)]
+    return PhotoSource(splits["train"], splits.get("val"), splits.get("test"), tuple(classes), (*notes, *own_notes))
 
 
 def _split_folders(root: str | None) -> tuple[dict[str, Path], list[str]]:

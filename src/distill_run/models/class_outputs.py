@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from functools import cache, cached_property
-from importlib.resources import files
+from functools import cached_property
 from typing import final
 
 import torch
@@ -100,14 +99,6 @@ class Head:
 def plain_name(name: str) -> str:
     """A name as names are compared: in lower case, with single spaces for _ and -."""
     return " ".join(re.sub("[_-]", " ", name).casefold().split())
-
-
-@cache
-def imagenet_names() -> tuple[Names, ...]:
-    """The names of ImageNet's 1,000 classes in the usual order: torchvision's first, WordNet's others, its id last."""
-    text = files("distill_run.models").joinpath("imagenet_classes.txt").read_text(encoding="utf-8")
-    rows = (line.split(": ") for line in text.splitlines())
-    return tuple((*names.split(", "), synset) for synset, names in rows)
 
 
 def choose_outputs(given: str, entries: Sequence[Sequence[str | int]], head: Head) -> list[list[int]]:

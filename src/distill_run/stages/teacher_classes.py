@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from distill_run.config.schema import Settings
+from distill_run.data.imagenet import imagenet_names
 from distill_run.errors import UserError, show, user_error
-from distill_run.models.class_outputs import Head, choose_outputs, imagenet_names, plain_name
+from distill_run.models.class_outputs import Head, choose_outputs, plain_name
 from distill_run.tensor_files import some_of
 
 IMAGENET = "imagenet"
