@@ -64,6 +64,14 @@ def test_whole_numbers_count_the_lines_of_classes_txt(tmp_path: Path) -> None:
     )
 
 
+def test_two_classes_may_have_one_name(tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("crane\ntabby\n\ncrane\n")
+    write(tmp_path / "0.tar", {f"{label}.png": b"a" for label in "012"} | {f"{label}.cls": label for label in "012"})
+    source = read(tmp_path)
+    assert source.classes == ("crane (0)", "tabby", "crane (2)")
+    assert source.train.targets.tolist() == [0, 1, 2]
+
+
 def test_what_is_no_image_with_a_label_is_counted(tmp_path: Path) -> None:
     shard: dict[str, bytes | str] = {
         "a.png": b"a",

@@ -132,7 +132,7 @@ def _only(key: str, what: str, wanted: str | None, found: Sequence[str]) -> str:
 
 
 def _labels(rows: Any, column: str) -> list[str | None]:
-    """The label of each row; None where there is none, or a negative number in its place, as is usual."""
+    """The label of each row; None where there is none, as a negative number means in a column of class labels."""
     values, names = list(rows[column][:]), getattr(rows.features[column], "names", None)
     if names:
         return [names[value] if value is not None and value >= 0 else None for value in values]

@@ -30,7 +30,7 @@ def load(*, root: str | None, listener: Listener) -> PhotoSource:
     if not visible_folders(folders["test"]):
         raise user_error(
             f"{folders['test']} has no class folders",
-            "move each of its images into the folder of its class, as in train",
+            "move its images into folders of their classes, as in train",
         )
     note = f"the images of {folders['test']} are the test split, those of validation are cut from train"
     source = list_splits(top, folders, 3, listener, [note])

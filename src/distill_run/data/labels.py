@@ -1,4 +1,4 @@
-"""Labels that are texts: the classes that they make, and what to say about one that is no class."""
+"""Labels that are texts: the classes that they make, and what to say where one is no class."""
 
 import difflib
 from collections import Counter
@@ -45,13 +45,11 @@ def label_source(
                     Mistake(f"{part.place}: {label}, the label of {num:,}, is no class", nearest(label, classes))
                 )
     refuse(mistakes, "labels that are no classes", f"the classes are {some(classes)}")
-    targets = {name: target for target, name in enumerate(classes)}
-    photos = {
-        name: PhotoList(
-            part.reader, np.array(part.items), torch.tensor([targets[label] for label in part.labels]), channels
-        )
-        for name, part in parts.items()
-    }
+    target_of = {name: target for target, name in enumerate(classes)}
+    photos = {}
+    for name, part in parts.items():
+        targets = torch.tensor([target_of[label] for label in part.labels], dtype=torch.int64)
+        photos[name] = PhotoList(part.reader, np.array(part.items, dtype=np.int64), targets, channels)
     return PhotoSource(photos["train"], photos.get("val"), photos.get("test"), classes, tuple(notes))
 
 

@@ -124,10 +124,15 @@ def _shards(root: str | None) -> dict[str, list[Path]]:
 
 
 def _class_names(path: Path) -> tuple[str, ...]:
-    """The names that a file has, one a line; none where there is no such file."""
+    """The names that a file has, one a line; none where there is no such file.
+
+    Names that stand there twice, as two kinds of crane do in ImageNet, get the number of their line, from 0 on.
+    """
     if not path.is_file():
         return ()
-    return tuple(line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip())
+    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    times = Counter(names)
+    return tuple(name if times[name] == 1 else f"{name} ({line})" for line, name in enumerate(names))
 
 
 def _class_of(label: str, names: Sequence[str]) -> str:
@@ -141,7 +146,7 @@ def _index(shard: Path) -> Index:
     labels: dict[str, str | None] = {}
     skipped = Counter[str]()
     try:
-        with tarfile.open(shard, "r:") as tar:
+        with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
             for member in filter(tarfile.TarInfo.isfile, tar):
                 name, _, extension = member.name.rpartition("/")[2].partition(".")
                 key = member.name.removesuffix(f".{extension}")
@@ -150,9 +155,8 @@ def _index(shard: Path) -> Index:
                 elif f".{extension.lower()}" in EXTENSIONS:
                     images.append((key, Sample(member.name, member.offset_data, member.size)))
                 elif extension in LABEL_OF:
-                    file = tar.extractfile(member)
-                    assert file is not None  # only a member that is no file has none
-                    labels[key] = labels.get(key) or LABEL_OF[extension](file.read())
+                    file.seek(member.offset_data)
+                    labels[key] = labels.get(key) or LABEL_OF[extension](file.read(member.size))
                 else:
                     skipped[f".{extension} is no image"] += 1
     except (tarfile.TarError, OSError) as error:
