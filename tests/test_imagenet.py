@@ -42,7 +42,6 @@ def test_the_published_validation_images_are_the_test_split(root: Path) -> None:
     assert source.test is not None
     assert (len(source.train), len(source.test)) == (24, 6)
     assert source.test.name(0) == "val/n01440764/n01440764_0.JPEG"
-    assert source.notes == (f"the images of {root / 'val'} are the test split, those of validation are cut from train",)
 
 
 def test_classes_have_their_names_in_the_order_of_their_ids(root: Path) -> None:

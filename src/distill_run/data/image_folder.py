@@ -4,7 +4,7 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
@@ -36,13 +36,12 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
     extension are counted in the notes.
     """
     folders, notes = _split_folders(root)
-    return list_splits(Path(root or ""), folders, channels, listener, notes)
+    source = list_splits(Path(root or ""), folders, channels, listener)
+    return replace(source, notes=(*notes, *source.notes))
 
 
-def list_splits(
-    top: Path, folders: Mapping[str, Path], channels: int, listener: Listener, notes: Sequence[str] = ()
-) -> PhotoSource:
-    """The photographs in the class folders of each split's folder below `top`; `notes` come before its own."""
+def list_splits(top: Path, folders: Mapping[str, Path], channels: int, listener: Listener) -> PhotoSource:
+    """The photographs in the class folders below the folder of each split, which lies in `top`."""
     one_of(1, 3).check("channels", channels)
     classes = _class_names(folders["train"])
     listings = {}
@@ -54,8 +53,8 @@ def list_splits(
         name: PhotoList.of_all(FileReader(top, listing.names), listing.targets, channels)
         for name, listing in listings.items()
     }
-    own_notes = [note for name, listing in listings.items() for note in _notes(name, listing)]
-    return PhotoSource(splits["train"], splits.get("val"), splits.get("test"), tuple(classes), (*notes, *own_notes))
+    notes = (note for name, listing in listings.items() for note in _notes(name, listing))
+    return PhotoSource(splits["train"], splits.get("val"), splits.get("test"), tuple(classes), tuple(notes))
 
 
 def _split_folders(root: str | None) -> tuple[dict[str, Path], list[str]]:

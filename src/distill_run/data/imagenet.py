@@ -32,8 +32,7 @@ def load(*, root: str | None, listener: Listener) -> PhotoSource:
             f"{folders['test']} has no class folders",
             "move its images into folders of their classes, as in train",
         )
-    note = f"the images of {folders['test']} are the test split, those of validation are cut from train"
-    source = list_splits(top, folders, 3, listener, [note])
+    source = list_splits(top, folders, 3, listener)
     names = {synset: first for first, *_, synset in imagenet_names()}
     if not names.keys() >= set(source.classes):
         return source
