@@ -395,7 +395,7 @@ def test_a_file_of_weights_for_grey_images_keeps_its_first_convolution(library: 
     weights = build(node, channels=1).architecture.state_dict()
     assert all(torch.equal(weights[key], grey[key]) for key in grey)
     key = next(key for key in grey if key.endswith("weight"))
-    assert f"{key} has the shape {tuple(grey[key].shape)} in the checkpoint, " in message_of(build, node, channels=3)
+    assert f"{key} {tuple(grey[key].shape)} instead of " in message_of(build, node, channels=3)
 
 
 def test_squeezenet_whose_last_convolution_decides_starts_from_weights_of_other_classes(

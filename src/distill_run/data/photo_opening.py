@@ -117,10 +117,11 @@ class PhotoOpener:
 
     def _says_why_not_kept(self, name: str, num: int, needed: float, free: float) -> str:
         workers = self._num_workers()
-        who = f"{workers} worker process{'es' if workers > 1 else ''}" if workers else "the process that trains"
+        readers = {0: "the process that trains reads", 1: "a worker process reads"}
+        who = readers.get(workers, f"{workers} worker processes read")
         return (
             f"{name}: {num:,} photographs take {quantity(needed)}B of memory, {quantity(free)}B are left for them: "
-            f"{who} read them again in every epoch (dataset.memory_gigabytes, dataset.workers)"
+            f"{who} them again in every epoch (dataset.memory_gigabytes, dataset.workers)"
         )
 
 
