@@ -169,6 +169,15 @@ def test_images_may_have_moved(tmp_path: Path, photos: Path) -> None:
     run(settings, tmp_path / "run")
 
 
+def test_a_list_of_images_may_have_moved(tmp_path: Path) -> None:
+    words = ["dataset=image_list", "dataset.root=photos", "dataset.train=train.csv", "dataset.val=val.csv"]
+    OmegaConf.save(compose(words).config, tmp_path / "config.yaml")
+    overrides = [f"resume={tmp_path}", "dataset.train=moved.csv"]
+    settings = resumed_settings(tmp_path / "config.yaml", compose(overrides).config, overrides)
+    found = [(settings.dataset.source[name], getattr(settings.dataset, name)) for name in ("root", "train", "val")]
+    assert found == [("photos", "photos"), ("moved.csv", "moved.csv"), ("val.csv", "val.csv")]
+
+
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("seed: 0\n")
     overrides = [f"resume={tmp_path}"]
