@@ -99,8 +99,9 @@ def test_a_file_that_would_run_code_is_refused_and_runs_none(tmp_path: Path, wri
     with path.open("wb") as file:
         write({"weights": RunsCode(marker)}, file)
     assert message_of(load, path) == (
-        f"{path} is damaged, or holds Python objects that could run code when loaded: refused\n"
-        "  save tensors alone, as in torch.save(network.state_dict(), path)"
+        f"{path} holds a Python object (io.open), which could run code when loaded: refused\n"
+        f"  if you trust it, save its tensors alone: torch.save(torch.load('{path}', weights_only=False)"
+        "['state_dict'], 'weights.pt'), or .state_dict() instead of ['state_dict'] if it is a whole network"
     )
     assert not marker.exists()
 
@@ -139,7 +140,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
         archive.writestr("readme.txt", "hello")
     assert message_of(load, path).startswith(f"{path} is ")
     torch.save(some_network(), path)  # a whole pickled network
-    assert message_of(load, path).startswith(f"{path} is damaged, or holds Python objects that could run code")
+    assert message_of(load, path).startswith(f"{path} holds a Python object (distill_run.models.network.Network), ")
 
 
 def test_a_file_that_holds_no_network_is_told_from_one(tmp_path: Path) -> None:
@@ -200,12 +201,14 @@ def test_weights_that_do_not_fit_are_named_and_leave_the_network_as_it_was() -> 
     made_with = "choose the architecture it was made with"
     for weights, told in (
         ({key: value for key, value in whole.items() if key != "head.1.weight"},
-         f"the checkpoint lacks head.1.weight of cnn\n  {made_with}"),
-        ({}, f"the checkpoint lacks head.1.bias, head.1.weight, head.4.bias and 13 more of cnn\n  {made_with}"),
+         f"the checkpoint does not fit cnn: it lacks head.1.weight\n  {made_with}"),
+        ({"fc.weight": torch.zeros(1), "head.4.bias": torch.zeros(10)},
+         f"the checkpoint does not fit cnn: it lacks {', '.join(list(whole)[:5])} and 10 more; it has in surplus "
+         f"fc.weight; it has with another shape head.4.bias (10,) instead of (4,)\n  {made_with}"),
         ({**whole, "fc.weight": torch.zeros(1)},
-         f"the checkpoint has fc.weight, which cnn does not have\n  {made_with}"),
+         f"the checkpoint does not fit cnn: it has in surplus fc.weight\n  {made_with}"),
         ({key: value + 1 for key, value in whole.items()} | {"head.4.bias": torch.zeros(10)},
-         "head.4.bias has the shape (10,) in the checkpoint, (4,) in cnn\n"
+         "the checkpoint does not fit cnn: it has with another shape head.4.bias (10,) instead of (4,)\n"
          "  choose the architecture, the number of classes and the image size it was made with"),
     ):  # fmt: skip
         assert message_of(load_weights, network.architecture, weights, "cnn") == told

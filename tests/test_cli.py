@@ -42,6 +42,11 @@ MISTAKES = {
     ),
     "resume=nowhere": "resume=nowhere is not the directory of a run\n  look into outputs/runs for it",
     "teacher_checkpoint=nowhere.pt": "there is no checkpoint nowhere.pt\n  check the path",
+    "dataset.val=val.csv": (
+        "dataset.val=val.csv is not used by dataset=digits\n"
+        "  write dataset=image_list dataset.val=val.csv, or leave dataset.val out"
+    ),
+    "dataset=image_list": "dataset.root is not set\n  write dataset.root=DIR dataset.train=FILE, where FILE has path",
     "dataset=image_folder": "dataset.root is not set\n  write dataset.root=DIR, where DIR holds a folder of images for",
     "seed": "seed cannot be read\n  write key=value, and quote special characters",
     "--teacher": "--teacher is not an option of distill-run\n  write teacher=VALUE",
@@ -158,7 +163,8 @@ def test_own_options_stand_beside_the_others_in_errors_and_in_the_help(tmp_path:
     words = ("--config-dir", "own", "mode=gentel", "dataset=foto", "experiment=mine/frist", "student=patchs")
     assert call(*words)[2].splitlines()[1::2] == [
         "  did you mean gentle?",
-        "  write one of cifar10, cifar100, digits, fashion_mnist, image_folder, mnist, photos, svhn",
+        "  write one of cifar10, cifar100, digits, fashion_mnist, hugging_face, image_folder, image_list, imagenet, "
+        "mnist, photos, svhn, tar_shards",
         "  did you mean mine/first?",
         "  did you mean patches?",
     ]

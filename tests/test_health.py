@@ -15,7 +15,8 @@ from distill_run.data.splits import Dataset
 from distill_run.run import run
 from distill_run.stages.health import Health
 from distill_run.stages.trained import Measured, Origin, Trained
-from distill_run.stages.watcher import StageFacts
+from distill_run.stages.watcher import StageFacts, Watcher
+from workshops import open_run
 
 
 def split(count: int) -> Split:
@@ -172,3 +173,18 @@ def test_a_run_whose_student_is_at_chance_gives_no_verdict(tmp_path: Path) -> No
     assert report.conclusion.startswith("No verdict on distillation: the baseline ")
     assert len(report.failures) == 2
     assert any("training.student.optimizer.lr" in warning for warning in report.warnings)
+
+
+def test_a_large_student_that_is_larger_than_its_teacher_is_told(tmp_path: Path) -> None:
+    """64 pixels into 14,000 neurons and these into 10 classes: 65 * 14,000 + 14,001 * 10 = 1,050,010 parameters."""
+    told: list[str] = []
+
+    class Told(Watcher):
+        def warned(self, text: str) -> None:
+            told.append(text)
+
+    for hidden in ("14000", "13000"):
+        open_run(tmp_path, [*TINY, f"student.hidden=[{hidden}]"], Told())
+    assert [text for text in told if "parameters" in text] == [
+        "the student has 1.05M parameters, the teacher 496: choose a smaller one, as in student=resnet8"
+    ]

@@ -34,6 +34,10 @@ ABSENT = {
     "model=timm": find_spec("timm") is None,
 }
 NEEDED = {"model=timm": ["student.name=resnet10t"], "model=torchvision": ["student.name=resnet18"]}
+# Their teacher has published weights: test_imagenet.py runs one as it is.
+TRAINED = ["teacher=torchvision", "teacher.name=resnet18", "teacher.pretrained=false", "teacher_trains=all"]
+TRAINED += ["teacher_classes=null", "student=torchvision", "student.name=resnet18", "dataset.image_size=32"]
+NEEDED |= {option: TRAINED for option in OPTIONS if option.startswith("experiment=imagenet/")}
 # Networks that cost little, of different widths; an epoch is a step, as there are fewer images than a batch has.
 FEEDS = Feeds()
 SMALL = [

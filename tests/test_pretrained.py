@@ -332,7 +332,7 @@ def test_a_state_dict_takes_the_normalisation_of_its_library_or_what_is_chosen(
 ) -> None:
     overrides = [*SMALL, f"teacher_checkpoint={grey_file}", f"teacher_normalisation={chosen}"]
     (teacher,) = open_run(tmp_path, overrides).lineup.loaded
-    assert teacher.note == note
+    assert teacher.notes == ("took 'state_dict'", *([note] if note else []))
     assert teacher.network.mean.flatten().tolist() == pytest.approx(expected[0])
     assert teacher.network.std.flatten().tolist() == pytest.approx(expected[1])
 
@@ -355,10 +355,10 @@ def test_weights_of_other_classes_are_told_with_the_key_that_takes_all_but_the_l
     torch.save(small_weights, tmp_path / "weights.pth")
     given = [*SMALL, "dataset.image_size=16", f"teacher_checkpoint={tmp_path / 'weights.pth'}"]
     assert message_of(open_run, tmp_path, given) == (
-        f"classifier.3.weight has the shape (1000, 1024) in teacher_checkpoint={tmp_path / 'weights.pth'}, "
-        "(10, 1024) for the dataset's classes\n"
-        "  to train the teacher from these weights with a new last layer, "
-        f"write teacher.pretrained={tmp_path / 'weights.pth'} instead"
+        f"teacher_checkpoint={tmp_path / 'weights.pth'} was made for 1,000 classes, the dataset has 10\n"
+        "  name its outputs for them: teacher_classes=imagenet, or FILE with a line for each class, as in "
+        "cat: tabby, tiger cat; or train it from these weights with a new last layer: "
+        f"teacher.pretrained={tmp_path / 'weights.pth'}"
     )
 
 
@@ -381,7 +381,9 @@ def test_a_network_starts_from_a_file_of_weights_without_their_last_layer(
     assert all(torch.equal(whole[name], small_weights[name]) for name in whole)
     assert without_fetching(node) == {**node, "pretrained": False, "input_size": [224, 224]}
     torch.save({"fc.weight": torch.zeros(2, 2)}, tmp_path / "weights.pth")
-    assert message_of(build, node).startswith("the checkpoint lacks classifier.0.bias, classifier.0.weight, ")
+    assert message_of(build, node).startswith(
+        "the checkpoint does not fit mobilenet_v3_small: it lacks features.0.0.weight, features.0.1.weight, "
+    )
 
 
 @pytest.mark.parametrize(("library", "name"), [("torchvision", "mobilenet_v3_small"), ("timm", "test_resnet")])
@@ -393,7 +395,7 @@ def test_a_file_of_weights_for_grey_images_keeps_its_first_convolution(library: 
     weights = build(node, channels=1).architecture.state_dict()
     assert all(torch.equal(weights[key], grey[key]) for key in grey)
     key = next(key for key in grey if key.endswith("weight"))
-    assert f"{key} has the shape {tuple(grey[key].shape)} in the checkpoint, " in message_of(build, node, channels=3)
+    assert f"{key} {tuple(grey[key].shape)} instead of " in message_of(build, node, channels=3)
 
 
 def test_squeezenet_whose_last_convolution_decides_starts_from_weights_of_other_classes(
@@ -444,13 +446,14 @@ def test_a_training_depends_on_the_content_of_the_file_that_it_starts_from(
     for seed in (0, 1):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            torch.save(torchvision.models.mobilenet_v3_small(num_classes=3).state_dict(), file)
+            torch.save({"model": torchvision.models.mobilenet_v3_small(num_classes=3).state_dict()}, file)
         told: list[str] = []
         lineup = open_run(tmp_path, own, Told(told)).lineup
         fingerprints.add(lineup.teachers[0].training.fingerprint)
-        assert told[-1] == (
-            f"teacher: training starts from the weights in {file}, with a new last layer where its classes are others"
-        )
+        assert told[-2:] == [
+            f"teacher: training starts from the weights in {file}, with a new last layer where its classes are others",
+            "teacher: took 'model'",
+        ]
     assert len(fingerprints) == 2
 
 
@@ -460,9 +463,9 @@ def test_a_state_dict_of_another_architecture_takes_the_normalisation_of_the_dat
     torch.save(network.architecture.state_dict(), tmp_path / "mlp.pt")
     (teacher,) = open_run(tmp_path, [*own, f"teacher_checkpoint={tmp_path / 'mlp.pt'}"]).lineup.loaded
     assert teacher.network.mean.tolist() == network.mean.tolist()
-    assert teacher.note == (
+    assert teacher.notes == (
         "the file holds no normalisation, the dataset's is taken; "
-        "teacher_normalisation=[[mean,...],[std,...]] takes another"
+        "teacher_normalisation=[[mean,...],[std,...]] takes another",
     )
     wanted = [*own, f"teacher_checkpoint={tmp_path / 'mlp.pt'}", "teacher_normalisation=published"]
     assert message_of(open_run, tmp_path, wanted) == (

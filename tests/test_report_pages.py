@@ -372,6 +372,7 @@ def test_images_of_files_are_called_by_their_paths(
     networks: dict[str, Trained], feed: MemoryFeed, tmp_path: Path
 ) -> None:
     paths = tuple(f"test/a, b/{index}.png" for index in range(90))
+    assert isinstance(feed.val, Split)
     assert isinstance(feed.test, Split)
     named = MemoryFeed(Dataset(feed.train, feed.val, dataclasses.replace(feed.test, paths=paths), CLASSES, (), "0"), {})
     findings = make_findings(networks, named, tmp_path)

@@ -125,6 +125,8 @@ def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path
     saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
     del saved.dataset.test_fraction, saved.dataset.sampling
     del saved.dataset.unlabelled, saved.dataset.unlabelled_share
+    for key in ("image_size", "crop_ratio", "memory_gigabytes", "workers", "on_error"):
+        del saved.dataset[key]
     for recipe in (saved.training.teacher, saved.training.student):
         for key in ("accumulation", "ema", "decay_norms", "backbone_lr_factor", "freeze_batch_norm"):
             del recipe[key]
@@ -134,7 +136,22 @@ def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path
     OmegaConf.save(saved, tmp_path / "config.yaml")
     overrides = [f"resume={uninterrupted}"]
     settings = resumed_settings(tmp_path / "config.yaml", compose(overrides).config, overrides)
-    assert settings == resumed(*overrides)
+    now = resumed(*overrides)
+    del now.dataset.augment["random_resized_crop"]  # a run of an earlier version had none
+    assert settings == now
+
+
+def test_an_image_folder_of_an_earlier_version_goes_on(tmp_path: Path, photos: Path) -> None:
+    overrides = [*TINY, "dataset=image_folder", f"dataset.root={photos}", f"store_dir={tmp_path / 'store'}"]
+    run(compose_config(overrides), tmp_path / "run")
+    path = tmp_path / "run" / "config.yaml"
+    saved = OmegaConf.load(path)
+    del saved.dataset.image_size, saved.dataset.augment.random_resized_crop
+    saved.dataset.source = {**saved.dataset.source, "image_size": 8, "store_dir": "outputs/store"}
+    OmegaConf.save(saved, path)
+    settings = resumed(f"resume={tmp_path / 'run'}")
+    assert settings.dataset.image_size == 8
+    assert settings.dataset.source.keys() == {"_target_", "root", "channels"}
 
 
 def test_a_store_may_have_moved(uninterrupted: Path) -> None:
@@ -143,15 +160,23 @@ def test_a_store_may_have_moved(uninterrupted: Path) -> None:
     assert settings.training.views == 2
 
 
-def test_images_and_what_was_decoded_may_have_moved(tmp_path: Path, photos: Path) -> None:
+def test_images_may_have_moved(tmp_path: Path, photos: Path) -> None:
     overrides = [*TINY, "dataset=image_folder", f"dataset.root={photos}", f"store_dir={tmp_path / 'store'}"]
     run(compose_config(overrides), tmp_path / "run")
     photos.rename(tmp_path / "moved")
     overrides = [f"resume={tmp_path / 'run'}", f"dataset.root={tmp_path / 'moved'}", f"store_dir={tmp_path / 'new'}"]
     settings = resumed(*overrides)
     assert settings.dataset.source["root"] == str(tmp_path / "moved")
-    assert settings.dataset.source["store_dir"] == str(tmp_path / "new")
     run(settings, tmp_path / "run")
+
+
+def test_a_list_of_images_may_have_moved(tmp_path: Path) -> None:
+    words = ["dataset=image_list", "dataset.root=photos", "dataset.train=train.csv", "dataset.val=val.csv"]
+    OmegaConf.save(compose(words).config, tmp_path / "config.yaml")
+    overrides = [f"resume={tmp_path}", "dataset.train=moved.csv"]
+    settings = resumed_settings(tmp_path / "config.yaml", compose(overrides).config, overrides)
+    found = [(settings.dataset.source[name], getattr(settings.dataset, name)) for name in ("root", "train", "val")]
+    assert found == [("photos", "photos"), ("moved.csv", "moved.csv"), ("val.csv", "val.csv")]
 
 
 def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:

@@ -355,7 +355,7 @@ def test_a_teacher_of_another_shape_is_refused_before_anything_is_written(
     torch.save(load_network(checkpoint).architecture.state_dict(), plain)
     for path, override, told in (
         (checkpoint, "dataset.image_size=16", "image size (8, 8), the dataset has (16, 16)\n  give a teacher"),
-        (plain, "teacher=mlp", "lacks head.2.bias, head.2.weight, head.4.bias and 1 more of teacher=mlp"),
+        (plain, "teacher=mlp", "teacher=mlp: it lacks head.2.weight, head.2.bias, head.4.weight, head.4.bias; it has"),
     ):
         assert told in message_of(tiny_run, tmp_path, f"teacher_checkpoint={path}", override)
         assert not (tmp_path / "run").exists()

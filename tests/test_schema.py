@@ -86,6 +86,9 @@ def test_a_component_of_a_packaged_group_needs_no_key_that_its_file_lacks() -> N
 
 
 SEED = "a whole number from 0 to 2^63 - 1"
+TEACHER_CLASSES = (
+    "imagenet, a file, or a list with the teacher's output for each class, as in [tabby,beagle] or [[281,282],[162]]"
+)
 NORMALISATION = (
     "dataset, published, or the means and standard deviations of the channels, as in [[0.5,0.5,0.5],[0.25,0.25,0.25]]"
 )
@@ -99,6 +102,10 @@ REFUSED = [
         ("teacher_normalisation", value, f"{NORMALISATION}, or null")
         for value in ("imagenet", [0.5, 0.2], [[0.5], [0.0]], [[0.5], [0.2, 0.2]])
     ),
+    ("teacher_classes", 3, f"{TEACHER_CLASSES}, or null"),
+    ("teacher_classes", [[0, -1]], f"{TEACHER_CLASSES}, or null"),
+    ("teacher_trains", "none", "one of all, head, nothing"),
+    ("teacher_head_views", 0, "a whole number of at least 1"),
     ("resume", "", "a text, or null"),
     ("store_dir", None, "a text"),
     ("trusted_packages", "torch", "a list of names of Python packages"),

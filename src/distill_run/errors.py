@@ -3,11 +3,12 @@
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
 
+MOST_TOLD = 5  # mistakes of one kind, such as files that cannot be read
 INTERRUPTED = 130  # the usual exit status of a program that was stopped by Ctrl-C
 
 
@@ -43,6 +44,19 @@ def gather(attempts: Iterable[Callable[[], T]]) -> list[T]:
     if mistakes:
         raise UserError(mistakes)
     return results
+
+
+def refuse(mistakes: Sequence[Mistake], rest: str, remedy: str) -> None:
+    """Raise UserError if there are mistakes: with the first of them, and how many more there are of what `rest` says.
+
+    The `remedy` is that of the others.
+    """
+    if not mistakes:
+        return
+    told = list(mistakes[:MOST_TOLD])
+    if (num := len(mistakes) - len(told)) > 0:
+        told.append(Mistake(f"and {num:,} more {rest}", remedy))
+    raise UserError(told)
 
 
 def unknown_key(key: str, known: Iterable[str]) -> Mistake:

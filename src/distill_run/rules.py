@@ -106,6 +106,11 @@ NORMALISATION = Rule(
     ),
     "dataset, published, or the means and standard deviations of the channels, as in [[0.5,0.5,0.5],[0.25,0.25,0.25]]",
 )
+OUTPUT = Rule(lambda v: whole(0).accepts(v) or TEXT.accepts(v), "an output: its index or its name")
+TEACHER_CLASSES = Rule(
+    lambda v: TEXT.accepts(v) or list_of(one_or_several(OUTPUT), "").accepts(v),
+    "imagenet, a file, or a list with the teacher's output for each class, as in [tabby,beagle] or [[281,282],[162]]",
+)
 WEIGHTS = list_of(POSITIVE, "a list with a number above 0 for each teacher")
 _CLASS_WEIGHTS = list_of(POSITIVE, "")
 CLASS_WEIGHTS = Rule(

@@ -1,18 +1,23 @@
 """Files of tensors: plain containers, written whole or not at all, and read without running any code in them."""
 
+import argparse
 import io
 import pickle
+import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from distill_run.errors import user_error
+from distill_run.errors import UserError, user_error
 from distill_run.files import atomic_path
 
 REPLACE = "copy it again; if it is in the store, remove its folder, and it will be made again"
@@ -28,7 +33,16 @@ DAMAGE = (
     OSError,
     struct.error,
     zipfile.BadZipFile,
+    SafetensorError,
 )
+# What checkpoints of other programs hold beside tensors: a command line's options, an accuracy. Neither runs code.
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
+]
+MOST_NAMED = 5  # tensors of each kind, in an error
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
@@ -41,17 +55,26 @@ def save(path: Path, content: dict[str, Any]) -> None:
 
 
 def load(path: Path) -> Any:
-    """The content of a file of `save`, on the CPU; raises UserError if it is absent, damaged, or would run code."""
+    """The content of a file of `save` or of safetensors, on the CPU.
+
+    Raises UserError if it is absent, damaged, or would run code.
+    """
     check_exists(path)
     try:
-        with warnings.catch_warnings(action="ignore", category=UserWarning):  # torch's remarks on foreign pickles
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        harmless = torch.serialization.safe_globals(HARMLESS)
+        # torch remarks on foreign pickles.
+        with harmless, warnings.catch_warnings(action="ignore", category=UserWarning):
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise user_error(
-            f"{path} is damaged, or holds Python objects that could run code when loaded: refused",
-            "save tensors alone, as in torch.save(network.state_dict(), path)",
-        ) from error
+        raise _refused(path, str(error)) from error
     except DAMAGE as error:
+        if "TorchScript" in str(error):
+            raise user_error(
+                f"{path} is a TorchScript archive, which holds code",
+                f"save its tensors alone: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pt')",
+            ) from error
         raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", REPLACE) from error
 
 
@@ -62,45 +85,43 @@ def check_exists(path: Path) -> None:
 
 
 def load_weights(architecture: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
-    """Load the whole state dict of an architecture; raises UserError that names the first tensors that do not fit."""
+    """Load the whole state dict of an architecture, in the precision of its own tensors.
+
+    Raises UserError that names the tensors that do not fit; then nothing is loaded.
+    """
     expected = architecture.state_dict()
-    if absent := expected.keys() - weights.keys():
-        raise user_error(f"the checkpoint lacks {_some(absent)} of {name}", "choose the architecture it was made with")
-    if surplus := weights.keys() - expected.keys():
-        raise user_error(
-            f"the checkpoint has {_some(surplus)}, which {name} does not have",
-            "choose the architecture it was made with",
-        )
-    for key, tensor in expected.items():
-        if weights[key].shape != tensor.shape:
-            raise user_error(
-                f"{key} has the shape {tuple(weights[key].shape)} in the checkpoint, {tuple(tensor.shape)} in {name}",
-                "choose the architecture, the number of classes and the image size it was made with",
-            )
+    absent = [key for key in expected if key not in weights]
+    surplus = [key for key in weights if key not in expected]
+    others = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(tensor.shape)}"
+        for key, tensor in expected.items()
+        if key in weights and weights[key].shape != tensor.shape
+    ]
+    misfits = {"it lacks": absent, "it has in surplus": surplus, "it has with another shape": others}
+    if any(misfits.values()):
+        told = "; ".join(f"{what} {some_of(keys)}" for what, keys in misfits.items() if keys)
+        remedy = "architecture" if absent or surplus else "architecture, the number of classes and the image size"
+        raise user_error(f"the checkpoint does not fit {name}: {told}", f"choose the {remedy} it was made with")
     architecture.load_state_dict(weights)
 
 
-def plain_state_dict(content: object, given: str) -> dict[str, Tensor]:
-    """The tensors of a state dict, also where others wrapped it; raises UserError for anything else.
-
-    `given` is the key with its value, as in teacher_checkpoint=my_weights.pt.
-    """
-    if isinstance(content, dict):
-        for wrapper in ("state_dict", "model"):
-            content = content.get(wrapper, content) if isinstance(content, dict) else content
-    if isinstance(content, dict) and "architecture" in content:
-        raise user_error(f"{given} holds a network of distill-run", "write teacher_checkpoint= with that file")
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise user_error(
-            f"{given} is neither a network of distill-run nor a state dict",
-            "save one with torch.save(network.state_dict(), path)",
+def _refused(path: Path, reason: str) -> UserError:
+    """The error for a pickle with more than plain containers and tensors; torch names the first object."""
+    if found := re.search(r"GLOBAL (\S+)", reason):
+        return user_error(
+            f"{path} holds a Python object ({found[1]}), which could run code when loaded: refused",
+            f"if you trust it, save its tensors alone: torch.save(torch.load('{path}', weights_only=False)"
+            "['state_dict'], 'weights.pt'), or .state_dict() instead of ['state_dict'] if it is a whole network",
         )
-    return {str(key).removeprefix("module."): value for key, value in content.items()}
+    return user_error(
+        f"{path} is damaged, or holds Python objects that could run code when loaded: refused",
+        "save tensors alone, as in torch.save(network.state_dict(), path)",
+    )
 
 
-def _some(keys: set[str]) -> str:
-    shown = sorted(keys)
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+def some_of(keys: Sequence[str], separator: str = ", ") -> str:
+    """The first of several names, and how many more there are."""
+    return separator.join(keys[:MOST_NAMED]) + (f" and {len(keys) - MOST_NAMED} more" if len(keys) > MOST_NAMED else "")
 
 
 def _first_line(error: Exception) -> str:

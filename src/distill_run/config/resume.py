@@ -13,8 +13,8 @@ from distill_run.errors import Mistake, UserError, show
 
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
-    "dataset.root": ("dataset.root", "dataset.source.root"),
-    "store_dir": ("store_dir", "dataset.source.store_dir"),
+    **{f"dataset.{name}": (f"dataset.{name}", f"dataset.source.{name}") for name in ("root", "train", "val", "test")},
+    "store_dir": ("store_dir",),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
 }
@@ -35,7 +35,16 @@ ADDED_TO_RECIPES: dict[str, Any] = {
     "freeze_batch_norm": False,
 }
 ADDED: dict[str, Any] = {
-    "dataset": {"sampling": None, "unlabelled": None, "unlabelled_share": None},
+    "dataset": {
+        "sampling": None,
+        "unlabelled": None,
+        "unlabelled_share": None,
+        "image_size": None,
+        "crop_ratio": None,
+        "memory_gigabytes": None,
+        "workers": None,
+        "on_error": "refuse",
+    },
     "training": {
         "class_weights": None,
         "select_by": "accuracy",
@@ -105,6 +114,7 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
         for key in complete:
             if key not in section:
                 section[key] = complete[key]
+    _upgrade_source(saved.dataset)
     old_augment = saved.dataset.augment
     if "crop_padding" in old_augment:
         saved.dataset.augment = {
@@ -112,3 +122,13 @@ def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
             "flip": {"_target_": "distill_run.data.augment.Flip", "enabled": old_augment.flip},
             "cutout": {"_target_": "distill_run.data.augment.Cutout", "size": old_augment.cutout},
         }
+
+
+def _upgrade_source(dataset: DictConfig) -> None:
+    """Move the image size of an image folder out of its source, where the digits still have theirs."""
+    source = dataset.source
+    if dataset.image_size is None and "image_size" in source:
+        dataset.image_size = source.image_size
+    if source._target_ == "distill_run.data.image_folder.load":
+        for key in ("image_size", "store_dir"):
+            source.pop(key, None)

@@ -12,7 +12,7 @@ from distill_run.data.decode import REDUCTIONS, CentreCrop, Form, Whole, header_
 from distill_run.data.photo_list import PhotoList
 from distill_run.data.window import RandomResizedCrop
 
-SIZES = (32, 48, 64, 96, 128)  # pixels a side that are chosen from; a laptop trains on no larger ones in minutes
+SIZES = (32, 48, 64, 96)  # pixels a side that are chosen from; a laptop trains on no larger ones in minutes
 LARGEST_AS_IT_IS = 256  # pixels of the longer side
 NUM_HEADERS = 500  # photographs whose sizes are looked at
 

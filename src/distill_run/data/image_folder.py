@@ -3,11 +3,12 @@
 import difflib
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 
+from distill_run.data.labels import SPLITS, nearest, some
 from distill_run.data.listing import list_images, visible_folders, why_skipped
 from distill_run.data.photo_list import FileReader, PhotoList
 from distill_run.data.source import PhotoSource
@@ -15,8 +16,6 @@ from distill_run.errors import Mistake, UserError, user_error
 from distill_run.listener import Listener, working
 from distill_run.rules import one_of
 
-MOST_SHOWN = 5  # names of classes
-SPLITS = ("train", "val", "test")
 LONG_NAMES = {"train": ("training",), "val": ("valid", "validation"), "test": ("testing",)}
 
 
@@ -36,12 +35,17 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
     would lose data without notice: a missing folder, a class that train does not have. Files that have no image's
     extension are counted in the notes.
     """
-    one_of(1, 3).check("channels", channels)
     folders, notes = _split_folders(root)
+    source = list_splits(Path(root or ""), folders, channels, listener)
+    return replace(source, notes=(*notes, *source.notes))
+
+
+def list_splits(top: Path, folders: Mapping[str, Path], channels: int, listener: Listener) -> PhotoSource:
+    """The photographs in the class folders below the folder of each split, which lies in `top`."""
+    one_of(1, 3).check("channels", channels)
     classes = _class_names(folders["train"])
-    top = Path(root or "")
     listings = {}
-    with working(listener, f"listing the files of {root}", len(folders) * len(classes)) as advance:
+    with working(listener, f"listing the files of {top}", len(folders) * len(classes)) as advance:
         done = count(1)
         for name, folder in folders.items():
             listings[name] = _list(name, folder, classes, top, lambda: advance(next(done)))
@@ -49,8 +53,7 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
         name: PhotoList.of_all(FileReader(top, listing.names), listing.targets, channels)
         for name, listing in listings.items()
     }
-    for name, listing in listings.items():
-        notes.extend(_notes(name, listing))
+    notes = (note for name, listing in listings.items() for note in _notes(name, listing))
     return PhotoSource(splits["train"], splits.get("val"), splits.get("test"), tuple(classes), tuple(notes))
 
 
@@ -122,7 +125,7 @@ def _check_classes(folder: Path, classes: Sequence[str]) -> None:
     found = [child.name for child in visible_folders(folder)]
     if not set(found) & set(classes):
         raise user_error(
-            f"{folder} shares no class with train: it has {_some(found)}, train has {_some(classes)}",
+            f"{folder} shares no class with train: it has {some(found)}, train has {some(classes)}",
             "use the same names of folders in every split",
         )
     unknown = [name for name in found if name not in classes]
@@ -131,9 +134,7 @@ def _check_classes(folder: Path, classes: Sequence[str]) -> None:
 
 
 def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
-    near = difflib.get_close_matches(folder.name, classes, n=1)
-    remedy = f"did you mean {near[0]}?" if near else f"train has {_some(classes)}"
-    return Mistake(f"{folder} is a class that train does not have", remedy)
+    return Mistake(f"{folder} is a class that train does not have", nearest(folder.name, classes))
 
 
 def _notes(split: str, listing: Listing) -> list[str]:
@@ -146,7 +147,3 @@ def _notes(split: str, listing: Listing) -> list[str]:
 def _reason(path: Path) -> str:
     """Why a file outside the class folders is not read."""
     return why_skipped(path.name) or f"{path.suffix} outside the class folders"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_SHOWN]) + (" ..." if len(names) > MOST_SHOWN else "")

@@ -18,7 +18,7 @@ from distill_run.data.framing import Framing, PublishedCrop, choose_size
 from distill_run.data.photo_opening import PhotoOpener, reading_notes
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos
-from distill_run.data.source import ImageSet, PhotoSource, Source, Split
+from distill_run.data.source import MovableSet, PhotoSource, Source, Split
 from distill_run.data.splits import (
     Dataset,
     Fractions,
@@ -166,7 +166,7 @@ def _open_images(dataset: Dataset, settings: DatasetSettings, window: RandomResi
     return OpenedData(dataclasses.replace(dataset, train=_as_photos(train), pool=pool), statistics, is_resized=False)
 
 
-def _as_photos(split: ImageSet) -> PhotoSplit:
+def _as_photos(split: MovableSet) -> PhotoSplit:
     """Images in memory as photographs, out of which windows can be cut."""
     assert isinstance(split, Split)
     return PhotoSplit(KeptPhotos.of_images(split.images), split.targets, split.shape[1:], split.name, workers=0)

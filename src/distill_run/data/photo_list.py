@@ -30,7 +30,7 @@ class Reader(Protocol):
 
 @final
 class FileReader(Reader):
-    """Reads files under a folder; `names` are their paths from the folder on, as a relative path is written."""
+    """Reads files; `names` are their paths from a folder on, or absolute paths."""
 
     def __init__(self, folder: Path, names: Iterable[str]) -> None:
         self.folder = os.path.abspath(folder)  # noqa: PTH100  # a Path would resolve links
@@ -47,7 +47,7 @@ class FileReader(Reader):
 
     def place(self, item: int) -> str:
         """See Reader."""
-        return f"{self.folder}{os.sep}{self.name(item)}"
+        return os.path.join(self.folder, self.name(item))  # noqa: PTH118
 
     def signature(self, item: int) -> tuple[str, int, int]:
         """See Reader."""

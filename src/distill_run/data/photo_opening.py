@@ -19,7 +19,7 @@ from distill_run.data.memory import memory_limit
 from distill_run.data.photo_list import PhotoList
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos, ReadPhotos, map_pixels
-from distill_run.data.source import ImageSet, Split
+from distill_run.data.source import MovableSet, Split
 from distill_run.data.splits import Dataset, Division
 from distill_run.data.survey import KIND, Survey, survey
 from distill_run.data.unlabelled import UNLABELLED_KEY, UNLABELLED_NAME, join
@@ -34,7 +34,7 @@ MOST_NAMED = 5
 class Opened(NamedTuple):
     """A split of photographs that can be served, and what reading them found."""
 
-    split: ImageSet
+    split: MovableSet
     survey: Survey
 
 
@@ -127,10 +127,11 @@ class PhotoOpener:
 
     def _says_why_not_kept(self, name: str, num: int, needed: float, free: float) -> str:
         workers = self._num_workers()
-        who = f"{workers} worker process{'es' if workers > 1 else ''}" if workers else "the process that trains"
+        readers = {0: "the process that trains reads", 1: "a worker process reads"}
+        who = readers.get(workers, f"{workers} worker processes read")
         return (
             f"{name}: {num:,} photographs take {quantity(needed)}B of memory, {quantity(free)}B are left for them: "
-            f"{who} read them again in every epoch (dataset.memory_gigabytes, dataset.workers)"
+            f"{who} them again in every epoch (dataset.memory_gigabytes, dataset.workers)"
         )
 
 

@@ -44,8 +44,12 @@ class ImageSet(Protocol):
     def image(self, index: int) -> Tensor:
         """One image, uint8 (C, H, W), on the CPU."""
 
-    def to(self, device: torch.device) -> "ImageSet":
-        """The same images, served on another device."""
+
+class MovableSet(ImageSet, Protocol):
+    """An image set that can be served on another device."""
+
+    def to(self, device: torch.device) -> "MovableSet":
+        """The same images, served on that device."""
 
 
 @dataclass(frozen=True)

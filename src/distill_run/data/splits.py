@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from distill_run.data.duplicates import digests, duplicate_notes
-from distill_run.data.source import ImageSet, Source, Split
+from distill_run.data.source import MovableSet, Source, Split
 from distill_run.errors import user_error
 
 
@@ -43,15 +43,15 @@ class Dataset:
     `unlabelled_content` see Feed.
     """
 
-    train: ImageSet
-    val: ImageSet
-    test: ImageSet
+    train: MovableSet
+    val: MovableSet
+    test: MovableSet
     classes: tuple[str, ...]
     notes: tuple[str, ...]
     content: str
     entries: tuple[tuple[str, str], ...] = ()
     choices: tuple[str, ...] = ()
-    pool: ImageSet | None = None
+    pool: MovableSet | None = None
     unlabelled_content: str | None = None
 
     def to(self, device: torch.device) -> "Dataset":

@@ -18,13 +18,12 @@ from numpy.typing import NDArray
 
 from distill_run.data.decode import Decoder
 from distill_run.data.photo_list import PhotoList
-from distill_run.errors import Mistake, UserError
+from distill_run.errors import Mistake, refuse
 from distill_run.listener import Listener, working
 from distill_run.store import Store, fingerprint_of, read_meta
 
 KIND, FINDINGS, PIXELS = "images", "findings.npz", "pixels.bin"
 BLOCK = 256  # photographs that are decoded at a time
-MOST_SHOWN = 5  # files that cannot be read
 LEVELS = 256  # values of a channel
 
 
@@ -112,13 +111,10 @@ def survey(photos: PhotoList, decoder: Decoder, store: Store, *, keeps_pixels: b
 
 
 def _refuse(problems: Mapping[int, str], photos: PhotoList) -> None:
-    """Raise UserError if there are problems; it names the first."""
+    """Raise UserError if there are problems."""
     remedy = "mend or remove the file, or write dataset.on_error=skip"
     mistakes = [Mistake(f"{photos.place(index)} cannot be read: {why}", remedy) for index, why in problems.items()]
-    if (rest := len(mistakes) - MOST_SHOWN) > 0:
-        mistakes[MOST_SHOWN:] = [Mistake(f"and {rest} more files that cannot be read", remedy)]
-    if mistakes:
-        raise UserError(mistakes)
+    refuse(mistakes, "files that cannot be read", remedy)
 
 
 def _read_all(

@@ -12,7 +12,7 @@ from distill_run.data.listing import list_images
 from distill_run.data.photo_list import FileReader, PhotoList
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import JoinedPhotos
-from distill_run.data.source import ImageSet, Split
+from distill_run.data.source import MovableSet, Split
 from distill_run.errors import user_error
 
 UNLABELLED_NAME = "unlabelled"  # as splits have names
@@ -55,7 +55,7 @@ def check_apart(unlabelled: PhotoList | None, labelled: Iterable[PhotoList]) -> 
         )
 
 
-def join(train: ImageSet, unlabelled: ImageSet) -> ImageSet:
+def join(train: MovableSet, unlabelled: MovableSet) -> MovableSet:
     """The images of the training split, then the unlabelled ones, which are kept in the same way."""
     targets = torch.cat([train.targets, unlabelled.targets])
     if isinstance(train, Split) and isinstance(unlabelled, Split):

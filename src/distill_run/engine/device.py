@@ -92,6 +92,11 @@ def _fills_vectors(module: nn.Module) -> bool:
     return all(conv.out_channels >= 8 for conv in module.modules() if isinstance(conv, nn.Conv2d))
 
 
+def storage_dtype(device: DeviceSettings) -> torch.dtype:
+    """How a network's outputs are stored: in no less than the precision that they were computed in."""
+    return torch.float32 if device.precision == "fp32" else torch.float16
+
+
 def choose_device(wanted: DeviceSettings) -> Device:
     """The device that the settings name, or the best there is for `auto`.
 

@@ -18,13 +18,15 @@ MISFITS = (RuntimeError, ValueError, IndexError, AssertionError)
 class Published:
     """The images that published weights were trained with: (height, width) in pixels, mean and std of each channel.
 
-    `crop_ratio` is the share of a photograph's centre that they were measured on.
+    `crop_ratio` is the share of a photograph's centre that they were measured on, `num_classes` is how many outputs the
+    head of those weights has; 0 where they have no head.
     """
 
     input_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop_ratio: float
+    num_classes: int
 
 
 def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill_run.build import Builder
 from distill_run.data.source import ImageShape
+from distill_run.models.class_outputs import ClassOutputs
 
 
 class Network(nn.Module):
@@ -20,11 +21,13 @@ class Network(nn.Module):
     its own training, even if the student has another normalisation.
 
     `classes` are the names of the K classes, in the order of the logits, and `image_size` is the (height, width) that
-    the network was built for. They are () and None where they are not known.
+    the network was built for. They are () and None where they are not known. `class_outputs` makes the K logits of
+    those of an architecture that was trained on other classes; None where it has just these.
     """
 
     mean: Tensor
     std: Tensor
+    class_outputs: ClassOutputs | None
 
     def __init__(self, architecture: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -33,11 +36,12 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.classes: tuple[str, ...] = ()
         self.image_size: tuple[int, int] | None = None
+        self.class_outputs = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in 0..1."""
         logits: Tensor = self.architecture((images - self.mean) / self.std)
-        return logits
+        return logits if self.class_outputs is None else self.class_outputs(logits)
 
 
 def build_network(

@@ -17,9 +17,10 @@ from distill_run.models.fitting import (
     fit_to_images,
     for_channels,
 )
+from distill_run.models.given_weights import take_weights
 from distill_run.models.layers import last_layer
 from distill_run.rules import FLAG, TEXT, Rule, list_of, optional, whole
-from distill_run.tensor_files import load, load_weights, plain_state_dict
+from distill_run.tensor_files import load, load_weights
 
 SIZES = list_of(whole(1), "", least=2)
 INPUT_SIZE = optional(
@@ -67,7 +68,7 @@ def torchvision_model(
         fetched = _fetch(partial(models.get_model, name, weights="DEFAULT", **arguments), name)
         _load_all_but_head(model, fetched.state_dict(), in_channels, name)
     elif pretrained:
-        _load_all_but_head(model, _read(pretrained), in_channels, name)
+        _load_all_but_head(model, _read(pretrained, model), in_channels, name)
     elif in_channels != 3:
         adapt_first_convolution(model, in_channels, keeps_kernels=False)
     return fit_to_images(model, name, in_channels, image_size, size, published)
@@ -100,7 +101,7 @@ def timm_model(
     build = partial(_create, create, size)
     model = _fetch(build, name) if pretrained is True else build()
     if isinstance(pretrained, str):
-        _load_all_but_head(model, _read(pretrained), in_channels, name)
+        _load_all_but_head(model, _read(pretrained, model), in_channels, name)
     return fit_to_images(model, name, in_channels, image_size, size, published)
 
 
@@ -128,6 +129,11 @@ def weight_files(node: Mapping[str, Any]) -> list[Path]:
     return [Path(own), *inner] if isinstance(own, str) else inner
 
 
+def published_classes(node: Mapping[str, Any]) -> int:
+    """How many outputs the published weights of an architecture of torchvision or timm have; 0: no head."""
+    return PUBLISHED[node["_target_"]](node["name"]).num_classes
+
+
 def is_published(node: Mapping[str, Any]) -> bool:
     """Whether an architecture is torchvision's or timm's, which publish weights."""
     return node.get("_target_") in PUBLISHED
@@ -144,8 +150,16 @@ def head_of_others(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]
     return [key for key in keys if key in weights and key in expected and weights[key].shape != expected[key].shape]
 
 
-def _read(path: str) -> dict[str, Tensor]:
-    return plain_state_dict(load(Path(path)), f"pretrained={path}")
+def num_outputs(model: nn.Module, weights: Mapping[str, Tensor], num_classes: int) -> int:
+    """How many classes a state dict is for, by its last layer; `num_classes` are those of the model."""
+    others = head_of_others(model, weights)
+    return len(weights[others[0]]) if others else num_classes
+
+
+def _read(path: str, model: nn.Module) -> dict[str, Tensor]:
+    """The state dict in a file; the model keeps a note of what was taken, if the file held more than that."""
+    weights, vars(model)["weights_note"] = take_weights(load(Path(path)), model, f"pretrained={path}")
+    return weights
 
 
 def _load_all_but_head(model: nn.Module, weights: Mapping[str, Tensor], in_channels: int, name: str) -> None:
@@ -189,16 +203,19 @@ def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[
 def _published_by_torchvision(name: str) -> Published:
     from torchvision import models
 
-    preset = models.get_model_weights(name).DEFAULT.transforms()
+    weights = models.get_model_weights(name).DEFAULT
+    preset = weights.transforms()
     (side,) = preset.crop_size
     (resized,) = preset.resize_size
-    return Published((side, side), tuple(preset.mean), tuple(preset.std), side / resized)
+    num_classes = len(weights.meta["categories"])
+    return Published((side, side), tuple(preset.mean), tuple(preset.std), side / resized, num_classes)
 
 
 def _published_by_timm(name: str) -> Published:
     known = _timm().get_pretrained_cfg(name)
     _, height, width = known.input_size
-    return Published((height, width), tuple(known.mean), tuple(known.std), known.crop_pct)
+    size, mean, std = (height, width), tuple(known.mean), tuple(known.std)
+    return Published(size, mean, std, known.crop_pct, known.num_classes)
 
 
 PUBLISHED: dict[str, Callable[[str], Published]] = {

@@ -20,6 +20,7 @@ from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
 from distill_run.own_code import place_in
 from distill_run.stages.pairing import Points, naming_the_option, pair_up, single
+from distill_run.stages.probe import check_head
 from distill_run.stages.trained import Curve, Measured, Origin, Trained
 from distill_run.stages.training import Training
 
@@ -116,10 +117,16 @@ class Assembler:
             if isinstance(term, ReplacesStudent):
                 assert teacher is not None
                 with naming_the_option(training, name, term):
-                    single(teacher.network)
+                    if single(teacher.network).class_outputs is not None:
+                        raise user_error(
+                            "it takes the teacher's last layer, which is of other classes",
+                            "choose another mode, as in mode=soft",
+                        )
                     node = term.student_node(node, teacher.node)
         network = self.make_network(training, node)
         self.try_network(network, training.architecture.key)
+        if training.trains == "head":
+            check_head(network, training.architecture.key, self.feed.shape)
         points = pair_up(loss, training, network, teacher.network if teacher else None, self.feed)
         return Assembly(network, node, loss.to(self.device.torch_device), *points)
 

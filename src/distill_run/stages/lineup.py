@@ -5,17 +5,21 @@ from typing import NamedTuple
 
 from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
+from distill_run.models.network import Network, count_params
 from distill_run.models.pretrained import weight_files
 from distill_run.stages.assembly import Prepared, TeacherShape
+from distill_run.stages.given_teacher import GivenTeacher, GivenTeachers
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.plans import Planner, checkpoint_paths, numbered, teacher_weights
-from distill_run.stages.teacher import LoadedTeacher, load_teacher, measure_teacher, together
+from distill_run.stages.plans import Planner, numbered, teacher_weights
+from distill_run.stages.teacher import measure_teacher, together
 from distill_run.stages.trained import Trained
 from distill_run.stages.training import DataFacts, Training
 from distill_run.stages.trial import try_step
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
-from distill_run.units import rounded
+from distill_run.units import quantity, rounded
+
+LARGE_STUDENT = 1_000_000  # parameters
 
 
 class Pair(NamedTuple):
@@ -32,7 +36,7 @@ class Lineup:
     `pairs` holds the baseline and the student of each repeat.
     """
 
-    loaded: list[LoadedTeacher]
+    loaded: list[GivenTeacher]
     teachers: list[Prepared]
     weights: list[float]
     assistants: list[Prepared]
@@ -50,10 +54,12 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
     Raises UserError where something does not fit.
     """
     planner = Planner(settings, workshop.feed, workshop.builder)
+    given = GivenTeachers(settings, workshop.feed, workshop.builder)
     loaded = [
-        _on_device(load_teacher(numbered("teacher", number), path, settings, workshop.feed, workshop.builder), workshop)
-        for number, path in enumerate(checkpoint_paths(settings), start=1)
+        *(given.load(stage, path) for stage, path in planner.teacher_files()),
+        *(given.untrained(stage, architecture) for stage, architecture in planner.untrained_teachers()),
     ]
+    loaded = [_on_device(teacher, workshop) for teacher in loaded]
     teachers = [_tried(training, None, workshop) for training in planner.teachers()]
     weights = teacher_weights(settings, len(loaded) + len(teachers))
     guiding = _shape_of(loaded, teachers, weights)
@@ -67,6 +73,7 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
         baseline = _prepare(alone, None, workshop) if settings.baseline else None
         prepare = _tried if number == 1 else _prepare
         pairs.append(Pair(baseline, prepare(training, guiding, workshop)))
+    _compare_sizes(pairs[0].student.assembly.network, guiding.network, workshop.watcher)
     return Lineup(loaded, teachers, weights, assistants, pairs)
 
 
@@ -111,17 +118,19 @@ def _tried(training: Training, teacher: TeacherShape | None, workshop: Workshop)
     for path in weight_files(training.architecture.node):
         what = "with a new last layer where its classes are others"
         workshop.watcher.noted(f"{training.stage}: training starts from the weights in {path}, {what}")
+    if taken := getattr(prepared.assembly.network.architecture, "weights_note", None):
+        workshop.watcher.noted(f"{training.stage}: {taken}")
     for note in prepared.notes:
         workshop.watcher.noted(f"{training.stage}: {note}")
     try_step(prepared, teacher, workshop.feed)
     return prepared
 
 
-def _on_device(teacher: LoadedTeacher, workshop: Workshop) -> LoadedTeacher:
+def _on_device(teacher: GivenTeacher, workshop: Workshop) -> GivenTeacher:
     return replace(teacher, network=workshop.device.place(teacher.network))
 
 
-def _shape_of(loaded: list[LoadedTeacher], teachers: list[Prepared], weights: list[float]) -> TeacherShape:
+def _shape_of(loaded: list[GivenTeacher], teachers: list[Prepared], weights: list[float]) -> TeacherShape:
     networks = [*(teacher.network for teacher in loaded), *(teacher.assembly.network for teacher in teachers)]
     nodes = [*(teacher.node for teacher in loaded), *(teacher.assembly.node for teacher in teachers)]
     return TeacherShape(networks[0], nodes[0]) if len(networks) == 1 else TeacherShape(Ensemble(networks, weights), {})
@@ -132,6 +141,16 @@ def at_found_rate(prepared: Prepared, workshop: Workshop) -> Prepared:
     training = prepared.training
     found, curve = find_learning_rate(training.alone(training.stage), workshop)
     return prepared.at_rate(found, curve)
+
+
+def _compare_sizes(student: Network, teacher: Network | Ensemble, watcher: Watcher) -> None:
+    """Warn of a student that is large, and larger than its teacher; one layer for all pixels of a photograph is."""
+    ours, theirs = count_params(student), count_params(teacher)
+    if ours > max(theirs, LARGE_STUDENT):
+        watcher.warned(
+            f"the student has {quantity(ours)} parameters, the teacher {quantity(theirs)}: "
+            "choose a smaller one, as in student=resnet8"
+        )
 
 
 def _compare_normalisation(teacher: Trained, data: DataFacts, watcher: Watcher) -> None:

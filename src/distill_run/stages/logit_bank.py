@@ -19,6 +19,7 @@ from torch import Tensor
 
 from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
+from distill_run.engine.device import storage_dtype
 from distill_run.errors import user_error
 from distill_run.files import write_text
 from distill_run.listener import working
@@ -101,7 +102,7 @@ class BankedTeacher:
         return np.concatenate(parts)
 
     def _rows(self, logits: Tensor) -> Rows:
-        dtype = bank_dtype(self.device.settings)
+        dtype = storage_dtype(self.device.settings)
         stored = logits.to(dtype)
         if not stored.isfinite().all():
             raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")
@@ -126,11 +127,6 @@ def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSett
     }
 
 
-def bank_dtype(device: DeviceSettings) -> torch.dtype:
-    """How logits are stored: in no less than the precision that they were computed in."""
-    return torch.float32 if device.precision == "fp32" else torch.float16
-
-
 def file_of(view: int) -> str:
     """The name of the file that holds a view's logits."""
     return f"view_{view}.npy"
@@ -142,7 +138,7 @@ def bank_bytes(training: Training, teacher: Trained, workshop: Workshop) -> tupl
     folder = workshop.store.path(KIND, fingerprint_of(bank_inputs(teacher.fingerprint, training, device)))
     views = training.views.views_of(training.recipe.epochs)
     num_missing = sum(not (folder / file_of(view)).is_file() for view in views)
-    one_view = workshop.feed.num_samples(training.views) * row_bytes(training, bank_dtype(device))
+    one_view = workshop.feed.num_samples(training.views) * row_bytes(training, storage_dtype(device))
     return len(views) * one_view, num_missing * one_view
 
 
@@ -158,6 +154,7 @@ def has_room(training: Training, teachers: Sequence[Trained], workshop: Workshop
     sizes = [bank_bytes(training, teacher, workshop) for teacher in teachers]
     whole, missing = (sum(each) for each in zip(*sizes, strict=True))
     limit = workshop.bank_gigabytes * 1e9
+    workshop.store.root.mkdir(parents=True, exist_ok=True)  # nothing is in it yet where all teachers were given
     free = FREE_SHARE * shutil.disk_usage(workshop.store.root).free
     if whole <= limit and missing <= free:
         if missing >= SAID_SHARE * limit:

@@ -27,18 +27,43 @@ class Planner:
     feed: Feed
     builder: Builder
 
+    def teacher_files(self) -> list[tuple[str, Path]]:
+        """The files of the teachers that are trained already, with their stages."""
+        paths = checkpoint_paths(self.settings)
+        return [(numbered("teacher", number), path) for number, path in enumerate(paths, start=1)]
+
+    def untrained_teachers(self) -> list[tuple[str, Architecture]]:
+        """The teachers that are used with the weights that they bring, with their stages."""
+        if self.settings.teacher_trains != "nothing":
+            return []
+        first = len(self.teacher_files()) + 1
+        architectures = enumerate(self._teacher_architectures(), start=first)
+        return [(numbered("teacher", number), architecture) for number, architecture in architectures]
+
     def teachers(self) -> list[Training]:
-        """The trainings of the teachers that are not given as files: each architecture with each of the seeds."""
+        """The trainings of the teachers that are not given: each architecture with each of the seeds."""
         settings = self.settings
-        architectures = [
-            Architecture(f"more_teachers.{name}", name, node) for name, node in settings.more_teachers.items()
-        ]
-        if settings.teacher_checkpoint is None:
-            architectures.insert(0, Architecture("teacher", settings.names.teacher, settings.teacher))
-        first = len(checkpoint_paths(settings)) + 1
+        if settings.teacher_trains == "nothing":
+            return []
+        first = len(self.teacher_files()) + 1
+        pairs = product(self._teacher_architectures(), teacher_seeds(settings))
+        trainings = []
+        for number, (architecture, seed) in enumerate(pairs, start=first):
+            alone = self._alone(numbered("teacher", number), architecture, "teacher", seed, seed)
+            trainings.append(alone if settings.teacher_trains == "all" else self._of_head(alone))
+        return trainings
+
+    def _of_head(self, alone: Training) -> Training:
+        """The training of a last layer alone, in few views: the features of each are kept."""
+        num_views = min(self.settings.teacher_head_views, alone.views.num_views or self.settings.teacher_head_views)
+        return dataclasses.replace(alone, trains="head", views=dataclasses.replace(alone.views, num_views=num_views))
+
+    def _teacher_architectures(self) -> list[Architecture]:
+        """Of the teachers that are not given as files."""
+        options = {"teacher": self.settings.names.teacher}
         return [
-            self._alone(numbered("teacher", number), architecture, "teacher", seed, seed)
-            for number, (architecture, seed) in enumerate(product(architectures, teacher_seeds(settings)), start=first)
+            Architecture(key, options.get(key, key.removeprefix("more_teachers.")), dict(node))
+            for key, node in teacher_nodes(self.settings).items()
         ]
 
     def assistants(self) -> list[Training]:
@@ -111,6 +136,12 @@ class Planner:
             mode_code=self.builder.code_hash(*mode_nodes(mode)),
             top_k=self.settings.logit_bank_top_k,
         )
+
+
+def teacher_nodes(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The YAML of the teachers that are not given as files, by their keys."""
+    first = {"teacher": settings.teacher} if settings.teacher_checkpoint is None else {}
+    return first | {f"more_teachers.{name}": node for name, node in settings.more_teachers.items()}
 
 
 def recipe_of(settings: Settings, role: Literal["teacher", "student"]) -> Recipe:

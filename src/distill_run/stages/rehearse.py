@@ -10,27 +10,32 @@ from distill_run.config.schema import Settings
 from distill_run.data.opening import check_source
 from distill_run.data.view_steps import build_steps
 from distill_run.engine.device import choose_device
-from distill_run.errors import gather, user_error
+from distill_run.errors import Mistake, UserError, gather, user_error
 from distill_run.models.pretrained import weight_files
 from distill_run.objectives.assemble import build_objectives
-from distill_run.stages.plans import checkpoint_paths
+from distill_run.stages.given_teacher import check_normalisation, check_untrained
+from distill_run.stages.plans import checkpoint_paths, teacher_nodes
 from distill_run.stages.prepare import builder_of
-from distill_run.stages.teacher import check_normalisation
+from distill_run.stages.teacher_classes import check_classes
 from distill_run.stages.watcher import check_watcher
 from distill_run.tensor_files import check_exists
 
+# The keys that say where images lie, and a dataset that uses each.
+PLACES = {"root": "image_folder", "train": "image_list", "val": "image_list", "test": "image_list"}
 # The modes whose terms read no targets.
 TAKES_UNLABELLED = ("soft", "hard", "dist", "fitnet", "attention", "vid", "review_kd", "rkd", "sp", "pkt", "simkd")
 
 
-def check_root(settings: Settings) -> None:
-    """Raise UserError where a folder is given to a dataset that reads none."""
-    dataset = settings.dataset
-    if dataset.root is not None and not any(dataset.root in str(value) for value in dataset.source.values()):
-        raise user_error(
-            f"dataset.root={dataset.root} is not used by dataset={settings.names.dataset}",
-            f"write dataset=image_folder dataset.root={dataset.root}, or leave dataset.root out",
-        )
+def check_places(settings: Settings) -> None:
+    """Raise UserError where a folder or a file is given to a dataset that does not read it."""
+    dataset, mistakes = settings.dataset, []
+    for name, user in PLACES.items():
+        key, place = f"dataset.{name}", getattr(dataset, name)
+        if place is not None and not any(place in str(value) for value in dataset.source.values()):
+            what = f"{key}={place} is not used by dataset={settings.names.dataset}"
+            mistakes.append(Mistake(what, f"write dataset={user} {key}={place}, or leave {key} out"))
+    if mistakes:
+        raise UserError(mistakes)
 
 
 def check_mode(settings: Settings, builder: Builder) -> None:
@@ -69,13 +74,15 @@ def rehearse(settings: Settings) -> None:
         *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
         partial(check_mode, settings, builder),
     ]
-    checks.append(partial(check_root, settings))
+    checks.append(partial(check_places, settings))
     parameter = torch.zeros(1, requires_grad=True)
     for name, recipe in {"teacher": settings.training.teacher, "student": settings.training.student}.items():
         key = f"training.{name}"
         checks.append(partial(builder.build, recipe.optimizer, f"{key}.optimizer", params=[parameter]))
         checks.append(partial(builder.build, recipe.schedule, f"{key}.schedule", epochs=recipe.epochs or 1))
     checks.append(partial(check_normalisation, settings))
+    checks.append(partial(check_classes, settings))
+    checks.append(partial(check_untrained, settings, teacher_nodes(settings)))
     files = [*checkpoint_paths(settings), *(path for node in networks.values() for path in weight_files(node))]
     checks += [partial(check_exists, path) for path in files]
     gather(checks)

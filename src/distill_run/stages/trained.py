@@ -87,7 +87,7 @@ class Trained:
     def origin_text(self) -> str:
         """Its origin in words, as it follows on "the teacher was"."""
         if self.origin is Origin.LOADED:
-            return f"loaded from {self.path}"
+            return f"loaded from {self.path}" if self.path else "used with the weights that it brings"
         if self.origin is Origin.AVERAGED:
             return f"averaged over {len(self.members)} teachers"
         return str(self.origin.value)

@@ -51,9 +51,9 @@ class Training:
     fingerprint of the teacher that guides the training, `top_k` how many of its logits are kept for each sample; None
     means all. `code` and `mode_code` are the sha256 of the user's own code,
     where it is used; `program` identifies this program's. `start` holds the sha256 of each file of weights that the
-    network starts from. `select_by` is the validation figure that selects the epoch, `class_weights` are those of
-    the cross-entropy with the targets, `sampling` and `unlabelled_share` say which samples an epoch draws (see
-    Batches).
+    network starts from; `trains` is what learns: all, or only the head. `select_by` is the validation figure that
+    selects the epoch, `class_weights` are those of the cross-entropy with the targets, `sampling` and
+    `unlabelled_share` say which samples an epoch draws (see Batches).
     """
 
     stage: str
@@ -76,6 +76,7 @@ class Training:
     top_k: int | None = None
     unlabelled_share: float | None = None
     start: tuple[str, ...] = ()
+    trains: str = "all"
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -101,6 +102,7 @@ class Training:
             "teacher": self.teacher,
             "top_k": self.top_k,
             "start": self.start,
+            "trains": self.trains,
         }
 
     @property

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from distill_run.build import Builder
 from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
@@ -16,6 +18,7 @@ from distill_run.errors import user_error
 from distill_run.models.network import Network, mean_work
 from distill_run.stages.assembly import Assembler, Prepared
 from distill_run.stages.entry import read_entry, write_entry
+from distill_run.stages.probe import probe_parts, take_head
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.training import Training
 from distill_run.stages.watcher import StageFacts, Watcher
@@ -125,10 +128,10 @@ class Workshop:
 
     def _conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
         """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
-        network, history, selected = trainer.network, trainer.history, trainer.selected
-        last_test_logits = predict(trainer.evaluated, self.feed.test)
+        history, selected = trainer.history, trainer.selected
+        last_test_logits = self._test(trainer.evaluated, prepared)
         trainer.close()
-        network.architecture.load_state_dict(selected["weights"])
+        trainer.network.architecture.load_state_dict(selected["weights"])
         seconds = sum(row["seconds"] for row in history)
         cost = Cost(
             train_seconds=seconds,
@@ -138,7 +141,7 @@ class Workshop:
             steps=len(history) * trainer.num_steps,
         )
         return prepared.outcome(
-            Measured(selected["epoch"], selected["val"], predict(network, self.feed.test)),
+            Measured(selected["epoch"], selected["val"], self._test(trainer.network, prepared)),
             Measured(history[-1]["epoch"], history[-1]["val"], last_test_logits),
             Origin.TRAINED,
             history=tuple(history),
@@ -146,29 +149,39 @@ class Workshop:
             learning_rate=trainer.base_rates[0],
         )
 
+    def _test(self, network: Network, prepared: Prepared) -> Tensor:
+        """The test logits of a trained network; where only a last layer was trained, the whole network is given it."""
+        if prepared.training.trains == "head":
+            take_head(network, prepared.assembly.network, prepared.training.architecture.key)
+            network = prepared.assembly.network
+        return predict(network, self.feed.test)
+
 
 def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
     """A trainer at its first step; raises UserError where optimizer or schedule refuse their arguments."""
     training, assembly = prepared.training, prepared.assembly
     recipe, key, builder = training.recipe, training.recipe_key, workshop.builder
-    learning = parameter_groups(assembly.network, assembly.loss, recipe, key)
+    network, val, device = assembly.network, workshop.feed.val, Device(training.device, ())
     batches = workshop.feed.batches(training.views, recipe.batch_size, training.seed)
+    if training.trains == "head":
+        network, batches, val, device = probe_parts(training, network, workshop.feed, workshop.watcher)
     if training.sampling == "balanced":
         batches.balance(workshop.feed.train.targets)
     if training.unlabelled_share is not None:
         batches.share_unlabelled(training.unlabelled_share)
+    learning = parameter_groups(network, assembly.loss, recipe, key)
     return Trainer(
         stage=training.stage,
-        network=assembly.network,
+        network=network,
         loss=assembly.loss,
         guide=prepared.guide,
         points=assembly.student_points,
         optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
         schedule=builder.build(recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
         batches=batches,
-        val=workshop.feed.val,
+        val=val,
         recipe=recipe,
         select_by=training.select_by,
         seed=training.seed,
-        device=Device(training.device, ()),
+        device=device,
     )
