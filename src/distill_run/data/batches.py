@@ -98,6 +98,9 @@ class Batches(ABC):
         unlabelled = self.num_labelled + draw_evenly(self.num_unlabelled, self.served_unlabelled, generator)
         return spread_evenly(labelled, unlabelled)
 
+    def close(self) -> None:  # noqa: B027  # most have nothing to free
+        """Free what served the batches, such as worker processes; a later epoch makes it anew."""
+
     @abstractmethod
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """The batches of an epoch (from 1), beginning with step number `first_step` (from 0)."""

@@ -1,5 +1,6 @@
 """Photographs with their targets as an image set: opened one by one, rendered in batches by worker processes."""
 
+import gc
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -65,17 +66,42 @@ class PhotoSplit:
 
 
 class Server:
-    """Renders the photographs of a split in batches, ahead of their use; its worker processes live as long as it does.
+    """Renders the photographs of a split in batches, ahead of their use, by worker processes that it keeps.
 
     The batches do not depend on the number of workers.
     """
 
     def __init__(self, split: PhotoSplit) -> None:
+        self.split = split
         self.device = split.targets.device
         self.tasks = _Tasks()
-        num_workers = 0 if split.photos.is_kept else split.workers
-        self.loader: DataLoader[Answer] = DataLoader(
-            _Renderer(split.photos, split.image_size, make_pool() if num_workers == 0 else None),
+        self.loader = self._make_loader()
+        self.answers: Iterator[Answer] = iter(())
+
+    def serve(self, tasks: Iterable[Sequence[Order]]) -> Iterator[list[Tensor]]:
+        """The images of each task, uint8 (N, C, H, W) for each of its orders, on the device that trains.
+
+        Raises UserError where a file cannot be read any more, or where a worker was killed.
+        """
+        self.tasks.current = tasks
+        self.answers = iter(self.loader)
+        while (answer := _next(self.answers)) is not None:
+            if answer.mistake is not None:
+                raise UserError([answer.mistake])
+            yield [
+                images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous() for images in answer.images
+            ]
+
+    def close(self) -> None:
+        """End the workers, which end when nothing refers to them; `serve` starts new ones."""
+        self.answers = iter(())
+        self.loader = self._make_loader()
+
+    def _make_loader(self) -> "DataLoader[Answer]":
+        """A loader; its workers start when they are first asked for something."""
+        num_workers = 0 if self.split.photos.is_kept else self.split.workers
+        return DataLoader(
+            _Renderer(self.split.photos, self.split.image_size, make_pool() if num_workers == 0 else None),
             batch_size=None,
             sampler=self.tasks,
             num_workers=num_workers,
@@ -84,20 +110,6 @@ class Server:
             prefetch_factor=PREFETCHED if num_workers else None,
             worker_init_fn=_begin_worker,
         )
-
-    def serve(self, tasks: Iterable[Sequence[Order]]) -> Iterator[list[Tensor]]:
-        """The images of each task, uint8 (N, C, H, W) for each of its orders, on the device that trains.
-
-        Raises UserError where a file cannot be read any more, or where a worker was killed.
-        """
-        self.tasks.current = tasks
-        answers = iter(self.loader)
-        while (answer := _next(answers)) is not None:
-            if answer.mistake is not None:
-                raise UserError([answer.mistake])
-            yield [
-                images.to(self.device, non_blocking=True).permute(0, 3, 1, 2).contiguous() for images in answer.images
-            ]
 
 
 class _Tasks:
@@ -146,8 +158,10 @@ def _next(answers: Iterator[Answer]) -> Answer | None:
 def _begin_worker(number: int) -> None:  # noqa: ARG001
     """Leave Ctrl-C to the process that trains, and the other cores to the other workers.
 
-    A worker is a copy of that process, with what it does about signals.
+    A worker is a copy of that process, with what it does about signals, and with its objects: these are left alone,
+    among them those of other workers.
     """
+    gc.freeze()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     torch.set_num_threads(1)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from distill_run.data.photos import Order
 from distill_run.data.splits import Dataset
 from distill_run.data.view_steps import ViewSteps
 from distill_run.data.views import Rendering, ViewChoice
+from distill_run.data.window import RandomResizedCrop
 
 
 class WorkerFeed(Feed):
@@ -66,6 +68,10 @@ class WorkerBatches(Batches):
         super().__init__(views.split.targets, batch_size, seed)
         self.views = views
 
+    def close(self) -> None:
+        """See Batches."""
+        self.views.server.close()
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
         batches = torch.split(self.order(epoch), self.batch_size)[first_step : self.num_steps]
@@ -77,27 +83,16 @@ class PhotoViews:
 
     def __init__(self, split: PhotoSplit, steps: ViewSteps, choice: ViewChoice) -> None:
         self.split = split
-        self.window = steps.window
         self.choice = choice
         self.rendering = Rendering(split.targets, split.image_size, steps.augmentations, choice)
+        self.orders = ViewOrders(split, steps.window, self.rendering)
         self.server = Server(split)
 
     def serve(self, batches: Sequence[Tensor], view: int, epoch: int = 1, first_step: int = 0) -> Iterator[Batch]:
         """The samples of each batch (N,), given on the CPU, in one view."""
-        tasks = (self._orders(indices, view) for indices in batches)
-        for step, (indices, images) in enumerate(zip(batches, self.server.serve(tasks), strict=True), first_step):
+        served = self.server.serve(self.orders.of_all(batches, view))
+        for step, (indices, images) in enumerate(zip(batches, served, strict=True), first_step):
             yield self._finish(indices.to(self.split.targets.device), images, view, epoch, step)
-
-    def _orders(self, indices: Tensor, view: int) -> list[Order]:
-        """What to render: the samples of a batch, and their partners if they are mixed."""
-        mixture = self.rendering.mixture(indices, view)
-        return [self._order(each, view) for each in (indices, *([] if mixture is None else [mixture.partners]))]
-
-    def _order(self, indices: Tensor, view: int) -> Order:
-        if self.window is None:
-            return Order(indices, None)
-        sizes = self.split.photos.sizes[indices.numpy()]
-        return Order(indices, self.window.boxes(indices, sizes, self.choice.seed, view))
 
     def _finish(self, indices: Tensor, images: list[Tensor], view: int, epoch: int, step: int) -> Batch:
         """The batch, from its stored images and those of its partners."""
@@ -106,3 +101,24 @@ class PhotoViews:
         if mixture is not None:
             rendered = mixture.mix(rendered, self.rendering.render(Unpacked(images[1]), mixture.partners, view))
         return self.rendering.batch(rendered, mixture, indices, view, epoch, step)
+
+
+@dataclass(frozen=True)
+class ViewOrders:
+    """What workers are to render for a view; it does not know the server, so that no circle keeps old workers alive."""
+
+    split: PhotoSplit
+    window: RandomResizedCrop | None
+    rendering: Rendering
+
+    def of_all(self, batches: Sequence[Tensor], view: int) -> Iterator[list[Order]]:
+        """Of each batch (N,): its samples, and their partners if they are mixed."""
+        for indices in batches:
+            mixture = self.rendering.mixture(indices, view)
+            yield [self._of(each, view) for each in (indices, *([] if mixture is None else [mixture.partners]))]
+
+    def _of(self, indices: Tensor, view: int) -> Order:
+        if self.window is None:
+            return Order(indices, None)
+        sizes = self.split.photos.sizes[indices.numpy()]
+        return Order(indices, self.window.boxes(indices, sizes, self.rendering.choice.seed, view))

@@ -101,6 +101,7 @@ class Workshop:
         try:
             trainer.fit(self.watcher, self.stop)
         finally:
+            trainer.batches.close()
             self.watcher.training_ended()
 
     def _go_on(self, trainer: Trainer, training: Training) -> None:
