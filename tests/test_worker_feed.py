@@ -13,6 +13,7 @@ from PIL import Image
 from scipy.stats import chi2, chisquare, ks_2samp
 from torch import Tensor
 from torchvision.transforms import RandomResizedCrop as TorchvisionCrop
+from torchvision.transforms.v2.functional import resized_crop
 
 from conftest import TINY, without_pages
 from distill_run import load_network
@@ -140,9 +141,10 @@ def test_images_of_a_dataset_in_memory_have_windows_too(tmp_path: Path) -> None:
     box = RandomResizedCrop(scale=[0.5, 0.5], ratio=[0.75, 4 / 3], shorter_side=None).boxes(
         batch.indices, np.full((32, 2), 8), 3, 0
     )[5]
-    stored = Image.fromarray(feed.train.photos.render(int(batch.indices[5]), None, (8, 8))[:, :, 0])
-    expected = np.asarray(stored.resize((8, 8), Image.Resampling.BILINEAR, box=tuple(box)))
-    assert torch.equal(batch.images[5, 0], torch.from_numpy(expected.copy()).float() / 255)
+    left, top, right, bottom = map(int, box)
+    stored = feed.train.image(int(batch.indices[5]))
+    expected = resized_crop(stored, top, left, bottom - top, right - left, [8, 8], antialias=True)
+    assert torch.equal(batch.images[5], expected.float() / 255)
 
 
 def windows(

@@ -36,6 +36,7 @@ from distill_run.store import Store
 from distill_run.units import duration, quantity
 
 IMAGE_SIZE, BATCH_SIZE, NUM_ROUNDS = 224, 32, 3
+LEAST_IMAGES = 8 * BATCH_SIZE  # more than what is rendered ahead while workers start
 KEYS = ("dataset=image_folder", "dataset.memory_gigabytes=0", "dataset.augment.crop.padding=0")
 VIEWS = ViewChoice(seed=0, num_views=None, mixup=0.0, cutmix=0.0)
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         for text in options.sizes.split(","):
             width, height = map(int, text.split("x"))
-            num = max(options.images * 500 * 375 // max(width * height, 500 * 375), 2 * BATCH_SIZE)
+            num = max(options.images * 500 * 375 // max(width * height, 500 * 375), LEAST_IMAGES)
             folder = Path(name) / text
             make_photographs(folder, num, (width, height), num_different=8)
             compare(console, folder, text, overrides, options.workers)

@@ -10,10 +10,10 @@ from typing import NamedTuple, final
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
-from distill_run.data.decode import MODES, Box, CentreCrop, Decoder
+from distill_run.data.decode import Box, CentreCrop, Decoder
 from distill_run.data.photo_list import PhotoList
 
 
@@ -25,15 +25,23 @@ class Photos(ABC):
     is_kept: bool
 
     @abstractmethod
-    def open(self, index: int) -> Image.Image:
-        """One photograph; raises OSError or ValueError where its file cannot be read."""
+    def pixels_of(self, index: int) -> NDArray[np.uint8]:
+        """One photograph (H, W, C); raises OSError or ValueError where its file cannot be read."""
 
     def render(self, index: int, box: Box | None, image_size: tuple[int, int]) -> NDArray[np.uint8]:
-        """A part of a photograph, or the whole, resized to pixels (H, W, C) of `image_size`."""
-        image = self.open(index)
-        if box is not None or (image.height, image.width) != image_size:
-            image = image.resize(image_size[::-1], Image.Resampling.BILINEAR, box=box)
-        return np.asarray(image).reshape(*image_size, self.channels)
+        """A part of a photograph, in whole pixels, or all of it, resized to pixels (H, W, C) of `image_size`.
+
+        By torch, with antialiasing, as torchvision does: for bytes that is several times faster than Pillow.
+        """
+        pixels = self.pixels_of(index)
+        if box is not None:
+            left, top, right, bottom = map(round, box)
+            pixels = pixels[top:bottom, left:right]
+        if pixels.shape[:2] == image_size:
+            return pixels
+        image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).unsqueeze(0)  # torch wants memory of its own
+        resized = interpolate(image, image_size, mode="bilinear", antialias=True)
+        return resized[0].permute(1, 2, 0).numpy()
 
 
 @final
@@ -48,12 +56,13 @@ class ReadPhotos(Photos):
         self.sizes = sizes
         self.channels = decoder.channels
 
-    def open(self, index: int) -> Image.Image:
+    def pixels_of(self, index: int) -> NDArray[np.uint8]:
         """See Photos."""
         try:
-            return self.decoder.decode(self.photos.read(index))[0]
+            image, _ = self.decoder.decode(self.photos.read(index))
         except (OSError, ValueError) as error:
             raise ValueError(f"{self.photos.place(index)} cannot be read any more: {error}") from error
+        return np.asarray(image).reshape(image.height, image.width, self.channels)
 
 
 @final
@@ -68,12 +77,11 @@ class KeptPhotos(Photos):
         self.channels = channels
         self.ends = np.cumsum(sizes.prod(1) * channels)
 
-    def open(self, index: int) -> Image.Image:
+    def pixels_of(self, index: int) -> NDArray[np.uint8]:
         """See Photos."""
         height, width = self.sizes[index].tolist()
         end = int(self.ends[index])
-        pixels = self.pixels[end - height * width * self.channels : end]
-        return Image.frombuffer(MODES[self.channels], (width, height), pixels, "raw", MODES[self.channels], 0, 1)
+        return self.pixels[end - height * width * self.channels : end].reshape(height, width, self.channels)
 
     def as_images(self) -> Tensor:
         """Photographs of one size as images (N, C, H, W) of their own."""
@@ -99,10 +107,10 @@ class JoinedPhotos(Photos):
         self.channels = first.channels
         self.is_kept = first.is_kept and second.is_kept
 
-    def open(self, index: int) -> Image.Image:
+    def pixels_of(self, index: int) -> NDArray[np.uint8]:
         """See Photos."""
         num = len(self.first.sizes)
-        return self.first.open(index) if index < num else self.second.open(index - num)
+        return self.first.pixels_of(index) if index < num else self.second.pixels_of(index - num)
 
 
 def map_pixels(path: Path) -> NDArray[np.uint8]:
@@ -140,5 +148,5 @@ def _box(photos: Photos, order: Order, row: int, image_size: tuple[int, int]) ->
 
 
 def make_pool() -> ThreadPoolExecutor:
-    """Threads for `render_all`: Pillow resizes without the interpreter lock."""
+    """Threads for `render_all`: Pillow decodes and torch resizes without the interpreter lock."""
     return ThreadPoolExecutor(os.cpu_count())
