@@ -33,10 +33,10 @@ def opened(folder: Path, *overrides: str, published: PublishedCrop | None = None
 
 
 def test_small_images_of_one_size_are_used_as_they_are(tmp_path: Path) -> None:
-    feed, augment = opened(photographs(tmp_path, (40, 30)))
+    feed, augment = opened(photographs(tmp_path, (40, 30)), "dataset.memory_gigabytes=2")
     assert isinstance(feed, MemoryFeed)
     assert feed.shape.image_size == (30, 40)
-    assert feed.choices == ()
+    assert feed.choices == ("all images are kept in memory: 72kB of 2GB at most",)  # 20 * 40 * 30 * 3
     assert augment["random_resized_crop"]["scale"] is None
     assert augment["crop"]["padding"] == 4
 
@@ -47,7 +47,7 @@ def test_photographs_of_many_sizes_get_one_that_half_of_them_have(tmp_path: Path
     assert isinstance(feed, WorkerFeed)
     assert isinstance(feed.train.photos, KeptPhotos)
     assert feed.shape.image_size == (48, 48)
-    assert feed.choices == (
+    assert feed.choices[:-1] == (
         "images: 48x48, from photographs of 50x90 to 300x400 pixels",
         "augmentation: windows of 35% to 100% of a photograph instead of crop "
         "(dataset.augment.random_resized_crop.scale)",

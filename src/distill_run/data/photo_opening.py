@@ -79,12 +79,13 @@ class PhotoOpener:
         return dataset, train
 
     def _choose_kept(self, splits: Mapping[str, PhotoList]) -> tuple[dict[str, bool], list[str]]:
-        """Which splits are kept in memory, and a sentence on each that is not.
+        """Which splits are kept in memory, and sentences on that.
 
         Memory is given to test and validation first, which are read as a whole after each epoch. Unlabelled photographs
         are served together with those of train, and kept as they are.
         """
-        free, kept, notes = memory_limit(self.settings.memory_gigabytes), {}, []
+        limit = free = memory_limit(self.settings.memory_gigabytes)
+        kept, notes = {}, []
         for name in ("test", "val", "train"):
             num = len(splits[name]) + (len(splits.get(UNLABELLED_NAME, ())) if name == "train" else 0)
             needed = self._pixels(name) * splits[name].channels * num
@@ -93,6 +94,8 @@ class PhotoOpener:
                 free -= needed
             else:
                 notes.append(self._says_why_not_kept(name, num, needed, free))
+        if all(kept.values()):
+            notes.append(f"all images are kept in memory: {quantity(limit - free)}B of {quantity(limit)}B at most")
         return {**kept, UNLABELLED_NAME: kept["train"]}, notes
 
     def _pixels(self, name: str) -> float:
