@@ -95,7 +95,16 @@ def test_every_group_is_covered() -> None:
     assert len(OPTIONS) > 35
 
 
-@pytest.mark.parametrize("option", OPTIONS)
+def takes_minutes(option: str) -> bool:
+    """Whether it is one of the many published pairs; those of one pair are tried in every run of the tests."""
+    return option.startswith("experiment=cifar100/") and "resnet20_from_resnet56" not in option
+
+
+def options() -> list[Any]:
+    return [pytest.param(name, marks=pytest.mark.slow) if takes_minutes(name) else name for name in OPTIONS]
+
+
+@pytest.mark.parametrize("option", options())
 def test_an_option_trains_for_a_step(option: str, folder: Path, source: Any) -> None:
     if ABSENT.get(option):
         check(compose([*OPTIONS[option], *NEEDED.get(option, [])]).config)
