@@ -95,13 +95,13 @@ def test_every_group_is_covered() -> None:
     assert len(OPTIONS) > 35
 
 
-def takes_minutes(option: str) -> bool:
-    """Whether it is one of the many published pairs; those of one pair are tried in every run of the tests."""
+def is_one_of_many(option: str) -> bool:
+    """Whether it is an experiment of a published pair; those of one pair are tried always, the others with -m slow."""
     return option.startswith("experiment=cifar100/") and "resnet20_from_resnet56" not in option
 
 
 def options() -> list[Any]:
-    return [pytest.param(name, marks=pytest.mark.slow) if takes_minutes(name) else name for name in OPTIONS]
+    return [pytest.param(name, marks=pytest.mark.slow) if is_one_of_many(name) else name for name in OPTIONS]
 
 
 @pytest.mark.parametrize("option", options())
