@@ -16,6 +16,7 @@ from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings
 from distill_run.config.settings import compose_config
 from distill_run.data.augment import Augmentation, Crop, Cutout, Flip
+from distill_run.data.batches import Batch
 from distill_run.data.feed import Feed
 from distill_run.data.opening import Feeds
 from distill_run.data.source import Split
@@ -39,6 +40,14 @@ def open_feed(settings: DatasetSettings, store_dir: Path, feeds: Feeds | None = 
     """The feed of a dataset on the CPU, with some of its settings changed."""
     changed = dataclasses.replace(settings, **changes)
     return (feeds or Feeds()).open(changed, Builder(), torch.device("cpu"), open_store(store_dir)).feed
+
+
+def assert_same_batch(one: Batch, other: Batch) -> None:
+    """Equal to the bit, with the epoch and the step in which they are served."""
+    assert (one.view, one.epoch, one.step) == (other.view, other.epoch, other.step)
+    for name in ("indices", "images", "targets", "partner_targets", "shares"):
+        ours, theirs = getattr(one, name), getattr(other, name)
+        assert (ours is None and theirs is None) or torch.equal(ours, theirs)
 
 
 def open_store(store_dir: Path) -> Store:

@@ -147,7 +147,7 @@ def test_rows_are_photographs(datasets: Any, make: Make, tmp_path: Path) -> None
     assert source.val is not None
     assert source.val.read(1) == encoded(11)
     assert source.test is None
-    assert source.notes == ("the split extra is not read", "test: 2 images skipped, which have no label")
+    assert source.notes == ("the split extra is not read", "test: 2 images skipped, without a label")
 
 
 def test_a_single_dataset_is_divided(datasets: Any, make: Make, tmp_path: Path) -> None:

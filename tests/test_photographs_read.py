@@ -184,7 +184,7 @@ def test_unreadable_files_can_be_skipped_and_are_counted(photos: Path, tmp_path:
     assert len(whole.test) == 11
     assert whole.test.targets.tolist() == [0] * 6 + [1] * 5
     assert "test/night/03.png" not in [whole.test.name(index) for index in range(11)]
-    assert "test: 1 files skipped, which cannot be read: test/night/03.png" in whole.notes
+    assert "test: 1 file skipped, which cannot be read: test/night/03.png" in whole.notes
     assert whole.test.image(9).shape == (3, 8, 8)
     text = message_of(open_feed, folder_settings(photos), tmp_path / "whole")  # the store knows of the file already
     assert text.startswith(f"{photos / 'test' / 'night' / '03.png'} cannot be read: it is empty\n")

@@ -27,7 +27,17 @@ from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.logit_bank import BankedTeacher, bank_bytes
 from distill_run.stages.rehearse import TAKES_UNLABELLED, rehearse
 from distill_run.stages.watcher import Watcher
-from helpers import Array, folder_settings, message_of, numpy_log_softmax, open_feed, some_logits, some_split, steps
+from helpers import (
+    Array,
+    assert_same_batch,
+    folder_settings,
+    message_of,
+    numpy_log_softmax,
+    open_feed,
+    some_logits,
+    some_split,
+    steps,
+)
 from workshops import open_run
 
 LABELLED, PLAIN, MIXED = ViewChoice(3, 4, 0.4, 1.0), ViewChoice(3, 4, 0.0, 0.0, True), ViewChoice(3, 4, 0.4, 1.0, True)
@@ -184,10 +194,7 @@ def everything(feed: Feed, views: ViewChoice) -> list[Batch]:
 
 def assert_equal(left: Feed, right: Feed, views: ViewChoice) -> None:
     for one, other in zip(everything(left, views), everything(right, views), strict=True):
-        assert (one.view, one.epoch, one.step) == (other.view, other.epoch, other.step)
-        for name in ("indices", "images", "targets", "partner_targets", "shares"):
-            ours, theirs = getattr(one, name), getattr(other, name)
-            assert (ours is None and theirs is None) or torch.equal(ours, theirs)
+        assert_same_batch(one, other)
     assert (left.content, left.channel_statistics()) == (right.content, right.channel_statistics())
 
 
@@ -274,7 +281,7 @@ def test_files_that_cannot_be_read_are_named_or_counted(dataset: str, album: Pat
     )
     feed = open_feed(settings, tmp_path / "store", on_error="skip")
     assert feed.num_unlabelled == 3
-    assert "unlabelled: 1 files skipped, which cannot be read: a/empty.png" in feed.notes
+    assert "unlabelled: 1 file skipped, which cannot be read: a/empty.png" in feed.notes
 
 
 def test_test_images_among_them_are_counted(album: Path, tmp_path: Path) -> None:

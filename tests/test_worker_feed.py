@@ -29,7 +29,7 @@ from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted
 from distill_run.run import run
 from distill_run.stages.watcher import StageFacts, Watcher
-from helpers import folder_settings, message_of, open_feed
+from helpers import assert_same_batch, folder_settings, message_of, open_feed
 
 PLAIN, MIXED = ViewChoice(3, 4, 0.0, 0.0), ViewChoice(3, 4, 0.4, 1.0)
 AUGMENTED = ("dataset.augment.crop.padding=1", "dataset.augment.flip.enabled=true", "dataset.augment.cutout.size=2")
@@ -64,10 +64,7 @@ def everything(feed: Feed, views: ViewChoice) -> Iterator[Batch]:
 
 def assert_equal(left: Feed, right: Feed, views: ViewChoice) -> None:
     for one, other in zip(everything(left, views), everything(right, views), strict=True):
-        assert (one.view, one.epoch, one.step) == (other.view, other.epoch, other.step)
-        for name in ("indices", "images", "targets", "partner_targets", "shares"):
-            ours, theirs = getattr(one, name), getattr(other, name)
-            assert (ours is None and theirs is None) or torch.equal(ours, theirs)
+        assert_same_batch(one, other)
     for name in ("train", "val", "test"):
         ones, others = getattr(left, name), getattr(right, name)
         assert torch.equal(ones.targets, others.targets)

@@ -16,6 +16,11 @@ def quantity(number: float) -> str:
     return f"{number:.3g}T"
 
 
+def counted(number: int, what: str) -> str:
+    """A number of things: 1 file, 2,000 files."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A time span, such as 4.1s, 3:07 (minutes) or 2:05:00 (hours)."""
     if round(seconds, 1) < 10:

@@ -9,6 +9,7 @@ from distill_run.data.photo_list import Reader
 from distill_run.data.source import PhotoSource
 from distill_run.errors import first_line, user_error
 from distill_run.rules import one_of
+from distill_run.units import counted
 
 ITS_SPLITS = {"train": ("train",), "val": ("validation", "val", "valid", "dev"), "test": ("test",)}
 KEY = "dataset.source"
@@ -65,7 +66,7 @@ def load(*, root: str | None, image_column: str | None, label_column: str | None
         texts = _labels(rows, label)
         items = [item for item, text in enumerate(texts) if text is not None]
         if num := len(texts) - len(items):
-            notes.append(f"{name}: {num:,} images skipped, which have no label")
+            notes.append(f"{name}: {counted(num, 'image')} skipped, without a label")
         if items or name == "train":
             labels = [text for text in texts if text is not None]
             parts[name] = Labelled(RowReader(rows, image, name, place), items, labels, place)

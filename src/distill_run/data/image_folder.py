@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from distill_run.data.labels import SPLITS, nearest, some
-from distill_run.data.listing import list_images, visible_folders, why_skipped
+from distill_run.data.listing import given_folder, list_images, skipped_notes, visible_folders, why_skipped
 from distill_run.data.photo_list import FileReader, PhotoList
 from distill_run.data.source import PhotoSource
 from distill_run.errors import Mistake, UserError, user_error
@@ -53,7 +53,7 @@ def list_splits(top: Path, folders: Mapping[str, Path], channels: int, listener:
         name: PhotoList.of_all(FileReader(top, listing.names), listing.targets, channels)
         for name, listing in listings.items()
     }
-    notes = (note for name, listing in listings.items() for note in _notes(name, listing))
+    notes = (note for name, listing in listings.items() for note in skipped_notes(name, listing.skipped))
     return PhotoSource(splits["train"], splits.get("val"), splits.get("test"), tuple(classes), tuple(notes))
 
 
@@ -63,11 +63,7 @@ def _split_folders(root: str | None) -> tuple[dict[str, Path], list[str]]:
     Where `root` holds the class folders themselves, it is the folder of train.
     """
     holds = "holds a folder of images for each class, or train/ and test/ with such folders"
-    if root is None:
-        raise user_error("dataset.root is not set", f"write dataset.root=DIR, where DIR {holds}")
-    folder = Path(root)
-    if not folder.is_dir():
-        raise user_error(f"dataset.root={root} is not a folder", f"give the folder that {holds}")
+    folder = given_folder(root, holds)
     there = [child.name for child in visible_folders(folder)]
     if not set(there) & set(SPLITS) and any(_holds_images(folder / name) for name in there):
         return {"train": folder}, []
@@ -135,13 +131,6 @@ def _check_classes(folder: Path, classes: Sequence[str]) -> None:
 
 def _unknown_class(folder: Path, classes: Sequence[str]) -> Mistake:
     return Mistake(f"{folder} is a class that train does not have", nearest(folder.name, classes))
-
-
-def _notes(split: str, listing: Listing) -> list[str]:
-    return [
-        f"{split}: {count} file{'s' if count > 1 else ''} skipped, {reason}"
-        for reason, count in listing.skipped.items()
-    ]
 
 
 def _reason(path: Path) -> str:

@@ -5,6 +5,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from distill_run.errors import user_error
+from distill_run.units import counted
+
 EXTENSIONS = frozenset(
     f".{name}"
     for name in (
@@ -35,6 +38,20 @@ def why_skipped(name: str) -> str | None:
     if name.startswith("."):
         return "hidden"
     return None if suffix.lower() in EXTENSIONS else f"{suffix or 'no extension'} is no image"
+
+
+def skipped_notes(split: str, skipped: Counter[str]) -> list[str]:
+    """A sentence for each reason why files of a split are not read."""
+    return [f"{split}: {counted(number, 'file')} skipped, {reason}" for reason, number in skipped.items() if number]
+
+
+def given_folder(root: str | None, holds: str) -> Path:
+    """The folder `dataset.root`; raises UserError, which says what it `holds`, where there is none."""
+    if root is None:
+        raise user_error("dataset.root is not set", f"write dataset.root=DIR, where DIR {holds}")
+    if not Path(root).is_dir():
+        raise user_error(f"dataset.root={root} is not a folder", f"give the folder that {holds}")
+    return Path(root)
 
 
 def visible_folders(folder: Path) -> list[Path]:

@@ -25,7 +25,7 @@ from distill_run.data.survey import KIND, Survey, survey
 from distill_run.data.unlabelled import UNLABELLED_KEY, UNLABELLED_NAME, join
 from distill_run.errors import gather, user_error
 from distill_run.store import Store
-from distill_run.units import quantity
+from distill_run.units import counted, quantity
 
 MOST_WORKERS = 8  # that are started where the user does not say how many
 MOST_NAMED = 5
@@ -142,11 +142,11 @@ def reading_notes(name: str, photos: PhotoList, found: Survey) -> list[str]:
     """What was done to the photographs of a split that the user may not expect."""
     notes = []
     if found.num_transparent:
-        notes.append(f"{name}: {found.num_transparent:,} images are transparent in parts, which become white")
+        notes.append(f"{name}: {counted(found.num_transparent, 'image')} with transparent parts, which become white")
     if found.problems:
         named = ", ".join(photos.name(index) for index in list(found.problems)[:MOST_NAMED])
         more = " ..." if len(found.problems) > MOST_NAMED else ""
-        notes.append(f"{name}: {len(found.problems):,} files skipped, which cannot be read: {named}{more}")
+        notes.append(f"{name}: {counted(len(found.problems), 'file')} skipped, which cannot be read: {named}{more}")
     return notes
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from distill_run.data.labels import SPLITS, Labelled, label_source, order_classes
-from distill_run.data.listing import EXTENSIONS
+from distill_run.data.listing import EXTENSIONS, given_folder, skipped_notes
 from distill_run.data.photo_list import Reader
 from distill_run.data.source import PhotoSource
 from distill_run.errors import first_line, user_error
@@ -97,19 +97,14 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
             labels = [_class_of(label, names) for index in indexes for label in index.labels]
             reader = ShardReader(own, [index.samples for index in indexes])
             parts[split] = Labelled(reader, range(len(labels)), labels, str(own[0].parent))
-            skipped = sum((index.skipped for index in indexes), Counter[str]())
-            notes += [f"{split}: {num:,} file{'s' if num > 1 else ''} skipped, {why}" for why, num in skipped.items()]
+            notes += skipped_notes(split, sum((index.skipped for index in indexes), Counter[str]()))
     return label_source(parts, names or order_classes(parts["train"].labels), channels, notes)
 
 
 def _shards(root: str | None) -> dict[str, list[Path]]:
     """The tar files of each split that there is; those of ROOT are of train, unless it has a folder of its own."""
     holds = "holds tar files, or train/ and, if they are there, val/ and test/ with tar files"
-    if root is None:
-        raise user_error("dataset.root is not set", f"write dataset.root=DIR, where DIR {holds}")
-    top = Path(root)
-    if not top.is_dir():
-        raise user_error(f"dataset.root={root} is not a folder", f"give the folder that {holds}")
+    top = given_folder(root, holds)
     folders = {"train": top} | {name: top / name for name in SPLITS if (top / name).is_dir()}
     shards = {name: sorted(folder.glob("*.tar")) for name, folder in folders.items()}
     for name, folder in folders.items():

@@ -8,7 +8,7 @@ import torch
 
 from distill_run.data.batches import UNLABELLED
 from distill_run.data.decode import MODES
-from distill_run.data.listing import list_images
+from distill_run.data.listing import list_images, skipped_notes
 from distill_run.data.photo_list import FileReader, PhotoList
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import JoinedPhotos
@@ -37,9 +37,8 @@ def list_unlabelled(folder: str | None, channels: int) -> tuple[PhotoList | None
     paths, skipped = list_images(top)
     if not paths:
         raise user_error(f"{UNLABELLED_KEY}={folder} holds no image", "put images there, in any subfolders")
-    notes = [f"unlabelled: {count} file{'s' if count > 1 else ''} skipped, {why}" for why, count in skipped.items()]
     reader = FileReader(top, (os.path.relpath(path, top) for path in paths))
-    return PhotoList.of_all(reader, [UNLABELLED] * len(paths), channels), notes
+    return PhotoList.of_all(reader, [UNLABELLED] * len(paths), channels), skipped_notes(UNLABELLED_NAME, skipped)
 
 
 def check_apart(unlabelled: PhotoList | None, labelled: Iterable[PhotoList]) -> None:
