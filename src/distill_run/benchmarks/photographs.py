@@ -33,7 +33,7 @@ from distill_run.data.opening import Feeds
 from distill_run.data.views import ViewChoice
 from distill_run.listener import NOBODY
 from distill_run.store import Store
-from distill_run.units import duration, quantity
+from distill_run.units import counted, duration, quantity
 
 IMAGE_SIZE, BATCH_SIZE, NUM_ROUNDS = 224, 32, 3
 LEAST_IMAGES = 8 * BATCH_SIZE  # more than what is rendered ahead while workers start
@@ -97,7 +97,7 @@ def compare(console: Console, folder: Path, size: str, overrides: Sequence[str],
         ]
     theirs, ours = (median(speeds) for speeds in zip(*rounds, strict=True))
     ratio = median(ours / theirs for theirs, ours in rounds)
-    console.note(f"{size}, {num_workers} workers: images a second, and for each worker")
+    console.note(f"{size}, {counted(num_workers, 'worker')}: images a second, and for each worker")
     console.note(f"  torchvision  {theirs:>8,.0f} {theirs / max(num_workers, 1):>8,.0f}")
     console.note(f"  distill-run  {ours:>8,.0f} {ours / max(num_workers, 1):>8,.0f}   ratio {ratio:.2f}")
 
