@@ -75,7 +75,7 @@ def test_a_file_of_a_network_says_all_that_is_needed_to_use_it(path: Path) -> No
     save(path, content_of(some_network()))
     content = load(path)
     assert {key: content[key] for key in content if key != "weights"} == {
-        "format": 1, "name": "cnn", "architecture": NODE, "in_channels": 3, "image_size": [8, 6],
+        "format": 1, "name": "cnn", "architecture": NODE, "in_channels": 3, "image_size": [8, 6], "crop_ratio": 1.0,
         "classes": list(CLASSES), "mean": pytest.approx([0.5, 0.4, 0.3]), "std": pytest.approx([0.2, 0.3, 0.4]),
     }  # fmt: skip
     assert is_network(content)

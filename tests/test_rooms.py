@@ -17,7 +17,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 ROOMS = (
     ("commands", "benchmarks"),
     ("run",),
-    ("sweeps",),
+    ("sweeps", "deploy"),
     ("report", "record"),
     ("stages",),
     ("checkpoint", "engine"),

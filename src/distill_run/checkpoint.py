@@ -16,6 +16,8 @@ from distill_run.tensor_files import load, load_weights, save
 NETWORK_FORMAT = 1
 NETWORK_KEYS = {"format", "name", "architecture", "in_channels", "image_size", "classes", "mean", "std", "weights"}
 
+ADDED = {"crop_ratio": 1.0}  # keys that the first files lack, with what held for them
+
 
 def network_content(network: Network, node: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The content of a file from which `rebuild` builds the network again, and nothing else is needed."""
@@ -26,6 +28,7 @@ def network_content(network: Network, node: Mapping[str, Any], name: str) -> dic
         "architecture": without_fetching(node),
         "in_channels": network.mean.numel(),
         "image_size": list(network.image_size),
+        "crop_ratio": network.crop_ratio,
         "classes": list(network.classes),
         "mean": network.mean.flatten().tolist(),
         "std": network.std.flatten().tolist(),
@@ -48,8 +51,9 @@ def load_network(
 ) -> Network:
     """The network in a run's student.pt or a store entry's weights.pt, in eval mode on the CPU.
 
-    It takes images (N, C, H, W) in 0..1 and returns logits (N, K); `network.classes` are the names of the K classes and
-    `network.image_size` is the (height, width) that it was trained with. `code_dir` is the folder of Python files that
+    It takes images (N, C, H, W) in 0..1 and returns logits (N, K); `network.classes` are the names of the K classes,
+    `network.image_size` is the (height, width) that it was trained with, and `network.crop_ratio` the share of a
+    photograph's centre that is resized to that. `code_dir` is the folder of Python files that
     defines an architecture of your own; other architectures must be in one of the `trusted_packages`. Raises UserError
     if the file does not hold such a network.
     """
@@ -68,11 +72,13 @@ def rebuild(content: dict[str, Any], builder: Builder) -> Network:
             f"the network file has format {content['format']}, this program reads {NETWORK_FORMAT}",
             "use the version of distill-run that wrote it",
         )
+    content = {**ADDED, **content}
     shape = ImageShape(content["in_channels"], tuple(content["image_size"]), len(content["classes"]))
     node, mean, std = content["architecture"], content["mean"], content["std"]
     network = build_network(node, "architecture", shape, mean, std, 0, builder)
     load_weights(network.architecture, content["weights"], content["name"])
     network.classes = tuple(content["classes"])
+    network.crop_ratio = content["crop_ratio"]
     return network
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from distill_run.config.compose import check
+from distill_run.config.compose import check, compose
 from distill_run.config.overrides import keys_of, parse
 from distill_run.config.schema import Settings
 from distill_run.errors import Mistake, UserError, show
@@ -74,6 +74,11 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
         raise UserError(mistakes)
     saved.resume = composed.resume
     return check(saved)
+
+
+def saved_settings(saved_path: Path) -> Settings:
+    """The settings in the file `saved_path`, which a run has saved, brought up to date."""
+    return resumed_settings(saved_path, compose().config, [])
 
 
 def _contradictions(saved: DictConfig, node: Any, key: str) -> Iterator[Mistake]:

@@ -20,7 +20,8 @@ class Feed(ABC):
     is `unlabelled_content`. Where there are none, that is None, and the pool is the training split.
     `notes` are sentences for the user about the data, `choices` are on what was decided about photographs. `content` is
     a sha256 that changes with every image and target of the three splits. `entries` are the kinds and names of the
-    store's entries that the data were read from.
+    store's entries that the data were read from. `crop_ratio` is the share of a photograph's centre that is measured
+    on; 1 also where the images are used as they are.
     """
 
     train: ImageSet
@@ -33,6 +34,7 @@ class Feed(ABC):
     entries: tuple[tuple[str, str], ...]
     choices: tuple[str, ...]
     unlabelled_content: str | None
+    crop_ratio: float
 
     def __init__(self, dataset: Dataset) -> None:
         self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
@@ -40,6 +42,7 @@ class Feed(ABC):
         self.unlabelled_content = dataset.unlabelled_content
         self.classes, self.notes = dataset.classes, dataset.notes
         self.content, self.entries, self.choices = dataset.content, dataset.entries, dataset.choices
+        self.crop_ratio = dataset.crop_ratio
 
     @property
     def shape(self) -> ImageShape:

@@ -75,6 +75,7 @@ class PhotoOpener:
             choices=tuple(choices),
             pool=join(opened["train"].split, others.split) if others else None,
             unlabelled_content=others.survey.content if others else None,
+            crop_ratio=self.framing.crop_ratio,
         )
         return dataset, train
 

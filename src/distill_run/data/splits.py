@@ -39,8 +39,8 @@ class Dataset:
     """Three splits that share classes and image shape.
 
     `choices` are sentences on what was decided about photographs: their size, the augmentation, where they are kept.
-    `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source, for `pool` and
-    `unlabelled_content` see Feed.
+    `content` is a sha256 that changes with every image and target. For `notes` and `entries` see Source, for `pool`,
+    `unlabelled_content` and `crop_ratio` see Feed.
     """
 
     train: MovableSet
@@ -53,6 +53,7 @@ class Dataset:
     choices: tuple[str, ...] = ()
     pool: MovableSet | None = None
     unlabelled_content: str | None = None
+    crop_ratio: float = 1.0
 
     def to(self, device: torch.device) -> "Dataset":
         """The same dataset on another device."""

@@ -21,8 +21,9 @@ class Network(nn.Module):
     its own training, even if the student has another normalisation.
 
     `classes` are the names of the K classes, in the order of the logits, and `image_size` is the (height, width) that
-    the network was built for. They are () and None where they are not known. `class_outputs` makes the K logits of
-    those of an architecture that was trained on other classes; None where it has just these.
+    the network was built for. They are () and None where they are not known. `crop_ratio` is the share of a
+    photograph's centre that is resized to `image_size`. `class_outputs` makes the K logits of those of an architecture
+    that was trained on other classes; None where it has just these.
     """
 
     mean: Tensor
@@ -36,6 +37,7 @@ class Network(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1))
         self.classes: tuple[str, ...] = ()
         self.image_size: tuple[int, int] | None = None
+        self.crop_ratio = 1.0
         self.class_outputs = None
 
     def forward(self, images: Tensor) -> Tensor:

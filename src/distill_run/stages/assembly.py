@@ -141,7 +141,7 @@ class Assembler:
         """A network with fresh weights, drawn from the training's seed, on the device."""
         data, key = training.data, training.architecture.key
         network = build_network(node, key, self.feed.shape, data.mean, data.std, training.seed, self.builder)
-        network.classes = self.feed.classes
+        network.classes, network.crop_ratio = self.feed.classes, self.feed.crop_ratio
         return self.device.place(network)
 
     def try_network(self, network: Network, key: str) -> None:

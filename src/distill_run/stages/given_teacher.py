@@ -153,6 +153,7 @@ class GivenTeachers:
             network.class_outputs = ClassOutputs(chosen.outputs)
         if chosen.outputs is not None or head.names is None:
             network.classes = self.feed.classes
+        network.crop_ratio = self.feed.crop_ratio
         inputs = {
             **teacher.inputs,
             "architecture": teacher.node,

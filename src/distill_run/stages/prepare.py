@@ -46,7 +46,7 @@ def open_workshop(
     builder = builder_of(settings)
     environment = describe_environment(device, command)
     store = Store(Path(settings.store_dir), watcher, environment, run_dir)
-    feed, augment = feeds.open(settings.dataset, builder, device.torch_device, store, _published_crop(settings))
+    feed, augment = feeds.open(settings.dataset, builder, device.torch_device, store, published_crop(settings))
     _introduce(feed, settings.names.dataset, watcher)
     settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, augment=augment))
     settings = _complete(settings, feed, device.settings, watcher)
@@ -68,7 +68,7 @@ def open_workshop(
     return workshop, settings
 
 
-def _published_crop(settings: Settings) -> PublishedCrop | None:
+def published_crop(settings: Settings) -> PublishedCrop | None:
     """The images that the teacher's weights were published with; None for a teacher without such weights."""
     published = published_images(settings.teacher)
     if published is None:

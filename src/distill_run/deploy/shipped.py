@@ -1,0 +1,49 @@
+"""What a command's RUN_OR_FILE names: a network, and the run that it comes from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from distill_run.build import OWN_PACKAGES
+from distill_run.checkpoint import load_network
+from distill_run.deploy.past_run import PastRun
+from distill_run.errors import user_error
+from distill_run.files import RunFiles
+from distill_run.models.network import Network
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A network, in eval mode on the CPU, the file that it was read from, and its run; None where it has none."""
+
+    path: Path
+    network: Network
+    run: PastRun | None
+
+
+def open_shipped(place: Path, code_dir: Path | None = None) -> Shipped:
+    """The network that `place` names: a run's directory, its student.pt, or any other file of a network.
+
+    `code_dir` is the folder of the user's own architectures; a run knows its own. Raises UserError where there is no
+    such network.
+    """
+    run_dir = _run_dir(place)
+    if run_dir is None:
+        return Shipped(place, load_network(place, code_dir), None)
+    run, path = PastRun.read(run_dir), RunFiles(run_dir).student
+    if not path.is_file():
+        raise user_error(f"{run_dir} has no {path.name}", "repeat the run, which writes it")
+    settings = run.settings
+    code_dir = Path(settings.code_dir) if settings.code_dir else code_dir
+    network = load_network(path, code_dir, settings.trusted_packages or OWN_PACKAGES)
+    return Shipped(path, network, run)
+
+
+def _run_dir(place: Path) -> Path | None:
+    """The directory of the run whose student `place` names; None for another file."""
+    if RunFiles(place).status.is_file():
+        return place
+    for run_dir in place.parents:
+        files = RunFiles(run_dir)
+        if files.student == place and files.status.is_file():
+            return run_dir
+    return None
