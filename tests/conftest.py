@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from distill_run.config.settings import compose_config
+from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
-from distill_run.run import run
 
 # Real digits, networks of a thousand parameters, one epoch.
 TINY = (
@@ -77,7 +77,7 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 def without_pages() -> Iterator[None]:
     """Runs write no report.html and no plots but that of the views: they take longer than tiny trainings."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_run.run.write_pages", lambda _: None)
+        patch.setattr("distill_run.pipeline.write_pages", lambda _: None)
         yield
 
 

@@ -10,8 +10,8 @@ from conftest import TINY, without_pages
 from distill_run.config.settings import compose_config
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
+from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
-from distill_run.run import run
 
 CHAIN = ("assistants=[mlp,cnn_small]", "assistants.mlp.hidden=[16]")
 

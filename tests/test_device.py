@@ -13,7 +13,7 @@ from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.engine.device import Device, choose_device
 from distill_run.models.network import mean_work
-from distill_run.run import run
+from distill_run.pipeline import run
 from helpers import message_of
 
 

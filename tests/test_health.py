@@ -12,7 +12,7 @@ from distill_run.config.settings import compose_config
 from distill_run.data.feed import MemoryFeed
 from distill_run.data.source import Split
 from distill_run.data.splits import Dataset
-from distill_run.run import run
+from distill_run.pipeline import run
 from distill_run.stages.health import Health
 from distill_run.stages.trained import Measured, Origin, Trained
 from distill_run.stages.watcher import StageFacts, Watcher

@@ -12,7 +12,7 @@ from conftest import without_pages
 from distill_run.config.settings import compose_config
 from distill_run.data.imagenet import imagenet_names, load
 from distill_run.listener import NOBODY
-from distill_run.run import run
+from distill_run.pipeline import run
 from helpers import message_of
 
 WNIDS = ("n02123045", "n01440764", "n02012849")

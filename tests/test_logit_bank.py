@@ -20,8 +20,8 @@ from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.losses.logits import soft_target_loss
 from distill_run.models.network import Network
+from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport as Report
-from distill_run.run import run
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.logit_bank import BankedTeacher, bank_bytes, has_room
 from distill_run.stages.top_logits import TopLogits, row_type

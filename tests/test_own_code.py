@@ -14,8 +14,8 @@ from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
 from distill_run.data.source import ImageShape
 from distill_run.models.network import build_network
+from distill_run.pipeline import run
 from distill_run.record.status import read_status
-from distill_run.run import run
 from distill_run.stages.assembly import TeacherShape
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.trial import try_step

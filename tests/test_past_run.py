@@ -11,8 +11,8 @@ from distill_run.deploy.past_run import PastRun
 from distill_run.deploy.shipped import open_shipped
 from distill_run.engine.evaluate import measure, predict
 from distill_run.files import RunFiles
+from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
-from distill_run.run import run
 from distill_run.tensor_files import load, save
 from helpers import message_of
 

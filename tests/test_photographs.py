@@ -10,7 +10,7 @@ from PIL import Image
 
 from distill_run.checkpoint import load_network
 from distill_run.config.settings import compose_config
-from distill_run.run import run
+from distill_run.pipeline import run
 
 FOLDER = Path(os.environ.get("DISTILL_RUN_DATA", "")) / "cifar10-jpeg"
 

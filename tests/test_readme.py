@@ -15,7 +15,7 @@ from distill_run.config.overrides import parse
 from distill_run.config.presets import expand_presets
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
-from distill_run.run import run
+from distill_run.pipeline import run
 from distill_run.sweeps.report.pages import write_sweep_report
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -102,7 +102,7 @@ def test_the_page_s_python_runs(
     assert (tmp_path / "outputs" / "mine" / "report.html").is_file()
     accuracy = names["report"].student.selected.test.accuracy
     assert capsys.readouterr().out.splitlines()[-1].startswith(f"{accuracy} ")
-    monkeypatch.setattr("distill_run.run.write_pages", lambda _: None)  # they take longer than the trainings
+    monkeypatch.setattr("distill_run.pipeline.write_pages", lambda _: None)  # they take longer than the trainings
     exec(figures, names)
     shown = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in shown[0:9:3]] == ["teacher", "baseline", "student"]

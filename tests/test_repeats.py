@@ -14,10 +14,10 @@ from distill_run.commands.preflight import one_seed_a_point
 from distill_run.config.settings import compose_config
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted
+from distill_run.pipeline import run
 from distill_run.report.cells import repeat_rows
 from distill_run.report.facts import tiles
 from distill_run.report.run_report import RunReport, read_report
-from distill_run.run import run
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import Watcher
 from helpers import message_of

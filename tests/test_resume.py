@@ -22,7 +22,7 @@ from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
-from distill_run.run import run
+from distill_run.pipeline import run
 
 # All that has a state: momentum, a plateau's memory, batch norm; and dropout, which must not have one.
 STATEFUL = (

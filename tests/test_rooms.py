@@ -16,7 +16,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 # From the top down; a room imports those below it.
 ROOMS = (
     ("commands", "benchmarks"),
-    ("run",),
+    ("pipeline",),
     ("sweeps", "deploy"),
     ("report", "record"),
     ("stages",),

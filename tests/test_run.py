@@ -23,9 +23,9 @@ from distill_run.data import packing
 from distill_run.data.digits import load as load_digits
 from distill_run.errors import DivergedError, UserError
 from distill_run.listener import working
+from distill_run.pipeline import run
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.report.run_report import RunReport
-from distill_run.run import run
 from distill_run.stages.lr_search import find_learning_rate
 from distill_run.stages.training import Training
 from distill_run.stages.watcher import StageFacts, Watcher

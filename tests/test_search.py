@@ -40,8 +40,8 @@ Search = Callable[..., tuple[int, str, str]]
 def no_pages() -> Iterator[None]:
     """The pages take longer than the trainings; of a search's report, the numbers are what is tested."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_run.run.write_pages", lambda _: None)
-        patch.setattr("distill_run.run.draw_views", lambda *_: None)
+        patch.setattr("distill_run.pipeline.write_pages", lambda _: None)
+        patch.setattr("distill_run.pipeline.draw_views", lambda *_: None)
         patch.setattr("distill_run.sweeps.report.pages._write_pages", lambda *_: None)
         yield
 
@@ -293,7 +293,7 @@ def at_trial(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], 
                 raise error
             return train_student(*arguments)
 
-        monkeypatch.setattr("distill_run.run.train_student", train)
+        monkeypatch.setattr("distill_run.pipeline.train_student", train)
 
     return arrange
 

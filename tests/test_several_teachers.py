@@ -16,8 +16,8 @@ from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.soft import SoftTargets
 from distill_run.objectives.total import TotalLoss
+from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
-from distill_run.run import run
 from helpers import Array, TinyClassifier, message_of, numpy_log_softmax, some_logits
 
 MEMBERS = ((0.5, some_logits(0, 6, 4)), (0.3, some_logits(1, 6, 4)), (0.2, some_logits(2, 6, 4)))

@@ -22,8 +22,8 @@ from distill_run.models.network import Network, build_network
 from distill_run.models.outputs import Outputs
 from distill_run.models.reused_classifier import ReusedClassifier
 from distill_run.objectives.simkd import ReusedTeacherClassifier
+from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
-from distill_run.run import run
 from helpers import message_of
 
 pytestmark = pytest.mark.usefixtures("no_pages")

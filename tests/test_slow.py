@@ -9,7 +9,7 @@ from conftest import TINY
 from distill_run.benchmarks import loop
 from distill_run.benchmarks import sweep as sweep_benchmark
 from distill_run.config.settings import compose_config
-from distill_run.run import run
+from distill_run.pipeline import run
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import Objective
 from distill_run.objectives.none import CrossEntropy
-from distill_run.run import run
+from distill_run.pipeline import run
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.logit_bank import BankedTeacher, bank_bytes
 from distill_run.stages.rehearse import TAKES_UNLABELLED, rehearse

@@ -27,7 +27,7 @@ from distill_run.data.window import RandomResizedCrop
 from distill_run.data.worker_feed import WorkerFeed
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted
-from distill_run.run import run
+from distill_run.pipeline import run
 from distill_run.stages.watcher import StageFacts, Watcher
 from helpers import assert_same_batch, folder_settings, message_of, open_feed
 

@@ -3,10 +3,10 @@
 In Python:
 
     from pathlib import Path
-    from distill_run import compose_config, distill, load_network
+    from distill_run import compose_config, load_network, run
 
     settings = compose_config(["teacher=cnn_large", "mode=soft", "mode.temperature=8"])
-    report = distill(settings, Path("outputs/mine"))
+    report = run(settings, Path("outputs/mine"))
     network = load_network("outputs/mine/checkpoints/student.pt")
 
 Nothing heavy is imported before it is used: `import distill_run` loads neither torch nor Hydra.
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from distill_run.config.settings import compose_config
     from distill_run.errors import UserError
     from distill_run.losses.logits import hard_target_loss, soft_target_loss
-    from distill_run.run import run as distill
+    from distill_run.pipeline import run
+    from distill_run.pipeline import run as distill
 
     __version__: str
 
@@ -32,18 +33,20 @@ __all__ = [
     "distill",
     "hard_target_loss",
     "load_network",
+    "run",
     "soft_target_loss",
 ]
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())  # what is logged is on the console as well
 
-# Where each name comes from. The function `run` is called `distill` here, because distill_run.run is its module.
+# Where each name comes from. `distill` is what `run` was called up to version 0.4.
 _PLACES = {
     "UserError": "distill_run.errors.UserError",
     "compose_config": "distill_run.config.settings.compose_config",
-    "distill": "distill_run.run.run",
+    "distill": "distill_run.pipeline.run",
     "hard_target_loss": "distill_run.losses.logits.hard_target_loss",
     "load_network": "distill_run.checkpoint.load_network",
+    "run": "distill_run.pipeline.run",
     "soft_target_loss": "distill_run.losses.logits.soft_target_loss",
 }
 

@@ -29,7 +29,7 @@ LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
     """A single run, which shows on the console what it does and raises what goes wrong."""
-    from distill_run.run import run
+    from distill_run.pipeline import run
 
     try:
         with told_of_no_room("hydra.run.dir", run_dir), _logged(run_dir):
@@ -72,7 +72,7 @@ def _run_quietly(
 ) -> "RunReport":
     from distill_run.console import Console
     from distill_run.data.opening import shared_feeds
-    from distill_run.run import run
+    from distill_run.pipeline import run
 
     console, feeds = Console(quiet=True), shared_feeds()
     with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
