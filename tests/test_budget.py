@@ -1,7 +1,6 @@
 """Batch size, epochs and threads, where the user leaves them open."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -18,6 +17,7 @@ from distill_run.stages.budget import (
     complete_training,
     epochs_for,
 )
+from pages import PAGES
 
 
 def test_an_epoch_has_sixteen_batches_where_the_sizes_allow_it() -> None:
@@ -33,15 +33,15 @@ def test_a_training_has_600_steps_20_000_images_and_10_to_200_epochs() -> None:
     assert epochs_for(3, 16) == 200
 
 
-def test_the_readme_and_the_comments_name_the_numbers_that_decide() -> None:
+def test_the_page_and_the_comments_name_the_numbers_that_decide() -> None:
     epochs, sizes = ("{} to {}".format(*limits) for limits in (EPOCHS, BATCH_SIZES))
     comments = (config_dir() / "training" / "default.yaml").read_text(encoding="utf-8")
     assert f"# null: {NUM_STEPS} steps and {NUM_SAMPLES:,} images, from {epochs} epochs\n" in comments
     assert f"# null: {sizes}, at most a sixteenth of the training images\n" in comments
     assert BATCHES_AN_EPOCH == 16
-    readme = " ".join((Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").split())
+    page = " ".join(PAGES[".readme/training.md"].split())
     steps = f"a training has {NUM_STEPS} steps and sees {NUM_SAMPLES:,} images"
-    assert f"{steps}, in {epochs} epochs, with batches of {sizes} images." in readme
+    assert f"{steps}, in {epochs} epochs, with batches of {sizes} images." in page
 
 
 def test_what_is_given_stays_and_what_is_filled_in_is_said() -> None:

@@ -1,4 +1,4 @@
-"""What an installation holds: every YAML file, the licence, and a version that the README explains."""
+"""What an installation holds: every YAML file, the licence, and a version whose changes are told."""
 
 import re
 import tomllib
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from distill_run.config.compose import config_dir
+from pages import PAGES
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 
@@ -38,7 +39,6 @@ def test_the_licence_is_shipped(project: dict[str, Any]) -> None:
     assert f"(c) 2026 {project['project']['authors'][0]['name']}\n" in licence
 
 
-def test_the_readme_tells_the_changes_of_this_version(project: dict[str, Any]) -> None:
-    readme = (CHECKOUT / "README.md").read_text(encoding="utf-8")
-    changes = readme[readme.index("## Changes") : readme.index("## Contributing")]
-    assert re.findall(r"^### (.*)$", changes, flags=re.MULTILINE)[0] == project["project"]["version"]
+def test_a_page_tells_the_changes_of_this_version(project: dict[str, Any]) -> None:
+    changes = PAGES[".readme/changes.md"]
+    assert re.findall(r"^## (.*)$", changes, flags=re.MULTILINE)[0] == project["project"]["version"]
