@@ -94,6 +94,7 @@ def test_all_that_should_learn_learns_and_the_teacher_does_not(mode: str, store:
     assert all(torch.equal(value, frozen[name]) for name, value in guide.network.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_two_trainings_from_one_seed_are_equal_and_a_resumed_one_as_well(mode: str, store: Path) -> None:
     first, second, resumed = (trainer_of(mode, store)[0] for _ in range(3))

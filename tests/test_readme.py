@@ -24,6 +24,7 @@ def test_the_pages_have_commands() -> None:
     assert len(COMMANDS) > 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", COMMANDS)
 def test_a_command_of_a_page_is_accepted(arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

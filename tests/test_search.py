@@ -33,6 +33,8 @@ from helpers import examples, few_examples, message_of
 ALPHA = "mode.alpha=interval(0,1)"
 SHORT = (*TINY, "training.teacher.epochs=1", "training.student.epochs=1", "baseline=false")
 
+pytestmark = pytest.mark.slow  # many runs in turn
+
 Search = Callable[..., tuple[int, str, str]]
 
 

@@ -29,7 +29,7 @@ from sweeps import write_run
 COMMAND = str(Path(sys.executable).with_name("distill-run"))
 Output = pytest.CaptureFixture[str]
 
-pytestmark = pytest.mark.usefixtures("no_pages")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pages")]  # many runs, and processes beside each other
 
 
 @pytest.fixture
@@ -271,7 +271,6 @@ def test_the_time_left_is_that_of_the_usual_point_times_those_left(tmp_path: Pat
     assert SweepProgress(tmp_path, None, [], Console(), took=[1.0])._left([]) == []
 
 
-@pytest.mark.slow
 def test_several_points_at_once_share_a_teacher_and_a_display(command: Command, tmp_path: Path) -> None:
     swept = ["mode.temperature=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
     done = command("-m", *TINY, *swept)
@@ -284,7 +283,6 @@ def test_several_points_at_once_share_a_teacher_and_a_display(command: Command, 
     assert (tmp_path / "sweep" / "sweep.html").is_file()
 
 
-@pytest.mark.slow
 def test_two_sweeps_at_once_share_a_store_and_one_that_is_killed_is_gone_on_with(tmp_path: Path) -> None:
     arguments = [COMMAND, "-m", *TINY, "training.student.epochs=3", "mode.temperature=1,2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
