@@ -33,7 +33,8 @@ def write_rows(
     student = compared.student.network
     if top > len(student.classes):
         raise user_error(f"--top {top} is more than the {len(student.classes)} classes", "write a smaller number")
-    decoder, places = decoder_for(student), _listed(images, compared, console)
+    decoder, places = decoder_for(student), list_places(images, student.classes)
+    _tell_skipped(places, console)
     layout = Layout(tuple(compared.networks), top, student.classes, any(place.targets for place in places))
     tally, num = Tally(), sum(len(place.images) for place in places)
     # Where rows go to a terminal, they show themselves how far it is.
@@ -62,8 +63,9 @@ def write_mistakes(compared: Comparison, images: Sequence[Path], output: Path | 
     """
     run, student, listener = compared.student.run, compared.student.network, WorkDisplay(console)
     if images:
-        places = _listed(images, compared, console)
+        places = list_places(images, student.classes)
         require_targets(places)
+        _tell_skipped(places, console)
         num = sum(len(place.images) for place in places)
         photographs = chain.from_iterable(place.photographs() for place in places)
         blocks = read_blocks(photographs, decoder_for(student))
@@ -83,13 +85,10 @@ def write_mistakes(compared: Comparison, images: Sequence[Path], output: Path | 
     return tally.failed == 0
 
 
-def _listed(images: Sequence[Path], compared: Comparison, console: Console) -> list[ImagePlace]:
-    """The images in files and folders; says which files are not read."""
-    places = list_places(images, compared.student.network.classes)
+def _tell_skipped(places: Sequence[ImagePlace], console: Console) -> None:
     for place in places:
         for note in place.notes:
             console.note(note)
-    return places
 
 
 def _test_split(compared: Comparison, console: Console, listener: Listener) -> ImageSet:
