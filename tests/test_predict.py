@@ -223,3 +223,16 @@ def test_an_image_is_read_as_the_network_was_measured_on_it(measured: Measured, 
     assert message_of(distill_run.read_image, tmp_path / "not.png", network) == (
         f"{tmp_path}/not.png cannot be read: Pillow does not recognise it as an image\n  give the file of an image"
     )
+
+
+def test_a_page_without_a_readable_image_says_so(measured: Measured, in_process: InProcess, tmp_path: Path) -> None:
+    folder = tmp_path / "digits" / measured.feed.classes[0]
+    folder.mkdir(parents=True)
+    (folder / "a.png").touch()
+    status, _, _ = in_process(
+        command.main, "distill-predict", measured.run_dir, "digits", "--errors", "--output", "page.html"
+    )
+    page = (tmp_path / "page.html").read_text()
+    assert status == 1
+    assert "1 file could not be read" in page
+    assert "There is none." in page

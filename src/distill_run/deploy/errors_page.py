@@ -49,8 +49,7 @@ def write_errors_page(path: Path, mistakes: Mistakes, tally: Tally, student: str
     `student` is what was tested, `folders` are where its images lie; empty for the test split of its run.
     """
     samples = mistakes.samples
-    share = f" ({percent(mistakes.count / tally.known)})" if tally.known else ""
-    figures = {stage: percent(tally.right[stage] / tally.known) for stage in ("student", "teacher")}
+    share = f" ({percent(tally.share(mistakes.count))})" if tally.known else ""
     head = Head(
         title=f"Mistakes of {student}",
         conclusion=f"The student is wrong and the teacher right on {mistakes.count:,} of "
@@ -58,8 +57,8 @@ def write_errors_page(path: Path, mistakes: Mistakes, tally: Tally, student: str
         labels=[folders or "the test split of the run"],
         warnings=[f"{counted(tally.failed, 'file')} could not be read"] if tally.failed else [],
         tiles=[
-            Tile("Student right", figures["student"], f"of {counted(tally.known, 'image')}"),
-            Tile("Teacher right", figures["teacher"], "of the same images"),
+            Tile("Student right", percent(tally.share(tally.right["student"])), f"of {counted(tally.known, 'image')}"),
+            Tile("Teacher right", percent(tally.share(tally.right["teacher"])), "of the same images"),
             Tile("Only the teacher right", f"{mistakes.count:,}", f"this page shows {counted(len(samples), 'image')}"),
             Tile("Only the student right", f"{mistakes.reversed:,}", "not shown"),
         ],

@@ -62,11 +62,15 @@ class Tally:
             self.known += 1
             self.right.update(stage for stage in prediction.answers if prediction.is_right(stage))
 
+    def share(self, number: int) -> float | None:
+        """A number of images as a share of those whose class is known; None where there is none."""
+        return number / self.known if self.known else None
+
     def sentences(self, stages: Iterable[str]) -> Iterator[str]:
         """What people are told at the end."""
         stages = list(stages)
         if self.known:
-            shares = " and ".join(f"the {stage} on {percent(self.right[stage] / self.known)}" for stage in stages)
+            shares = " and ".join(f"the {stage} on {percent(self.share(self.right[stage]))}" for stage in stages)
             yield f"right: {shares} of {counted(self.known, 'image')}"
         read = self.images - self.failed
         if len(stages) > 1 and read:
