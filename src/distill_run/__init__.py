@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distill_run.checkpoint import load_network
     from distill_run.config.settings import compose_config
+    from distill_run.deploy.photographs import read_image
     from distill_run.errors import UserError
     from distill_run.losses.logits import hard_target_loss, soft_target_loss
     from distill_run.pipeline import run
@@ -33,6 +34,7 @@ __all__ = [
     "distill",
     "hard_target_loss",
     "load_network",
+    "read_image",
     "run",
     "soft_target_loss",
 ]
@@ -46,6 +48,7 @@ _PLACES = {
     "distill": "distill_run.pipeline.run",
     "hard_target_loss": "distill_run.losses.logits.hard_target_loss",
     "load_network": "distill_run.checkpoint.load_network",
+    "read_image": "distill_run.deploy.photographs.read_image",
     "run": "distill_run.pipeline.run",
     "soft_target_loss": "distill_run.losses.logits.soft_target_loss",
 }

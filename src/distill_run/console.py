@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 from rich.table import Table
 
+from distill_run.listener import Listener
 from distill_run.units import duration
 
 if TYPE_CHECKING:
@@ -37,10 +38,12 @@ class Console:
     """Writes lines, tables and the live display to stdout, and the lines to the log as well.
 
     A quiet console writes to the log only. The points of a sweep have one: the sweep's display shows their progress.
+    One for stderr is for commands whose stdout is data.
     """
 
-    def __init__(self, *, quiet: bool = False) -> None:
-        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
+    def __init__(self, *, quiet: bool = False, stderr: bool = False) -> None:
+        file = sys.stderr if stderr else sys.stdout
+        self.rich = RichConsole(file=file, highlight=False, soft_wrap=True, quiet=quiet)
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
 
@@ -150,7 +153,7 @@ class SweepDisplay:
         self.progress.update(self.task, completed=num_ended, total=num_points, state=state)
 
 
-class WorkDisplay:
+class WorkDisplay(Listener):
     """Says how far a piece of work is: in a live line, or where there is none in a line every `PLAIN_SECONDS`.
 
     During a training, whose display is `training`, the live line is that of the training.

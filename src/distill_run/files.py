@@ -108,6 +108,11 @@ class RunFiles:
         return self.plots / "views.png"
 
     @property
+    def errors_page(self) -> Path:
+        """The images on which the student is wrong and the teacher right, where distill-predict was asked for them."""
+        return self.run_dir / "errors.html"
+
+    @property
     def last(self) -> Path:
         """The checkpoint from which the run can go on."""
         return self.run_dir / "checkpoints" / "last.pt"

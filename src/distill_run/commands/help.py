@@ -25,6 +25,7 @@ USAGE = {
 }
 
 OTHER_COMMANDS = {
+    "distill-predict RUN IMAGE|FOLDER...": "the classes that student and teacher give to photographs",
     "distill-report DIR...": "one report of all runs in some folders",
     "distill-search": "search for values between grid points, with Optuna",
     "distill-store": "what is kept for reuse: ls, verify, gc",

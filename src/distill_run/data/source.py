@@ -21,6 +21,22 @@ class ImageShape:
     num_classes: int
 
 
+class ImageFacts(Protocol):
+    """What a network must know of the images that it is made for: a feed knows it, and so does a network for them."""
+
+    @property
+    def shape(self) -> ImageShape:
+        """Their channels and size, and the number of their classes."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of their classes."""
+
+    @property
+    def crop_ratio(self) -> float:
+        """The share of a photograph's centre that is measured on."""
+
+
 class ImageSet(Protocol):
     """Images with their targets, wherever the images lie: in memory or in files."""
 

@@ -12,13 +12,14 @@ from distill_run.config.resume import saved_settings
 from distill_run.config.schema import Settings
 from distill_run.data.feed import Feed
 from distill_run.data.opening import Feeds
+from distill_run.data.source import ImageFacts
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.listener import NOBODY, Listener
 from distill_run.models.network import Network
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.stages.given_teacher import GivenTeachers
-from distill_run.stages.plans import Planner
+from distill_run.stages.plans import teacher_files, untrained_teachers
 from distill_run.stages.prepare import builder_of, published_crop
 from distill_run.store import Store
 from distill_run.tensor_files import load
@@ -64,14 +65,14 @@ class PastRun:
             return None
         return self._load_entry("baseline", self.report.baseline.fingerprint)
 
-    def teacher(self, feed: Feed) -> Network:
+    def teacher(self, images: ImageFacts) -> Network:
         """The run's one teacher, in eval mode on the CPU; raises UserError where it cannot be had any more.
 
-        `feed` is that of the run: a teacher that was given as a file is fitted to it.
+        A teacher that was given as a file is fitted to the `images`: the run's feed, or its student, which needs no
+        data.
         """
-        planner = Planner(self.settings, feed, self.builder)
-        files, untrained = planner.teacher_files(), planner.untrained_teachers()
-        given = GivenTeachers(self.settings, feed, self.builder)
+        files, untrained = teacher_files(self.settings), untrained_teachers(self.settings)
+        given = GivenTeachers(self.settings, images, self.builder)
         if len(files) + len(untrained) > 1 or self.report.teacher.origin.startswith("averaged"):
             raise user_error(
                 f"{self.run_dir} has several teachers, which have no network of their own",

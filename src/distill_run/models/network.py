@@ -40,6 +40,12 @@ class Network(nn.Module):
         self.crop_ratio = 1.0
         self.class_outputs = None
 
+    @property
+    def shape(self) -> ImageShape:
+        """What the network takes and gives; its image size and classes must be known."""
+        assert self.image_size is not None
+        return ImageShape(self.mean.numel(), self.image_size, len(self.classes))
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in 0..1."""
         logits: Tensor = self.architecture((images - self.mean) / self.std)

@@ -39,8 +39,13 @@ class Head:
 def write_templates(paths: Sequence[Path], head: Head, content: Mapping[str, Any]) -> None:
     """Write each page from the template that has its file's name, whole or not at all."""
     for path in paths:
-        shown = {**content, "name": path.stem, "head": head, "max_open_rows": MAX_OPEN_ROWS}
-        write_text(path, templates().get_template(path.name).render(shown))
+        write_page(path, path.name, head, content)
+
+
+def write_page(path: Path, template: str, head: Head, content: Mapping[str, Any]) -> None:
+    """Write one page from a template, whole or not at all."""
+    shown = {**content, "name": path.stem, "head": head, "max_open_rows": MAX_OPEN_ROWS}
+    write_text(path, templates().get_template(template).render(shown))
 
 
 @cache  # a sweep's points compile them once

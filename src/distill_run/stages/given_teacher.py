@@ -9,7 +9,7 @@ from typing import Any
 from distill_run import checkpoint
 from distill_run.build import Builder
 from distill_run.config.schema import Settings
-from distill_run.data.feed import Feed
+from distill_run.data.source import ImageFacts, ImageShape
 from distill_run.errors import user_error
 from distill_run.models.class_outputs import ClassOutputs, Head
 from distill_run.models.given_weights import take_weights
@@ -53,7 +53,7 @@ class GivenTeachers:
     """Makes the teachers of a run that come trained, on the CPU."""
 
     settings: Settings
-    feed: Feed
+    images: ImageFacts
     builder: Builder
 
     def load(self, stage: str, path: Path) -> GivenTeacher:
@@ -70,7 +70,7 @@ class GivenTeachers:
                 f"teacher_normalisation={self.settings.teacher_normalisation}, but {path} holds a normalisation",
                 "leave teacher_normalisation out",
             )
-        _check_shape(content, path, self.feed)
+        _check_shape(content, path, self.images.shape)
         network, node = checkpoint.rebuild(content, self.builder), content["architecture"]
         head = Head(len(network.classes), tuple((name,) for name in network.classes))
         name = network_name(content["name"], node)
@@ -97,7 +97,7 @@ class GivenTeachers:
 
     def _num_outputs(self, architecture: Architecture) -> int:
         """How many outputs an architecture has with the weights that it brings."""
-        node, size = architecture.node, self.feed.shape.num_classes
+        node, size = architecture.node, self.images.shape.num_classes
         if is_published(node) and node["pretrained"] is True:
             size = published_classes(node)
             if size == 0:
@@ -115,15 +115,15 @@ class GivenTeachers:
         self, stage: str, path: Path, architecture: Architecture, content: object, given: str
     ) -> GivenTeacher:
         """The teacher with a state dict's weights: it says neither its classes nor its normalisation."""
-        normalisation, said = _choose_normalisation(self.settings, self.feed.shape.in_channels)
-        network = self._build(architecture, self.feed.shape.num_classes, normalisation)
+        normalisation, said = _choose_normalisation(self.settings, self.images.shape.in_channels)
+        network = self._build(architecture, self.images.shape.num_classes, normalisation)
         weights, taken = take_weights(content, network.architecture, given)
-        size = num_outputs(network.architecture, weights, self.feed.shape.num_classes)
+        size = num_outputs(network.architecture, weights, self.images.shape.num_classes)
         head, remedy = Head(size, None), REMEDY
         if is_published(architecture.node):
             remedy += f"; or train it from these weights with a new last layer: teacher.pretrained={path}"
         chosen = self._choose(head, given, remedy)  # first: a file of other classes needs other words than a misfit
-        if size != self.feed.shape.num_classes:
+        if size != self.images.shape.num_classes:
             network = self._build(architecture, size, normalisation)
         load_weights(network.architecture, weights, f"teacher={architecture.option}")
         notes = tuple(note for note in (taken, said) if note)
@@ -137,12 +137,12 @@ class GivenTeachers:
         dataset = self.settings.dataset
         assert dataset.mean is not None
         assert dataset.std is not None
-        shape = replace(self.feed.shape, num_classes=num_classes)
+        shape = replace(self.images.shape, num_classes=num_classes)
         mean, std = normalisation or (dataset.mean, dataset.std)
         return build_network(architecture.node, architecture.key, shape, mean, std, 0, self.builder)
 
     def _choose(self, head: Head, given: str, remedy: str) -> ChosenOutputs:
-        return outputs_for_classes(self.settings.teacher_classes, head, self.feed.classes, given, remedy)
+        return outputs_for_classes(self.settings.teacher_classes, head, self.images.classes, given, remedy)
 
     def _fitted(self, teacher: GivenTeacher, head: Head, given: str, chosen: ChosenOutputs) -> GivenTeacher:
         """The teacher with logits for the dataset's classes."""
@@ -152,8 +152,8 @@ class GivenTeachers:
         if chosen.outputs is not None:
             network.class_outputs = ClassOutputs(chosen.outputs)
         if chosen.outputs is not None or head.names is None:
-            network.classes = self.feed.classes
-        network.crop_ratio = self.feed.crop_ratio
+            network.classes = self.images.classes
+        network.crop_ratio = self.images.crop_ratio
         inputs = {
             **teacher.inputs,
             "architecture": teacher.node,
@@ -228,8 +228,7 @@ def _choose_normalisation(settings: Settings, in_channels: int) -> tuple[tuple[l
     return (mean, std), None if chosen else f"{note}; teacher_normalisation=[[mean,...],[std,...]] takes another"
 
 
-def _check_shape(content: dict[str, Any], path: Path, feed: Feed) -> None:
-    shape = feed.shape
+def _check_shape(content: dict[str, Any], path: Path, shape: ImageShape) -> None:
     pairs = {
         "channels": (content["in_channels"], shape.in_channels),
         "image size": (tuple(content["image_size"]), shape.image_size),

@@ -10,7 +10,7 @@ from distill_run.models.pretrained import weight_files
 from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.given_teacher import GivenTeacher, GivenTeachers
 from distill_run.stages.lr_search import find_learning_rate
-from distill_run.stages.plans import Planner, numbered, teacher_weights
+from distill_run.stages.plans import Planner, numbered, teacher_files, teacher_weights, untrained_teachers
 from distill_run.stages.teacher import measure_teacher, together
 from distill_run.stages.trained import Trained
 from distill_run.stages.training import DataFacts, Training
@@ -56,8 +56,8 @@ def make_lineup(settings: Settings, workshop: Workshop) -> Lineup:
     planner = Planner(settings, workshop.feed, workshop.builder)
     given = GivenTeachers(settings, workshop.feed, workshop.builder)
     loaded = [
-        *(given.load(stage, path) for stage, path in planner.teacher_files()),
-        *(given.untrained(stage, architecture) for stage, architecture in planner.untrained_teachers()),
+        *(given.load(stage, path) for stage, path in teacher_files(settings)),
+        *(given.untrained(stage, architecture) for stage, architecture in untrained_teachers(settings)),
     ]
     loaded = [_on_device(teacher, workshop) for teacher in loaded]
     teachers = [_tried(training, None, workshop) for training in planner.teachers()]

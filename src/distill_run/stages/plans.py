@@ -27,26 +27,13 @@ class Planner:
     feed: Feed
     builder: Builder
 
-    def teacher_files(self) -> list[tuple[str, Path]]:
-        """The files of the teachers that are trained already, with their stages."""
-        paths = checkpoint_paths(self.settings)
-        return [(numbered("teacher", number), path) for number, path in enumerate(paths, start=1)]
-
-    def untrained_teachers(self) -> list[tuple[str, Architecture]]:
-        """The teachers that are used with the weights that they bring, with their stages."""
-        if self.settings.teacher_trains != "nothing":
-            return []
-        first = len(self.teacher_files()) + 1
-        architectures = enumerate(self._teacher_architectures(), start=first)
-        return [(numbered("teacher", number), architecture) for number, architecture in architectures]
-
     def teachers(self) -> list[Training]:
         """The trainings of the teachers that are not given: each architecture with each of the seeds."""
         settings = self.settings
         if settings.teacher_trains == "nothing":
             return []
-        first = len(self.teacher_files()) + 1
-        pairs = product(self._teacher_architectures(), teacher_seeds(settings))
+        first = len(checkpoint_paths(settings)) + 1
+        pairs = product(_teacher_architectures(settings), teacher_seeds(settings))
         trainings = []
         for number, (architecture, seed) in enumerate(pairs, start=first):
             alone = self._alone(numbered("teacher", number), architecture, "teacher", seed, seed)
@@ -57,14 +44,6 @@ class Planner:
         """The training of a last layer alone, in few views: the features of each are kept."""
         num_views = min(self.settings.teacher_head_views, alone.views.num_views or self.settings.teacher_head_views)
         return dataclasses.replace(alone, trains="head", views=dataclasses.replace(alone.views, num_views=num_views))
-
-    def _teacher_architectures(self) -> list[Architecture]:
-        """Of the teachers that are not given as files."""
-        options = {"teacher": self.settings.names.teacher}
-        return [
-            Architecture(key, options.get(key, key.removeprefix("more_teachers.")), dict(node))
-            for key, node in teacher_nodes(self.settings).items()
-        ]
 
     def assistants(self) -> list[Training]:
         """The trainings of the assistants: like the student's, but from the teacher's seed: all students share them."""
@@ -136,6 +115,29 @@ class Planner:
             mode_code=self.builder.code_hash(*mode_nodes(mode)),
             top_k=self.settings.logit_bank_top_k,
         )
+
+
+def teacher_files(settings: Settings) -> list[tuple[str, Path]]:
+    """The files of the teachers that are trained already, with their stages."""
+    paths = checkpoint_paths(settings)
+    return [(numbered("teacher", number), path) for number, path in enumerate(paths, start=1)]
+
+
+def untrained_teachers(settings: Settings) -> list[tuple[str, Architecture]]:
+    """The teachers that are used with the weights that they bring, with their stages."""
+    if settings.teacher_trains != "nothing":
+        return []
+    architectures = enumerate(_teacher_architectures(settings), start=len(checkpoint_paths(settings)) + 1)
+    return [(numbered("teacher", number), architecture) for number, architecture in architectures]
+
+
+def _teacher_architectures(settings: Settings) -> list[Architecture]:
+    """Of the teachers that are not given as files."""
+    options = {"teacher": settings.names.teacher}
+    return [
+        Architecture(key, options.get(key, key.removeprefix("more_teachers.")), dict(node))
+        for key, node in teacher_nodes(settings).items()
+    ]
 
 
 def teacher_nodes(settings: Settings) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,113 @@
+"""Photographs as a network takes them: one of them, or any number, decoded while the network computes."""
+
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_run.data.decode import MODES, CentreCrop, Decoder
+from distill_run.data.source import ImageFacts, ImageSet
+from distill_run.errors import first_line, user_error
+
+BLOCK = 64  # images that go through a network at once
+AHEAD = 2  # blocks that are decoded before they are needed
+
+
+class Photograph(NamedTuple):
+    """An image by the name that people know it by, the path of its file, and its class's index, where it is known."""
+
+    name: str
+    target: int | None
+
+
+class Block(NamedTuple):
+    """Some photographs, the images (M, C, H, W) of those that can be read, float32 in 0..1, in the same order.
+
+    `problems` are the reasons why the others cannot be read, by their names.
+    """
+
+    photographs: list[Photograph]
+    images: Tensor
+    problems: dict[str, str]
+
+
+def read_image(path: str | Path, network: ImageFacts) -> Tensor:
+    """A photograph as the network was measured on it: float32 (1, C, H, W) in 0..1.
+
+    It is turned upright, its centre is cut out and resized, in grey or in colour. Raises UserError where the file
+    cannot be read, and for a network that takes no photographs.
+    """
+    decoder = decoder_for(network)
+    try:
+        return _decode(decoder, str(path)).permute(2, 0, 1).unsqueeze(0).float() / 255
+    except (OSError, ValueError) as error:
+        raise user_error(f"{path} cannot be read: {_reason(error)}", "give the file of an image") from error
+
+
+def decoder_for(network: ImageFacts) -> Decoder:
+    """What makes images for a network of photographs; raises UserError for one that takes none."""
+    shape = network.shape
+    if shape.in_channels not in MODES:
+        raise user_error(
+            f"the network takes images of {shape.in_channels} channels, photographs have 1 (grey) or 3 (colour)",
+            "give a network of photographs; in Python, load_network gives one that takes any tensor",
+        )
+    return Decoder(shape.in_channels, CentreCrop(shape.image_size, network.crop_ratio))
+
+
+def read_blocks(photographs: Iterable[Photograph], decoder: Decoder) -> Iterator[Block]:
+    """All photographs in their order, whose names are paths; only a few blocks lie in memory at a time.
+
+    Threads decode the next blocks meanwhile: Pillow works without the interpreter lock.
+    """
+    rest = iter(photographs)
+    pool = ThreadPoolExecutor(os.cpu_count())
+    ahead: deque[tuple[list[Photograph], list[Future[Tensor]]]] = deque()
+    try:
+        while block := list(islice(rest, BLOCK)):
+            ahead.append((block, [pool.submit(_decode, decoder, photograph.name) for photograph in block]))
+            if len(ahead) > AHEAD:
+                yield _gathered(*ahead.popleft())
+        while ahead:
+            yield _gathered(*ahead.popleft())
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def split_blocks(split: ImageSet) -> Iterator[Block]:
+    """The images of a split, with their classes."""
+    targets, first = split.targets.tolist(), 0
+    for images in split.chunks(BLOCK):
+        numbers = range(first, first + len(images))
+        yield Block([Photograph(split.name(number), targets[number]) for number in numbers], images, {})
+        first += len(images)
+
+
+def _gathered(photographs: list[Photograph], decoded: list[Future[Tensor]]) -> Block:
+    images, problems = [], {}
+    for photograph, future in zip(photographs, decoded, strict=True):
+        try:
+            images.append(future.result())
+        except (OSError, ValueError) as error:
+            problems[photograph.name] = _reason(error)
+    pixels = torch.stack(images).permute(0, 3, 1, 2).contiguous() if images else torch.empty(0)
+    return Block(photographs, pixels.float() / 255, problems)
+
+
+def _decode(decoder: Decoder, path: str) -> Tensor:
+    """The pixels (H, W, C), uint8, of a file; raises OSError or ValueError where it cannot be read."""
+    image, _ = decoder.decode(Path(path).read_bytes())
+    pixels = np.array(image).reshape(image.height, image.width, decoder.channels)
+    return torch.from_numpy(pixels)
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be read, without its path."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
