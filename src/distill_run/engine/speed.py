@@ -13,11 +13,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from distill_run.data.source import ImageShape
-from distill_run.engine.timing import Call, Inference, time_in_turn
+from distill_run.engine.timing import BATCH_SIZE, Call, Inference, time_in_turn
 from distill_run.listener import NOBODY, Listener, working
 from distill_run.models.network import count_bytes
 
-BATCH_SIZE = 64
 MOST_SECONDS = 0.1  # for a batch: a slow network is given fewer images at a time
 
 

@@ -7,6 +7,7 @@ from time import perf_counter
 
 Call = Callable[[], object]
 
+BATCH_SIZE = 64
 ROUNDS = 5  # in which the calls take turns: whatever else a machine does then hits all of them alike
 FEWEST, ENOUGH, MOST = 3, 10, 100  # repetitions
 USUAL_SECONDS, MOST_SECONDS = 0.04, 1.0  # for all repetitions of a call
@@ -40,9 +41,15 @@ class Inference:
     memory_bytes: int | None
 
     @property
+    def milliseconds(self) -> tuple[float, float, float]:
+        """The quartiles of the time that a batch takes."""
+        return 1000 * self.lower_quartile, 1000 * self.median, 1000 * self.upper_quartile
+
+    @property
     def images_per_second(self) -> tuple[float, float, float]:
-        """The lower quartile, the median and the upper quartile of the throughput."""
-        return self.batch_size / self.upper_quartile, self.batch_size / self.median, self.batch_size / self.lower_quartile
+        """The quartiles of the throughput."""
+        size = self.batch_size
+        return size / self.upper_quartile, size / self.median, size / self.lower_quartile
 
 
 def latency_seconds(speed: Sequence[Inference]) -> float | None:
@@ -52,14 +59,14 @@ def latency_seconds(speed: Sequence[Inference]) -> float | None:
 
 def time_in_turn(calls: Sequence[Call]) -> list[Quartiles]:
     """The quartiles of each call's seconds, after a warm-up; a slow call is repeated less often than a fast one."""
-    counts = []
+    samples = []
     for call in calls:
         call()  # the first call allocates memory and chooses kernels
-        counts.append(affordable_repetitions(_timed(call)))
-    samples: list[list[float]] = [[] for _ in calls]
+        samples.append([_timed(call)])
+    counts = [affordable_repetitions(first) for [first] in samples]
     for turn in range(ROUNDS):
         for call, count, own in zip(calls, counts, samples, strict=True):
-            own += [_timed(call) for _ in range(turn, count, ROUNDS)]
+            own += [_timed(call) for _ in range(turn, count - 1, ROUNDS)]
     return [Quartiles(len(own), *quantiles(own, n=4, method="inclusive")) for own in samples]
 
 
