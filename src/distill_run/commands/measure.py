@@ -29,8 +29,8 @@ ABOUT = "Size, latency, throughput and memory of networks in any form, side by s
 ABOUT_FILE = "a run's directory, a student.pt, the store's weights.pt, or an exported .onnx or .pt2"
 QUARTILES = "quartiles"
 NOTE = (
-    "Medians after a warm-up, with quartiles where there is room for them; ms is for one image, images/s for {} at a time "
-    "where no other number is given. The networks took turns."
+    "Medians after a warm-up, with quartiles where there is room for them; ms is for one image, images/s for {} at a "
+    "time where no other number is given. The networks took turns."
 )
 
 
@@ -68,7 +68,9 @@ def _read_arguments(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--format", choices=list(FORMATS), default="table", help="for people, or for programs")
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="the folder of your own architectures")
     options = parser.parse_args(arguments)
-    missing = [Mistake(f"{place} does not exist", f"give {ABOUT_FILE}") for place in options.places if not place.exists()]
+    missing = [
+        Mistake(f"{place} does not exist", f"give {ABOUT_FILE}") for place in options.places if not place.exists()
+    ]
     if missing:
         raise UserError(missing)
     check_config_dir(options.config_dir)

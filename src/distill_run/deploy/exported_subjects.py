@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ class OnnxSubject:
         session, images = _session(self.path, place.threads), self.input.images(num_images).numpy()
         return lambda: session.run(None, {"images": images})
 
-    def memory_bytes(self, place: Place, num_images: int) -> int | None:
+    def memory_bytes(self, place: Place, num_images: int) -> int | None:  # noqa: ARG002
         """None: onnxruntime does not tell."""
         return None
 
@@ -73,6 +74,7 @@ def read_exported(path: Path) -> TorchSubject:
     """The network in a file that torch.export.save wrote; raises UserError where it cannot be read."""
     extra = {METADATA: ""}
     try:
+        zipfile.ZipFile(path).close()  # torch logs a traceback of what is no zip file
         network = torch.export.load(path, extra_files=extra).module()
         metadata = json.loads(extra[METADATA] or "{}")
     except Exception as error:  # whatever a zip file, a pickle or an unknown operator raises

@@ -166,26 +166,28 @@ class TorchSubject:
 def _cuda_peak(network: nn.Module, images: Tensor) -> int:
     """The most bytes that the outputs and the scratch memory of the layers take at one time."""
     torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
+    before: int = torch.cuda.memory_allocated()
     network(images)
-    return torch.cuda.max_memory_allocated() - before
+    peak: int = torch.cuda.max_memory_allocated()
+    return peak - before
 
 
 def _cpu_peak(network: nn.Module, images: Tensor) -> int:
     """The same without the scratch memory, which a CPU's kernels do not tell."""
-    with _LiveOutputs([images, *network.state_dict().values()]) as outputs:
+    outputs = _LiveOutputs([images, *network.state_dict().values()])
+    with outputs:
         network(images)
     return outputs.peak
 
 
-class _LiveOutputs(TorchDispatchMode):
+class _LiveOutputs(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all tensors that operations give out and that are still needed; those `given` do not count.
 
     Tensors that share their memory, as views do, count once.
     """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
         self._live = 0
         self._known = {tensor.untyped_storage().data_ptr() for tensor in given}

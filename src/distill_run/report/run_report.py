@@ -44,7 +44,7 @@ class NetworkReport:
     """One network: its size, its scores, and its cost. `selected` is the best epoch on validation, `last` the last.
 
     `steps` is the number of the optimizer's steps in its training; None where that is not known. `reused` says that
-    nothing was trained for it in this run; `origin` says where it comes from, in words. `speed` is empty where inference
+    nothing was trained for it in this run; `origin` says where it comes from, in words. `speed` is empty where it
     was not measured.
     """
 
