@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from conftest import InProcess
 from distill_run.commands import measure
-from distill_run.deploy import exported_subjects, measured
+from distill_run.deploy import measured
 from distill_run.engine.timing import Inference
 from distill_run.files import RunFiles
 from distill_run.report.run_report import RunReport
@@ -139,7 +139,7 @@ def test_files_that_cannot_be_measured_are_told(exported: Path, in_process: InPr
 def test_what_an_onnx_file_needs_is_told(
     exported: Path, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exported_subjects.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     place = exported / "net.onnx"
     status, _, err = in_process(measure.main, "distill-measure", str(place), "--format", "json")
     assert status == 1

@@ -3,17 +3,21 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
 from torch import nn
 
-from conftest import TINY
+from distill_run.commands.runner import run_alone, run_recorded
+from distill_run.config.compose import compose
+from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.engine import speed, timing
 from distill_run.engine.speed import Place, TorchSubject, measure_speeds
 from distill_run.engine.timing import Call, Inference, affordable_repetitions, latency_seconds, time_in_turn
+from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
 from distill_run.models.network import count_bytes
 from distill_run.report.cells import speed_figures
@@ -180,31 +184,18 @@ def test_a_report_without_speed_is_read(tiny_report: RunReport, tmp_path: Path) 
     assert read_report(tmp_path).student.speed == ()
 
 
+@pytest.mark.parametrize(("overrides", "is_measured"), [([], False), (["measure_speed=true"], True)])
 def test_points_of_a_sweep_are_measured_only_when_that_is_asked_for(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    overrides: list[str], is_measured: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from distill_run.commands import runner
-
     seen: list[bool | None] = []
 
-    class Stop(Exception):
-        pass
-
-    def run(settings: object, *_: object, **__: object) -> None:
-        seen.append(getattr(settings, "measure_speed"))  # noqa: B009
-        raise Stop
+    def run(settings: Settings, *_: object, **__: object) -> NoReturn:
+        seen.append(settings.measure_speed)
+        raise user_error("stopped", "the test knows enough")
 
     monkeypatch.setattr("distill_run.pipeline.run", run)
-    own = [override for override in TINY if not override.startswith("measure_speed")]
-    for number, overrides in enumerate([own, [*own, "measure_speed=true"]]):
-        with pytest.raises(Stop):
-            runner.run_recorded(lambda words=overrides: composed(words), overrides, tmp_path / str(number), "")
-    with pytest.raises(Stop):
-        runner.run_alone(compose_config(own), tmp_path / "alone", "")
-    assert seen == [False, True, None]
-
-
-def composed(overrides: list[str]):  # type: ignore[no-untyped-def]
-    from distill_run.config.compose import compose
-
-    return compose(overrides).config
+    run_recorded(lambda: compose(overrides).config, overrides, tmp_path / "point", "")
+    with pytest.raises(UserError):
+        run_alone(compose_config(), tmp_path / "alone", "")
+    assert seen == [is_measured, None]

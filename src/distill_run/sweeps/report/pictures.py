@@ -116,8 +116,8 @@ def draw_trade_off(report: SweepReport) -> Picture | None:
         "trade_off",
         "Accuracy against size and speed",
         f"Validation accuracy by {axes[0].name} and by {axes[1].name}. {' '.join(fronts)}",
-        f"Each student is a setting, the mean over its {report.unit}s; teachers and baselines are the means of those of "
-        "one architecture. On the Pareto front, which is named, are the networks that are better than all that cost as "
-        f"little or less. {measured} Test accuracy takes no part.",
+        f"Each student is a setting, the mean over its {report.unit}s; each teacher and each baseline is the mean of "
+        "those of one architecture. The networks on the Pareto front have their names: they are better than all that "
+        f"cost as little or less. {measured} Test accuracy takes no part.",
         render(trade_off(report)),
     )
