@@ -31,6 +31,7 @@ TINY = (
     "training.teacher.batch_size=32",
     "device=cpu",
     "device.precision=fp32",
+    "measure_speed=false",
 )
 
 # Tiny networks gain nothing by a second thread, and tests run beside each other.
@@ -92,7 +93,8 @@ def no_pages() -> Iterator[None]:
 def tiny_report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
     """A completed run of the tiny pair."""
     folder = tmp_path_factory.mktemp("tiny")
-    return run(compose_config([*TINY, f"store_dir={folder / 'store'}"]), folder / "run")
+    settings = [*TINY, "measure_speed=true", f"store_dir={folder / 'store'}"]
+    return run(compose_config(settings), folder / "run")
 
 
 def write_photos(root: Path) -> Path:

@@ -683,7 +683,7 @@ def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -
             old["student"][moment][split] |= {"balanced_accuracy": None, "macro_f1": None}
     assert content["student"] == {
         **old["student"], "data_share": None, "peak_memory_bytes": None, "learning_rate": None, "lr_search": [],
-        "precision": None, "reused": False, "origin": "trained", "steps": None,
+        "precision": None, "reused": False, "origin": "trained", "steps": None, "speed": [],
     }  # fmt: skip
     assert (content["guided_by"], content["assistants"], content["repeats"]) == (None, [], [])
 

@@ -21,6 +21,7 @@ from distill_run.report.results import tell_results
 from distill_run.report.run_report import RunReport, write_report
 from distill_run.report.summary import Findings, summarise
 from distill_run.stages.health import Health
+from distill_run.stages.inference import with_speeds
 from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher, search_rates
 from distill_run.stages.prepare import builder_of, open_workshop
 from distill_run.stages.rehearse import rehearse
@@ -68,6 +69,8 @@ def run(
         with _told(watcher, facts), naming_own_code(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
+            if settings.measure_speed is not False:
+                outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
             report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, run_dir)
             write_report(report)
             write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))

@@ -30,6 +30,11 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
+def three_digits(number: float) -> str:
+    """A number as it is measured, to three digits: 0.0491, 3.59, 108,000."""
+    return f"{number:.3g}" if number < 999.5 else f"{float(f'{number:.3g}'):,.0f}"
+
+
 def age(seconds: float) -> str:
     """How long ago something was, in one unit: 5 min, 3 h, 12 days."""
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):

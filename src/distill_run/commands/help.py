@@ -27,6 +27,7 @@ USAGE = {
 OTHER_COMMANDS = {
     "distill-predict RUN IMAGE|FOLDER...": "the classes that student and teacher give to photographs",
     "distill-report DIR...": "one report of all runs in some folders",
+    "distill-measure FILE...": "size, latency, throughput and memory of networks, side by side",
     "distill-search": "search for values between grid points, with Optuna",
     "distill-store": "what is kept for reuse: ls, verify, gc",
     "python -m distill_run": "the same as distill-run",
@@ -80,6 +81,7 @@ KEYS = {
     "repeats": "seeds of one run; null: the dataset's",
     "teacher_seed": "for the teacher; a list: several teachers",
     "baseline": "false: do not train the student alone",
+    "measure_speed": "of inference; null: not in a sweep",
     "teacher_checkpoint": "a teacher that is already trained, or a list",
     "teacher_normalisation": "of a state dict: dataset, published or values",
     "teacher_classes": "of other classes: imagenet, a file or outputs",

@@ -3,6 +3,7 @@
 No torch at module level: the commands load it once nothing is wrong with their arguments.
 """
 
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -56,6 +57,8 @@ def run_recorded(
         return goodness
     try:
         settings = _read_settings(compose(), overrides, run_dir)
+        if settings.measure_speed is None:  # runs beside each other would slow each other down
+            settings = dataclasses.replace(settings, measure_speed=False)
         return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
     except UserError as error:
         record_failure(run_dir, str(error), command)

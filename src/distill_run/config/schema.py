@@ -114,6 +114,7 @@ class Settings:
     teacher_seed: Annotated[int | list[int], one_or_several(rules.SEED)]
     repeats: Annotated[int | None, optional(whole(1))]
     baseline: Annotated[bool, rules.FLAG]
+    measure_speed: Annotated[bool | None, optional(rules.FLAG)]
     teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
     teacher_normalisation: Annotated[str | list[list[float]] | None, optional(rules.NORMALISATION)]
     teacher_classes: Annotated[str | list[Any] | None, optional(rules.TEACHER_CLASSES)]

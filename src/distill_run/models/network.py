@@ -125,9 +125,15 @@ def mean_work(network: nn.Module, shape: ImageShape) -> float:
 def count_macs(network: nn.Module, shape: ImageShape) -> int:
     """Multiply-accumulate operations for one image: half the FLOPs of its convolutions and matrix products."""
     image = torch.zeros(1, shape.in_channels, *shape.image_size, device=next(network.parameters()).device)
+    with in_eval_mode(network):
+        return macs_of(network, image)
+
+
+def macs_of(network: nn.Module, images: Tensor) -> int:
+    """The same for these images, in whichever mode the network is."""
     # The counter does not see fused kernels of attention, so attention is computed as two matrix products here.
     attention = sdpa_kernel(SDPBackend.MATH)
-    with in_eval_mode(network), torch.no_grad(), attention, FlopCounterMode(display=False) as counter:
-        network(image)
+    with torch.no_grad(), attention, FlopCounterMode(display=False) as counter:
+        network(images)
     flops: int = counter.get_total_flops()
     return flops // 2

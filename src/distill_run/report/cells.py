@@ -1,9 +1,12 @@
 """Figures as texts, for the tables of the console and of the pages."""
 
+from collections.abc import Sequence
 from statistics import stdev
+from typing import NamedTuple
 
+from distill_run.engine.timing import BATCH_SIZE, Inference
 from distill_run.report.run_report import NetworkReport, RunReport
-from distill_run.units import NONE, change, duration, percent, quantity
+from distill_run.units import NONE, change, counted, duration, percent, quantity, three_digits
 
 REPEAT_COLUMNS = ["", "alone", "with the teacher", "change"]
 
@@ -32,6 +35,47 @@ def network_cells(network: NetworkReport) -> dict[str, str]:
         "data_share": NONE if network.data_share is None else f"{network.data_share:.0%}",
         "peak_memory": NONE if memory is None else quantity(memory) + "B",
     }
+
+
+class SpeedFigure(NamedTuple):
+    """A figure of inference: its label in the rows of a page, its heading over a column, and its texts.
+
+    `quartiles` and `note` are empty where there are none.
+    """
+
+    label: str
+    heading: str
+    median: str
+    quartiles: str = ""
+    note: str = ""
+
+
+def speed_figures(speed: Sequence[Inference]) -> list[SpeedFigure]:
+    """What tables show of inference; nothing where it was not measured. The throughput is that of all threads."""
+    figures, memory = [], []
+    num_threads = max((each.threads or 0 for each in speed), default=0)
+    for each in speed:
+        where = each.device if each.threads is None else counted(each.threads, "thread")
+        if each.batch_size == 1:
+            texts = _quartiles(each.milliseconds)
+            figures.append(SpeedFigure(f"Milliseconds for one image, {where}", f"ms, {where}", *texts))
+            size = NONE if each.memory_bytes is None else quantity(each.memory_bytes) + "B"
+            memory = [SpeedFigure("Memory for one image", "memory", size)]
+        if each.threads in (None, num_threads) and each is _largest_batch(speed, each):
+            texts = _quartiles(each.images_per_second)
+            note = "" if each.batch_size == BATCH_SIZE else f", {each.batch_size} at a time"
+            figures.append(SpeedFigure(f"Images per second, {where}", f"images/s, {where}", *texts, note))
+    return [*figures, *memory]
+
+
+def _quartiles(numbers: tuple[float, float, float]) -> tuple[str, str]:
+    low, median, high = map(three_digits, numbers)
+    return median, f"{low} to {high}"
+
+
+def _largest_batch(speed: Sequence[Inference], where: Inference) -> Inference:
+    same = [each for each in speed if (each.device, each.threads) == (where.device, where.threads)]
+    return max(same, key=lambda each: each.batch_size)
 
 
 def repeat_rows(report: RunReport) -> list[list[str]]:

@@ -1,9 +1,10 @@
 """The sentences and figures of a run's pages. The templates say how they are set."""
 
 from distill_run.engine.selection import FIGURE_NAMES
+from distill_run.engine.timing import BATCH_SIZE
 from distill_run.errors import show
 from distill_run.files import RunFiles
-from distill_run.report.cells import network_cells
+from distill_run.report.cells import SpeedFigure, network_cells, speed_figures
 from distill_run.report.chance import compare, counts, wilson_interval
 from distill_run.report.conclusion import interval_text
 from distill_run.report.results import load_call
@@ -172,7 +173,32 @@ def table(report: RunReport) -> list[tuple[str, list[str]]]:
     for _, network in report.networks:
         low, high = interval(network, report.dataset.test_size)
         columns.append({**network_cells(network), "interval": f"{low:.1%} to {high:.1%}"})
-    return [(label, [column[name] for column in columns]) for name, label in ROWS.items()]
+    rows = [(label, [column[name] for column in columns]) for name, label in ROWS.items()]
+    for figures in zip(*(speed_figures(network.speed) for _, network in report.networks), strict=True):
+        rows.append((figures[0].label, [_speed(figure) for figure in figures]))
+    return rows
+
+
+def _speed(figure: SpeedFigure) -> str:
+    quartiles = f" ({figure.quartiles})" if figure.quartiles else ""
+    return f"{figure.median}{quartiles}{figure.note}"
+
+
+def about_speed(report: RunReport) -> str:
+    """What the rows of the speed are; how to get them, where nothing was measured."""
+    found = [inference.repetitions for _, network in report.networks for inference in network.speed]
+    if not found:
+        return (
+            "Latency and throughput were not measured in this run: in a sweep, measure_speed=true asks for it, because "
+            "runs beside each other slow each other down. distill-measure measures them at any time."
+        )
+    return (
+        "Milliseconds for one image and images per second are those of inference in fp32, of the networks as "
+        f"load_network gives them: medians over {min(found)} to {max(found)} repetitions after a warm-up, with the "
+        f"quartiles in parentheses. The networks took turns. Where no other number is given, they took {BATCH_SIZE} "
+        "images at a time. Networks of one architecture differ by what else the machine did. The memory is that of the "
+        "weights and of what the layers give out. On another machine, distill-measure measures them again."
+    )
 
 
 def dataset(findings: Findings) -> str:

@@ -34,6 +34,7 @@ def write_pages(findings: Findings) -> None:
         "fidelity": report.fidelity,
         "networks": report.networks,
         "table": facts.table(report),
+        "about_speed": facts.about_speed(report),
         "repeats": repeat_rows(report) if len(report.repeats) > 1 else [],
         "repeat_columns": REPEAT_COLUMNS[1:],
         "shipped_seed": report.shipped_seed,

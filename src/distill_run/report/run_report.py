@@ -7,6 +7,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from distill_run.engine.selection import goodness
+from distill_run.engine.timing import Inference
 from distill_run.files import RunFiles, write_json
 from distill_run.report.paired import Estimate
 from distill_run.typed_json import decode, encode, read_object
@@ -43,7 +44,8 @@ class NetworkReport:
     """One network: its size, its scores, and its cost. `selected` is the best epoch on validation, `last` the last.
 
     `steps` is the number of the optimizer's steps in its training; None where that is not known. `reused` says that
-    nothing was trained for it in this run; `origin` says where it comes from, in words.
+    nothing was trained for it in this run; `origin` says where it comes from, in words. `speed` is empty where it
+    was not measured.
     """
 
     architecture: str
@@ -63,6 +65,7 @@ class NetworkReport:
     precision: str | None = None
     reused: bool = False
     origin: str = "trained"
+    speed: tuple[Inference, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,7 @@ def _network(trained: Trained, targets: Tensor, shape: ImageShape) -> NetworkRep
         precision=trained.precision,
         reused=trained.reused,
         origin=trained.origin_text,
+        speed=trained.speed,
     )
 
 

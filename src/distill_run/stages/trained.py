@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from distill_run.engine.selection import rank
+from distill_run.engine.timing import Inference
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network
 
@@ -55,7 +56,8 @@ class Trained:
     `history` holds its lines of metrics.jsonl, `lr_search` the curve of the search that found `learning_rate`.
     `members` are (weight, teacher) of each of several teachers, `path` is the file of a network that was loaded.
     `select_by` is the validation figure by which the epoch was selected; None for a network that was not trained here.
-    `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing".
+    `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing". `speed` is
+    empty where inference was not measured.
     """
 
     stage: str
@@ -75,6 +77,7 @@ class Trained:
     path: Path | None = None
     guided_by: str | None = None
     precision: str | None = None
+    speed: tuple[Inference, ...] = ()
 
     @property
     def reused(self) -> bool:

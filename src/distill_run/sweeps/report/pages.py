@@ -32,10 +32,10 @@ def read_sweep(directories: Sequence[Path], output: Path) -> SweepReport:
 
 
 def _write_pages(report: SweepReport, output: Path) -> None:
-    from distill_run.sweeps.report.pictures import draw_sweep  # here, so that nothing else needs matplotlib
+    from distill_run.sweeps.report.pictures import draw  # here, so that nothing else needs matplotlib
 
-    picture = draw_sweep(report)
-    if picture is not None:
+    figures = draw(report)
+    for picture in figures:
         picture.save(output / "plots")
     head = Head(
         title=facts.title(report),
@@ -48,7 +48,7 @@ def _write_pages(report: SweepReport, output: Path) -> None:
     settings = tables.settings_table(report)
     content = {
         "report": report,
-        "figure": picture,
+        "figures": figures,
         "settings": settings,
         "has_p": tables.P_HEADING in settings.headings,
         "troubles": tables.troubles_table(report),

@@ -1,4 +1,4 @@
-"""The figure of a sweep with its caption. Importing this module imports matplotlib."""
+"""The figures of a sweep with their captions. Importing this module imports matplotlib."""
 
 from distill_run.report.drawing import Picture, render
 from distill_run.sweeps.report.answers import listed
@@ -7,8 +7,16 @@ from distill_run.sweeps.report.curves import key_curve, seed_strip
 from distill_run.sweeps.report.heat_map import heat_maps, is_grid, side_keys
 from distill_run.sweeps.report.summary import counted, setting_name
 from distill_run.sweeps.report.sweep_report import SweepReport
+from distill_run.sweeps.report.trade_off import LATENCY, axes_of, has_trade_off, network_name, pareto_front, trade_off
+from distill_run.units import three_digits
 
 NAME = "sweep"
+
+
+def draw(report: SweepReport) -> list[Picture]:
+    """The figures for which there are data."""
+    pictures = [draw_sweep(report), draw_trade_off(report)]
+    return [picture for picture in pictures if picture is not None]
 
 
 def draw_sweep(report: SweepReport) -> Picture | None:
@@ -82,4 +90,34 @@ def _coordinates(report: SweepReport) -> Picture:
         "Each line is a setting: it crosses each axis at its value and ends at its validation accuracy, the mean over "
         f"its {report.unit}s. Darker is better; the black line is the setting that is best on validation.",
         render(parallel_coordinates(report)),
+    )
+
+
+def draw_trade_off(report: SweepReport) -> Picture | None:
+    """Accuracy against size and latency; None where all students cost the same."""
+    if not has_trade_off(report):
+        return None
+    axes = axes_of(report)
+    fronts = []
+    for axis in axes:
+        members = [
+            f"{network_name(network, report)} ({network.stage}, {three_digits(axis.of(network))} {axis.unit}, "
+            f"{network.val_accuracy:.2%})"
+            for network in pareto_front(report.networks, axis)
+        ]
+        fronts.append(f"On the Pareto front by {axis.name}: {', '.join(members)}.")
+    measured = (
+        f"The latency is the median that each run measured, the mean over the {report.unit}s that did."
+        if LATENCY in axes
+        else "Not every run measured the latency, so multiply-adds stand for it: measure_speed=true measures it in a "
+        "sweep, for which no two runs should share the machine; distill-measure does it for finished runs."
+    )
+    return Picture(
+        "trade_off",
+        "Accuracy against size and speed",
+        f"Validation accuracy by {axes[0].name} and by {axes[1].name}. {' '.join(fronts)}",
+        f"Each student is a setting, the mean over its {report.unit}s; each teacher and each baseline is the mean of "
+        "those of one architecture. The networks on the Pareto front have their names: they are better than all that "
+        f"cost as little or less. {measured} Test accuracy takes no part.",
+        render(trade_off(report)),
     )

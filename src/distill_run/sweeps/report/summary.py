@@ -14,6 +14,7 @@ from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import DEFAULT
 from distill_run.sweeps.grouping import FIGURES, Recommendation, Setting, Sweep, estimate_figure
 from distill_run.sweeps.points import STATUSES, Point, Replicate
+from distill_run.sweeps.report.costs import network_costs
 from distill_run.sweeps.report.sweep_report import (
     FORMAT,
     BaselineReport,
@@ -57,6 +58,7 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         ),
         baseline=_baseline(sweep.baseline),
         select_by=sweep.select_by,
+        networks=network_costs(sweep),
     )
 
 

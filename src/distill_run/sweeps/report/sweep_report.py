@@ -63,6 +63,23 @@ class BaselineReport:
     test_accuracy: Estimate
 
 
+@dataclass(frozen=True)
+class NetworkCost:
+    """How good a network is and what it costs: a student of a setting, or the teachers or baselines of a kind.
+
+    `val_accuracy` is a mean; so is `latency_seconds`, of one image with one thread of the CPU, which is None where no
+    run measured it. `setting` is the index of a student's setting in `SweepReport.settings`.
+    """
+
+    stage: str
+    architecture: str
+    setting: int | None
+    val_accuracy: float
+    bytes: int
+    macs: int
+    latency_seconds: float | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunEntry:
     """One run, with its figures (see points.Figures). `directory` is relative to the folder of sweep.json.
@@ -151,6 +168,7 @@ class SweepReport:
     warnings: tuple[str, ...]
     baseline: BaselineReport | None = None
     select_by: tuple[str, ...] = ("accuracy",)
+    networks: tuple[NetworkCost, ...] = ()
 
     @property
     def completed_settings(self) -> list[SettingReport]:

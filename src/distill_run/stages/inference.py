@@ -1,0 +1,29 @@
+"""What inference costs the networks of a run."""
+
+import dataclasses
+
+import torch
+
+from distill_run.data.source import ImageShape
+from distill_run.engine.speed import TorchSubject, measure_speeds
+from distill_run.listener import Listener
+from distill_run.stages.trained import Outcome, Repeat, Trained
+
+
+def with_speeds(outcome: Outcome, shape: ImageShape, device: torch.device, listener: Listener) -> Outcome:
+    """The outcome with the measured speed of the networks that a report shows side by side.
+
+    The students and baselines of other seeds have the same architecture as those that are shown.
+    """
+    shown = [*outcome.networks.values(), *outcome.assistants]
+    speeds = measure_speeds([TorchSubject.of(each.network, shape) for each in shown], device, listener)
+    measured = {id(each): dataclasses.replace(each, speed=speed) for each, speed in zip(shown, speeds, strict=True)}
+
+    def of(trained: Trained) -> Trained:
+        return measured.get(id(trained), trained)
+
+    repeats = [
+        Repeat(seed, None if baseline is None else of(baseline), of(student))
+        for seed, baseline, student in outcome.repeats
+    ]
+    return Outcome(of(outcome.teacher), [of(assistant) for assistant in outcome.assistants], repeats)
