@@ -53,7 +53,7 @@ def run(
     rehearse(settings)
     console = console or Console()
     record = RunRecord(run_dir)
-    own = build_watchers(settings.watchers, builder_of(settings))
+    own = build_watchers(settings.told, builder_of(settings))
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     # A run that goes on keeps the command that it was started with.
     command = command_of(run_dir) if settings.resume else command or settings.command
@@ -64,7 +64,7 @@ def run(
         health = Health(workshop.feed, watcher.warned)
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
         lineup = make_lineup(settings, workshop)
-        facts = RunFacts(run_dir, settings, workshop.store.environment)
+        facts = RunFacts(run_dir, settings, workshop.store.environment, watcher.warned)
         with _told(watcher, facts), naming_own_code(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)

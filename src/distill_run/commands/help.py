@@ -65,6 +65,7 @@ GROUPS = (
     "assistants",
     "augment",
     "watchers",
+    "tracker",
     "training",
     "training/teacher/optimizer",
     "training/teacher/schedule",
@@ -165,7 +166,10 @@ def _options_of(group: str, default: str | None, extra_dir: Path | None) -> str:
         return f"{default}, and those of teacher"
     names = option_names(group, extra_dir)
     if group == "watchers":
-        return f"none, one or several of your own: {'  '.join(names) or 'see --config-dir'}"
+        own = [name for name in names if name not in option_names(group)]
+        return f"none, one or several of your own: {'  '.join(own) or 'see --config-dir'}"
+    if group == "tracker":
+        return f"none, one or several: {'  '.join(names)}"
     if group == "augment":
         presets = [name for name, node in load_options(group, extra_dir).items() if "_target_" not in node]
         steps = [name for name in names if name not in presets]

@@ -27,6 +27,7 @@ LISTS = {
     "more_teachers": ("model", "more_teachers"),
     "assistants": ("model", "assistants"),
     "watchers": ("watcher", "watchers"),
+    "tracker": ("watcher", "tracker"),
     "augment": ("augmentation", "dataset.augment"),
 }
 

@@ -5,6 +5,17 @@ from statistics import stdev
 from distill_run.report.run_report import NetworkReport, RunReport
 from distill_run.units import NONE, change, duration, percent, quantity
 
+# The figures of a table that shows the networks of a run in rows, with their headings.
+NETWORK_COLUMNS = {
+    "accuracy": "test acc",
+    "top5_accuracy": "top-5",
+    "nll": "nll",
+    "ece": "ece",
+    "params": "params",
+    "macs": "MACs",
+    "bytes": "size",
+    "train_time": "trained in",
+}
 REPEAT_COLUMNS = ["", "alone", "with the teacher", "change"]
 
 
@@ -32,6 +43,15 @@ def network_cells(network: NetworkReport) -> dict[str, str]:
         "data_share": NONE if network.data_share is None else f"{network.data_share:.0%}",
         "peak_memory": NONE if memory is None else quantity(memory) + "B",
     }
+
+
+def network_rows(report: RunReport) -> list[list[str]]:
+    """For each network, its stage with its architecture, and the figures of NETWORK_COLUMNS."""
+    rows = []
+    for stage, network in report.networks:
+        cells = network_cells(network)
+        rows.append([f"{stage} {network.architecture}", *(cells[name] for name in NETWORK_COLUMNS)])
+    return rows
 
 
 def repeat_rows(report: RunReport) -> list[list[str]]:
