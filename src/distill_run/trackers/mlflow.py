@@ -54,9 +54,9 @@ class MLflow(Tracker):
             experiment = self._experiment_id()
         self.run_id = self._earlier_run(experiment, run) or self._new_run(experiment, run)
 
-    def add_epoch(self, stage: str, epoch: int, figures: Mapping[str, float]) -> None:  # noqa: ARG002 - Tracker's
+    def add_epoch(self, stage: str, epoch: int, figures: Mapping[str, float]) -> None:
         """See Tracker. The epoch is MLflow's step."""
-        self._log(figures, epoch)
+        self._log({f"{stage}/{name}": value for name, value in figures.items()}, epoch)
 
     def add_results(self, results: Results) -> None:
         """See Tracker."""

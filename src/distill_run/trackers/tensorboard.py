@@ -39,7 +39,7 @@ class TensorBoard(Tracker):
     def add_epoch(self, stage: str, epoch: int, figures: Mapping[str, float]) -> None:
         """See Tracker."""
         for name, value in figures.items():
-            self.writer.add_scalar(name, value, epoch)
+            self.writer.add_scalar(f"{stage}/{name}", value, epoch)
         self.writer.flush()
 
     def add_results(self, results: Results) -> None:

@@ -67,8 +67,7 @@ class Tracker(Watcher):
             return
         self._told.add(epoch)
         figures = flat({name: value for name, value in row.items() if name not in ("stage", "epoch")}, "/")
-        stage = tag(row["stage"])
-        self._attempt(lambda: self.add_epoch(stage, row["epoch"], {f"{stage}/{tag(k)}": v for k, v in figures.items()}))
+        self._attempt(lambda: self.add_epoch(tag(row["stage"]), row["epoch"], {tag(k): v for k, v in figures.items()}))
 
     def training_ended(self) -> None:
         """See Watcher."""
@@ -102,7 +101,7 @@ class Tracker(Watcher):
         """A run begins, or goes on where `run.settings.resume` is set."""
 
     def add_epoch(self, stage: str, epoch: int, figures: Mapping[str, float]) -> None:
-        """An epoch of a stage has these figures, named as in student/val/accuracy."""
+        """An epoch of a stage, as in student or student_2, has these figures, named as in val/accuracy."""
 
     def add_results(self, results: Results) -> None:
         """The run is completed, and its report is written."""
@@ -184,10 +183,10 @@ def _epochs_before(run: RunFacts) -> set[tuple[str, int]]:
 @contextmanager
 def _same_random_numbers() -> Iterator[None]:
     """After the block, the global generators stand where they stood before it."""
-    of_python, of_numpy = random.getstate(), np.random.get_state()
+    of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what others draw from
     with torch.random.fork_rng(devices=[]):
         try:
             yield
         finally:
             random.setstate(of_python)
-            np.random.set_state(of_numpy)
+            np.random.set_state(of_numpy)  # noqa: NPY002

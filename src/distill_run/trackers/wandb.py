@@ -71,14 +71,14 @@ class WandB(Tracker):
         if stage not in self.stages:
             self.stages.add(stage)
             self.run.define_metric(f"{stage}/*", step_metric=f"{stage}/epoch")
-        self.run.log({f"{stage}/epoch": epoch, **figures})
+        self.run.log({f"{stage}/{name}": value for name, value in {"epoch": epoch, **figures}.items()})
 
     def add_results(self, results: Results) -> None:
         """See Tracker."""
         import wandb
 
         pictures = {f"report/{path.stem}": wandb.Image(str(path)) for path in results.pictures}
-        self.run.log({"networks": wandb.Table(columns=results.columns, data=results.rows), **pictures})
+        self.run.log({"networks": wandb.Table(columns=list(results.columns), data=results.rows), **pictures})
         self.run.summary.update({**results.figures, "conclusion": results.conclusion})
 
     def end(self, status: RunStatus) -> None:
