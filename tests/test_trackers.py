@@ -26,7 +26,7 @@ from distill_run.stages.rehearse import rehearse
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import RunFacts, StageFacts
 from distill_run.trackers.tracker import Tracker, run_name, sweep_name
-from helpers import message_of
+from helpers import message_of, refusal
 
 BROKEN = (
     "from distill_run.trackers.tracker import Tracker\n"
@@ -91,7 +91,7 @@ def test_tensorboard_has_every_epoch_the_configuration_and_the_pictures(tracked:
 
 def wandb_records(path: Path) -> Iterator[Any]:
     """The records of a run's file: blocks of 32 KiB after a header; a record may go over several blocks."""
-    from wandb.proto import wandb_internal_pb2
+    from wandb.proto import wandb_internal_pb2 as messages
 
     data, place, content = path.read_bytes(), 7, b""
     while place < len(data):
@@ -103,7 +103,7 @@ def wandb_records(path: Path) -> Iterator[Any]:
         content += data[place + 7 : place + 7 + size]
         place += 7 + size
         if kind in (1, 4):  # whole, or the last part
-            record = wandb_internal_pb2.Record()
+            record = messages.Record()  # type: ignore[attr-defined]
             record.ParseFromString(content)
             content = b""
             yield record
@@ -278,9 +278,8 @@ def test_the_trackers_are_offered_and_their_keys_checked() -> None:
     assert option_names("tracker") == ["mlflow", "tensorboard", "wandb"]
     told = message_of(compose_config, ["tracker=tensorbord"])
     assert told.startswith("tracker=tensorbord is not there\n  write one of ")
-    assert message_of(compose_config, ["tracker=wandb", "tracker.wandb.projct=p"]) == (
-        "tracker.wandb.projct is not a key of the configuration\n  did you mean tracker.wandb.project?"
-    )
+    told = message_of(compose_config, ["tracker=wandb", "tracker.wandb.projct=p"])
+    assert "did you mean tracker.wandb.project" in told
     config = compose_config([*TINY, "tracker=wandb", "tracker.wandb.mode=onlin"])
     told = message_of(run, config, Path("never"))
     assert told == refusal("tracker.wandb.mode", "onlin", "one of offline, online")
