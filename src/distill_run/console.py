@@ -40,7 +40,8 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet)
+        # A notebook gets plain lines, as a file does: rich would make a cell's output of each.
+        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet, force_jupyter=False)
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
 

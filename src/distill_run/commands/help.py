@@ -25,7 +25,7 @@ USAGE = {
 }
 
 OTHER_COMMANDS = {
-    "distill-report DIR...": "one report of all runs in some folders",
+    "distill-report DIR...": "one report of all runs in some folders; --watch keeps it up to date",
     "distill-search": "search for values between grid points, with Optuna",
     "distill-store": "what is kept for reuse: ls, verify, gc",
     "python -m distill_run": "the same as distill-run",

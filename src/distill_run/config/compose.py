@@ -86,6 +86,11 @@ def config_dir() -> Path:
     raise FileNotFoundError(f"distill-run's configuration files are neither in {package} nor in its checkout")
 
 
+def new_run_dir() -> Path:
+    """The folder of a run that begins now, as the configuration names it."""
+    return Path(compose().hydra.run.dir)
+
+
 def option_names(group: str, extra_dir: Path | None = None) -> list[str]:
     """The options of a group, those of the user's own folder among them; an experiment may lie in a folder of its own.
 
