@@ -1,7 +1,6 @@
 """A run's report as Python shows it: a table of text where it is printed, one of HTML in a notebook."""
 
 from distill_run.files import RunFiles
-from distill_run.report import facts
 from distill_run.report.cells import NETWORK_COLUMNS, network_rows
 from distill_run.report.run_report import RunReport
 from distill_run.report.typesetting import templates
@@ -25,7 +24,6 @@ def as_html(report: RunReport) -> str:
         templates()
         .get_template("shown.html")
         .render(
-            title=facts.title(report),
             columns=NETWORK_COLUMNS.values(),
             rows=network_rows(report),
             conclusion=report.conclusion,

@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,8 @@ class LiveReport:
             return self._page
 
     def _make(self, run_dirs: Sequence[Path]) -> str:
-        is_single = run_dirs == [directory.resolve() for directory in self.directories]
-        if not is_single or len(run_dirs) > 1:
+        is_single = len(run_dirs) == 1 and run_dirs[0] == self.directories[0].resolve()
+        if not is_single:
             write_sweep_report(self.directories, self.output)
             report = (self.output / "sweep.html").read_text(encoding="utf-8")
             points = map(read_point, run_dirs)
@@ -105,17 +105,10 @@ def _render(name: str, **content: Any) -> str:
     return templates().get_template(name).render(width=WIDTH, height=HEIGHT, **content)
 
 
-def _changed(run_dir: Path) -> tuple[object, ...]:
-    """When each file that the page shows was written; None for one that is not there."""
+def _changed(run_dir: Path) -> list[object]:
+    """A run and when each file that the page shows was written; None for one that is not there."""
     files = RunFiles(run_dir)
-    return (run_dir, *_times((files.status, files.metrics, files.report, files.report_page, files.environment)))
-
-
-def _times(paths: Iterable[Path]) -> list[int | None]:
-    times = []
-    for path in paths:
-        try:
-            times.append(path.stat().st_mtime_ns)
-        except FileNotFoundError:
-            times.append(None)
+    times: list[object] = [run_dir]
+    for path in (files.status, files.metrics, files.report, files.report_page, files.environment):
+        times.append(path.stat().st_mtime_ns if path.is_file() else None)
     return times
