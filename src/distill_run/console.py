@@ -40,8 +40,17 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False) -> None:
-        # A notebook gets plain lines, as a file does: rich would make a cell's output of each.
-        self.rich = RichConsole(file=sys.stdout, highlight=False, soft_wrap=True, quiet=quiet, force_jupyter=False)
+        # A notebook gets plain lines, as a file does: rich would make each of them an output of its own, and a
+        # notebook's stdout says that it is a terminal, but does not move a cursor.
+        is_terminal = False if RichConsole().is_jupyter else None  # None: stdout says it
+        self.rich = RichConsole(
+            file=sys.stdout,
+            highlight=False,
+            soft_wrap=True,
+            quiet=quiet,
+            force_jupyter=False,
+            force_terminal=is_terminal,
+        )
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
 
