@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from distill_run.console import Console
-from distill_run.errors import UserError, user_error
+from distill_run.errors import user_error
 from distill_run.sweeps.report.live import LiveReport
 
 LOOPBACK = "127.0.0.1"
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send_page(self) -> None:
         try:
             page = self.report.page()
-        except (OSError, UserError) as error:  # the runs may be removed, or be written at this moment
+        except (OSError, ValueError) as error:  # the runs may be removed, or be written at this moment
             self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=str(error))
             return
         self._send(page.encode(), "text/html; charset=utf-8")

@@ -53,8 +53,8 @@ class Tracker(Watcher):
     def run_begun(self, run: RunFacts) -> None:
         """See Watcher."""
         self._run = run
-        self._told = _epochs_before(run) if run.settings.resume else set()
-        self._attempt(lambda: self.begin(run))
+        self._told = set()
+        self._attempt(lambda: self._begin(run))
 
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher. The trainings of a learning-rate search are not tracked."""
@@ -96,6 +96,11 @@ class Tracker(Watcher):
             log.info("the tracker failed", exc_info=True)
             what = f"{type(error).__name__}: {first_line(error)}"
             self._run.warn(f"{type(self).__name__} has failed and tracks no more of this run, which goes on ({what})")
+
+    def _begin(self, run: RunFacts) -> None:
+        if run.settings.resume:
+            self._told = _epochs_before(run)
+        self.begin(run)
 
     def begin(self, run: RunFacts) -> None:
         """A run begins, or goes on where `run.settings.resume` is set."""
@@ -182,7 +187,7 @@ def _epochs_before(run: RunFacts) -> set[tuple[str, int]]:
 
 @contextmanager
 def _same_random_numbers() -> Iterator[None]:
-    """After the block, the global generators stand where they stood before it."""
+    """After the block, the global generators of the CPU stand where they stood before it."""
     of_python, of_numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what others draw from
     with torch.random.fork_rng(devices=[]):
         try:
