@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from distill_run.console import Console
-from distill_run.report.results import COLUMNS, SPARE
+from distill_run.report.cells import NETWORK_COLUMNS
+from distill_run.report.results import SPARE
 
 Output = pytest.CaptureFixture[str]
 
-HEADINGS = ["", *COLUMNS.values()]
+HEADINGS = ["", *NETWORK_COLUMNS.values()]
 ROWS = [
     ["teacher cnn_large", "98.44%", "99.78%", "0.061", "0.012", "1,204,874", "31.2M", "4.82MB", "0:13 (reused)"],
     ["baseline mobilenet_v2", "95.33%", "99.56%", "0.164", "0.021", "812,810", "4.1M", "3.25MB", "4.1s"],

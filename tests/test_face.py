@@ -1,5 +1,7 @@
 """What a Python user imports: the names that distill_run gives, loaded when they are first used."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 from importlib import metadata
@@ -9,7 +11,8 @@ import pytest
 import distill_run
 from distill_run.errors import UserError
 from distill_run.losses.logits import soft_target_loss
-from helpers import message_of
+from distill_run.report.run_report import RunReport
+from helpers import Page, message_of
 
 
 def run_python(program: str) -> str:
@@ -64,4 +67,40 @@ def test_overrides_that_do_not_fit_are_explained_as_on_the_command_line() -> Non
     )
     assert message_of(distill_run.compose_config, extra_dir="nowhere") == (
         "extra_dir=nowhere is not a folder\n  give the folder of your own files"
+    )
+
+
+def test_a_report_shows_itself_as_a_table(tiny_report: RunReport, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny_report.run_dir.parent)
+    heading, teacher, _, student, conclusion, page = str(tiny_report).splitlines()
+    assert heading.split() == ["test", "acc", "top-5", "nll", "ece", "params", "MACs", "size", "trained", "in"]
+    assert len(heading) == len(teacher) == len(student)
+    assert student.startswith("student mlp")
+    assert f"{tiny_report.student.selected.test.accuracy:.2%}" in student
+    assert (conclusion, page) == (tiny_report.conclusion, "run/report.html")
+    assert repr(tiny_report) == f"<RunReport of {tiny_report.run_dir}: {tiny_report.conclusion}>"
+
+
+def test_a_notebook_s_table_escapes_names_and_links_to_the_page(
+    tiny_report: RunReport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tiny_report.run_dir.parent)
+    network = dataclasses.replace(tiny_report.student, architecture="<b>net")
+    page = Page(dataclasses.replace(tiny_report, student=network)._repr_html_())
+    assert page.all("a") == [{"href": "run/report.html"}]
+    assert page.all("b") == []
+    assert "student <b>net" in page.text
+    assert tiny_report.conclusion in page.text
+
+
+def test_a_report_is_a_plain_dictionary_under_both_names(tiny_report: RunReport) -> None:
+    content = json.loads((tiny_report.run_dir / "report.json").read_text())
+    assert tiny_report.to_dict() == tiny_report.summary == content
+
+
+def test_settings_to_resume_are_those_of_the_run(tiny_report: RunReport) -> None:
+    settings = distill_run.compose_config([f"resume={tiny_report.run_dir}"])
+    assert (settings.resume, settings.names.student) == (str(tiny_report.run_dir), "mlp")
+    assert message_of(distill_run.compose_config, ["resume=nowhere"]) == (
+        "resume=nowhere is not the directory of a run\n  look into outputs/runs for it"
     )

@@ -19,7 +19,8 @@ from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.watcher import Watcher
 from workshops import Opened, open_settings
 
-ELSEWHERE = {"hydra", "sweep", "mode"}  # test_sweep.py composes every preset, test_every_mode.py trains every mode
+# test_sweep.py composes every preset, test_every_mode.py trains every mode, test_trackers.py reads what trackers write.
+ELSEWHERE = {"hydra", "sweep", "mode", "watcher"}
 GROUPS = [path.name for path in sorted(config_dir().iterdir()) if path.is_dir() and path.name not in ELSEWHERE]
 # A file of several roles is chosen for all of them; a network is trained as the student, and then asked to teach.
 CHOSEN_AS = {**ROLES, "augmentation": ("augment",)}

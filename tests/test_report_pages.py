@@ -233,7 +233,7 @@ def test_many_classes_are_folded_away_and_one_without_images_has_no_recall(
     assert class_rows(report)[-1] == ["absent", "0", NONE, NONE, NONE, NONE, NONE]
     assert "All 21 classes" in html(findings).text
     assert "10 of 21; `report.json` has all" in markdown(findings)
-    assert RunReport.from_json(report.to_json(), tmp_path) == report
+    assert RunReport.from_json(report.to_dict(), tmp_path) == report
 
 
 def test_an_assistant_has_a_column_among_the_networks_and_none_among_the_decisions(

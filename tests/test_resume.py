@@ -15,11 +15,10 @@ import torch
 from omegaconf import OmegaConf
 
 from conftest import TINY, without_pages
-from distill_run.commands.preflight import settings_to_resume
 from distill_run.config.compose import compose
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
-from distill_run.config.settings import compose_config
+from distill_run.config.settings import compose_config, settings_of
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.pipeline import run
@@ -49,7 +48,7 @@ def settings_for(folder: Path, *overrides: str) -> Settings:
 
 
 def resumed(*overrides: str) -> Settings:
-    return settings_to_resume(compose(overrides).config, overrides)
+    return settings_of(compose(overrides).config, overrides)
 
 
 def resume(run_dir: Path) -> None:

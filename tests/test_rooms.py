@@ -16,7 +16,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 # From the top down; a room imports those below it.
 ROOMS = (
     ("commands", "benchmarks"),
-    ("pipeline",),
+    ("pipeline", "trackers"),
     ("sweeps", "deploy"),
     ("report", "record"),
     ("stages",),
@@ -32,7 +32,7 @@ ROOMS = (
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 MAY_IMPORT = {"hydra": {"commands", "config"}, "omegaconf": {"commands", "config"}, "rich": {"console"}}
-HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "optuna")
+HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "optuna", "tensorboard", "wandb", "mlflow")
 
 
 def imports(module: str) -> Iterator[str]:

@@ -411,7 +411,7 @@ def test_only_the_student_is_reported_and_no_run_is_stopped_after_its_last_epoch
 
     stop = StopRequest()
     pruner = Pruner(Trial(), stop)  # type: ignore[arg-type]
-    pruner.run_begun(RunFacts(Path(), compose_config(["training.select_by=nll"]), {}))
+    pruner.run_begun(RunFacts(Path(), compose_config(["training.select_by=nll"]), {}, print))
     pruner.num_epochs = 3
     for stage, epoch in (("teacher", 1), ("baseline", 1), ("student lr=0.1", 1), ("student", 3)):
         pruner.epoch_ended({"stage": stage, "epoch": epoch, "val": {"accuracy": 0.5, "nll": epoch / 10}})

@@ -177,7 +177,7 @@ def test_a_run_reports_the_speed_of_its_networks(tiny_report: RunReport) -> None
 
 
 def test_a_report_without_speed_is_read(tiny_report: RunReport, tmp_path: Path) -> None:
-    content = tiny_report.to_json()
+    content = tiny_report.to_dict()
     for stage in ("teacher", "baseline", "student"):
         del content[stage]["speed"]
     (tmp_path / "report.json").write_text(json.dumps(content))

@@ -673,7 +673,7 @@ def test_a_damaged_report_says_which_key_is_wrong() -> None:
 def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -> None:
     old = made_up_report()
     report = RunReport.from_json({**old, "added_by_a_later_version": 1}, Path("run"))
-    content = report.to_json()
+    content = report.to_dict()
     assert RunReport.from_json(content, Path("run")) == report
     assert {key: content[key] for key in old if key not in ("teacher", "baseline", "student", "dataset")} == {
         key: value for key, value in old.items() if key not in ("teacher", "baseline", "student", "dataset")

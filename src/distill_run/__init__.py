@@ -2,12 +2,11 @@
 
 In Python:
 
-    from pathlib import Path
-    from distill_run import compose_config, load_network, run
+    import distill_run as dr
 
-    settings = compose_config(["teacher=cnn_large", "mode=soft", "mode.temperature=8"])
-    report = run(settings, Path("outputs/mine"))
-    network = load_network("outputs/mine/checkpoints/student.pt")
+    report = dr.run(dr.compose_config(["mode=soft", "mode.temperature=8"]))
+    print(report)
+    network = dr.load_network(report.run_dir / "checkpoints" / "student.pt")
 
 Nothing heavy is imported before it is used: `import distill_run` loads neither torch nor Hydra.
 """

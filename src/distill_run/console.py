@@ -42,8 +42,17 @@ class Console:
     """
 
     def __init__(self, *, quiet: bool = False, stderr: bool = False) -> None:
-        file = sys.stderr if stderr else sys.stdout
-        self.rich = RichConsole(file=file, highlight=False, soft_wrap=True, quiet=quiet)
+        # A notebook gets plain lines, as a file does: rich would make each of them an output of its own, and a
+        # notebook's stdout says that it is a terminal, but does not move a cursor.
+        is_terminal = False if RichConsole().is_jupyter else None  # None: the file says it
+        self.rich = RichConsole(
+            file=sys.stderr if stderr else sys.stdout,
+            highlight=False,
+            soft_wrap=True,
+            quiet=quiet,
+            force_jupyter=False,
+            force_terminal=is_terminal,
+        )
         if not self.rich.is_terminal:
             self.rich.width = PLAIN_WIDTH
 

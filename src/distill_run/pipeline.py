@@ -33,7 +33,7 @@ from distill_run.stages.workshop import Workshop
 
 def run(
     settings: Settings,
-    run_dir: Path,
+    run_dir: str | Path | None = None,
     *,
     command: str = "",
     console: Console | None = None,
@@ -43,18 +43,20 @@ def run(
 ) -> RunReport:
     """Train or load the teacher, train the student alone, distil it, test all three and write the report.
 
-    Where `settings.resume` is set, the run in `run_dir` goes on; otherwise there must be none. `command` is what a
+    Where `settings.resume` is set, the run in `run_dir` goes on; otherwise there must be none. Without a `run_dir` it
+    is the folder to resume, or a new one, outputs/runs/DATE/TIME. `command` is what a
     person types to repeat it, if that is not the command that the settings come from; `console` is where it is told, if
     not on stdout; `watchers` are told as well. `stop` may be asked to end the run, `feeds` keeps the images for the
     next run of this process. Raises UserError for what the user can mend, before anything is written where that is
     possible; Interrupted when asked to stop, with all saved for a resume.
     """
+    run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     _check_unused(RunFiles(run_dir), settings)
     own_code = Path(settings.code_dir) if settings.code_dir else None
     rehearse(settings)
     console = console or Console()
     record = RunRecord(run_dir)
-    own = build_watchers(settings.watchers, builder_of(settings))
+    own = build_watchers(settings.told, builder_of(settings))
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     # A run that goes on keeps the command that it was started with.
     command = command_of(run_dir) if settings.resume else command or settings.command
@@ -65,7 +67,7 @@ def run(
         health = Health(workshop.feed, watcher.warned)
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
         lineup = make_lineup(settings, workshop)
-        facts = RunFacts(run_dir, settings, workshop.store.environment)
+        facts = RunFacts(run_dir, settings, workshop.store.environment, watcher.warned)
         with _told(watcher, facts), naming_own_code(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
@@ -76,6 +78,15 @@ def run(
             write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
             tell_results(console, report, settings, command, record.warnings)
     return report
+
+
+def _folder(settings: Settings) -> Path:
+    """Where a run writes if nobody says it."""
+    if settings.resume:
+        return Path(settings.resume)
+    from distill_run.config.compose import new_run_dir  # here, so that a run in a given folder needs no Hydra
+
+    return new_run_dir()
 
 
 def _check_unused(files: RunFiles, settings: Settings) -> None:

@@ -26,8 +26,8 @@ USAGE = {
 
 OTHER_COMMANDS = {
     "distill-predict RUN IMAGE|FOLDER...": "the classes that student and teacher give to photographs",
-    "distill-report DIR...": "one report of all runs in some folders",
     "distill-measure FILE...": "size, latency, throughput and memory of networks, side by side",
+    "distill-report DIR...": "one report of all runs in some folders; --watch keeps it up to date",
     "distill-search": "search for values between grid points, with Optuna",
     "distill-store": "what is kept for reuse: ls, verify, gc",
     "python -m distill_run": "the same as distill-run",
@@ -67,6 +67,7 @@ GROUPS = (
     "assistants",
     "augment",
     "watchers",
+    "tracker",
     "training",
     "training/teacher/optimizer",
     "training/teacher/schedule",
@@ -168,7 +169,10 @@ def _options_of(group: str, default: str | None, extra_dir: Path | None) -> str:
         return f"{default}, and those of teacher"
     names = option_names(group, extra_dir)
     if group == "watchers":
-        return f"none, one or several of your own: {'  '.join(names) or 'see --config-dir'}"
+        own = [name for name in names if name not in option_names(group)]
+        return f"none, one or several of your own: {'  '.join(own) or 'see --config-dir'}"
+    if group == "tracker":
+        return f"none, one or several: {'  '.join(names)}"
     if group == "augment":
         presets = [name for name, node in load_options(group, extra_dir).items() if "_target_" not in node]
         steps = [name for name in names if name not in presets]

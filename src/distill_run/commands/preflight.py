@@ -4,21 +4,16 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from distill_run.config.compose import check
 from distill_run.config.overrides import parse, points_to_check, text_of
-from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
-from distill_run.config.settings import compose_or_explain
+from distill_run.config.settings import compose_or_explain, settings_of
 from distill_run.errors import gather, user_error
-from distill_run.files import RunFiles
 
 LOADING = "loading PyTorch ..."
 
@@ -71,7 +66,7 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) ->
     else:
         key, output_dir = "hydra.run.dir", composed.hydra.run.dir
     attempts: list[Callable[[], object]] = [
-        partial(_read_settings, composed.config, overrides),
+        partial(settings_of, composed.config, overrides),
         partial(check_writable, key, output_dir),
     ]
     settings = gather(attempts)[0]
@@ -96,20 +91,6 @@ def one_seed_a_point(points: Iterable[Settings]) -> list[str]:
         )
     is_open = any(settings.repeats is None and settings.dataset.repeats > 1 for settings in several)
     return ["repeats=1"] if is_open else []
-
-
-def _read_settings(composed: DictConfig, overrides: list[str]) -> Settings:
-    return settings_to_resume(composed, overrides) if composed.resume else check(composed)
-
-
-def settings_to_resume(composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The settings of the run that `composed.resume` names; raises UserError where there is nothing to resume."""
-    files = RunFiles(Path(composed.resume))
-    if not files.config.is_file():
-        raise user_error(f"resume={files.run_dir} is not the directory of a run", "look into outputs/runs for it")
-    if not files.last.is_file():
-        raise user_error(f"resume={files.run_dir} has no checkpoint yet", "run its command again, without resume=")
-    return resumed_settings(files.config, composed, overrides)
 
 
 def check_writable(key: str, place: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from distill_run.commands.arguments import Parser
+from distill_run.commands.watch import watch
 from distill_run.console import Console
 from distill_run.errors import Mistake, UserError, leave, user_error
 from distill_run.files import write_text
@@ -19,7 +20,8 @@ from distill_run.sweeps.report.results import tell_sweep_results
 from distill_run.sweeps.report.sweep_report import SweepReport
 
 ABOUT = "One report of all runs below some directories, of one sweep or of several."
-USAGE = "distill-report DIR... [--output DIR] [--format latex|csv|md]"
+USAGE = "distill-report DIR... [--output DIR] [--format latex|csv|md] [--watch [--port N]]"
+PORT = 8000
 
 
 def main() -> NoReturn:
@@ -30,6 +32,9 @@ def main() -> NoReturn:
 def _run_command() -> bool:
     options = _read_arguments(sys.argv[1:])
     directories, output = options.directories, options.output or options.directories[0]
+    if options.watch:
+        watch(directories, output, PORT if options.port is None else options.port, Console())
+        return True
     try:
         if options.format is not None:
             _tell_means(read_sweep(directories, output), options)
@@ -64,6 +69,8 @@ def _read_arguments(arguments: list[str]) -> Namespace:
     parser.add_argument("--output", metavar="DIR", type=Path, help="where the report goes; by default, the only DIR")
     about_format = "only the table of means, to stdout or into the file --output: for a paper, a program or a README"
     parser.add_argument("--format", choices=list(FORMATS), help=about_format)
+    parser.add_argument("--watch", action="store_true", help="serve the report to this machine, and keep it up to date")
+    parser.add_argument("--port", metavar="N", type=int, help=f"with --watch, the port ({PORT}); 0: a free one")
     options = parser.parse_args(arguments)
     directories, output, writes_pages = options.directories, options.output, options.format is None
     mistakes = []
@@ -72,6 +79,12 @@ def _read_arguments(arguments: list[str]) -> Namespace:
         mistakes.append(Mistake(f"{len(directories)} directories give one report", f"add --output DIR to {given}"))
     for directory in directories:
         mistakes += _check_directory(directory)
+    if options.watch and not writes_pages:
+        mistakes.append(Mistake("--watch shows the pages, --format writes a table", "leave one of them out"))
+    if options.port is not None and not options.watch:
+        mistakes.append(Mistake(f"--port {options.port} is for --watch", f"add --watch to --port {options.port}"))
+    if options.port is not None and not 0 <= options.port <= 65535:
+        mistakes.append(Mistake(f"--port {options.port} is not accepted", "write a whole number from 0 to 65535"))
     if not writes_pages and output is not None and output.is_dir():
         mistakes.append(Mistake(f"--output {output} is a folder", f"with --format, give a file, as in {output}/means"))
     if writes_pages and output is not None and output.exists() and not output.is_dir():

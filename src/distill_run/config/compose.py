@@ -27,6 +27,7 @@ LISTS = {
     "more_teachers": ("model", "more_teachers"),
     "assistants": ("model", "assistants"),
     "watchers": ("watcher", "watchers"),
+    "tracker": ("watcher", "tracker"),
     "augment": ("augmentation", "dataset.augment"),
 }
 
@@ -83,6 +84,11 @@ def config_dir() -> Path:
         if (candidate / "config.yaml").is_file():
             return candidate
     raise FileNotFoundError(f"distill-run's configuration files are neither in {package} nor in its checkout")
+
+
+def new_run_dir() -> Path:
+    """The folder of a run that begins now, as the configuration names it."""
+    return Path(compose().hydra.run.dir)
 
 
 def option_names(group: str, extra_dir: Path | None = None) -> list[str]:

@@ -133,10 +133,17 @@ class Settings:
     more_teachers: Annotated[dict[str, Any], rules.COMPONENTS]
     assistants: Annotated[dict[str, Any], rules.COMPONENTS]
     watchers: Annotated[dict[str, Any], rules.COMPONENTS]
+    tracker: Annotated[dict[str, Any], rules.COMPONENTS]
     student: Component
     mode: Component
     training: TrainingSettings
     device: DeviceSettings
+
+    @property
+    def told(self) -> dict[str, dict[str, Any]]:
+        """The watchers and the trackers by their keys."""
+        lists = {"watchers": self.watchers, "tracker": self.tracker}
+        return {f"{key}.{name}": node for key, nodes in lists.items() for name, node in nodes.items()}
 
     @property
     def command(self) -> str:

@@ -3,16 +3,15 @@
 import dataclasses
 import logging
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from distill_run import checkpoint, tensor_files
-from distill_run.errors import PrunedError
 from distill_run.files import RunFiles, told_of_no_room, write_json, write_json_lines, write_text
-from distill_run.record.status import RunStatus, write_status
+from distill_run.record.status import RunStatus, status_after, write_status
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import RunFacts, StageFacts, Watcher
 
@@ -78,16 +77,12 @@ class RunRecord(Watcher):
 
     def run_ended(self, error: BaseException | None) -> None:
         """See Watcher."""
+        status = status_after(error)
+        # After a failure, the disk may be what has failed.
+        with suppress(OSError) if status.status == "failed" else nullcontext():
+            self._write_status(status)
         if error is None:
-            self._write_status(RunStatus("completed"))
             shutil.rmtree(self.files.finished, ignore_errors=True)
-        elif isinstance(error, KeyboardInterrupt):
-            self._write_status(RunStatus("interrupted"))
-        elif isinstance(error, PrunedError):
-            self._write_status(RunStatus("pruned"))
-        else:
-            with suppress(OSError):  # the disk may be what has failed
-                self._write_status(RunStatus("failed", str(error) or type(error).__name__))
 
     def _is_preferred(self, student: Trained) -> bool:
         return self._student is None or student.rank > self._student.rank

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
 
+from distill_run.errors import PrunedError
 from distill_run.files import RunFiles, write_json
 from distill_run.typed_json import read_object
 
@@ -34,6 +35,17 @@ class RunStatus:
         if not isinstance(status, str) or status not in get_args(Status):
             raise ValueError(f"status.json has the status {status!r}, which is not known")
         return cls(status, None if error is None else str(error))  # type: ignore[arg-type]
+
+
+def status_after(error: BaseException | None) -> RunStatus:
+    """The status of a run that an error has ended; None is none."""
+    if error is None:
+        return RunStatus("completed")
+    if isinstance(error, KeyboardInterrupt):
+        return RunStatus("interrupted")
+    if isinstance(error, PrunedError):
+        return RunStatus("pruned")
+    return RunStatus("failed", str(error) or type(error).__name__)
 
 
 def write_status(run_dir: Path, status: RunStatus) -> None:

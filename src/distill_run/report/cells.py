@@ -8,6 +8,17 @@ from distill_run.engine.timing import BATCH_SIZE, Inference
 from distill_run.report.run_report import NetworkReport, RunReport
 from distill_run.units import NONE, change, counted, duration, percent, quantity, three_digits
 
+# The figures of a table that shows the networks of a run in rows, with their headings.
+NETWORK_COLUMNS = {
+    "accuracy": "test acc",
+    "top5_accuracy": "top-5",
+    "nll": "nll",
+    "ece": "ece",
+    "params": "params",
+    "macs": "MACs",
+    "bytes": "size",
+    "train_time": "trained in",
+}
 REPEAT_COLUMNS = ["", "alone", "with the teacher", "change"]
 
 
@@ -76,6 +87,15 @@ def _quartiles(numbers: tuple[float, float, float]) -> tuple[str, str]:
 def _largest_batch(speed: Sequence[Inference], where: Inference) -> Inference:
     same = [each for each in speed if (each.device, each.threads) == (where.device, where.threads)]
     return max(same, key=lambda each: each.batch_size)
+
+
+def network_rows(report: RunReport) -> list[list[str]]:
+    """For each network, its stage with its architecture, and the figures of NETWORK_COLUMNS."""
+    rows = []
+    for stage, network in report.networks:
+        cells = network_cells(network)
+        rows.append([f"{stage} {network.architecture}", *(cells[name] for name in NETWORK_COLUMNS)])
+    return rows
 
 
 def repeat_rows(report: RunReport) -> list[list[str]]:

@@ -8,23 +8,13 @@ from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
-from distill_run.report.cells import REPEAT_COLUMNS, network_cells, repeat_rows
+from distill_run.report.cells import NETWORK_COLUMNS, REPEAT_COLUMNS, network_rows, repeat_rows
 from distill_run.report.run_report import RunReport
 from distill_run.units import shown_path
 
 if TYPE_CHECKING:
     from distill_run.console import Console
 
-COLUMNS = {
-    "accuracy": "test acc",
-    "top5_accuracy": "top-5",
-    "nll": "nll",
-    "ece": "ece",
-    "params": "params",
-    "macs": "MACs",
-    "bytes": "size",
-    "train_time": "trained in",
-}
 SPARE = ("size", "MACs", "top-5", "nll", "ece", "trained in", "params")  # a narrow terminal leaves them out, in turn
 
 
@@ -43,11 +33,7 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
 
     `command` is what repeats the run; `told` are the warnings that were shown before.
     """
-    rows = []
-    for stage, network in report.networks:
-        cells = network_cells(network)
-        rows.append([f"{stage} {network.architecture}", *(cells[name] for name in COLUMNS)])
-    console.table(["", *COLUMNS.values()], rows, num_texts=1, spare=SPARE)
+    console.table(["", *NETWORK_COLUMNS.values()], network_rows(report), num_texts=1, spare=SPARE)
     if len(report.repeats) > 1:
         console.note(
             f"Validation {FIGURE_NAMES[report.select_by]} prefers the student of seed {report.shipped_seed}, shown "

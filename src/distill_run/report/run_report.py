@@ -171,7 +171,7 @@ class NamedNetwork(NamedTuple):
     network: NetworkReport
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class RunReport:
     """The content of report.json, and the directory where it lies. The baseline may be left out.
 
@@ -261,12 +261,26 @@ class RunReport:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """The content of report.json as plain containers."""
-        return self.to_json()
+        """What `to_dict` returns; it was called so up to version 0.4."""
+        return self.to_dict()
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The content of report.json as plain containers."""
         return {field.name: encode(getattr(self, field.name)) for field in FIELDS_IN_FILE}
+
+    def __repr__(self) -> str:
+        return f"<RunReport of {self.run_dir}: {self.conclusion}>"
+
+    def __str__(self) -> str:
+        from distill_run.report.shown import as_text  # it needs this module
+
+        return as_text(self)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        from distill_run.report.shown import as_html
+
+        return as_html(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any], run_dir: Path) -> "RunReport":
@@ -284,7 +298,7 @@ FIELDS_IN_FILE = [field for field in dataclasses.fields(RunReport) if field.name
 
 def write_report(report: RunReport) -> None:
     """Write report.json into the run's directory, whole or not at all."""
-    write_json(RunFiles(report.run_dir).report, report.to_json())
+    write_json(RunFiles(report.run_dir).report, report.to_dict())
 
 
 def read_report(run_dir: Path) -> RunReport:

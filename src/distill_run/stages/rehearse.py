@@ -71,7 +71,7 @@ def rehearse(settings: Settings) -> None:
         partial(check_source, settings.dataset.source, builder),
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
         partial(build_steps, settings.dataset.augment, builder),
-        *(partial(check_watcher, f"watchers.{name}", node, builder) for name, node in settings.watchers.items()),
+        *(partial(check_watcher, key, node, builder) for key, node in settings.told.items()),
         partial(check_mode, settings, builder),
     ]
     checks.append(partial(check_places, settings))

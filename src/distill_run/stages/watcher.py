@@ -1,9 +1,10 @@
 """Who is told what happens in a run: the run directory, the console, the pruner of a search, a tracker."""
 
-from collections.abc import Mapping, Sequence
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -16,11 +17,15 @@ from distill_run.stages.trained import Trained
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A run that is about to begin: its directory, its complete settings, and the content of its environment.json."""
+    """A run that is about to begin: its directory, its complete settings, and the content of its environment.json.
+
+    A watcher may `warn` of something: the console and the report say it.
+    """
 
     run_dir: Path
     settings: Settings
     environment: Mapping[str, Any]
+    warn: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,10 @@ class Watcher(Listener):
     """Is told what happens. It does nothing: a watcher defines the methods that it cares for.
 
     No method returns anything, and what a watcher does cannot change a number: it must not change what it is given.
+    `package` is a Python package that it imports later: where that is missing, the run is refused at its beginning.
     """
+
+    package: ClassVar[str | None] = None
 
     def warned(self, text: str) -> None:
         """A line that nobody should overlook."""
@@ -76,16 +84,22 @@ class Watcher(Listener):
 
 
 def build_watchers(nodes: Mapping[str, Any], builder: Builder) -> list[Watcher]:
-    """The watchers that the settings' `watchers` describe."""
-    return [builder.build(node, f"watchers.{name}") for name, node in nodes.items()]
+    """The watchers that the nodes describe, by their keys in the settings."""
+    return [builder.build(node, key) for key, node in nodes.items()]
 
 
 def check_watcher(key: str, node: Mapping[str, Any], builder: Builder) -> None:
-    """Raise UserError unless the node names a class of watchers that takes its arguments; nothing is built."""
+    """Raise UserError unless the node names a class of watchers that takes its arguments; nothing is built.
+
+    Also where the package that it needs is not installed; the package is not loaded.
+    """
     target = builder.bind(node, key)
     if not (isinstance(target, type) and issubclass(target, Watcher)):
         what = f"{key}._target_={node['_target_']} is not a watcher"
         raise user_error(what, "derive the class from distill_run.stages.watcher.Watcher")
+    if target.package is not None and importlib.util.find_spec(target.package) is None:
+        what = f"{key} needs the package {target.package}, which is not installed"
+        raise user_error(what, f"write pip install {target.package}")
 
 
 class Watchers(Watcher):

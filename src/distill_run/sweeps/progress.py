@@ -97,7 +97,7 @@ class SweepProgress:
                 self._tell_end(folder, status, display)
             elif status.status == "running":
                 self.begun.setdefault(folder.name, now)
-                running[folder.name] = f"{folder.name}: {_last_epoch(folder)}"
+                running[folder.name] = f"{folder.name}: {last_epoch(folder)}"
         self.num_at_once = max(self.num_at_once, len(running))
         state = "   ".join([*self._left([now - self.begun[name] for name in running]), *running.values()])
         display.update(len(self.ended), self.num_points, state)
@@ -124,7 +124,7 @@ class SweepProgress:
             display.line(f"{head}   failed: {(status.error or 'it does not say why').splitlines()[0]}")
             return
         if status.status == "pruned":
-            display.line(f"{head}   given up after {_last_epoch(folder)}")
+            display.line(f"{head}   given up after {last_epoch(folder)}")
             return
         try:
             report = read_report(folder)
@@ -163,7 +163,7 @@ def _figures(report: RunReport) -> str:
     return f"{text}  {duration(report.student.train_seconds)}"
 
 
-def _last_epoch(folder: Path) -> str:
+def last_epoch(folder: Path) -> str:
     """The last epoch that a point has completed."""
     path = RunFiles(folder).metrics
     rows = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
