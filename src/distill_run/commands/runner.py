@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from distill_run.config.compose import check
+from distill_run.config.overrides import parse
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.errors import PrunedError, UserError
@@ -55,7 +56,7 @@ def run_recorded(
     if (goodness := _completed_goodness(run_dir)) is not None:
         return goodness
     try:
-        settings = _read_settings(compose(), overrides, run_dir)
+        settings = _read_settings(_without_robustness(compose(), overrides), overrides, run_dir)
         return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
     except UserError as error:
         record_failure(run_dir, str(error), command)
@@ -87,6 +88,13 @@ def _completed_goodness(run_dir: Path) -> float | None:
         return read_report(run_dir).val_goodness if is_completed else None
     except ValueError:
         return None
+
+
+def _without_robustness(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a run among others, which measures no robustness unless its command says so."""
+    if all(override.key_or_group != "robustness_images" for override in parse(overrides)):
+        config.robustness_images = 0
+    return config
 
 
 def _read_settings(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> Settings:

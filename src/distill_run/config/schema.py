@@ -124,6 +124,7 @@ class Settings:
     store_dir: Annotated[str, rules.TEXT]
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
     logit_bank_top_k: Annotated[int | None, optional(whole(1))]
+    robustness_images: Annotated[int, whole(0)]
     trusted_packages: Annotated[list[str], rules.list_of(rules.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(rules.TEXT)]
     names: Names
