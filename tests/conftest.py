@@ -25,6 +25,7 @@ TINY = (
     "training.teacher.epochs=2",
     "training.student.epochs=2",
     "repeats=1",
+    "robustness_images=0",
     "training/teacher/optimizer=nesterov",
     "training/student/optimizer=nesterov",
     "training.student.batch_size=32",
@@ -92,7 +93,7 @@ def no_pages() -> Iterator[None]:
 def tiny_report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
     """A completed run of the tiny pair."""
     folder = tmp_path_factory.mktemp("tiny")
-    return run(compose_config([*TINY, f"store_dir={folder / 'store'}"]), folder / "run")
+    return run(compose_config([*TINY, "robustness_images=30", f"store_dir={folder / 'store'}"]), folder / "run")
 
 
 def write_photos(root: Path) -> Path:

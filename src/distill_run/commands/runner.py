@@ -56,7 +56,7 @@ def run_recorded(
     if (goodness := _completed_goodness(run_dir)) is not None:
         return goodness
     try:
-        settings = _read_settings(_without_robustness(compose(), overrides), overrides, run_dir)
+        settings = _read_settings(without_robustness(compose(), overrides), overrides, run_dir)
         return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
     except UserError as error:
         record_failure(run_dir, str(error), command)
@@ -90,7 +90,7 @@ def _completed_goodness(run_dir: Path) -> float | None:
         return None
 
 
-def _without_robustness(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+def without_robustness(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
     """The configuration of a run among others, which measures no robustness unless its command says so."""
     if all(override.key_or_group != "robustness_images" for override in parse(overrides)):
         config.robustness_images = 0

@@ -97,4 +97,4 @@ def _change(difference: Difference | None) -> str:
     """The change of a class's recall in percentage points, with its interval."""
     if difference is None:
         return NONE
-    return f"{change(difference.mean)} ({change(difference.low)} to {change(difference.high)})"
+    return f"{change(difference.mean)} ({100 * difference.low:.2f} to {100 * difference.high:.2f})"

@@ -2,7 +2,6 @@
 
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.errors import show
-from distill_run.files import RunFiles
 from distill_run.report.cells import network_cells
 from distill_run.report.chance import compare, counts, wilson_interval
 from distill_run.report.conclusion import interval_text
@@ -219,14 +218,13 @@ def dataset(findings: Findings) -> str:
     )
 
 
-def loading_code(findings: Findings) -> str:
-    """A few lines of Python that load the student and use it."""
+def loading_code(findings: Findings, student: str) -> str:
+    """A few lines of Python that load the student from its file and use it."""
     channels, height, width = findings.feed.test.shape
-    student = RunFiles(findings.report.run_dir).student
     return (
         "import torch\n"
         "from distill_run import load_network\n\n"
-        f"network = {load_call(str(student), findings.settings)}\n"
+        f"network = {load_call(student, findings.settings)}\n"
         f"images = torch.rand(1, {channels}, {height}, {width})  # your images: float (N, C, H, W) in 0..1\n"
         "probabilities = network(images).softmax(1)  # (N, K)\n"
     )

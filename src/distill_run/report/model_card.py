@@ -11,11 +11,12 @@ from distill_run.report.chance import wilson_interval
 from distill_run.report.classes import changed_classes, worst_first
 from distill_run.report.run_report import RunReport
 from distill_run.report.summary import Findings
-from distill_run.report.tables import Table, tables
+from distill_run.report.tables import tables
 from distill_run.units import counted, percent, rounded
 
 ROWS = ("Test accuracy", "95% interval", "Balanced accuracy", "Macro F1", "Top-5 accuracy", "Parameters",
         "Multiply-adds per image", "Size of the weights")  # fmt: skip
+CARD_STUDENT = "student.pt"  # a card is given away: it names no folder of this machine
 FEW_IMAGES = 30  # of a class: the interval of its recall is then up to 36 percentage points wide
 MAX_NAMED_CLASSES = 5
 
@@ -32,6 +33,7 @@ def card_content(findings: Findings) -> dict[str, Any]:
         "content": findings.report.dataset.content,
         "objective": ", ".join(facts.labels(findings.report)),
         "recipe": recipe(findings.settings.training.student),
+        "card_loading_code": facts.loading_code(findings, CARD_STUDENT),
         "limits": limits(findings.report),
     }
 
@@ -52,8 +54,8 @@ def preprocessing(findings: Findings) -> str:
         f"the centre of a photograph, {feed.crop_ratio:.1%} of it, is resized to that; " if feed.crop_ratio < 1 else ""
     )
     return (
-        f"Images of {channels} channels and {height} by {width} pixels, with values from 0 to 1: {crop}the network "
-        f"itself subtracts the mean {mean} and divides by the standard deviation {std} of each channel."
+        f"Images of {counted(channels, 'channel')} and {height} by {width} pixels, with values from 0 to 1: {crop}the "
+        f"network itself subtracts the mean {mean} and divides by the standard deviation {std} of each channel."
     )
 
 
@@ -76,7 +78,7 @@ def limits(report: RunReport) -> list[str]:
     found = [
         f"It was tested on {counted(size, 'image')}: other images of the same kind may give an accuracy between "
         f"{low:.1%} and {high:.1%}. Images of another kind were not tried.",
-        f"It gives every image one of its {counted(report.dataset.num_classes, 'class')}es, also one that shows none.",
+        f"It gives every image one of its {report.dataset.num_classes:,} classes, also one that shows none.",
         *_weak_classes(report),
         *_worst_corruption(report),
     ]

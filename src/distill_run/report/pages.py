@@ -54,7 +54,7 @@ def write_pages(findings: Findings) -> None:
         "samples": samples,
         "dataset": facts.dataset(findings),
         "notes": findings.feed.notes,
-        "loading_code": facts.loading_code(findings),
+        "loading_code": facts.loading_code(findings, str(files.student)),
         "environment": findings.environment,
         "config": findings.config,
         **card_content(findings),

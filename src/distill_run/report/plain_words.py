@@ -56,11 +56,11 @@ def _outcome(report: RunReport) -> str:
         )
     figures = f"of 1,000 new images it gets about {student} right, alone {_of_thousand(alone)}, the teacher {teacher}"
     if difference.may_be_chance:
-        return f"No difference could be shown: {figures}, which may be chance. {_sureness(report, difference)}"
-    return f"{'It does' if difference.mean > 0 else 'It gets worse'}: {figures}. {_sureness(report, difference)}"
+        return f"No difference could be shown: {figures}, which may be chance. {_sureness(difference)}"
+    return f"{'It does' if difference.mean > 0 else 'It gets worse'}: {figures}. {_sureness(difference)}"
 
 
-def _sureness(report: RunReport, difference: Difference) -> str:
+def _sureness(difference: Difference) -> str:
     """How sure the difference is, and what that does not cover."""
     low, high = f"{100 * difference.low:+.2f}", f"{100 * difference.high:+.2f}"
     known = f"The true change is probably between {low} and {high} percentage points"
@@ -104,7 +104,7 @@ def _confidence(report: RunReport) -> str:
     low, high = wilson_interval(round(accuracy * report.dataset.test_size), report.dataset.test_size)
     figures = f"on average it is {sure:.1%} sure, and right in {accuracy:.1%} of the cases"
     if low <= sure <= high:
-        return f"Its confidence can be trusted on average: {figures}."
+        return f"Its confidence can be trusted: {figures}."
     verdict = "It is too sure of itself" if sure > high else "It is less sure than it could be"
     remedy = ""
     if not calibration.at_bound and calibration.after.nll < calibration.before.nll:
@@ -117,8 +117,8 @@ def _robustness(report: RunReport) -> str:
     if robustness is None:
         return ""
     others = [stage for stage in robustness.clean if stage != "student"]
-    compared = ", ".join(f"the {stage} {robustness.mean(stage):.0%}" for stage in others)
+    compared = ", ".join(f"the {stage} {robustness.mean(stage):.1%}" for stage in others)
     return (
-        f"With noise, blur, weak contrast or strong JPEG compression it gets {robustness.mean('student'):.0%} right on "
-        f"average, instead of {robustness.clean['student']:.0%} ({compared})."
+        f"With noise, blur, weak contrast and JPEG compression it still gets {robustness.mean('student'):.1%} right on "
+        f"average ({compared})."
     )

@@ -31,8 +31,8 @@ def calibration_table(report: RunReport) -> Table:
         "After temperature scaling",
         ["network", "temperature", "mean confidence", "ECE", "negative log-likelihood", "Brier score"],
         [[stage, *_calibration_cells(each)] for stage, each in report.calibration.items()],
-        "Test figures as the network is, then with its logits divided by the temperature that gives the lowest negative "
-        "log-likelihood on the validation images (Guo et al., 2017). The decisions stay the same. Above 1, the network "
+        "Test figures of the network as it is, then with its logits divided by the temperature that gives the lowest "
+        "negative log-likelihood on validation (Guo et al., 2017). The decisions stay the same. Above 1, the network "
         f"is too sure of itself.{_bound_note(report)}",
     )
 
