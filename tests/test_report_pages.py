@@ -26,14 +26,14 @@ from distill_run.files import RunFiles
 from distill_run.models.mlp import MLP
 from distill_run.models.network import Network
 from distill_run.report import facts
-from distill_run.report.chance import Paired, compare, counts, two_sided, wilson_interval
-from distill_run.report.classes import class_rows
+from distill_run.report.chance import Paired, compare, counts, difference_interval, two_sided, wilson_interval
+from distill_run.report.classes import changed_classes, class_reports, class_rows
 from distill_run.report.pages import write_pages
 from distill_run.report.pictures import draw_samples
 from distill_run.report.plain_words import in_plain_words
 from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
-from distill_run.report.run_report import ClassReport, ClassScores, RunReport
+from distill_run.report.run_report import ClassReport, ClassScores, Difference, RunReport
 from distill_run.report.samples import choose, disagreements, effects, pick_samples
 from distill_run.report.summary import Findings, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text
@@ -522,3 +522,45 @@ def test_the_console_tells_how_to_load_a_student_of_ones_own_packages(
     assert expected in facts.loading_code(dataclasses.replace(findings, settings=settings), "student.pt")
     tell_results(Console(), findings.report, settings, "", [])
     assert expected.replace(" ", "") in "".join(capsys.readouterr().out.split())
+
+
+def test_a_class_counts_as_changed_only_beyond_chance_among_all_classes(
+    networks: dict[str, Trained], feed: Feed
+) -> None:
+    """The student mends 12 images of the first class and loses 4 of the second: p is 2^-11, then 2^-3, corrected."""
+    targets = feed.test.targets
+    baseline, student = targets.clone(), targets.clone()
+    baseline[(targets == 0).nonzero().flatten()[:12]] = 3
+    student[(targets == 1).nonzero().flatten()[:4]] = 3
+    changed = {}
+    for stage, decisions in {"teacher": targets, "baseline": baseline, "student": student}.items():
+        one_hot = torch.nn.functional.one_hot(decisions, len(CLASSES)).float()
+        measured = dataclasses.replace(networks[stage].selected, test_logits=one_hot)
+        changed[stage] = dataclasses.replace(networks[stage], selected=measured)
+    reports = class_reports(changed, feed)
+    assert [each.p_value for each in reports] == pytest.approx([4 * 2**-11, 3 * 2**-3, 1, 1])
+    for index, (each, mended) in enumerate(zip(reports, (12, -4, 0, 0), strict=True)):
+        assert each.change is not None
+        where = targets == index
+        interval = difference_interval(student[where] == index, baseline[where] == index)
+        assert (each.change.mean, each.change.low, each.change.high) == pytest.approx(
+            (mended / int(where.sum()), *interval)
+        )
+        assert (each.change.over, each.change.count) == ("images", each.test_images)
+    without = class_reports({stage: changed[stage] for stage in ("teacher", "student")}, feed)
+    assert {(each.change, each.p_value) for each in without} == {(None, None)}
+
+
+def test_changed_classes_are_named(findings: Findings) -> None:
+    def told(*changes: tuple[str, float, float]) -> str:
+        classes = tuple(
+            ClassReport(name, 50, {}, Difference(mean, mean - 0.1, mean + 0.1, "images", 50), p_value)
+            for name, mean, p_value in changes
+        )
+        return changed_classes(dataclasses.replace(findings.report, classes=classes))
+
+    assert told(("a", 0.2, 0.01), ("b", 0.3, 0.04), ("c", -0.2, 0.01), ("d", 0.1, 0.06)) == (
+        "Clearly gained: a, b; lost: c."
+    )
+    assert told(("a", -0.2, 0.01)) == "Clearly lost: a."
+    assert told(("a", 0.2, 0.05)) == "No class clearly gained or lost."
