@@ -72,7 +72,7 @@ def test_limits_name_the_classes_that_are_weak_or_have_few_images(tiny_report: R
 def test_the_recipe_is_said_by_the_keys_of_the_configuration() -> None:
     student = compose_config(["training.student.mixup=0.2", "training.student.epochs=3"]).training.student
     assert recipe(student).startswith("epochs 3, batch size None, AdamW (lr 0.002, ")
-    assert recipe(student).endswith(", mixup 0.2, clip_norm 5.0") or recipe(student).endswith(", mixup 0.2")
+    assert recipe(student).endswith("), mixup 0.2")
 
 
 def test_plain_words_point_at_sections_and_say_no_more_than_is_known(tiny_report: RunReport) -> None:
@@ -84,7 +84,7 @@ def test_plain_words_point_at_sections_and_say_no_more_than_is_known(tiny_report
     for sentence in sentences(tiny_report):
         assert f'<section id="{sentence.section}">' in page
     gained = plain(outcome_of(tiny_report, 0.02, 0.01, 0.03))
-    assert "It does: of 1,000 new images" in gained
+    assert "It gets better: of 1,000 new images" in gained
     assert "another random start of the training may change it further (add repeats=5 to see that)" in gained
     assert "With noise, blur, weak contrast and JPEG compression it still gets " in gained
     assert "It gets worse: of 1,000 new images" in plain(outcome_of(tiny_report, -0.02, -0.03, -0.01))

@@ -28,6 +28,7 @@ from distill_run.models.network import Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, counts, difference_interval, two_sided, wilson_interval
 from distill_run.report.classes import changed_classes, class_reports, class_rows
+from distill_run.report.figures import Agreement, AgreementByTeacher
 from distill_run.report.pages import write_pages
 from distill_run.report.pictures import draw_samples
 from distill_run.report.plain_words import in_plain_words
@@ -564,3 +565,23 @@ def test_changed_classes_are_named(findings: Findings) -> None:
     )
     assert told(("a", -0.2, 0.01)) == "Clearly lost: a."
     assert told(("a", 0.2, 0.05)) == "No class clearly gained or lost."
+
+
+def test_mistakes_of_the_teacher_are_counted_apart(findings: Findings, least: Findings) -> None:
+    def told(findings: Findings, right: Agreement, wrong: Agreement) -> str:
+        found = AgreementByTeacher(right, wrong)
+        return facts.copying(dataclasses.replace(findings.report, agreement_by_teacher=found))
+
+    both = told(
+        findings,
+        Agreement(88, {"baseline": 0.75, "student": 0.875}),
+        Agreement(2, {"baseline": 0.0, "student": 0.5}),
+    )
+    assert both.startswith(
+        "Where the teacher is right (88 test images), the student decides as it does on 87.50% (the baseline on "
+        "75.00%). Where it is wrong (2 test images), the student makes the very same mistake on 50.00% (the baseline on 0.00%). "
+        "The baseline has not seen the teacher: "
+    )
+    assert told(least, Agreement(90, {"student": 0.5}), Agreement(0, {})) == (
+        "Where the teacher is right (90 test images), the student decides as it does on 50.00%."
+    )

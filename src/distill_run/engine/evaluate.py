@@ -52,8 +52,9 @@ def brier_score(logits: Tensor, targets: Tensor) -> float:
     Of logits (N, K) against targets (N,). Source: Brier, "Verification of forecasts expressed in terms of probability",
     1950.
     """
-    wanted = F.one_hot(targets, logits.shape[1])
-    return (logits.double().softmax(1) - wanted).square().sum(1).mean().item()
+    probabilities = logits.double().softmax(1)
+    of_targets = probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
+    return (probabilities.square().sum(1) - 2 * of_targets + 1).mean().item()
 
 
 class ClassFigures(NamedTuple):

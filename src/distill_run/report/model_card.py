@@ -14,6 +14,7 @@ from distill_run.report.summary import Findings
 from distill_run.report.tables import tables
 from distill_run.units import counted, percent, rounded
 
+# Rows of the report's table of networks, by their labels in facts.ROWS.
 ROWS = ("Test accuracy", "95% interval", "Balanced accuracy", "Macro F1", "Top-5 accuracy", "Parameters",
         "Multiply-adds per image", "Size of the weights")  # fmt: skip
 CARD_STUDENT = "student.pt"  # a card is given away: it names no folder of this machine

@@ -57,7 +57,7 @@ def _outcome(report: RunReport) -> str:
     figures = f"of 1,000 new images it gets about {student} right, alone {_of_thousand(alone)}, the teacher {teacher}"
     if difference.may_be_chance:
         return f"No difference could be shown: {figures}, which may be chance. {_sureness(difference)}"
-    return f"{'It does' if difference.mean > 0 else 'It gets worse'}: {figures}. {_sureness(difference)}"
+    return f"{'It gets better' if difference.mean > 0 else 'It gets worse'}: {figures}. {_sureness(difference)}"
 
 
 def _sureness(difference: Difference) -> str:
