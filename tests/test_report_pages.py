@@ -579,8 +579,8 @@ def test_mistakes_of_the_teacher_are_counted_apart(findings: Findings, least: Fi
     )
     assert both.startswith(
         "Where the teacher is right (88 test images), the student decides as it does on 87.50% (the baseline on "
-        "75.00%). Where it is wrong (2 test images), the student makes the very same mistake on 50.00% (the baseline on 0.00%). "
-        "The baseline has not seen the teacher: "
+        "75.00%). Where it is wrong (2 test images), the student makes the very same mistake on 50.00% (the baseline "
+        "on 0.00%). The baseline has not seen the teacher: "
     )
     assert told(least, Agreement(90, {"student": 0.5}), Agreement(0, {})) == (
         "Where the teacher is right (90 test images), the student decides as it does on 50.00%."
