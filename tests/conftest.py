@@ -25,6 +25,7 @@ TINY = (
     "training.teacher.epochs=2",
     "training.student.epochs=2",
     "repeats=1",
+    "robustness_images=0",
     "training/teacher/optimizer=nesterov",
     "training/student/optimizer=nesterov",
     "training.student.batch_size=32",
@@ -93,7 +94,7 @@ def no_pages() -> Iterator[None]:
 def tiny_report(tmp_path_factory: pytest.TempPathFactory) -> RunReport:
     """A completed run of the tiny pair."""
     folder = tmp_path_factory.mktemp("tiny")
-    settings = [*TINY, "measure_speed=true", f"store_dir={folder / 'store'}"]
+    settings = [*TINY, "measure_speed=true", "robustness_images=30", f"store_dir={folder / 'store'}"]
     return run(compose_config(settings), folder / "run")
 
 

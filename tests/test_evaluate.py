@@ -26,7 +26,7 @@ from distill_run.engine.evaluate import (
     predict,
     reliability,
 )
-from helpers import TinyClassifier, examples, fill, numpy_cross_entropy, some_logits, some_split
+from helpers import TinyClassifier, examples, fill, numpy_cross_entropy, numpy_log_softmax, some_logits, some_split
 
 
 def certain(decisions: list[int], num_classes: int) -> torch.Tensor:
@@ -47,6 +47,7 @@ def test_the_figures_are_those_of_torchmetrics_and_sklearn(seed: int, num: int, 
         "top5_accuracy": multiclass_accuracy(logits, targets, num_classes, average="micro", top_k=top).item(),
         "ece": multiclass_calibration_error(logits.softmax(1), targets, num_classes, n_bins=15, norm="l1").item(),
         "nll": numpy_cross_entropy(logits.numpy(), targets.numpy()),
+        "brier": ((np.exp(numpy_log_softmax(logits.numpy())) - np.eye(num_classes)[targets]) ** 2).sum(1).mean(),
         "balanced_accuracy": balanced_accuracy_score(targets, logits.argmax(1)),
         "macro_f1": f1_score(targets, logits.argmax(1), average="macro"),
     }
@@ -58,9 +59,11 @@ def test_the_figures_of_certain_and_of_ignorant_networks() -> None:
     decided = certain([0, 1, 2, 3], 10)
     assert measure(decided, torch.arange(4)) == {
         "accuracy": 1.0, "top5_accuracy": 1.0, "nll": 0.0, "ece": 0.0, "balanced_accuracy": 1.0, "macro_f1": 1.0,
+        "brier": 0.0,
     }  # fmt: skip
     figures = measure(decided, torch.tensor([0, 1, 9, 9]))
     assert (figures["accuracy"], figures["ece"], figures["nll"]) == pytest.approx((0.5, 0.5, 1e4 / 2))
+    assert figures["brier"] == pytest.approx(1.0)  # half of the images have the worst score, 2
     figures = measure(torch.zeros(10, 10), torch.arange(10))  # a tenth sure, a tenth right
     assert (figures["accuracy"], figures["nll"], figures["ece"]) == pytest.approx((0.1, math.log(10), 0), abs=1e-7)
     assert measure(torch.zeros(3, 4), torch.tensor([0, 1, 3]))["top5_accuracy"] == 1.0  # of fewer than five classes

@@ -15,6 +15,7 @@ import distill_run
 from distill_run import checkpoint
 from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
+from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.source import ImageShape, Split
@@ -25,13 +26,15 @@ from distill_run.files import RunFiles
 from distill_run.models.mlp import MLP
 from distill_run.models.network import Network
 from distill_run.report import facts
-from distill_run.report.chance import Paired, compare, counts, two_sided, wilson_interval
-from distill_run.report.classes import class_rows
+from distill_run.report.chance import Paired, compare, counts, difference_interval, two_sided, wilson_interval
+from distill_run.report.classes import changed_classes, class_reports, class_rows
+from distill_run.report.figures import Agreement, AgreementByTeacher
 from distill_run.report.pages import write_pages
 from distill_run.report.pictures import draw_samples
+from distill_run.report.plain_words import in_plain_words
 from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
-from distill_run.report.run_report import ClassReport, ClassScores, RunReport
+from distill_run.report.run_report import ClassReport, ClassScores, Difference, RunReport
 from distill_run.report.samples import choose, disagreements, effects, pick_samples
 from distill_run.report.summary import Findings, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text
@@ -99,7 +102,8 @@ def make_findings(
         seed=7,
         names=SimpleNamespace(dataset="made_up", mode="soft"),
         mode={"_target_": "distill_run.objectives.soft.Soft", "temperature": 4.0, "alpha": 0.9},
-        training=SimpleNamespace(select_by="accuracy"),
+        training=compose_config([]).training,
+        robustness_images=8,
         code_dir=None,
         trusted_packages=list(OWN_PACKAGES),
     )
@@ -112,10 +116,20 @@ def make_findings(
     return Findings(report, networks, feed, cast(Settings, settings), CONFIG, environment)
 
 
-@pytest.fixture(scope="module")
-def feed() -> MemoryFeed:
+def made_up_feed() -> MemoryFeed:
     parts = (made_up_split(40, 0), made_up_split(10, 1), made_up_split(90, 2))
     return MemoryFeed(Dataset(*parts, CLASSES, ("2 files <skipped>",), "0" * 64), {})
+
+
+def made_up_findings(run_dir: Path) -> Findings:
+    """A whole run, without its pages."""
+    feed = made_up_feed()
+    return make_findings({stage: made_up_training(stage, feed.test.targets) for stage in SEEDS}, feed, run_dir)
+
+
+@pytest.fixture(scope="module")
+def feed() -> MemoryFeed:
+    return made_up_feed()
 
 
 @pytest.fixture(scope="module")
@@ -159,17 +173,19 @@ def test_the_run_gets_exactly_these_files(findings: Findings, least: Findings) -
     def written(run_dir: Path) -> list[str]:
         return sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if path.is_file())
 
-    plots = ["confusion", "curves", "lr_search", "reliability", "samples", "views"]
-    tables = ["predictions.csv", "report.html", "report.md"]
-    assert written(findings.report.run_dir) == [*(f"plots/{name}.png" for name in plots), *tables]
+    plots = ["confusion", "curves", "lr_search", "reliability", "robustness", "samples", "views"]
+    files = ["model_card.md", *(f"plots/{name}.png" for name in plots), "predictions.csv", "report.html", "report.md"]
+    assert written(findings.report.run_dir) == files
     assert "plots/lr_search.png" not in written(least.report.run_dir)
 
 
 def test_html_needs_nothing_from_outside(findings: Findings) -> None:
     page = html(findings)
     sources = [str(value) for _, each in page.elements for key, value in each.items() if key in ("src", "href")]
-    assert len(sources) == 5 + 12
-    assert all(source.startswith("data:image/") for source in sources)
+    links = [source for source in sources if source.startswith("#")]
+    assert len(sources) - len(links) == 6 + 12
+    assert {link.removeprefix("#") for link in links} <= {section.get("id") for section in page.all("section")}
+    assert all(source.startswith("data:image/") for source in sources if source not in links)
     assert not page.all("script")
     assert not page.all("link")
     assert "url(" not in (findings.report.run_dir / "report.html").read_text(encoding="utf-8")
@@ -177,7 +193,7 @@ def test_html_needs_nothing_from_outside(findings: Findings) -> None:
 
 def test_html_embeds_the_very_plots_of_the_folder_and_can_be_heard(findings: Findings) -> None:
     page = html(findings)
-    for image in page.all("img")[:5]:
+    for image in page.all("img")[:6]:
         file = findings.report.run_dir / "plots" / f"{image['class']}.png"
         embedded = str(image["src"]).removeprefix("data:image/png;base64,")
         assert base64.b64decode(embedded) == file.read_bytes()
@@ -199,12 +215,12 @@ def test_html_says_the_figures_and_what_users_named(findings: Findings) -> None:
 
 def test_markdown_images_are_there(findings: Findings) -> None:
     paths = re.findall(r"^!\[[^\]]+\]\(([^)]+)\)$", markdown(findings), re.MULTILINE)
-    assert len(paths) == 6
+    assert len(paths) == 7
     assert all((findings.report.run_dir / path).read_bytes().startswith(b"\x89PNG") for path in paths)
 
 
 def test_markdown_tables_have_as_many_cells_in_every_row(findings: Findings) -> None:
-    assert table_widths(findings) == [{3}, {5}, {8}, {7}, {3}]
+    assert table_widths(findings) == [{3}, {5}, {9}, {7}, {8}, {7}, {3}]
     assert r"a\|b" in markdown(findings)
     assert r"\<b\>x\</b\>" in markdown(findings)
 
@@ -230,7 +246,7 @@ def test_many_classes_are_folded_away_and_one_without_images_has_no_recall(
     absent = ClassReport("absent", 0, dict.fromkeys(SEEDS, none))
     report = dataclasses.replace(findings.report, classes=(absent,) * 17 + findings.report.classes)
     write_pages(dataclasses.replace(findings, report=report))
-    assert class_rows(report)[-1] == ["absent", "0", NONE, NONE, NONE, NONE, NONE]
+    assert class_rows(report)[-1] == ["absent", "0", NONE, NONE, NONE, NONE, NONE, NONE]
     assert "All 21 classes" in html(findings).text
     assert "10 of 21; `report.json` has all" in markdown(findings)
     assert RunReport.from_json(report.to_dict(), tmp_path) == report
@@ -241,7 +257,7 @@ def test_an_assistant_has_a_column_among_the_networks_and_none_among_the_decisio
 ) -> None:
     findings = make_findings(networks, feed, tmp_path, [networks["baseline"]])
     write_pages(findings)
-    assert table_widths(findings) == [{3}, {6}, {8}, {7}, {3}]
+    assert table_widths(findings) == [{3}, {6}, {9}, {7}, {8}, {7}, {3}]
     assert [stage for stage, _ in findings.report.networks] == ["teacher", "assistant", "baseline", "student"]
 
 
@@ -267,12 +283,12 @@ def test_the_code_in_the_report_loads_the_student(findings: Findings, monkeypatc
 def test_an_own_architecture_is_loaded_with_its_folder(findings: Findings) -> None:
     settings = SimpleNamespace(**{**vars(findings.settings), "code_dir": "C:\\my code"})
     own = dataclasses.replace(findings, settings=cast(Settings, settings))
-    assert r'student.pt", code_dir="C:\\my code")' in facts.loading_code(own)
+    assert r'student.pt", code_dir="C:\\my code")' in facts.loading_code(own, "run/student.pt")
 
 
 def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> None:
     answers = facts.answers(findings)
-    assert [question.split()[0] for question, _ in answers] == ["Was", "Was", "Last", "Which"]
+    assert [question.split()[0] for question, _ in answers] == ["What", "Was", "Last", "Which"]
     assert "exact McNemar test" in answers[0][1]
     assert (
         "net_teacher was reused from the store; its fingerprint, a hash of all that it depends on, "
@@ -296,12 +312,11 @@ def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
     assert table["Training time"] == ["elsewhere", "3:07"]
     assert table["Selected epoch"] == ["–", "2 of 3"]  # noqa: RUF001 - the dash is meant
     assert table["Training images per second"][0] == "–"  # noqa: RUF001
-    answers = facts.answers(least)
-    assert "there is no baseline" in answers[0][1]
-    assert "was loaded from /models/<t>_big.pt" in answers[1][1]
+    assert "there is no baseline" in least.report.conclusion
+    assert "was loaded from /models/<t>_big.pt" in facts.answers(least)[0][1]
     trained = dataclasses.replace(least.report.teacher, reused=False, origin="trained")
     fresh = dataclasses.replace(least, report=dataclasses.replace(least.report, teacher=trained))
-    assert "was trained in this run" in facts.answers(fresh)[1][1]
+    assert "was trained in this run" in facts.answers(fresh)[0][1]
     assert "None" not in html(least).text
 
 
@@ -399,8 +414,9 @@ def test_the_caption_counts_what_was_made_worse_and_what_was_mended(findings: Fi
 def test_a_control_is_not_called_distillation(findings: Findings) -> None:
     report = dataclasses.replace(findings.report, guided_by="nothing")
     assert facts.title(report) == "net_student learns without a teacher on made_up, as a control"
-    control = dataclasses.replace(findings, report=report)
-    assert facts.answers(control)[0][0] == "What did the control change?"
+    assert in_plain_words(report).startswith(
+        "This run asked what soft, which needs no teacher, changes for net_student."
+    )
 
 
 def test_samples_hold_what_each_network_said(findings: Findings) -> None:
@@ -504,6 +520,68 @@ def test_the_console_tells_how_to_load_a_student_of_ones_own_packages(
     changed = {"trusted_packages": ["distill_run", "mine"], "code_dir": "my code"}
     settings = cast(Settings, SimpleNamespace(**{**vars(findings.settings), **changed}))
     expected = 'student.pt", code_dir="my code", trusted_packages=["distill_run", "mine"])'
-    assert expected in facts.loading_code(dataclasses.replace(findings, settings=settings))
+    assert expected in facts.loading_code(dataclasses.replace(findings, settings=settings), "student.pt")
     tell_results(Console(), findings.report, settings, "", [])
     assert expected.replace(" ", "") in "".join(capsys.readouterr().out.split())
+
+
+def test_a_class_counts_as_changed_only_beyond_chance_among_all_classes(
+    networks: dict[str, Trained], feed: Feed
+) -> None:
+    """The student mends 12 images of the first class and loses 4 of the second: p is 2^-11, then 2^-3, corrected."""
+    targets = feed.test.targets
+    baseline, student = targets.clone(), targets.clone()
+    baseline[(targets == 0).nonzero().flatten()[:12]] = 3
+    student[(targets == 1).nonzero().flatten()[:4]] = 3
+    changed = {}
+    for stage, decisions in {"teacher": targets, "baseline": baseline, "student": student}.items():
+        one_hot = torch.nn.functional.one_hot(decisions, len(CLASSES)).float()
+        measured = dataclasses.replace(networks[stage].selected, test_logits=one_hot)
+        changed[stage] = dataclasses.replace(networks[stage], selected=measured)
+    reports = class_reports(changed, feed)
+    assert [each.p_value for each in reports] == pytest.approx([4 * 2**-11, 3 * 2**-3, 1, 1])
+    for index, (each, mended) in enumerate(zip(reports, (12, -4, 0, 0), strict=True)):
+        assert each.change is not None
+        where = targets == index
+        interval = difference_interval(student[where] == index, baseline[where] == index)
+        assert (each.change.mean, each.change.low, each.change.high) == pytest.approx(
+            (mended / int(where.sum()), *interval)
+        )
+        assert (each.change.over, each.change.count) == ("images", each.test_images)
+    without = class_reports({stage: changed[stage] for stage in ("teacher", "student")}, feed)
+    assert {(each.change, each.p_value) for each in without} == {(None, None)}
+
+
+def test_changed_classes_are_named(findings: Findings) -> None:
+    def told(*changes: tuple[str, float, float]) -> str:
+        classes = tuple(
+            ClassReport(name, 50, {}, Difference(mean, mean - 0.1, mean + 0.1, "images", 50), p_value)
+            for name, mean, p_value in changes
+        )
+        return changed_classes(dataclasses.replace(findings.report, classes=classes))
+
+    assert told(("a", 0.2, 0.01), ("b", 0.3, 0.04), ("c", -0.2, 0.01), ("d", 0.1, 0.06)) == (
+        "Clearly gained: a, b; lost: c."
+    )
+    assert told(("a", -0.2, 0.01)) == "Clearly lost: a."
+    assert told(("a", 0.2, 0.05)) == "No class clearly gained or lost."
+
+
+def test_mistakes_of_the_teacher_are_counted_apart(findings: Findings, least: Findings) -> None:
+    def told(findings: Findings, right: Agreement, wrong: Agreement) -> str:
+        found = AgreementByTeacher(right, wrong)
+        return facts.copying(dataclasses.replace(findings.report, agreement_by_teacher=found))
+
+    both = told(
+        findings,
+        Agreement(88, {"baseline": 0.75, "student": 0.875}),
+        Agreement(2, {"baseline": 0.0, "student": 0.5}),
+    )
+    assert both.startswith(
+        "Where the teacher is right (88 test images), the student decides as it does on 87.50% (the baseline on "
+        "75.00%). Where it is wrong (2 test images), the student makes the very same mistake on 50.00% (the baseline "
+        "on 0.00%). The baseline has not seen the teacher: "
+    )
+    assert told(least, Agreement(90, {"student": 0.5}), Agreement(0, {})) == (
+        "Where the teacher is right (90 test images), the student decides as it does on 50.00%."
+    )

@@ -35,8 +35,8 @@ from workshops import open_run
 
 FILES = {
     "checkpoints/last.pt", "checkpoints/student.pt", "config.yaml", "environment.json", "metrics.jsonl",
-    "plots/confusion.png", "plots/curves.png", "plots/reliability.png", "plots/samples.png", "plots/views.png",
-    "predictions.csv", "report.html", "report.json", "report.md", "status.json",
+    "model_card.md", "plots/confusion.png", "plots/curves.png", "plots/reliability.png", "plots/robustness.png",
+    "plots/samples.png", "plots/views.png", "predictions.csv", "report.html", "report.json", "report.md", "status.json",
 }  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def test_report_json_keeps_the_contract(tiny_report: RunReport) -> None:
             assert network[moment].keys() == {"epoch", "val", "test"}
             for split in ("val", "test"):
                 assert network[moment][split].keys() == {
-                    "accuracy", "top5_accuracy", "nll", "ece", "balanced_accuracy", "macro_f1",
+                    "accuracy", "top5_accuracy", "nll", "ece", "balanced_accuracy", "macro_f1", "brier",
                 }  # fmt: skip
                 assert 0 <= network[moment][split]["accuracy"] <= 1
     assert report["fidelity"].keys() == {"agreement", "kl", "disagreement"}

@@ -184,18 +184,21 @@ def test_a_report_without_speed_is_read(tiny_report: RunReport, tmp_path: Path) 
     assert read_report(tmp_path).student.speed == ()
 
 
-@pytest.mark.parametrize(("overrides", "is_measured"), [([], False), (["measure_speed=true"], True)])
+@pytest.mark.parametrize(
+    ("overrides", "measured"),
+    [([], (False, 0)), (["measure_speed=true"], (True, 0)), (["robustness_images=9"], (False, 9))],
+)
 def test_points_of_a_sweep_are_measured_only_when_that_is_asked_for(
-    overrides: list[str], is_measured: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    overrides: list[str], measured: tuple[bool, int], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    seen: list[bool | None] = []
+    seen: list[tuple[bool, int]] = []
 
     def run(settings: Settings, *_: object, **__: object) -> NoReturn:
-        seen.append(settings.measure_speed)
+        seen.append((settings.measure_speed, settings.robustness_images))
         raise user_error("stopped", "the test knows enough")
 
     monkeypatch.setattr("distill_run.pipeline.run", run)
     run_recorded(lambda: compose(overrides).config, overrides, tmp_path / "point", "")
     with pytest.raises(UserError):
         run_alone(compose_config(), tmp_path / "alone", "")
-    assert seen == [is_measured, None]
+    assert seen == [measured, (True, 500)]

@@ -98,6 +98,11 @@ class RunFiles:
         return self.run_dir / "report.md"
 
     @property
+    def model_card(self) -> Path:
+        """What someone must know who is given the student's weights, in Markdown, for a hub of models."""
+        return self.run_dir / "model_card.md"
+
+    @property
     def predictions(self) -> Path:
         """What each network says of each test image."""
         return self.run_dir / "predictions.csv"

@@ -71,7 +71,7 @@ def run(
         with _told(watcher, facts), naming_own_code(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
-            if settings.measure_speed is not False:
+            if settings.measure_speed:
                 outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
             report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, run_dir)
             write_report(report)

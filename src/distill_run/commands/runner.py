@@ -3,7 +3,6 @@
 No torch at module level: the commands load it once nothing is wrong with their arguments.
 """
 
-import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from distill_run.config.compose import check
+from distill_run.config.overrides import parse
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.errors import PrunedError, UserError
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from distill_run.report.run_report import RunReport
     from distill_run.stages.watcher import Watcher
 
+UNMEASURED = {"measure_speed": False, "robustness_images": 0}
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
@@ -56,9 +57,7 @@ def run_recorded(
     if (goodness := _completed_goodness(run_dir)) is not None:
         return goodness
     try:
-        settings = _read_settings(compose(), overrides, run_dir)
-        if settings.measure_speed is None:  # runs beside each other would slow each other down
-            settings = dataclasses.replace(settings, measure_speed=False)
+        settings = _read_settings(unmeasured(compose(), overrides), overrides, run_dir)
         return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
     except UserError as error:
         record_failure(run_dir, str(error), command)
@@ -90,6 +89,18 @@ def _completed_goodness(run_dir: Path) -> float | None:
         return read_report(run_dir).val_goodness if is_completed else None
     except ValueError:
         return None
+
+
+def unmeasured(config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+    """The configuration of a run among others: it measures no speed and no robustness unless its command says so.
+
+    Runs beside each other would slow each other down, and robustness costs more than many a training.
+    """
+    named = {override.key_or_group for override in parse(overrides)}
+    for key, nothing in UNMEASURED.items():
+        if key not in named:
+            config[key] = nothing
+    return config
 
 
 def _read_settings(config: DictConfig, overrides: Sequence[str], run_dir: Path) -> Settings:

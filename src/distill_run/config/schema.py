@@ -114,7 +114,7 @@ class Settings:
     teacher_seed: Annotated[int | list[int], one_or_several(rules.SEED)]
     repeats: Annotated[int | None, optional(whole(1))]
     baseline: Annotated[bool, rules.FLAG]
-    measure_speed: Annotated[bool | None, optional(rules.FLAG)]
+    measure_speed: Annotated[bool, rules.FLAG]
     teacher_checkpoint: Annotated[str | list[str] | None, optional(one_or_several(rules.TEXT))]
     teacher_normalisation: Annotated[str | list[list[float]] | None, optional(rules.NORMALISATION)]
     teacher_classes: Annotated[str | list[Any] | None, optional(rules.TEACHER_CLASSES)]
@@ -125,6 +125,7 @@ class Settings:
     store_dir: Annotated[str, rules.TEXT]
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
     logit_bank_top_k: Annotated[int | None, optional(whole(1))]
+    robustness_images: Annotated[int, whole(0)]
     trusted_packages: Annotated[list[str], rules.list_of(rules.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(rules.TEXT)]
     names: Names

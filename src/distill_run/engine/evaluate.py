@@ -26,7 +26,7 @@ def predict(network: nn.Module, images: ImageSet) -> Tensor:
 
 
 def measure(logits: Tensor, targets: Tensor) -> dict[str, float]:
-    """Accuracy, top-5 accuracy, nll (nats), calibration error, balanced accuracy and macro F1.
+    """Accuracy, top-5 accuracy, nll (nats), Brier score, calibration error, balanced accuracy and macro F1.
 
     They are those of logits (N, K) against targets (N,). The last two give every class the same weight, however many
     images it has: balanced accuracy is the mean recall, macro F1 the mean F1, of the classes that have one.
@@ -39,10 +39,22 @@ def measure(logits: Tensor, targets: Tensor) -> dict[str, float]:
         "accuracy": (logits.argmax(1) == targets).double().mean().item(),
         "top5_accuracy": hits.any(1).double().mean().item(),
         "nll": F.cross_entropy(logits, targets).item(),
+        "brier": brier_score(logits, targets),
         "ece": (share * (confidence - accuracy).abs()).sum().item(),
         "balanced_accuracy": classes.recall.nanmean().item(),
         "macro_f1": classes.f1.nanmean().item(),
     }
+
+
+def brier_score(logits: Tensor, targets: Tensor) -> float:
+    """The squared error of the probabilities, summed over classes and averaged over samples: 0 is best, 2 worst.
+
+    Of logits (N, K) against targets (N,). Source: Brier, "Verification of forecasts expressed in terms of probability",
+    1950.
+    """
+    probabilities = logits.double().softmax(1)
+    of_targets = probabilities.gather(1, targets.unsqueeze(1)).squeeze(1)
+    return (probabilities.square().sum(1) - 2 * of_targets + 1).mean().item()
 
 
 class ClassFigures(NamedTuple):

@@ -33,6 +33,7 @@ def network_cells(network: NetworkReport) -> dict[str, str]:
         "macro_f1": percent(selected.test.macro_f1),
         "top5_accuracy": percent(selected.test.top5_accuracy),
         "nll": f"{selected.test.nll:.3f}",
+        "brier": NONE if selected.test.brier is None else f"{selected.test.brier:.3f}",
         "ece": f"{selected.test.ece:.3f}",
         "val_accuracy": percent(selected.val.accuracy),
         "selected_epoch": NONE if selected.epoch is None else f"{selected.epoch} of {last.epoch}",

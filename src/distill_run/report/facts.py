@@ -3,15 +3,15 @@
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.engine.timing import BATCH_SIZE
 from distill_run.errors import show
-from distill_run.files import RunFiles
 from distill_run.report.cells import SpeedFigure, network_cells, speed_figures
 from distill_run.report.chance import compare, counts, wilson_interval
 from distill_run.report.conclusion import interval_text
+from distill_run.report.figures import Agreement
 from distill_run.report.results import load_call
 from distill_run.report.run_report import NetworkReport, RunReport
 from distill_run.report.summary import Findings, is_right
 from distill_run.report.typesetting import Tile
-from distill_run.units import NONE, change, percent, quantity
+from distill_run.units import NONE, change, counted, percent, quantity
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 SHOWN_FINGERPRINT = 12  # characters
@@ -28,6 +28,7 @@ ROWS = {
     "macro_f1": "Macro F1",
     "top5_accuracy": "Top-5 accuracy",
     "nll": "Negative log-likelihood (lower is better)",
+    "brier": "Brier score (lower is better)",
     "ece": "Calibration error (ECE)",
     "val_accuracy": "Validation accuracy",
     "selected_epoch": "Selected epoch",
@@ -109,27 +110,26 @@ def interval(network: NetworkReport, num_images: int) -> tuple[float, float]:
 
 
 def answers(findings: Findings) -> list[tuple[str, str]]:
-    """The questions that people ask first, with their answers."""
-    worth = "What did the control change?" if findings.report.is_control else "Was distillation worth it?"
+    """The questions that people ask next, once they have read the conclusion, with their answers."""
     ship = "checkpoints/student.pt: the selected student alone, with its normalisation and its class names."
     return [
-        (worth, _worth(findings)),
-        ("Was the teacher really loaded?", _teacher_origin(findings.report)),
+        *_evidence(findings),
+        ("Was the teacher really loaded?", teacher_origin(findings.report)),
         ("Last epoch or best epoch?", _epochs(findings.report)),
         ("Which file do I ship?", ship),
     ]
 
 
-def _worth(findings: Findings) -> str:
-    """The conclusion, and what it rests on: the seeds where there are several, else the test images."""
-    report = findings.report
+def _evidence(findings: Findings) -> list[tuple[str, str]]:
+    """What the conclusion rests on: the seeds where there are several, else the test images."""
+    report, question = findings.report, "What does the conclusion rest on?"
     if report.baseline is None or report.failures:
-        return report.conclusion
+        return []
     if len(report.repeats) > 1:
-        return f"{report.conclusion} {_seeds(report)}"
+        return [(question, _seeds(report))]
     targets = findings.feed.test.targets.cpu()
     student, baseline = (is_right(findings.networks[stage], targets) for stage in ("student", "baseline"))
-    return f"{report.conclusion} {counts(compare(student, baseline), len(targets))}"
+    return [(question, counts(compare(student, baseline), len(targets)))]
 
 
 def _seeds(report: RunReport) -> str:
@@ -141,7 +141,8 @@ def _seeds(report: RunReport) -> str:
     )
 
 
-def _teacher_origin(report: RunReport) -> str:
+def teacher_origin(report: RunReport) -> str:
+    """Where the teacher comes from, how good it is, and how it taught."""
     teacher, scores = report.teacher, report.teacher.selected
     origin = "trained in this run" if teacher.origin == "trained" else teacher.origin
     sentences = [
@@ -201,6 +202,34 @@ def about_speed(report: RunReport) -> str:
     )
 
 
+def copying(report: RunReport) -> str:
+    """How often the student decides as the teacher does where that is right and where it is wrong; what it means."""
+    assert report.agreement_by_teacher is not None
+    right, wrong = report.agreement_by_teacher.teacher_right, report.agreement_by_teacher.teacher_wrong
+    told = []
+    if right.images:
+        told.append(
+            f"Where the teacher is right ({counted(right.images, 'test image')}), the student decides as it does on "
+            f"{percent(right.shares['student'])}{_beside(right)}."
+        )
+    if wrong.images:
+        told.append(
+            f"Where it is wrong ({counted(wrong.images, 'test image')}), the student makes the very same mistake on "
+            f"{percent(wrong.shares['student'])}{_beside(wrong)}."
+        )
+    if wrong.images and "baseline" in wrong.shares:
+        told.append(
+            "The baseline has not seen the teacher: a mistake that it shares is in the image; what the student shares "
+            "beyond that, it may have copied."
+        )
+    return " ".join(told)
+
+
+def _beside(agreement: Agreement) -> str:
+    """The baseline's agreement, where there is one."""
+    return f" (the baseline on {percent(agreement.shares['baseline'])})" if "baseline" in agreement.shares else ""
+
+
 def dataset(findings: Findings) -> str:
     """The dataset's sizes, in a sentence."""
     figures = findings.report.dataset
@@ -215,14 +244,13 @@ def dataset(findings: Findings) -> str:
     )
 
 
-def loading_code(findings: Findings) -> str:
-    """A few lines of Python that load the student and use it."""
+def loading_code(findings: Findings, student: str) -> str:
+    """A few lines of Python that load the student from its file and use it."""
     channels, height, width = findings.feed.test.shape
-    student = RunFiles(findings.report.run_dir).student
     return (
         "import torch\n"
         "from distill_run import load_network\n\n"
-        f"network = {load_call(str(student), findings.settings)}\n"
+        f"network = {load_call(student, findings.settings)}\n"
         f"images = torch.rand(1, {channels}, {height}, {width})  # your images: float (N, C, H, W) in 0..1\n"
         "probabilities = network(images).softmax(1)  # (N, K)\n"
     )

@@ -1,18 +1,21 @@
-"""A run's report for people: report.html, one file that needs nothing else, and report.md with its plots."""
+"""A run's report for people: report.html, one file that needs nothing else, report.md with its plots, model_card.md."""
 
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report import facts
 from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
-from distill_run.report.classes import MAX_OPEN_CLASSES, NUM_WORST, class_columns, class_rows
+from distill_run.report.classes import MAX_OPEN_CLASSES, NUM_WORST, changed_classes, class_columns, class_rows
+from distill_run.report.model_card import card_content
+from distill_run.report.plain_words import sentences
 from distill_run.report.predictions import write_predictions
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
+from distill_run.report.tables import tables
 from distill_run.report.typesetting import Head, write_templates
 
 
 def write_pages(findings: Findings) -> None:
-    """Write report.md, report.html, plots/*.png and predictions.csv into the run's directory, each whole or not."""
+    """Write report.md, report.html, model_card.md, plots/*.png and predictions.csv, each whole or not at all."""
     from distill_run.report import pictures  # here, so that a run starts without matplotlib
 
     report, files = findings.report, RunFiles(findings.report.run_dir)
@@ -29,18 +32,22 @@ def write_pages(findings: Findings) -> None:
         warnings=report.warnings,
         tiles=facts.tiles(report),
         answers=facts.answers(findings),
+        plain=sentences(report),
     )
     content = {
         "fidelity": report.fidelity,
+        "copying": facts.copying(report),
+        "tables": tables(report),
         "networks": report.networks,
         "table": facts.table(report),
         "about_speed": facts.about_speed(report),
         "repeats": repeat_rows(report) if len(report.repeats) > 1 else [],
-        "repeat_columns": REPEAT_COLUMNS[1:],
+        "repeat_columns": REPEAT_COLUMNS,
         "shipped_seed": report.shipped_seed,
         "select_by": FIGURE_NAMES[report.select_by],
         "class_columns": class_columns(report),
         "class_rows": class_rows(report),
+        "changed_classes": "" if report.baseline is None else changed_classes(report),
         "max_open_classes": MAX_OPEN_CLASSES,
         "num_worst": NUM_WORST,
         "figures": figures,
@@ -48,8 +55,9 @@ def write_pages(findings: Findings) -> None:
         "samples": samples,
         "dataset": facts.dataset(findings),
         "notes": findings.feed.notes,
-        "loading_code": facts.loading_code(findings),
+        "loading_code": facts.loading_code(findings, str(files.student)),
         "environment": findings.environment,
         "config": findings.config,
+        **card_content(findings),
     }
-    write_templates([files.report_md, files.report_page], head, content)
+    write_templates([files.report_md, files.report_page, files.model_card], head, content)

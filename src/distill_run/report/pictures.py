@@ -9,6 +9,7 @@ from distill_run.engine.evaluate import measure
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.report import plots
 from distill_run.report.drawing import COLOURS, INK, MUTED, Picture, render
+from distill_run.report.figures import Robustness
 from distill_run.report.png import png_of
 from distill_run.report.samples import Decision, Sample, disagreements, effects
 from distill_run.report.summary import Findings
@@ -56,7 +57,9 @@ def draw(findings: Findings) -> list[Picture]:
     pictures = [_curves(findings)]
     if any(trained.lr_search for trained in findings.networks.values()):
         pictures.append(_search(findings))
-    return [*pictures, _confusion(findings), _reliability(findings)]
+    robustness = findings.report.robustness
+    corrupted = [] if robustness is None else [_robustness(robustness)]
+    return [*pictures, _confusion(findings), _reliability(findings), *corrupted]
 
 
 def draw_samples(findings: Findings, samples: list[Sample]) -> Picture:
@@ -148,4 +151,17 @@ def _reliability(findings: Findings) -> Picture:
         "On the dashed line, confidence equals accuracy; below it, a network is too confident. The bars show the share "
         "of the images in each bin: a mark above a low bar stands for few images.",
         render(plots.reliability_diagrams(logits, targets)),
+    )
+
+
+def _robustness(robustness: Robustness) -> Picture:
+    means = [f"{stage} {robustness.mean(stage):.1%}" for stage in robustness.clean]
+    return Picture(
+        "robustness",
+        "Is it robust?",
+        f"Accuracy by severity of noise, blur, weak contrast and JPEG compression. Mean: {', '.join(means)}.",
+        f"Accuracy on {robustness.images:,} test images that are made worse, as a camera or a network connection may "
+        "make them; severity 0 is the images as they are. The severities are those of Hendrycks and Dietterich (2019) "
+        "for images of about this size; a blur grows with the image.",
+        render(plots.robustness_curves(robustness)),
     )

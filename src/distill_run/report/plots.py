@@ -10,9 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
+from distill_run.data.corruptions import SEVERITIES
 from distill_run.engine.evaluate import NUM_BINS, confusion, measure, reliability
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.report.drawing import COLOURS, INK, MARKERS, MUTED, STEPS, add_legend, dress, lay_out, ring
+from distill_run.report.figures import Robustness
 from distill_run.stages.trained import Trained
 from distill_run.units import shorten
 
@@ -170,6 +172,26 @@ def _draw_reliability(axes: Axes, stage: str, logits: Tensor, targets: Tensor) -
     sizes = (15 + 150 * share[filled]).tolist()  # a bin with many images has a large mark
     axes.scatter(x, y, sizes, color=COLOURS[stage], marker=MARKERS[stage], clip_on=False, zorder=3)
     _title(axes, stage, f"{stage}: ECE {measure(logits, targets)['ece']:.3f}")
+
+
+def robustness_curves(robustness: Robustness) -> Figure:
+    """Accuracy by severity, a panel for each corruption; severity 0 is the images as they are."""
+    figure, panels = lay_out(len(robustness.corrupted), (2.15, 2.2), left=0.75, bottom=0.55, top=0.7, gap=0.2)
+    every = [share for each in robustness.corrupted.values() for shares in each.values() for share in shares]
+    lowest = min([*every, *robustness.clean.values()])
+    for axes, (name, accuracies) in zip(panels, robustness.corrupted.items(), strict=True):
+        for stage, shares in accuracies.items():
+            style: dict[str, Any] = {"color": COLOURS[stage], "marker": MARKERS[stage], "markersize": 4}
+            axes.plot([0, *SEVERITIES], [robustness.clean[stage], *shares], label=stage, **style)
+        dress(axes, "", "severity")
+        axes.set_title(name, fontweight="bold", y=1)
+        axes.set_xticks([0, *SEVERITIES])
+        axes.set_ylim(max(lowest - 0.05, -0.02), 1.02)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0))
+        axes.tick_params(labelleft=axes is panels[0])
+    panels[0].set_ylabel("accuracy")
+    add_legend(figure, panels[0], [])
+    return figure
 
 
 def _cross(label: str, colour: str) -> Line2D:

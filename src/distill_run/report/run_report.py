@@ -1,7 +1,7 @@
 """What report.json holds: the figures of a run, all fractions. It is written and read here. No torch."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from distill_run.engine.selection import goodness
 from distill_run.engine.timing import Inference
 from distill_run.files import RunFiles, write_json
+from distill_run.report.figures import AgreementByTeacher, Calibration, Robustness
 from distill_run.report.paired import Estimate
 from distill_run.typed_json import decode, encode, read_object
 
@@ -19,7 +20,7 @@ FORMAT = 1
 class Scores:
     """How good a network is on one split: fractions, and the negative log-likelihood in nats.
 
-    The last two are None in the files of versions that did not measure them.
+    The last three are None in the files of versions that did not measure them.
     """
 
     accuracy: float
@@ -28,6 +29,7 @@ class Scores:
     ece: float
     balanced_accuracy: float | None = None
     macro_f1: float | None = None
+    brier: float | None = None
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,6 @@ class ClassScores:
 
 
 @dataclass(frozen=True)
-class ClassReport:
-    """A class, the number of its test images, and the scores of the selected networks by their stages."""
-
-    name: str
-    test_images: int
-    scores: dict[str, ClassScores]
-
-
-@dataclass(frozen=True)
 class RepeatReport:
     """The baseline and the student of one seed. The first files with repeats lack the fidelity."""
 
@@ -142,7 +135,7 @@ class Means:
 
 @dataclass(frozen=True)
 class Difference:
-    """The student's test accuracy minus the baseline's, with its 95% interval.
+    """The student's test accuracy, or recall of a class, minus the baseline's, with its 95% interval.
 
     `over` says what the interval covers: another choice of "seeds", of which there are `count`, or of test "images".
     """
@@ -162,6 +155,21 @@ class Difference:
     def reversed(self) -> "Difference":
         """The baseline's accuracy minus the student's."""
         return Difference(-self.mean, -self.high, -self.low, self.over, self.count)
+
+
+@dataclass(frozen=True)
+class ClassReport:
+    """A class, the number of its test images, and the scores of the selected networks by their stages.
+
+    `change` is the recall of the student to ship minus that of its baseline; None without a baseline or without images.
+    `p_value` is that of the exact McNemar test of the two, corrected for the number of classes (Holm, 1979).
+    """
+
+    name: str
+    test_images: int
+    scores: dict[str, ClassScores]
+    change: Difference | None = None
+    p_value: float | None = None
 
 
 class NamedNetwork(NamedTuple):
@@ -196,11 +204,15 @@ class RunReport:
     means: Means | None = None
     difference: Difference | None = None
     fidelity: Fidelity
+    agreement_by_teacher: AgreementByTeacher | None = None
+    calibration: dict[str, Calibration] = field(default_factory=dict)
+    robustness: Robustness | None = None
     classes: tuple[ClassReport, ...] = ()
     gap_recovered: float | None
     gap_interval: tuple[float, ...] | None = None
     failures: tuple[str, ...] = ()
     conclusion: str
+    in_plain_words: str = ""
     warnings: tuple[str, ...]
     run_dir: Path
 
@@ -266,7 +278,7 @@ class RunReport:
 
     def to_dict(self) -> dict[str, Any]:
         """The content of report.json as plain containers."""
-        return {field.name: encode(getattr(self, field.name)) for field in FIELDS_IN_FILE}
+        return {each.name: encode(getattr(self, each.name)) for each in FIELDS_IN_FILE}
 
     def __repr__(self) -> str:
         return f"<RunReport of {self.run_dir}: {self.conclusion}>"
@@ -293,7 +305,7 @@ class RunReport:
             raise ValueError(f"report.json is damaged ({error})") from None
 
 
-FIELDS_IN_FILE = [field for field in dataclasses.fields(RunReport) if field.name != "run_dir"]
+FIELDS_IN_FILE = [each for each in dataclasses.fields(RunReport) if each.name != "run_dir"]
 
 
 def write_report(report: RunReport) -> None:

@@ -14,7 +14,9 @@ from distill_run.models.network import count_bytes, count_macs, count_params
 from distill_run.report.chance import SIGNIFICANCE, compare, difference_interval
 from distill_run.report.classes import class_reports
 from distill_run.report.conclusion import conclude
+from distill_run.report.measures import agreement_by_teacher, calibrations, robustness
 from distill_run.report.paired import SHARE, Estimate, estimate, gap_recovered, paired_difference
+from distill_run.report.plain_words import in_plain_words
 from distill_run.report.run_report import (
     DatasetFacts,
     Difference,
@@ -75,6 +77,9 @@ def summarise(
         means=_means(repeats),
         difference=_difference(outcome.repeats, targets),
         fidelity=_fidelity(outcome.preferred.student, outcome.teacher),
+        agreement_by_teacher=agreement_by_teacher(outcome.networks, targets),
+        calibration=calibrations(outcome.networks, feed),
+        robustness=robustness(outcome.networks, feed.test, settings.robustness_images),
         classes=class_reports(outcome.networks, feed),
         gap_recovered=None if gap is None else gap.mean,
         gap_interval=None if gap is None or gap.low is None or gap.high is None else (gap.low, gap.high),
@@ -83,7 +88,7 @@ def summarise(
         warnings=tuple(warnings),
         run_dir=run_dir,
     )
-    return replace(report, conclusion=conclude(report))
+    return replace(report, conclusion=conclude(report), in_plain_words=in_plain_words(report))
 
 
 def _repeat(repeat: Repeat, teacher: Trained, targets: Tensor, shape: ImageShape) -> RepeatReport:

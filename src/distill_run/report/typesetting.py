@@ -26,7 +26,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Head:
-    """What every report begins with. `answers` are pairs of a question and its answer."""
+    """What every report begins with. `answers` are pairs of a question and its answer.
+
+    `plain` says in plain words what came out: pairs of a sentence and the id of the section with its figures.
+    """
 
     title: str
     conclusion: str
@@ -34,6 +37,7 @@ class Head:
     warnings: Sequence[str]
     tiles: Sequence[Tile]
     answers: Sequence[tuple[str, str]]
+    plain: Sequence[tuple[str, str]] = ()
 
 
 def write_templates(paths: Sequence[Path], head: Head, content: Mapping[str, Any]) -> None:
