@@ -108,6 +108,16 @@ class RunFiles:
         return self.plots / "views.png"
 
     @property
+    def exports(self) -> Path:
+        """The folder of the student in other formats."""
+        return self.run_dir / "exports"
+
+    @property
+    def model_card(self) -> Path:
+        """What the student is, for people who get it alone."""
+        return self.run_dir / "model_card.md"
+
+    @property
     def last(self) -> Path:
         """The checkpoint from which the run can go on."""
         return self.run_dir / "checkpoints" / "last.pt"

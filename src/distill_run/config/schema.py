@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import rules
+from distill_run.config.export_formats import EXPORT_FORMATS
 from distill_run.errors import Mistake, RejectedValueError, UserError, show, unknown_key
 from distill_run.rules import Rule, one_or_several, optional, whole
 
@@ -124,6 +125,8 @@ class Settings:
     store_dir: Annotated[str, rules.TEXT]
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
     logit_bank_top_k: Annotated[int | None, optional(whole(1))]
+    export: Annotated[str | list[str] | None, optional(one_or_several(rules.one_of(*EXPORT_FORMATS)))]
+    export_int8: Annotated[bool, rules.FLAG]
     trusted_packages: Annotated[list[str], rules.list_of(rules.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(rules.TEXT)]
     names: Names
@@ -136,6 +139,11 @@ class Settings:
     mode: Component
     training: TrainingSettings
     device: DeviceSettings
+
+    @property
+    def export_formats(self) -> list[str]:
+        """The formats that the student is exported in at the end of the run."""
+        return [self.export] if isinstance(self.export, str) else self.export or []
 
     @property
     def command(self) -> str:

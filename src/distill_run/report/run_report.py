@@ -1,7 +1,7 @@
 """What report.json holds: the figures of a run, all fractions. It is written and read here. No torch."""
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -161,6 +161,29 @@ class Difference:
         return Difference(-self.mean, -self.high, -self.low, self.over, self.count)
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """The student in another format, and how it differs from the student itself on `images` test images.
+
+    `file` lies in the folder exports. The accuracies are None where int8 was not asked for: then all test images are
+    used, and `change` is the file's accuracy minus the student's. Intervals are those of 95%, over the test images.
+    `milliseconds` are those of a batch on the CPU, by the number of its images; empty for a format that only holds
+    weights.
+    """
+
+    format: str
+    file: str
+    bytes: int
+    images: int
+    largest_difference: float
+    decisions_changed: int
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, ...] | None = None
+    change: float | None = None
+    change_interval: tuple[float, ...] | None = None
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
 class NamedNetwork(NamedTuple):
     """A network and what it was in the run: "teacher", "assistant", "baseline" or "student"."""
 
@@ -197,6 +220,7 @@ class RunReport:
     gap_recovered: float | None
     gap_interval: tuple[float, ...] | None = None
     failures: tuple[str, ...] = ()
+    exports: tuple[ExportReport, ...] = ()
     conclusion: str
     warnings: tuple[str, ...]
     run_dir: Path
@@ -263,7 +287,7 @@ class RunReport:
 
     def to_json(self) -> dict[str, Any]:
         """The content of report.json as plain containers."""
-        return {field.name: encode(getattr(self, field.name)) for field in FIELDS_IN_FILE}
+        return {each.name: encode(getattr(self, each.name)) for each in FIELDS_IN_FILE}
 
     @classmethod
     def from_json(cls, content: dict[str, Any], run_dir: Path) -> "RunReport":
@@ -276,7 +300,7 @@ class RunReport:
             raise ValueError(f"report.json is damaged ({error})") from None
 
 
-FIELDS_IN_FILE = [field for field in dataclasses.fields(RunReport) if field.name != "run_dir"]
+FIELDS_IN_FILE = [each for each in dataclasses.fields(RunReport) if each.name != "run_dir"]
 
 
 def write_report(report: RunReport) -> None:
