@@ -6,6 +6,8 @@ from importlib.util import find_spec
 from distill_run.errors import user_error
 
 EXPORT_FORMATS = ("onnx", "torch_export", "safetensors", "state_dict")
+LOGITS_TOLERANCE = 0.001  # the largest difference that a file with floats may have
+INT8_TOLERANCE = 0.01  # of test accuracy, as a fraction
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 

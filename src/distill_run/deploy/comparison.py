@@ -53,7 +53,7 @@ def photographs_of(images: Tensor, crop_ratio: float) -> Tensor:
 @torch.no_grad()
 def logits_of(run: Run, images: Tensor) -> Tensor:
     """The logits (N, K) of all images, worked out a few at a time."""
-    return torch.cat([run(chunk) for chunk in images.split(CHUNK_SIZE)])
+    return torch.cat([run(chunk) for chunk in torch.split(images, CHUNK_SIZE)])
 
 
 def compare(file_format: str, wanted: Tensor, given: Tensor) -> ExportReport:

@@ -41,9 +41,8 @@ class Deployable(nn.Module):
         """How much each row (h, H) and each column (w, W) of the images counts for those of the network's images."""
         places = [torch.arange(images.shape[axis], dtype=torch.float32, device=images.device) for axis in (2, 3)]
         sizes = [place[-1] + 1 for place in places]  # as tensors, so that an exported graph works them out
-        scale = self.crop_ratio * torch.minimum(
-            *(size / wanted for size, wanted in zip(sizes, self.image_size, strict=True))
-        )
+        fits = [size / wanted for size, wanted in zip(sizes, self.image_size, strict=True)]
+        scale = self.crop_ratio * torch.minimum(*fits)
         rows, columns = (
             resize_weights(place, size / 2 - scale * wanted / 2, scale, wanted)
             for place, size, wanted in zip(places, sizes, self.image_size, strict=True)

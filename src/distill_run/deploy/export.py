@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from distill_run.build import Builder
-from distill_run.checkpoint import read_content, rebuild
+from distill_run.checkpoint import HUB_WEIGHTS, read_content, rebuild
 from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
 from distill_run.deploy.comparison import (
@@ -85,14 +85,13 @@ def export_network(
     wanted = logits_of(deployable, images)
     if calibration is not None:
         calibration = as_taken(photographs_of(calibration, network.crop_ratio), deployable)
+    targets = None if calibration is None else compared.targets
     reports = []
     with staging(request.output) as folder:
         for file_format, place in request.paths(source).items():
             path = folder / place.name
             write(exported, file_format, path, calibration)
-            report = _measure(
-                exported, file_format, path, images, wanted, compared.targets if calibration is not None else None
-            )
+            report = _measure(exported, file_format, path, images, wanted, targets)
             _check(report, request.tolerance)
             reports.append(report)
         write_json(folder / TABLE, {"facts": facts, "exports": encode(reports)})
@@ -125,12 +124,9 @@ def _check(report: ExportReport, tolerance: float) -> None:
         )
 
 
-def test_images(feed: Feed, *, int8: bool) -> Compared:
+def images_to_compare(feed: Feed, *, int8: bool) -> Compared:
     """The test images on which the files are compared: all of them for int8, else some."""
     return some_of(feed.test, None if int8 else NUM_COMPARED)
-
-
-test_images.__test__ = False  # type: ignore[attr-defined]
 
 
 def calibration_images(feed: Feed, views: ViewChoice) -> Tensor:
@@ -156,7 +152,7 @@ def _size(path: Path) -> int:
 
 
 def _facts(source: Path, content: dict[str, Any], deployable: Deployable, command: str) -> dict[str, Any]:
-    weights = source / "model.safetensors" if source.is_dir() else source
+    weights = source / HUB_WEIGHTS if source.is_dir() else source
     return {
         "classes": content["classes"],
         "image_size": content["image_size"],

@@ -36,22 +36,22 @@ def trace(deployable: Deployable, channels: int) -> torch.export.ExportedProgram
 
 
 def to_onnx(program: torch.export.ExportedProgram, facts: Mapping[str, Any]) -> OnnxModel:
-    """The graph as an ONNX model, with the `facts` in its metadata; raises UserError where ONNX has no such operator."""
+    """The graph as an ONNX model with the `facts` in its metadata; raises UserError where ONNX lacks an operator."""
     with quietly():
         try:
-            names = {"input_names": ["images"], "output_names": ["logits"]}
-            exported = torch.onnx.export(program, dynamo=True, verbose=False, **names)
+            exported = torch.onnx.export(
+                program, dynamo=True, verbose=False, input_names=["images"], output_names=["logits"]
+            )
         except torch.onnx.OnnxExporterError as error:
             raise user_error(
                 f"the network cannot be written as ONNX: {first_line(error)}", "choose another format, as torch_export"
             ) from error
     assert exported is not None
     proto = exported.model_proto
-    network_nodes = [
-        node.name for node in proto.graph.node if any(NETWORK in each.value for each in node.metadata_props)
-    ]
+    nodes = proto.graph.node
+    network_nodes = [node.name for node in nodes if any(NETWORK in each.value for each in node.metadata_props)]
     _name_sizes(proto.graph)
-    for node in proto.graph.node:
+    for node in nodes:
         del node.metadata_props[:]  # the lines of this program's source, which take more room than small weights
     for key, value in facts.items():
         proto.metadata_props.add(key=key, value=value if isinstance(value, str) else json.dumps(value))
@@ -78,7 +78,7 @@ def write_int8(model: OnnxModel, images: Tensor, path: Path) -> None:
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self.batches = iter(images.split(CALIBRATION_BATCH))
+            self.batches = iter(torch.split(images, CALIBRATION_BATCH))
 
         def get_next(self) -> dict[str, Any] | None:
             batch = next(self.batches, None)

@@ -48,9 +48,7 @@ def export_from_feed(
 ) -> list[ExportReport]:
     """Export the network of a run, compared on its test images and, for int8, calibrated on its training images."""
     int8 = "onnx_int8" in request.formats
-    training = settings.training
-    seed = settings.seed if training.view_seed is None else training.view_seed
-    views = ViewChoice(seed, training.views, 0, 0)
+    views = ViewChoice(settings.training.view_seed, settings.training.views, mixup=0, cutmix=0)
     calibration = calibration_images(feed, views) if int8 else None
     return export_network(source, builder, request, images_to_compare(feed, int8=int8), calibration)
 

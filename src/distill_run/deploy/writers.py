@@ -82,10 +82,7 @@ def open_run(exported: Exported, file_format: str, path: Path) -> Run:
         with quietly():
             run: Run = torch.export.load(path).module()
         return run
-    if file_format == "safetensors":
-        content = read_content(path)
-    else:
-        content = {**exported.content, "weights": load(path)}
+    content = read_content(path) if file_format == "safetensors" else {**exported.content, "weights": load(path)}
     network = rebuild(content, exported.builder).eval()
     return Deployable(network, takes_bytes=exported.deployable.takes_bytes)
 

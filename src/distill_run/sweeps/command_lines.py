@@ -10,14 +10,8 @@ from typing import Any
 
 from distill_run.sweeps.values import order, read_value, shown
 
-IGNORED = {
-    "code_dir",
-    "export",
-    "export_int8",
-    "resume",
-    "store_dir",
-    "sweep",
-}  # these, and Hydra's own keys, change no figure
+# These, and Hydra's own keys, change no figure.
+IGNORED = {"code_dir", "export", "export_int8", "resume", "store_dir", "sweep"}
 NOT_REPEATED = {"resume", "sweep"}
 DEFAULT = "default"  # the value of a key that neither the command nor the configuration of a run has
 REMOVED = "removed"  # the value of a key after ~key
