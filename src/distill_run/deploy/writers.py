@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors import torch as safetensors
 from torch import Tensor
 
 from distill_run.build import Builder
@@ -104,7 +104,7 @@ def _write_program(exported: Exported, path: Path) -> None:
 def _write_hub(exported: Exported, path: Path) -> None:
     path.mkdir()
     weights = {key: value.contiguous().clone() for key, value in exported.content["weights"].items()}
-    save_file(weights, path / HUB_WEIGHTS, metadata={"format": "pt"})
+    (path / HUB_WEIGHTS).write_bytes(safetensors.save(weights, metadata={"format": "pt"}))
     write_json(path / HUB_CONFIG, _description(exported))
     write_text(path / "README.md", exported.card)
 

@@ -5,6 +5,7 @@ from distill_run.files import RunFiles
 from distill_run.report import facts
 from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
 from distill_run.report.classes import MAX_OPEN_CLASSES, NUM_WORST, class_columns, class_rows
+from distill_run.report.export_table import COLUMNS, export_rows
 from distill_run.report.predictions import write_predictions
 from distill_run.report.samples import pick_samples
 from distill_run.report.summary import Findings
@@ -42,6 +43,8 @@ def write_pages(findings: Findings) -> None:
         "class_rows": class_rows(report),
         "max_open_classes": MAX_OPEN_CLASSES,
         "num_worst": NUM_WORST,
+        "export_columns": COLUMNS,
+        "exports": export_rows(report.exports),
         "figures": figures,
         "sheet": sheet,
         "samples": samples,
