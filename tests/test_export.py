@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from conftest import TINY, InProcess, write_photos
-from distill_run import rules
+from distill_run import __version__, rules
 from distill_run.checkpoint import load_network
 from distill_run.commands.export import main
 from distill_run.config import export_formats
@@ -31,7 +31,7 @@ from distill_run.deploy.shipped import open_shipped
 from distill_run.files import RunFiles
 from distill_run.models.network import Network
 from distill_run.pipeline import run
-from distill_run.report.run_report import RunReport, read_report
+from distill_run.report.run_report import ExportReport, RunReport, read_report
 from distill_run.tensor_files import load
 from helpers import Page, message_of
 from test_simkd import Pooled, reused
@@ -39,7 +39,7 @@ from test_zoo import build, shuffled
 
 QUICK = ("cnn_tiny",)  # the others take seconds each; the tiny run has an mlp
 NAMES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in option_names("model")]
-OTHERS = {"timm": {"name": "resnet10t"}, "torchvision": {"name": "mobilenet_v3_small"}}
+OTHERS: dict[str, dict[str, Any]] = {"timm": {"name": "resnet10t"}, "torchvision": {"name": "mobilenet_v3_small"}}
 
 
 class AsItIs(nn.Module):
@@ -183,7 +183,7 @@ def test_the_files_say_what_they_are(exports: Exports, tiny_report: RunReport) -
         "crop_ratio": "1.0",
         "input": "uint8",
         "source_sha256": hashlib.sha256(student.read_bytes()).hexdigest(),
-        "program": f"distill-run {__import__('distill_run').__version__}",
+        "program": f"distill-run {__version__}",
     }
     for name in ("student.onnx", "student_int8.onnx"):
         session = OnnxRunner(folder / name).session
@@ -297,8 +297,8 @@ def test_a_file_that_differs_is_refused_and_none_is_left(
     assert status == 1
     assert told.startswith("error: state_dict: the logits differ from the network's by up to ")
     assert told.endswith(
-        "images, more than 0.001: nothing is written\n  choose another format; or, if that is little beside the logits, "
-        "allow it with --logits-tolerance\n"
+        "images, more than 0.001: nothing is written\n  choose another format; or, if that is little beside the "
+        "logits, allow it with --logits-tolerance\n"
     )
     assert not (tmp_path / "out").exists()
 
@@ -308,8 +308,8 @@ def test_a_logit_that_is_no_number_is_refused() -> None:
     assert "the logits differ" in message_of(export._check, report, 0.001)
 
 
-def test_accuracy_that_int8_loses_is_said(exports: Exports) -> None:
-    report = export.ExportReport(
+def test_accuracy_that_int8_loses_is_said() -> None:
+    report = ExportReport(
         format="onnx_int8", file="student_int8.onnx", bytes=1, images=100, largest_difference=1.0, decisions_changed=3,
         accuracy=0.9, change=-0.03,
     )  # fmt: skip

@@ -33,7 +33,7 @@ def _run_command() -> bool:
 
     from distill_run.deploy.export import accuracy_lost
     from distill_run.deploy.shipped import open_shipped
-    from distill_run.report.export_table import COLUMNS, export_rows
+    from distill_run.report.export_table import COLUMNS, SPARE, export_rows
 
     shipped = open_shipped(options.place, options.config_dir)
     request = _request(shipped, options)
@@ -41,7 +41,7 @@ def _run_command() -> bool:
     with told_of_no_room("--output", request.output):
         reports = _export(shipped, request, options)
     console = Console()
-    console.table(list(COLUMNS), export_rows(reports), num_texts=1)
+    console.table(list(COLUMNS), export_rows(reports), num_texts=1, spare=SPARE)
     console.note(f"{request.output} has the files, and export.json with these figures")
     if warning := accuracy_lost(reports, options.tolerance):
         console.warn(warning)

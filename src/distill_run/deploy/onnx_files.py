@@ -26,13 +26,22 @@ class OnnxModel(NamedTuple):
 
 
 def trace(deployable: Deployable, channels: int) -> torch.export.ExportedProgram:
-    """The graph of a network with its preprocessing, for any number and size of images."""
+    """The graph of a network with its preprocessing, for any number and size of images.
+
+    Raises UserError where its code cannot be followed.
+    """
     height, width = deployable.image_size
     dtype = torch.uint8 if deployable.takes_bytes else torch.float32
     images = torch.zeros(2, channels, height + 3, width + 5, dtype=dtype)  # sizes that differ from one another
     sizes = {0: torch.export.Dim("N"), 2: torch.export.Dim("H"), 3: torch.export.Dim("W")}
     with quietly(), torch.no_grad():
-        return torch.export.export(deployable, (images,), dynamic_shapes={"images": sizes})
+        try:
+            return torch.export.export(deployable, (images,), dynamic_shapes={"images": sizes})
+        except Exception as error:  # torch raises anything, also what the code of a user's own network raises
+            raise user_error(
+                f"the network cannot be traced by torch.export: {first_line(error)}",
+                "choose a format that needs no trace: safetensors or state_dict",
+            ) from error
 
 
 def to_onnx(program: torch.export.ExportedProgram, facts: Mapping[str, Any]) -> OnnxModel:
