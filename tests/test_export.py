@@ -141,6 +141,21 @@ def test_a_student_with_the_teachers_classifier_can_be_written_as_onnx(tmp_path:
     assert_onnx_agrees(network, tmp_path, [(2, 8, 8), (1, 13, 9)])
 
 
+class Undecided(nn.Module):
+    """An architecture whose code looks at the values of its images."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+
+def test_a_network_that_cannot_be_traced_is_told() -> None:
+    network = Network(Undecided(), [0.5], [0.25])
+    network.image_size = (8, 8)
+    told = message_of(trace, Deployable(network.eval(), takes_bytes=True), 1).splitlines()
+    assert told[0].startswith("the network cannot be traced by torch.export: ")
+    assert told[1:] == ["  choose a format that needs no trace: safetensors or state_dict"]
+
+
 Exports = tuple[Path, int, str]
 
 
