@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from conftest import TINY, InProcess, write_photos
 from distill_run import __version__, rules
+from distill_run.build import Builder
 from distill_run.checkpoint import load_network
 from distill_run.commands.export import main
 from distill_run.config import export_formats
@@ -22,6 +23,7 @@ from distill_run.config.compose import option_names
 from distill_run.config.export_formats import EXPORT_FORMATS, check_export
 from distill_run.config.settings import compose_config
 from distill_run.data.decode import CentreCrop
+from distill_run.data.source import ImageShape
 from distill_run.deploy import export, staging
 from distill_run.deploy.comparison import compare, photographs_of
 from distill_run.deploy.deployable import Deployable
@@ -29,13 +31,13 @@ from distill_run.deploy.onnx_files import OnnxRunner, to_onnx, trace
 from distill_run.deploy.past_run import PastRun
 from distill_run.deploy.shipped import open_shipped
 from distill_run.files import RunFiles
-from distill_run.models.network import Network
+from distill_run.models.network import Network, build_network
 from distill_run.pipeline import run
 from distill_run.report.run_report import ExportReport, RunReport, read_report
 from distill_run.tensor_files import load
 from helpers import Page, message_of
 from test_simkd import Pooled, reused
-from test_zoo import build, shuffled
+from test_zoo import node_of, shuffled
 
 QUICK = ("cnn_tiny",)  # the others take seconds each; the tiny run has an mlp
 NAMES = [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in option_names("model")]
@@ -128,7 +130,9 @@ def test_every_architecture_can_be_written_as_onnx(name: str, tmp_path: Path) ->
     if name == "timm":
         pytest.importorskip("timm")
     channels = 1 if name in ("mlp", "resnet14") else 3
-    network = shuffled(build(name, channels=channels, **OTHERS.get(name, {})))
+    node = {**node_of(name), **OTHERS.get(name, {})}
+    shape = ImageShape(channels, (32, 32), 10)
+    network = shuffled(build_network(node, "student", shape, [0.5] * channels, [0.25] * channels, 0, Builder()))
     assert_onnx_agrees(network, tmp_path, [(2, 32, 32), (3, 45, 40)])
 
 
