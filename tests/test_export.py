@@ -25,7 +25,7 @@ from distill_run.config.settings import compose_config
 from distill_run.data.decode import CentreCrop
 from distill_run.data.source import ImageShape
 from distill_run.deploy import export, staging
-from distill_run.deploy.comparison import compare, photographs_of
+from distill_run.deploy.checking import compare, photographs_of
 from distill_run.deploy.deployable import Deployable
 from distill_run.deploy.onnx_files import OnnxRunner, to_onnx, trace
 from distill_run.deploy.past_run import PastRun

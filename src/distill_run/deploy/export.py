@@ -14,7 +14,7 @@ from distill_run.build import Builder
 from distill_run.checkpoint import HUB_WEIGHTS, read_content, rebuild
 from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
-from distill_run.deploy.comparison import (
+from distill_run.deploy.checking import (
     Compared,
     accuracy_figures,
     compare,

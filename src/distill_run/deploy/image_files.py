@@ -7,7 +7,7 @@ import torch
 
 from distill_run.data.decode import CentreCrop, Decoder
 from distill_run.data.listing import list_images
-from distill_run.deploy.comparison import Compared
+from distill_run.deploy.checking import Compared
 from distill_run.errors import user_error
 from distill_run.models.network import Network
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from distill_run.build import Builder
 from distill_run.checkpoint import HUB_CONFIG, HUB_WEIGHTS, read_content, rebuild
-from distill_run.deploy.comparison import Run
+from distill_run.deploy.checking import Run
 from distill_run.deploy.deployable import LEVELS, Deployable
 from distill_run.deploy.onnx_files import OnnxModel, OnnxRunner, quietly, to_onnx, trace, write_int8
 from distill_run.files import write_json, write_text
