@@ -105,7 +105,7 @@ def test_the_loop_knows_no_mode_no_dataset_and_no_architecture() -> None:
 def test_the_commands_load_nothing_heavy_before_they_must() -> None:
     """Help, completion and mistakes in the configuration answer before torch could be loaded."""
     program = (
-        "from distill_run.commands import measure, predict, preflight, report, run, search, store\n"
+        "from distill_run.commands import export, measure, predict, preflight, report, run, search, store\n"
         "from distill_run.config.settings import compose_config\n"
         "compose_config()"
     )

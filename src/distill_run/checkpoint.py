@@ -12,9 +12,12 @@ from distill_run.errors import user_error
 from distill_run.models.network import Network, build_network
 from distill_run.models.pretrained import without_fetching
 from distill_run.tensor_files import load, load_weights, save
+from distill_run.typed_json import read_object
 
 NETWORK_FORMAT = 1
 NETWORK_KEYS = {"format", "name", "architecture", "in_channels", "image_size", "classes", "mean", "std", "weights"}
+
+HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
 
 ADDED = {"crop_ratio": 1.0}  # keys that the first files lack, with what held for them
 
@@ -49,7 +52,7 @@ def is_network(content: Any) -> bool:
 def load_network(
     path: str | Path, code_dir: str | Path | None = None, trusted_packages: Sequence[str] = OWN_PACKAGES
 ) -> Network:
-    """The network in a run's student.pt or a store entry's weights.pt, in eval mode on the CPU.
+    """The network in a run's student.pt, a store entry's weights.pt or a model hub's folder, in eval mode on the CPU.
 
     It takes images (N, C, H, W) in 0..1 and returns logits (N, K); `network.classes` are the names of the K classes,
     `network.image_size` is the (height, width) that it was trained with, and `network.crop_ratio` the share of a
@@ -57,12 +60,29 @@ def load_network(
     defines an architecture of your own; other architectures must be in one of the `trusted_packages`. Raises UserError
     if the file does not hold such a network.
     """
-    path = Path(path)
-    content = load(path)
-    if not is_network(content):
-        raise user_error(f"{path} holds no network of distill-run", "give a run's checkpoints/student.pt")
+    content = read_content(Path(path))
     network = rebuild(content, Builder(trusted_packages, Path(code_dir) if code_dir else None))
     return network.eval()
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The content of a network's file, or of its folder for a model hub; raises UserError for anything else."""
+    if path.is_dir():
+        content = _read_hub_config(path / HUB_CONFIG) | {"weights": load(path / HUB_WEIGHTS)}
+    else:
+        content = load(path)
+    if not is_network(content):
+        raise user_error(f"{path} holds no network of distill-run", "give a run's checkpoints/student.pt")
+    return dict(content)
+
+
+def _read_hub_config(path: Path) -> dict[str, Any]:
+    try:
+        return read_object(path)
+    except ValueError as error:
+        raise user_error(
+            f"{path.parent} holds no network of distill-run: {error}", "give the folder of an export to safetensors"
+        ) from error
 
 
 def rebuild(content: dict[str, Any], builder: Builder) -> Network:

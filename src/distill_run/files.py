@@ -118,6 +118,11 @@ class RunFiles:
         return self.run_dir / "errors.html"
 
     @property
+    def exports(self) -> Path:
+        """The folder of the student in other formats."""
+        return self.run_dir / "exports"
+
+    @property
     def last(self) -> Path:
         """The checkpoint from which the run can go on."""
         return self.run_dir / "checkpoints" / "last.pt"

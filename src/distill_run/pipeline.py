@@ -8,6 +8,7 @@ from pathlib import Path
 from distill_run.config.schema import Settings
 from distill_run.console import Console
 from distill_run.data.opening import Feeds
+from distill_run.deploy.student import add_card, export_student
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, user_error
 from distill_run.files import RunFiles, told_of_no_room
@@ -73,9 +74,12 @@ def run(
             outcome = _train_all(lineup, workshop)
             if settings.measure_speed:
                 outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
+            exports = export_student(record.files, settings, workshop, command, watcher)
             report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, run_dir)
+            report = replace(report, exports=tuple(exports))
             write_report(report)
             write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
+            add_card(record.files)
             tell_results(console, report, settings, command, record.warnings)
     return report
 

@@ -93,6 +93,8 @@ KEYS = {
     "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
     "logit_bank_top_k": "keep the largest logits alone; null: all",
     "robustness_images": "test images that are corrupted; 0: none",
+    "export": "also write the student as onnx, or a list of formats",
+    "export_int8": "of onnx: also with 8-bit weights and activations",
     "dataset.root": "the folder of the images",
     "dataset.test_fraction": "of each class, if there is no test split",
     "dataset.train_fraction": "below 1: fewer training images",

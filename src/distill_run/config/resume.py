@@ -17,6 +17,8 @@ MAY_MOVE = {
     "store_dir": ("store_dir",),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
+    "export": ("export",),
+    "export_int8": ("export_int8",),
 }
 # A null of these keys is replaced by what the data say, and saved like that.
 FILLED_IN = (

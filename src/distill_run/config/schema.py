@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import rules
+from distill_run.config.export_formats import EXPORT_FORMATS
 from distill_run.errors import Mistake, RejectedValueError, UserError, show, unknown_key
 from distill_run.rules import Rule, one_or_several, optional, whole
 
@@ -126,6 +127,8 @@ class Settings:
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
     logit_bank_top_k: Annotated[int | None, optional(whole(1))]
     robustness_images: Annotated[int, whole(0)]
+    export: Annotated[str | list[str] | None, optional(one_or_several(rules.one_of(*EXPORT_FORMATS)))]
+    export_int8: Annotated[bool, rules.FLAG]
     trusted_packages: Annotated[list[str], rules.list_of(rules.TEXT, "a list of names of Python packages", least=0)]
     code_dir: Annotated[str | None, optional(rules.TEXT)]
     names: Names
@@ -145,6 +148,11 @@ class Settings:
         """The watchers and the trackers by their keys."""
         lists = {"watchers": self.watchers, "tracker": self.tracker}
         return {f"{key}.{name}": node for key, nodes in lists.items() for name, node in nodes.items()}
+
+    @property
+    def export_formats(self) -> list[str]:
+        """The formats that the student is exported in at the end of the run."""
+        return [self.export] if isinstance(self.export, str) else self.export or []
 
     @property
     def command(self) -> str:

@@ -5,6 +5,7 @@ from distill_run.files import RunFiles
 from distill_run.report import facts
 from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
 from distill_run.report.classes import MAX_OPEN_CLASSES, NUM_WORST, changed_classes, class_columns, class_rows
+from distill_run.report.export_table import COLUMNS, export_rows
 from distill_run.report.model_card import card_content
 from distill_run.report.plain_words import sentences
 from distill_run.report.predictions import write_predictions
@@ -50,6 +51,8 @@ def write_pages(findings: Findings) -> None:
         "changed_classes": "" if report.baseline is None else changed_classes(report),
         "max_open_classes": MAX_OPEN_CLASSES,
         "num_worst": NUM_WORST,
+        "export_columns": COLUMNS,
+        "exports": export_rows(report.exports),
         "figures": figures,
         "sheet": sheet,
         "samples": samples,

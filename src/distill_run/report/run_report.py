@@ -172,6 +172,29 @@ class ClassReport:
     p_value: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExportReport:
+    """The student in another format, and how it differs from the student itself on `images` test images.
+
+    `file` lies in the folder exports. The accuracies are None where int8 was not asked for: then all test images are
+    used, and `change` is the file's accuracy minus the student's. Intervals are those of 95%, over the test images.
+    `milliseconds` are those of a batch on the CPU, by the number of its images; empty for a format that only holds
+    weights.
+    """
+
+    format: str
+    file: str
+    bytes: int
+    images: int
+    largest_difference: float
+    decisions_changed: int
+    accuracy: float | None = None
+    accuracy_interval: tuple[float, ...] | None = None
+    change: float | None = None
+    change_interval: tuple[float, ...] | None = None
+    milliseconds: dict[str, float] = field(default_factory=dict)
+
+
 class NamedNetwork(NamedTuple):
     """A network and what it was in the run: "teacher", "assistant", "baseline" or "student"."""
 
@@ -211,6 +234,7 @@ class RunReport:
     gap_recovered: float | None
     gap_interval: tuple[float, ...] | None = None
     failures: tuple[str, ...] = ()
+    exports: tuple[ExportReport, ...] = ()
     conclusion: str
     in_plain_words: str = ""
     warnings: tuple[str, ...]

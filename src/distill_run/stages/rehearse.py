@@ -6,6 +6,7 @@ from functools import partial
 import torch
 
 from distill_run.build import Builder
+from distill_run.config.export_formats import check_export
 from distill_run.config.schema import Settings
 from distill_run.data.opening import check_source
 from distill_run.data.view_steps import build_steps
@@ -68,6 +69,12 @@ def rehearse(settings: Settings) -> None:
     networks |= {f"assistants.{name}": node for name, node in settings.assistants.items()}
     checks: list[Callable[[], object]] = [
         partial(choose_device, settings.device),
+        partial(
+            check_export,
+            settings.export_formats,
+            key="export=",
+            int8="export_int8=true" if settings.export_int8 else None,
+        ),
         partial(check_source, settings.dataset.source, builder),
         *(partial(builder.bind, node, key, **shape) for key, node in networks.items()),
         partial(build_steps, settings.dataset.augment, builder),

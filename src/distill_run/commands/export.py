@@ -1,0 +1,126 @@
+"""The command `distill-export`: a trained network in the formats that other programs read."""
+
+import shlex
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from distill_run.commands.arguments import Parser, check_config_dir
+from distill_run.commands.preflight import LOADING, announce
+from distill_run.config.export_formats import EXPORT_FORMATS, INT8_TOLERANCE, LOGITS_TOLERANCE, check_export
+from distill_run.console import Console
+from distill_run.errors import leave, user_error
+from distill_run.files import RunFiles, told_of_no_room
+
+if TYPE_CHECKING:
+    from distill_run.deploy.export import ExportRequest
+    from distill_run.deploy.shipped import Shipped
+    from distill_run.report.run_report import ExportReport
+
+ABOUT = "Write a trained network in the formats that other programs read, compared with it on real images."
+USAGE = "distill-export RUN_OR_FILE --format FORMAT [--format FORMAT ...] [--int8] [--output DIR]"
+
+
+def main() -> NoReturn:
+    """Run the command line in sys.argv; exits with 0, or with 1 after a mistake or where int8 costs too much."""
+    leave(_run_command)
+
+
+def _run_command() -> bool:
+    options = _read_arguments(sys.argv[1:])
+    announce(LOADING)
+
+    from distill_run.deploy.export import accuracy_lost
+    from distill_run.deploy.shipped import open_shipped
+    from distill_run.report.export_table import COLUMNS, SPARE, export_rows
+
+    shipped = open_shipped(options.place, options.config_dir)
+    request = _request(shipped, options)
+    request.check_free(shipped.path)
+    with told_of_no_room("--output", request.output):
+        reports = _export(shipped, request, options)
+    console = Console()
+    console.table(list(COLUMNS), export_rows(reports), num_texts=1, spare=SPARE)
+    console.note(f"{request.output} has the files, and export.json with these figures")
+    if warning := accuracy_lost(reports, options.tolerance):
+        console.warn(warning)
+        return False
+    return True
+
+
+def _request(shipped: "Shipped", options: Namespace) -> "ExportRequest":
+    from distill_run.deploy.export import ExportRequest
+    from distill_run.deploy.student import card, with_int8
+
+    files = None if shipped.run is None else RunFiles(shipped.run.run_dir)
+    return ExportRequest(
+        formats=with_int8(options.formats, int8=options.int8),
+        output=options.output or (files.exports if files else shipped.path.parent),
+        command=shlex.join(["distill-export", *sys.argv[1:]]),
+        takes_bytes=options.input == "uint8",
+        tolerance=options.logits_tolerance,
+        overwrites=options.force,
+        card=card(files) if files else "",
+    )
+
+
+def _export(shipped: "Shipped", request: "ExportRequest", options: Namespace) -> "list[ExportReport]":
+    """Export, compared on the images of the option or of the run; raises UserError where there are none."""
+    import torch
+
+    from distill_run.build import Builder
+    from distill_run.deploy.export import export_network
+    from distill_run.deploy.image_files import read_images
+    from distill_run.deploy.student import export_from_feed
+
+    run = shipped.run
+    if options.images is not None:
+        builder = Builder(code_dir=options.config_dir) if run is None else run.builder
+        return export_network(shipped.path, builder, request, read_images(options.images, shipped.network))
+    if run is None:
+        what = f"{shipped.path} belongs to no run, whose test images the files could be compared on"
+        if options.int8:
+            raise user_error(what, "give the directory of the run: int8 also needs its training images")
+        raise user_error(what, "add --images DIR with some photographs")
+    feed = run.open_feed(torch.device("cpu"))
+    return export_from_feed(shipped.path, run.settings, run.builder, feed, request)
+
+
+def _read_arguments(arguments: list[str]) -> Namespace:
+    """What to export, how and where to; raises UserError for a mistake that can be seen before torch is loaded."""
+    parser = Parser(prog="distill-export", usage=USAGE, description=ABOUT)
+    parser.add_argument("place", metavar="RUN_OR_FILE", type=Path, help="a run's directory, or the file of a network")
+    formats = f"one of {', '.join(EXPORT_FORMATS)}; may be given several times"
+    parser.add_argument(
+        "--format", dest="formats", action="append", choices=EXPORT_FORMATS, required=True, help=formats
+    )
+    place = "where the files go; by default RUN/exports, or the folder of the file"
+    parser.add_argument("--output", metavar="DIR", type=Path, help=place)
+    about_int8 = "with --format onnx: also a file with 8-bit weights and activations"
+    parser.add_argument("--int8", action="store_true", help=about_int8)
+    about_input = "what the exported network takes: bytes, or floats in 0..1; by default uint8"
+    parser.add_argument("--input", choices=("uint8", "float"), default="uint8", help=about_input)
+    about_images = "photographs to compare on; by default the test images of the run"
+    parser.add_argument("--images", metavar="DIR", type=Path, help=about_images)
+    about_logits = f"the largest difference of logits that is allowed, but for int8; by default {LOGITS_TOLERANCE:g}"
+    parser.add_argument("--logits-tolerance", metavar="T", type=float, default=LOGITS_TOLERANCE, help=about_logits)
+    about_accuracy = (
+        "the test accuracy that int8 may lose, as a fraction: more is a warning, and the exit status 1; "
+        f"by default {INT8_TOLERANCE:g}"
+    )
+    parser.add_argument("--tolerance", metavar="T", type=float, default=INT8_TOLERANCE, help=about_accuracy)
+    parser.add_argument("--force", action="store_true", help="overwrite files that exist")
+    parser.add_argument("--config-dir", metavar="DIR", type=Path, help="the folder of your own architectures")
+    options = parser.parse_args(arguments)
+    check_config_dir(options.config_dir)
+    check_export(options.formats, key="--format ", int8="--int8" if options.int8 else None)
+    if options.output is not None and options.output.exists() and not options.output.is_dir():
+        raise user_error(f"--output {options.output} is not a folder", "give a folder, which may be a new one")
+    if options.images is not None and options.int8:
+        raise user_error("--int8 is measured on the test images of the run, not on --images", "leave one of them out")
+    return options
+
+
+if __name__ == "__main__":
+    main()
