@@ -416,12 +416,19 @@ def export_at_the_end(tiny_report: RunReport, folder: Path, *overrides: str) -> 
     return run(compose_config([*TINY, f"store_dir={store}", *overrides]), folder / "run")
 
 
-def test_a_run_exports_its_student_at_its_end(tiny_report: RunReport, tmp_path: Path) -> None:
+def test_a_run_exports_its_student_at_its_end(
+    tiny_report: RunReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     report = export_at_the_end(tiny_report, tmp_path, "export=[safetensors,state_dict]")
     assert report.student.fingerprint == tiny_report.student.fingerprint
     assert [each.file for each in report.exports] == ["student_hub", "student_state_dict.pt"]
+    assert f"exports  {report.run_dir / 'exports'}\n" in capsys.readouterr().out
     assert read_report(report.run_dir).exports == report.exports
-    assert load_network(RunFiles(report.run_dir).exports / "student_hub").classes
+    hub = RunFiles(report.run_dir).exports / "student_hub"
+    assert load_network(hub).classes
+    card = RunFiles(report.run_dir).model_card.read_text()
+    assert (hub / "README.md").read_text() == card.replace('load_network("student.pt")', 'load_network("student_hub")')
+    assert "| Milliseconds for one image, 1 thread |" in RunFiles(tiny_report.run_dir).model_card.read_text()
     page = RunFiles(report.run_dir).report_page.read_text()
     assert "student_state_dict.pt" in Page(page).text
     assert "| student_hub |" in RunFiles(report.run_dir).report_md.read_text()

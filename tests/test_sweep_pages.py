@@ -441,7 +441,9 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path, call: Call) -> None:
         status, _, err = call(*arguments)
         assert status == 1
         assert re.fullmatch(
-            r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\] \[--format latex\|csv\|md\]\n", err
+            r"error: .+\n  write distill-report DIR\.\.\. \[--output DIR\] \[--format latex\|csv\|md\] "
+            r"\[--watch \[--port N\]\]\n",
+            err,
         )
 
 

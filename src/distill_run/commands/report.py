@@ -60,11 +60,7 @@ def _tell_means(report: SweepReport, options: Namespace) -> None:
 
 def _read_arguments(arguments: list[str]) -> Namespace:
     """The directories to read, what to write and where; raises UserError with every mistake."""
-    parser = Parser(
-        prog="distill-report",
-        usage=USAGE,
-        description=ABOUT,
-    )
+    parser = Parser(prog="distill-report", usage=USAGE, description=ABOUT)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="run or sweep directories")
     parser.add_argument("--output", metavar="DIR", type=Path, help="where the report goes; by default, the only DIR")
     about_format = "only the table of means, to stdout or into the file --output: for a paper, a program or a README"
@@ -72,6 +68,14 @@ def _read_arguments(arguments: list[str]) -> Namespace:
     parser.add_argument("--watch", action="store_true", help="serve the report to this machine, and keep it up to date")
     parser.add_argument("--port", metavar="N", type=int, help=f"with --watch, the port ({PORT}); 0: a free one")
     options = parser.parse_args(arguments)
+    mistakes = [*_check_places(options), *_check_watching(options)]
+    if mistakes:
+        raise UserError(mistakes)
+    return options
+
+
+def _check_places(options: Namespace) -> list[Mistake]:
+    """The mistakes in what is read and where the report goes."""
     directories, output, writes_pages = options.directories, options.output, options.format is None
     mistakes = []
     if writes_pages and output is None and len(directories) > 1:
@@ -79,19 +83,22 @@ def _read_arguments(arguments: list[str]) -> Namespace:
         mistakes.append(Mistake(f"{len(directories)} directories give one report", f"add --output DIR to {given}"))
     for directory in directories:
         mistakes += _check_directory(directory)
-    if options.watch and not writes_pages:
+    if not writes_pages and output is not None and output.is_dir():
+        mistakes.append(Mistake(f"--output {output} is a folder", f"with --format, give a file, as in {output}/means"))
+    if writes_pages and output is not None and output.exists() and not output.is_dir():
+        mistakes.append(Mistake(f"--output {output} is not a folder", "give a folder, which may be a new one"))
+    return mistakes
+
+
+def _check_watching(options: Namespace) -> list[Mistake]:
+    mistakes = []
+    if options.watch and options.format is not None:
         mistakes.append(Mistake("--watch shows the pages, --format writes a table", "leave one of them out"))
     if options.port is not None and not options.watch:
         mistakes.append(Mistake(f"--port {options.port} is for --watch", f"add --watch to --port {options.port}"))
     if options.port is not None and not 0 <= options.port <= 65535:
         mistakes.append(Mistake(f"--port {options.port} is not accepted", "write a whole number from 0 to 65535"))
-    if not writes_pages and output is not None and output.is_dir():
-        mistakes.append(Mistake(f"--output {output} is a folder", f"with --format, give a file, as in {output}/means"))
-    if writes_pages and output is not None and output.exists() and not output.is_dir():
-        mistakes.append(Mistake(f"--output {output} is not a folder", "give a folder, which may be a new one"))
-    if mistakes:
-        raise UserError(mistakes)
-    return options
+    return mistakes
 
 
 def _check_directory(directory: Path) -> list[Mistake]:

@@ -58,7 +58,7 @@ def add_card(files: RunFiles) -> None:
     """Put the model card of a run into the hub's folder that was written before it, where there is one."""
     hub = files.exports / f"{files.student.stem}{ENDINGS['safetensors']}"
     if hub.is_dir() and (text := card(files)):
-        write_text(hub / "README.md", text)
+        write_text(hub / "README.md", text.replace(f'"{files.student.name}"', f'"{hub.name}"'))
 
 
 def with_int8(formats: Sequence[str], *, int8: bool) -> list[str]:

@@ -7,6 +7,7 @@ import yaml
 from distill_run.config.schema import RecipeSettings
 from distill_run.errors import show
 from distill_run.report import facts
+from distill_run.report.cells import speed_figures
 from distill_run.report.chance import wilson_interval
 from distill_run.report.classes import changed_classes, worst_first
 from distill_run.report.run_report import RunReport
@@ -27,7 +28,7 @@ def card_content(findings: Findings) -> dict[str, Any]:
     return {
         "front_matter": front_matter(),
         "in_plain_words": findings.report.in_plain_words,
-        "card_rows": [row for row in facts.table(findings.report) if row[0] in ROWS],
+        "card_rows": card_rows(findings.report),
         "card_tables": list(tables(findings.report).values()),
         "preprocessing": preprocessing(findings),
         "teacher": facts.teacher_origin(findings.report),
@@ -37,6 +38,12 @@ def card_content(findings: Findings) -> dict[str, Any]:
         "card_loading_code": facts.loading_code(findings, CARD_STUDENT),
         "limits": limits(findings.report),
     }
+
+
+def card_rows(report: RunReport) -> list[tuple[str, list[str]]]:
+    """The rows of the report's table of networks that matter to whoever uses the student."""
+    wanted = {*ROWS, *(figure.label for figure in speed_figures(report.student.speed))}
+    return [row for row in facts.table(report) if row[0] in wanted]
 
 
 def front_matter() -> str:

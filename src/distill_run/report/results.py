@@ -9,6 +9,8 @@ from distill_run.config.schema import Settings
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report.cells import NETWORK_COLUMNS, REPEAT_COLUMNS, network_rows, repeat_rows
+from distill_run.report.export_table import COLUMNS, export_rows
+from distill_run.report.export_table import SPARE as SPARE_OF_EXPORTS
 from distill_run.report.run_report import RunReport
 from distill_run.units import shown_path
 
@@ -40,6 +42,8 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
             "above. Test accuracy of all:"
         )
         console.table(REPEAT_COLUMNS, repeat_rows(report), num_texts=1)
+    if report.exports:
+        console.table(["exported", *COLUMNS[1:]], export_rows(report.exports), num_texts=1, spare=SPARE_OF_EXPORTS)
     for warning in report.warnings:
         if warning not in told:
             console.warn(warning)
@@ -48,6 +52,8 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
     student = shown_path(files.student)
     console.note(f"report   {shown_path(files.report_page)}")
     console.note(f"student  {student}")
+    if report.exports:
+        console.note(f"exports  {shown_path(files.exports)}")
     if command:  # a run that Python code started has none
         console.note(f"repeat   {command}")
     console.note(f"use it   from distill_run import load_network; network = {load_call(student, settings)}")
