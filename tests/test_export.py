@@ -390,7 +390,7 @@ def test_a_full_disk_is_told_in_two_lines(
     def fail(*arguments: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("distill_run.deploy.export.write", fail)
+    monkeypatch.setattr("distill_run.deploy.export_files.write", fail)
     status, _, told = call_export(in_process, str(tiny_report.run_dir), "--format", "state_dict", "--output", "out")
     assert (status, told) == (
         1,
@@ -439,7 +439,7 @@ def test_a_run_exports_its_student_at_its_end(
 def test_an_export_that_fails_is_a_warning(
     tiny_report: RunReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("distill_run.deploy.student.LOGITS_TOLERANCE", -1)
+    monkeypatch.setattr("distill_run.deploy.student_export.LOGITS_TOLERANCE", -1)
     report = export_at_the_end(tiny_report, tmp_path, "export=state_dict")
     assert report.exports == ()
     assert report.warnings[-1].startswith("the student is not exported: state_dict: the logits differ")

@@ -55,7 +55,7 @@ def tiny_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("tiny_settings")
 def test_the_page_on_python_runs_from_top_to_bottom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first, figures, use, sweep, mistake, losses = blocks_of("python.md")
+    first, figures, use, export, sweep, mistake, losses = blocks_of("python.md")
     names: dict[str, Any] = {}
     exec(first, names)
     report = names["report"]
@@ -72,6 +72,13 @@ def test_the_page_on_python_runs_from_top_to_bottom(tmp_path: Path, capsys: pyte
     exec(use, names)
     assert len(names["names"]) == 8
     assert set(names["names"]) <= set("0123456789")
+    capsys.readouterr()
+    exec(export, names)
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [Path(line[0]).name for line in told] == ["student.onnx", "student_hub"]
+    assert [line[3] for line in told] == ["0", "0"]  # decisions that differ
+    images = names["images"]
+    assert names["torch"].equal(names["again"](images), names["network"](images))
     with without_pages():
         exec(sweep, names)
     answer = write_sweep_report([tmp_path / "outputs" / "temperatures"], tmp_path / "sweep")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from distill_run.checkpoint import load_network
     from distill_run.config.settings import compose_config
+    from distill_run.deploy.export import export
     from distill_run.deploy.photographs import read_image
     from distill_run.errors import UserError
     from distill_run.losses.logits import hard_target_loss, soft_target_loss
@@ -31,6 +32,7 @@ __all__ = [
     "__version__",
     "compose_config",
     "distill",
+    "export",
     "hard_target_loss",
     "load_network",
     "read_image",
@@ -45,6 +47,7 @@ _PLACES = {
     "UserError": "distill_run.errors.UserError",
     "compose_config": "distill_run.config.settings.compose_config",
     "distill": "distill_run.pipeline.run",
+    "export": "distill_run.deploy.export.export",
     "hard_target_loss": "distill_run.losses.logits.hard_target_loss",
     "load_network": "distill_run.checkpoint.load_network",
     "read_image": "distill_run.deploy.photographs.read_image",

@@ -8,7 +8,7 @@ from pathlib import Path
 from distill_run.config.schema import Settings
 from distill_run.console import Console
 from distill_run.data.opening import Feeds
-from distill_run.deploy.student import add_card, export_student
+from distill_run.deploy.student_export import add_card, export_student
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, user_error
 from distill_run.files import RunFiles, told_of_no_room

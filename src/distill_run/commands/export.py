@@ -4,19 +4,13 @@ import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from distill_run.commands.arguments import Parser, check_config_dir
 from distill_run.commands.preflight import LOADING, announce
 from distill_run.config.export_formats import EXPORT_FORMATS, INT8_TOLERANCE, LOGITS_TOLERANCE, check_export
 from distill_run.console import Console
 from distill_run.errors import leave, user_error
-from distill_run.files import RunFiles, told_of_no_room
-
-if TYPE_CHECKING:
-    from distill_run.deploy.export import ExportRequest
-    from distill_run.deploy.shipped import Shipped
-    from distill_run.report.run_report import ExportReport
 
 ABOUT = "Write a trained network in the formats that other programs read, compared with it on real images."
 USAGE = "distill-export RUN_OR_FILE --format FORMAT [--format FORMAT ...] [--int8] [--output DIR]"
@@ -31,60 +25,29 @@ def _run_command() -> bool:
     options = _read_arguments(sys.argv[1:])
     announce(LOADING)
 
-    from distill_run.deploy.export import accuracy_lost
-    from distill_run.deploy.shipped import open_shipped
+    from distill_run.deploy.export import export
+    from distill_run.deploy.export_files import accuracy_lost
     from distill_run.report.export_table import COLUMNS, SPARE, export_rows
 
-    shipped = open_shipped(options.place, options.config_dir)
-    request = _request(shipped, options)
-    request.check_free(shipped.path)
-    with told_of_no_room("--output", request.output):
-        reports = _export(shipped, request, options)
+    folder, reports = export(
+        options.place,
+        options.formats,
+        options.output,
+        int8=options.int8,
+        takes_bytes=options.input == "uint8",
+        images=options.images,
+        tolerance=options.logits_tolerance,
+        overwrites=options.force,
+        code_dir=options.config_dir,
+        command=shlex.join(["distill-export", *sys.argv[1:]]),
+    )
     console = Console()
     console.table(list(COLUMNS), export_rows(reports), num_texts=1, spare=SPARE)
-    console.note(f"{request.output} has the files, and export.json with these figures")
+    console.note(f"{folder} has the files, and export.json with these figures")
     if warning := accuracy_lost(reports, options.tolerance):
         console.warn(warning)
         return False
     return True
-
-
-def _request(shipped: "Shipped", options: Namespace) -> "ExportRequest":
-    from distill_run.deploy.export import ExportRequest
-    from distill_run.deploy.student import card, with_int8
-
-    files = None if shipped.run is None else RunFiles(shipped.run.run_dir)
-    return ExportRequest(
-        formats=with_int8(options.formats, int8=options.int8),
-        output=options.output or (files.exports if files else shipped.path.parent),
-        command=shlex.join(["distill-export", *sys.argv[1:]]),
-        takes_bytes=options.input == "uint8",
-        tolerance=options.logits_tolerance,
-        overwrites=options.force,
-        card=card(files) if files else "",
-    )
-
-
-def _export(shipped: "Shipped", request: "ExportRequest", options: Namespace) -> "list[ExportReport]":
-    """Export, compared on the images of the option or of the run; raises UserError where there are none."""
-    import torch
-
-    from distill_run.build import Builder
-    from distill_run.deploy.export import export_network
-    from distill_run.deploy.image_files import read_images
-    from distill_run.deploy.student import export_from_feed
-
-    run = shipped.run
-    if options.images is not None:
-        builder = Builder(code_dir=options.config_dir) if run is None else run.builder
-        return export_network(shipped.path, builder, request, read_images(options.images, shipped.network))
-    if run is None:
-        what = f"{shipped.path} belongs to no run, whose test images the files could be compared on"
-        if options.int8:
-            raise user_error(what, "give the directory of the run: int8 also needs its training images")
-        raise user_error(what, "add --images DIR with some photographs")
-    feed = run.open_feed(torch.device("cpu"))
-    return export_from_feed(shipped.path, run.settings, run.builder, feed, request)
 
 
 def _read_arguments(arguments: list[str]) -> Namespace:

@@ -8,7 +8,7 @@ from distill_run.config.export_formats import INT8_TOLERANCE, LOGITS_TOLERANCE
 from distill_run.config.schema import Settings
 from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
-from distill_run.deploy.export import (
+from distill_run.deploy.export_files import (
     ExportRequest,
     accuracy_lost,
     calibration_images,
