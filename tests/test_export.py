@@ -24,7 +24,7 @@ from distill_run.config.export_formats import EXPORT_FORMATS, check_export
 from distill_run.config.settings import compose_config
 from distill_run.data.decode import CentreCrop
 from distill_run.data.source import ImageShape
-from distill_run.deploy import export, staging
+from distill_run.deploy import export_files, staging
 from distill_run.deploy.checking import compare, photographs_of
 from distill_run.deploy.deployable import Deployable
 from distill_run.deploy.onnx_files import OnnxRunner, to_onnx, trace
@@ -332,8 +332,8 @@ def test_accuracy_that_int8_loses_is_said() -> None:
         format="onnx_int8", file="student_int8.onnx", bytes=1, images=100, largest_difference=1.0, decisions_changed=3,
         accuracy=0.9, change=-0.03,
     )  # fmt: skip
-    assert export.accuracy_lost([report], 0.03) is None
-    assert export.accuracy_lost([report], 0.01) == (
+    assert export_files.accuracy_lost([report], 0.03) is None
+    assert export_files.accuracy_lost([report], 0.01) == (
         "int8 costs 3.00% of test accuracy, more than 1.00%: student_int8.onnx reaches 90.00%; "
         "ship the float file, or train with more images"
     )
