@@ -215,7 +215,7 @@ def test_the_files_say_what_they_are(exports: Exports, tiny_report: RunReport) -
         assert [(each.name, each.shape[1], each.type) for each in session.get_outputs()] == [
             ("logits", 10, "tensor(float)")
         ]
-        assert str(Path(export.__file__).parent).encode() not in (folder / name).read_bytes()
+        assert str(Path(export_files.__file__).parent).encode() not in (folder / name).read_bytes()
     about = {"metadata.json": ""}
     program = torch.export.load(folder / "student.pt2", extra_files=about)
     assert json.loads(about["metadata.json"])["source_sha256"] == facts["source_sha256"]
@@ -324,7 +324,7 @@ def test_a_file_that_differs_is_refused_and_none_is_left(
 
 def test_a_logit_that_is_no_number_is_refused() -> None:
     report = compare("onnx", torch.zeros(2, 3), torch.full((2, 3), torch.nan))
-    assert "the logits differ" in message_of(export._check, report, 0.001)
+    assert "the logits differ" in message_of(export_files._check, report, 0.001)
 
 
 def test_accuracy_that_int8_loses_is_said() -> None:
