@@ -1,15 +1,15 @@
 """What an exported file gives, beside what the network gives that it was written from."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
 from distill_run.data.source import ImageSet
+from distill_run.engine.timing import time_in_turn
 from distill_run.report.chance import difference_interval, wilson_interval
 from distill_run.report.run_report import ExportReport
 
@@ -17,7 +17,6 @@ Run = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, K)
 
 CHUNK_SIZE = 64  # images at a time
 BATCH_SIZES = (1, 64)  # whose time is taken
-NUM_TIMED = 7  # times; their median counts
 
 
 @dataclass(frozen=True)
@@ -82,15 +81,9 @@ def accuracy_figures(given: Tensor, targets: Tensor, wanted: Tensor) -> dict[str
 
 @torch.no_grad()
 def latency(run: Run, images: Tensor) -> dict[str, float]:
-    """The median milliseconds of a batch, by the number of its images, after one that is not counted."""
-    found = {}
+    """The median milliseconds of a batch, by the number of its images."""
+    calls = []
     for size in BATCH_SIZES:
         batch = images[torch.arange(size) % len(images)]
-        run(batch)
-        times = []
-        for _ in range(NUM_TIMED):
-            begin = time.perf_counter()
-            run(batch)
-            times.append(time.perf_counter() - begin)
-        found[str(size)] = 1000 * median(times)
-    return found
+        calls.append(partial(run, batch))
+    return {str(size): 1000 * timed.median for size, timed in zip(BATCH_SIZES, time_in_turn(calls), strict=True)}

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from distill_run.data.source import ImageShape
 from distill_run.deploy.exported_subjects import OnnxSubject, read_exported
 from distill_run.deploy.shipped import Shipped, open_shipped
 from distill_run.engine.speed import Subject, TorchSubject, measure_speeds
@@ -66,16 +65,13 @@ def open_candidates(place: Path, all_stages: bool, code_dir: Path | None) -> lis
 def _others(place: Path, shipped: Shipped) -> list[Candidate]:
     """The teacher and the baseline of a run; their bytes are those of their weights."""
     assert shipped.run is not None
-    teacher = shipped.run.teacher(shipped.run.open_feed(torch.device("cpu")))
-    networks = {"teacher": teacher, "baseline": shipped.run.baseline()}
+    networks = {"teacher": shipped.run.teacher(shipped.network), "baseline": shipped.run.baseline()}
     return [_candidate(place, stage, each, count_bytes(each)) for stage, each in networks.items() if each is not None]
 
 
 def _candidate(place: Path, stage: str, network: Network, num_bytes: int) -> Candidate:
-    assert network.image_size is not None
-    shape = ImageShape(network.mean.numel(), network.image_size, len(network.classes))
-    subject = TorchSubject.of(network, shape)
-    return Candidate(place, stage, "torch", count_params(network), count_macs(network, shape), num_bytes, subject)
+    subject, macs = TorchSubject.of(network, network.shape), count_macs(network, network.shape)
+    return Candidate(place, stage, "torch", count_params(network), macs, num_bytes, subject)
 
 
 def _size_on_disk(path: Path) -> int:
