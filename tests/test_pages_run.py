@@ -46,9 +46,10 @@ def write_data(folder: Path) -> None:
 
 
 def write_weights(path: Path, words: list[str]) -> None:
-    """A state dict of the teacher that the words of a command name, for the digits."""
+    """A state dict of the teacher that the words of a command name."""
     teacher = compose_config([word for word in words if word.startswith(("teacher=", "teacher.name="))]).teacher
-    network = build_network(teacher, "teacher", ImageShape(1, (16, 16), 10), [0.5], [0.5], 0, Builder())
+    channels = 1 if all(not word.startswith("dataset=") for word in words) else 3
+    network = build_network(teacher, "teacher", ImageShape(channels, (16, 16), 10), [0.5], [0.5], 0, Builder())
     torch.save(network.architecture.state_dict(), path)
 
 
