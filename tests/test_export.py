@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from torch import Tensor, nn
 
@@ -401,11 +402,11 @@ def test_a_full_disk_is_told_in_two_lines(
 
 
 def test_what_a_killed_export_left_is_removed_by_the_next(tmp_path: Path) -> None:
-    killed, other = tmp_path / f"{staging.PREFIX}{2**22 + 1}", tmp_path / f"{staging.PREFIX}1"  # process 1 runs always
+    killed, other = tmp_path / f"{staging.PREFIX}killed", tmp_path / f"{staging.PREFIX}runs"
     for folder in (killed, other):
         folder.mkdir()
         (folder / "student.onnx").write_text("half")
-    with staging.staging(tmp_path) as folder:
+    with FileLock(other / staging.LOCK), staging.staging(tmp_path) as folder:
         assert sorted(tmp_path.iterdir()) == sorted([other, folder])
     assert list(tmp_path.iterdir()) == [other]
 

@@ -188,7 +188,7 @@ def test_class_names_are_never_read_as_formulas() -> None:
 
 def test_only_the_figures_import_matplotlib_and_only_when_they_are_drawn() -> None:
     """Read off the sources: to ask a new process takes as long as importing torch."""
-    drawn = {"coordinates", "curves", "drawing", "heat_map", "pictures", "plots"}
+    drawn = {"coordinates", "curves", "drawing", "heat_map", "pictures", "plots", "trade_off"}
     at_once = re.compile(rf"^(?:import|from) .*\b(?:matplotlib|{'|'.join(sorted(drawn))})\b", re.MULTILINE)
     sources = {path.stem: path.read_text(encoding="utf-8") for path in Path(distill_run.__file__).parent.rglob("*.py")}
     assert {name for name, text in sources.items() if at_once.search(text)} == drawn

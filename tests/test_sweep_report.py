@@ -680,7 +680,7 @@ def test_a_report_keeps_its_content_and_gains_the_keys_that_were_added_later() -
     }
     for moment in ("selected", "last"):
         for split in ("val", "test"):
-            old["student"][moment][split] |= {"balanced_accuracy": None, "macro_f1": None}
+            old["student"][moment][split] |= {"balanced_accuracy": None, "macro_f1": None, "brier": None}
     assert content["student"] == {
         **old["student"], "data_share": None, "peak_memory_bytes": None, "learning_rate": None, "lr_search": [],
         "precision": None, "reused": False, "origin": "trained", "steps": None, "speed": [],

@@ -42,6 +42,11 @@ def write_json_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
+def size_on_disk(path: Path) -> int:
+    """The bytes of a file, or of the files in a folder."""
+    return sum(file.stat().st_size for file in path.iterdir()) if path.is_dir() else path.stat().st_size
+
+
 @contextmanager
 def told_of_no_room(key: str, place: Path) -> Iterator[None]:
     """Turn the errors of a full or read-only disk into a UserError, which names the `key` that chooses the folder."""

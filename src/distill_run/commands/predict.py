@@ -62,7 +62,7 @@ def _read_arguments(arguments: list[str]) -> Namespace:
     parser.add_argument("place", metavar="RUN_OR_FILE", type=Path, help="a run's folder, or the file of a network")
     parser.add_argument("images", metavar="IMAGE|FOLDER", nargs="*", type=Path, help="photographs, folders of them")
     parser.add_argument("--format", choices=("table", "csv", "json"), help="of the rows; by default, a table")
-    parser.add_argument("--output", metavar="FILE", type=Path, help="where the rows or the page go; else to stdout, or")
+    parser.add_argument("--output", metavar="FILE", type=Path, help="where the rows or the page go")
     parser.add_argument("--teacher", metavar="FILE", type=Path, help="the file of a teacher; else that of the run")
     parser.add_argument("--top", metavar="K", type=int, help="show so many classes; by default, one")
     parser.add_argument("--errors", action="store_true", help="write a page of what only the teacher gets right")

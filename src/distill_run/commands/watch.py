@@ -1,7 +1,9 @@
 """Serves a growing report to browsers on this machine, for `distill-report --watch`."""
 
+import html
 import mimetypes
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,11 +12,12 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from distill_run.console import Console
-from distill_run.errors import user_error
+from distill_run.errors import first_line, user_error
 from distill_run.sweeps.report.live import LiveReport
 
 LOOPBACK = "127.0.0.1"
 HOSTS = (LOOPBACK, "localhost")  # another name in a request means a page of elsewhere that wants to read this one
+LATER = '<meta http-equiv="refresh" content="5"><p>The report cannot be made at this moment: {}</p>'
 SERVED = (".html", ".png", ".json", ".csv", ".md")  # of the report's directory
 
 
@@ -61,18 +64,18 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _file(self, path: str) -> Path | None:
         """The file of the report's directory; None for any other, also behind a link that leads out."""
-        if "\0" in path:
+        try:
+            file = (self.root / path.lstrip("/")).resolve()
+            is_served = file.suffix in SERVED and file.is_relative_to(self.root) and file.is_file()
+        except (OSError, ValueError):  # a name too long, or with a zero byte
             return None
-        file = (self.root / path.lstrip("/")).resolve()
-        is_served = file.suffix in SERVED and file.is_relative_to(self.root) and file.is_file()
         return file if is_served else None
 
     def _send_page(self) -> None:
         try:
             page = self.report.page()
-        except (OSError, ValueError) as error:  # the runs may be removed, or be written at this moment
-            self.send_error(HTTPStatus.INTERNAL_SERVER_ERROR, explain=str(error))
-            return
+        except Exception as error:  # the runs may be removed, or be written at this moment; the page asks again
+            page = LATER.format(html.escape(first_line(error)))
         self._send(page.encode(), "text/html; charset=utf-8")
 
     def _send(self, body: bytes, kind: str) -> None:
@@ -81,4 +84,5 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
         self.end_headers()
-        self.wfile.write(body)
+        with suppress(ConnectionError):  # the reader has gone
+            self.wfile.write(body)

@@ -12,10 +12,13 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 
 def check_export(formats: Sequence[str], *, key: str, int8: str | None) -> None:
-    """Raise UserError where a package is missing, or where int8 is asked for without the format that has it.
+    """Raise UserError for an unknown format, a missing package, or int8 without the format that has it.
 
     `key` is what chooses the formats, and `int8` what asks for int8, as they are typed; None where nothing does.
     """
+    unknown = [each for each in formats if each not in EXPORT_FORMATS]
+    if unknown:
+        raise user_error(f"{key}{unknown[0]} is not accepted", f"write one of {', '.join(EXPORT_FORMATS)}")
     if int8 is not None and "onnx" not in formats:
         why = "" if "torch_export" not in formats else ": torch's own int8 files are larger, slower and need torchao"
         raise user_error(f"{int8} is for the format onnx alone{why}", f"write {key}onnx {int8}")

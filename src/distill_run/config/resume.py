@@ -17,8 +17,7 @@ MAY_MOVE = {
     "store_dir": ("store_dir",),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
-    "export": ("export",),
-    "export_int8": ("export_int8",),
+    **{key: (key,) for key in ("export", "export_int8", "measure_speed", "robustness_images", "tracker")},
 }
 # A null of these keys is replaced by what the data say, and saved like that.
 FILLED_IN = (

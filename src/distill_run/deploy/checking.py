@@ -46,7 +46,13 @@ def photographs_of(images: Tensor, crop_ratio: float) -> Tensor:
         return images
     height, width = images.shape[2:]
     across, down = (round((size / crop_ratio - size) / 2) for size in (width, height))
-    return pad(images.float(), (across, across, down, down), mode="replicate").to(torch.uint8)
+    chunks = torch.split(images, CHUNK_SIZE)  # torch pads floats alone, which need four times the memory
+    return torch.cat([pad(chunk.float(), (across, across, down, down), mode="replicate").byte() for chunk in chunks])
+
+
+def is_exact(images: Tensor, crop_ratio: float) -> bool:
+    """Whether `photographs_of` gives photographs whose centre is exactly these images."""
+    return all((size / crop_ratio - size) % 2 == 0 for size in images.shape[2:])
 
 
 @torch.no_grad()

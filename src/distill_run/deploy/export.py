@@ -26,34 +26,39 @@ class Exports(NamedTuple):
 
 def export(
     place: str | Path,
-    formats: Sequence[str],
+    formats: str | Sequence[str],
     output: str | Path | None = None,
     *,
     int8: bool = False,
     takes_bytes: bool = True,
     images: str | Path | None = None,
-    tolerance: float = LOGITS_TOLERANCE,
+    logits_tolerance: float = LOGITS_TOLERANCE,
     overwrites: bool = False,
     code_dir: str | Path | None = None,
     command: str = "",
 ) -> Exports:
     """Write the network that `place` names, a run's directory or a file, in other formats; compared on real images.
 
-    `formats` are some of "onnx", "torch_export", "safetensors" and "state_dict"; with `int8`, "onnx" is written twice.
-    The files go into the folder `output`, by default the run's exports or that of the file. They take images as bytes,
-    or else as floats in 0..1. `images` is a folder of photographs to compare on, by default the test images of the run.
-    `tolerance` is the largest difference of logits that is allowed. Raises UserError, with nothing written, where a
-    file differs more or would be overwritten.
+    `formats` are one or some of "onnx", "torch_export", "safetensors" and "state_dict"; with `int8`, "onnx" is written
+    twice. The files go into the folder `output`, by default the run's exports. They take images as bytes, or else as
+    floats in 0..1. `images` is a folder of photographs to compare on, by default the test images of the run.
+    `logits_tolerance` is the largest difference of logits that is allowed. Raises UserError, with nothing written,
+    where a file differs more or would be overwritten.
     """
+    formats = [formats] if isinstance(formats, str) else formats
     check_export(formats, key="export=", int8="int8=True" if int8 else None)
+    if images is not None and int8:
+        raise user_error("--int8 is measured on the test images of the run, not on --images", "leave one of them out")
     shipped = open_shipped(Path(place), None if code_dir is None else Path(code_dir))
     files = None if shipped.run is None else RunFiles(shipped.run.run_dir)
+    if output is None and files is None:
+        raise user_error(f"{place} belongs to no run, which would have a folder for its exports", "add --output DIR")
     request = ExportRequest(
         formats=with_int8(formats, int8=int8),
-        output=Path(output) if output is not None else files.exports if files else shipped.path.parent,
+        output=Path(output) if output is not None else files.exports if files else Path(),
         command=command,
         takes_bytes=takes_bytes,
-        tolerance=tolerance,
+        tolerance=logits_tolerance,
         overwrites=overwrites,
         card=card(files) if files else "",
     )

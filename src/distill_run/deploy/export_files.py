@@ -1,7 +1,8 @@
 """Exporting a network: its files are written, compared with it on real images, and only then get their names."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from distill_run.deploy.checking import (
     Compared,
     accuracy_figures,
     compare,
+    is_exact,
     latency,
     logits_of,
     photographs_of,
@@ -26,10 +28,10 @@ from distill_run.deploy.checking import (
 from distill_run.deploy.deployable import LEVELS, Deployable
 from distill_run.deploy.staging import publish, staging
 from distill_run.deploy.writers import ENDINGS, Exported, as_taken, companions, open_run, write
-from distill_run.errors import Mistake, UserError, user_error
-from distill_run.files import write_json
+from distill_run.errors import Mistake, UserError, first_line, user_error
+from distill_run.files import size_on_disk, write_json
 from distill_run.report.run_report import ExportReport
-from distill_run.typed_json import encode
+from distill_run.typed_json import encode, read_object
 
 TABLE = "export.json"
 NUM_COMPARED = 1000  # test images, where int8 does not ask for all of them
@@ -83,6 +85,8 @@ def export_network(
     exported = Exported(content, builder, deployable, facts, card)
     images = as_taken(photographs_of(compared.images, network.crop_ratio), deployable)
     wanted = logits_of(deployable, images)
+    if is_exact(compared.images, network.crop_ratio):  # then it is also compared without the preprocessing inside
+        wanted = logits_of(lambda chunk: network(chunk.float() / LEVELS), compared.images)
     if calibration is not None:
         calibration = as_taken(photographs_of(calibration, network.crop_ratio), deployable)
     targets = None if calibration is None else compared.targets
@@ -90,16 +94,44 @@ def export_network(
     with staging(request.output) as folder:
         for file_format, place in request.paths(source).items():
             path = folder / place.name
-            write(exported, file_format, path, calibration)
-            report = _measure(exported, file_format, path, images, wanted, targets)
+            with _told_of_format(file_format):
+                write(exported, file_format, path, calibration)
+                report = _measure(exported, file_format, path, images, wanted, targets)
             _check(report, request.tolerance)
             reports.append(report)
-        write_json(folder / TABLE, {"facts": facts, "exports": encode(reports)})
+        new = {report.file for report in reports}
+        kept = [row for row in _earlier_rows(request.output / TABLE) if row["file"] not in new]
+        write_json(folder / TABLE, {"facts": facts, "exports": [*kept, *encode(reports)]})
         for file_format, place in request.paths(source).items():
             for final in companions(place, file_format):
                 publish(folder / final.name, final)
         publish(folder / TABLE, request.output / TABLE)
     return reports
+
+
+@contextmanager
+def _told_of_format(file_format: str) -> Iterator[None]:
+    """Turn what an exporter or a runtime raises into a UserError that names the format; not that of a full disk."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise user_error(
+            f"{file_format}: the network cannot be written in this format: {first_line(error)}",
+            "choose another format: safetensors and state_dict need no trace of the network",
+        ) from error
+
+
+def _earlier_rows(table: Path) -> list[dict[str, Any]]:
+    """The rows of an earlier export into the same folder; raises UserError for a file that is none."""
+    if not table.exists():
+        return []
+    try:
+        rows: list[dict[str, Any]] = read_object(table)["exports"]
+        return [row for row in rows if (table.parent / row["file"]).exists()]
+    except (ValueError, LookupError, TypeError) as error:
+        raise user_error(f"{table} is no table of exports", "choose another folder with --output DIR") from error
 
 
 def _measure(
@@ -111,7 +143,7 @@ def _measure(
     figures: dict[str, Any] = {} if targets is None else accuracy_figures(given, targets, wanted)
     if file_format in RUNS_BY_ITSELF:
         figures["milliseconds"] = latency(run, images)
-    return replace(report, file=path.name, bytes=_size(path), **figures)
+    return replace(report, file=path.name, bytes=size_on_disk(path), **figures)
 
 
 def _check(report: ExportReport, tolerance: float) -> None:
@@ -144,11 +176,6 @@ def accuracy_lost(reports: Sequence[ExportReport], tolerance: float) -> str | No
                 f"{report.file} reaches {report.accuracy:.2%}; ship the float file, or train with more images"
             )
     return None
-
-
-def _size(path: Path) -> int:
-    files = path.iterdir() if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
 
 
 def _facts(source: Path, content: dict[str, Any], deployable: Deployable, command: str) -> dict[str, Any]:

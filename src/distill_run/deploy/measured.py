@@ -10,6 +10,7 @@ from distill_run.deploy.exported_subjects import OnnxSubject, read_exported
 from distill_run.deploy.shipped import Shipped, open_shipped
 from distill_run.engine.speed import Subject, TorchSubject, measure_speeds
 from distill_run.engine.timing import Inference
+from distill_run.files import size_on_disk
 from distill_run.models.network import Network, count_bytes, count_macs, count_params, macs_of
 
 
@@ -77,7 +78,7 @@ def _candidate(place: Path, stage: str, network: Network, num_bytes: int) -> Can
 def _size_on_disk(path: Path) -> int:
     """The bytes of a file, and of the weights beside it, where an exporter put them into a file of their own."""
     beside = path.with_name(f"{path.name}.data")
-    return path.stat().st_size + (beside.stat().st_size if beside.is_file() else 0)
+    return size_on_disk(path) + (beside.stat().st_size if beside.is_file() else 0)
 
 
 def measure_candidates(candidates: Sequence[Candidate], device: torch.device) -> list[Measured]:

@@ -42,8 +42,8 @@ def _run_dir(place: Path) -> Path | None:
     """The directory of the run whose student `place` names; None for another file."""
     if RunFiles(place).status.is_file():
         return place
-    for run_dir in place.parents:
+    for run_dir in place.absolute().parents:
         files = RunFiles(run_dir)
-        if files.student == place and files.status.is_file():
+        if files.student.resolve() == place.resolve() and files.status.is_file():
             return run_dir
     return None

@@ -1,12 +1,15 @@
-"""A hidden folder in which files are made and checked, before they get their names: a killed program leaves no more."""
+"""A hidden folder in which files are made and checked before they get their names."""
 
-import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-PREFIX = ".export."
+from filelock import FileLock, Timeout
+
+PREFIX = ".export-"
+LOCK = ".lock"
 
 
 @contextmanager
@@ -15,12 +18,11 @@ def staging(output: Path) -> Iterator[Path]:
     is_new = not output.exists()
     output.mkdir(parents=True, exist_ok=True)
     for left in output.glob(f"{PREFIX}*"):
-        if not _is_running(left.name.removeprefix(PREFIX)):
-            shutil.rmtree(left, ignore_errors=True)
-    folder = output / f"{PREFIX}{os.getpid()}"
+        _remove_unused(left)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=output))
     try:
-        folder.mkdir()
-        yield folder
+        with FileLock(folder / LOCK):
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if is_new:
@@ -36,11 +38,7 @@ def publish(path: Path, place: Path) -> None:
     path.replace(place)
 
 
-def _is_running(process: str) -> bool:
-    try:
-        os.kill(int(process), 0)
-    except (ValueError, ProcessLookupError):
-        return False
-    except PermissionError:  # it is somebody else's
-        return True
-    return True
+def _remove_unused(folder: Path) -> None:
+    """Remove the folder of a program that was killed: nobody holds its lock."""
+    with suppress(Timeout), FileLock(folder / LOCK, timeout=0):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,5 +1,6 @@
 """Exporting the student of a run, at its end or later."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from distill_run.deploy.export_files import (
     export_network,
     images_to_compare,
 )
-from distill_run.deploy.writers import ENDINGS
-from distill_run.errors import UserError
-from distill_run.files import RunFiles, told_of_no_room, write_text
+from distill_run.deploy.writers import ENDINGS, write_card
+from distill_run.errors import UserError, first_line
+from distill_run.files import RunFiles, told_of_no_room
 from distill_run.report.run_report import ExportReport
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
+
+log = logging.getLogger(__name__)
 
 
 def export_student(
@@ -36,8 +39,10 @@ def export_student(
     try:
         with told_of_no_room("hydra.run.dir", files.run_dir):
             reports = export_from_feed(files.student, settings, workshop.builder, workshop.feed, request)
-    except UserError as error:
-        watcher.warned(f"the student is not exported: {error.mistakes[0].what}")
+    except Exception as error:  # whatever an exporter raises: the run is trained, and gets its report
+        log.info("the export failed", exc_info=True)
+        why = error.mistakes[0].what if isinstance(error, UserError) else first_line(error)
+        watcher.warned(f"the student is not exported: {why}")
         return []
     if warning := accuracy_lost(reports, INT8_TOLERANCE):
         watcher.warned(warning)
@@ -58,7 +63,7 @@ def add_card(files: RunFiles) -> None:
     """Put the model card of a run into the hub's folder that was written before it, where there is one."""
     hub = files.exports / f"{files.student.stem}{ENDINGS['safetensors']}"
     if hub.is_dir() and (text := card(files)):
-        write_text(hub / "README.md", text.replace(f'"{files.student.name}"', f'"{hub.name}"'))
+        write_card(hub, text)
 
 
 def with_int8(formats: Sequence[str], *, int8: bool) -> list[str]:

@@ -106,7 +106,12 @@ def _write_hub(exported: Exported, path: Path) -> None:
     weights = {key: value.contiguous().clone() for key, value in exported.content["weights"].items()}
     (path / HUB_WEIGHTS).write_bytes(safetensors.save(weights, metadata={"format": "pt"}))
     write_json(path / HUB_CONFIG, _description(exported))
-    write_text(path / "README.md", exported.card)
+    write_card(path, exported.card)
+
+
+def write_card(hub: Path, card: str) -> None:
+    """Write a model card into a hub's folder, whose network is loaded by the name of the folder."""
+    write_text(hub / "README.md", card.replace('load_network("student.pt")', f'load_network("{hub.name}")'))
 
 
 def _description(exported: Exported) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class SpeedFigure(NamedTuple):
 
 def speed_figures(speed: Sequence[Inference]) -> list[SpeedFigure]:
     """What tables show of inference; nothing where it was not measured. The throughput is that of all threads."""
-    figures, memory = [], []
+    figures, memories = [], []
     num_threads = max((each.threads or 0 for each in speed), default=0)
     for each in speed:
         where = each.device if each.threads is None else counted(each.threads, "thread")
@@ -72,12 +72,12 @@ def speed_figures(speed: Sequence[Inference]) -> list[SpeedFigure]:
             texts = _quartiles(each.milliseconds)
             figures.append(SpeedFigure(f"Milliseconds for one image, {where}", f"ms, {where}", *texts))
             size = NONE if each.memory_bytes is None else quantity(each.memory_bytes) + "B"
-            memory = [SpeedFigure("Memory for one image", "memory", size)]
+            memories.append(SpeedFigure("Memory for one image", "memory", size))
         if each.threads in (None, num_threads) and each is _largest_batch(speed, each):
             texts = _quartiles(each.images_per_second)
             note = "" if each.batch_size == BATCH_SIZE else f", {each.batch_size} at a time"
             figures.append(SpeedFigure(f"Images per second, {where}", f"images/s, {where}", *texts, note))
-    return [*figures, *memory]
+    return [*figures, *memories[:1]]  # that of the device of the run, which comes first
 
 
 def _quartiles(numbers: tuple[float, float, float]) -> tuple[str, str]:

@@ -5,6 +5,7 @@ Both tell only what another choice of test images would change. They cannot tell
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from torch import Tensor
 
@@ -12,14 +13,15 @@ Z_95 = 1.959964  # the normal distribution's 97.5% quantile
 SIGNIFICANCE = 0.05
 
 
-def wilson_interval(num_right: int, num_images: int) -> tuple[float, float]:
-    """The approximate 95% interval of an accuracy, as fractions.
+def wilson_interval(num_right: int, num_images: int, num_intervals: int = 1) -> tuple[float, float]:
+    """The approximate 95% interval of an accuracy, as fractions; of `num_intervals`, all hold with that probability.
 
     Source: Wilson, "Probable inference, the law of succession, and statistical inference", 1927.
     """
-    share, weight = num_right / num_images, Z_95**2 / num_images
+    z = Z_95 if num_intervals == 1 else NormalDist().inv_cdf(1 - SIGNIFICANCE / num_intervals / 2)
+    share, weight = num_right / num_images, z**2 / num_images
     centre = (share + weight / 2) / (1 + weight)
-    half = Z_95 * math.sqrt(share * (1 - share) / num_images + weight / (4 * num_images)) / (1 + weight)
+    half = z * math.sqrt(share * (1 - share) / num_images + weight / (4 * num_images)) / (1 + weight)
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 

@@ -18,7 +18,7 @@ from distill_run.units import counted, percent, rounded
 # Rows of the report's table of networks, by their labels in facts.ROWS.
 ROWS = ("Test accuracy", "95% interval", "Balanced accuracy", "Macro F1", "Top-5 accuracy", "Parameters",
         "Multiply-adds per image", "Size of the weights")  # fmt: skip
-CARD_STUDENT = "student.pt"  # a card is given away: it names no folder of this machine
+CARD_STUDENT = "student.pt"  # whoever is given it has it in a folder of their own
 FEW_IMAGES = 30  # of a class: the interval of its recall is then up to 36 percentage points wide
 MAX_NAMED_CLASSES = 5
 
@@ -104,7 +104,10 @@ def _weak_classes(report: RunReport) -> list[str]:
         recall = each.scores["student"].recall
         if each.test_images < FEW_IMAGES:
             unsure.append(f"{each.name} ({each.test_images})")
-        if recall is not None and wilson_interval(round(recall * each.test_images), each.test_images)[1] < overall:
+        if recall is None:
+            continue
+        num_right, num_classes = round(recall * each.test_images), report.dataset.num_classes
+        if wilson_interval(num_right, each.test_images, num_classes)[1] < overall:
             weak.append(f"{each.name} ({percent(recall)})")
     found = []
     if weak:

@@ -104,7 +104,8 @@ def _confidence(report: RunReport) -> str:
     low, high = wilson_interval(round(accuracy * report.dataset.test_size), report.dataset.test_size)
     figures = f"on average it is {sure:.1%} sure, and right in {accuracy:.1%} of the cases"
     if low <= sure <= high:
-        return f"Its confidence can be trusted: {figures}."
+        mean = f"Its confidence is right on average: {figures}"
+        return f"{mean}; in single cases it is off by {calibration.before.ece:.1%} (mean calibration error)."
     verdict = "It is too sure of itself" if sure > high else "It is less sure than it could be"
     remedy = ""
     if not calibration.at_bound and calibration.after.nll < calibration.before.nll:

@@ -49,7 +49,9 @@ def write_templates(paths: Sequence[Path], head: Head, content: Mapping[str, Any
 def write_page(path: Path, template: str, head: Head, content: Mapping[str, Any]) -> None:
     """Write one page from a template, whole or not at all."""
     shown = {**content, "name": path.stem, "head": head, "max_open_rows": MAX_OPEN_ROWS}
-    write_text(path, templates().get_template(template).render(shown))
+    text = templates().get_template(template).render(shown)
+    # Names of files may hold bytes that are no UTF-8: a page shows that they are there.
+    write_text(path, text.encode(errors="surrogateescape").decode(errors="replace"))
 
 
 @cache  # a sweep's points compile them once

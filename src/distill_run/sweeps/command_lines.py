@@ -11,7 +11,17 @@ from typing import Any
 from distill_run.sweeps.values import order, read_value, shown
 
 # These, and Hydra's own keys, change no figure of a sweep.
-IGNORED = {"code_dir", "export", "export_int8", "measure_speed", "resume", "robustness_images", "store_dir", "sweep"}
+IGNORED = {
+    "code_dir",
+    "export",
+    "export_int8",
+    "measure_speed",
+    "resume",
+    "robustness_images",
+    "store_dir",
+    "sweep",
+    "tracker",
+}
 NOT_REPEATED = {"resume", "sweep"}
 DEFAULT = "default"  # the value of a key that neither the command nor the configuration of a run has
 REMOVED = "removed"  # the value of a key after ~key

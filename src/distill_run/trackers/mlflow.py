@@ -1,5 +1,6 @@
 """The tracker for MLflow: a run in a database that all runs share, or on a server."""
 
+import hashlib
 import logging
 import os
 import time
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 STATES = {"completed": "FINISHED", "failed": "FAILED"}  # MLflow's; of others KILLED
+LONGEST_WAIT_SECONDS = 60  # for another process that makes the database
 MOST_PARAMS = 100  # that MLflow takes at once
 LONGEST_PARAM = 500  # characters, which every version of MLflow takes
 DATABASE = "sqlite:///"
-FOLDER = "run_dir"  # the tag by which a run that goes on is found again
+FOLDER = "run_dir_sha256"  # the tag by which a run that goes on is found again
 
 
 class MLflow(Tracker):
@@ -78,7 +80,7 @@ class MLflow(Tracker):
             return nullcontext()
         path = self._database()
         path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(f"{path}.lock")
+        return FileLock(f"{path}.lock", timeout=LONGEST_WAIT_SECONDS)
 
     def _database(self) -> Path:
         return Path(self.uri.removeprefix(DATABASE)).resolve()
@@ -95,7 +97,7 @@ class MLflow(Tracker):
         """The id of the run that goes on, if it was tracked before."""
         if not run.settings.resume:
             return None
-        wanted = f"tags.{FOLDER} = '{run.run_dir.resolve()}'"
+        wanted = f"tags.{FOLDER} = '{_folder_tag(run)}'"
         for found in self._client.search_runs([experiment], wanted, max_results=1):
             self._client.update_run(found.info.run_id, "RUNNING")
             return str(found.info.run_id)
@@ -103,7 +105,7 @@ class MLflow(Tracker):
 
     def _new_run(self, experiment: str, run: RunFacts) -> str:
         sweep, settings = sweep_name(run.run_dir), configuration(run)
-        tags = {FOLDER: str(run.run_dir.resolve()), **({} if sweep is None else {"sweep": sweep})}
+        tags = {FOLDER: _folder_tag(run), **({} if sweep is None else {"sweep": sweep})}
         run_id = str(self._client.create_run(experiment, run_name=run_name(run.run_dir), tags=tags).info.run_id)
         from mlflow.entities import Param
 
@@ -118,3 +120,8 @@ class MLflow(Tracker):
 
         now = round(1000 * time.time())
         self._client.log_batch(self.run_id, [Metric(name, value, now, step) for name, value in figures.items()])
+
+
+def _folder_tag(run: RunFacts) -> str:
+    """What tells the run of one folder from those of others, in letters that a search of MLflow can quote."""
+    return hashlib.sha256(str(run.run_dir.resolve()).encode()).hexdigest()

@@ -5,6 +5,7 @@ import json
 import logging
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,18 +83,20 @@ class Tracker(Watcher):
         """See Watcher."""
         if error is None:
             self._attempt(lambda: self.add_results(results_of(read_report(self._run.run_dir))))
-        self._attempt(lambda: self.end(status_after(error)))
+        self._attempt(lambda: self.end(status_after(error)), anyway=True)
 
-    def _attempt(self, action: Callable[[], None]) -> None:
-        """Do it unless the tracker has failed; a failure is told once."""
-        if self._has_failed:
+    def _attempt(self, action: Callable[[], None], *, anyway: bool = False) -> None:
+        """Do it unless the tracker has failed, or `anyway`; a failure is told once."""
+        if self._has_failed and not anyway:
             return
         try:
             with _same_random_numbers():
                 action()
         except Exception as error:
-            self._has_failed = True
             log.info("the tracker failed", exc_info=True)
+            if self._has_failed:
+                return
+            self._has_failed = True
             what = f"{type(error).__name__}: {first_line(error)}"
             self._run.warn(f"{type(self).__name__} has failed and tracks no more of this run, which goes on ({what})")
 
@@ -148,8 +151,10 @@ def _final_figures(report: RunReport) -> dict[str, float]:
         "gap_recovered": report.gap_recovered,
         "agreement": report.fidelity.agreement,
     }
+    stages = Counter[str]()
     for stage, network in report.networks:
-        found[stage] = {
+        stages[stage] += 1
+        found[stage if stages[stage] == 1 else f"{stage}_{stages[stage]}"] = {
             "test": vars(network.selected.test),
             **{name: getattr(network, name) for name in ("params", "macs", "bytes", "train_seconds")},
         }
