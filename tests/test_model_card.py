@@ -108,7 +108,7 @@ def plain(report: RunReport) -> str:
 def test_confidence_is_judged_against_the_interval_of_the_accuracy(tiny_report: RunReport) -> None:
     accuracy = tiny_report.student.selected.test.accuracy
     for sure, words in (
-        (accuracy, "Its confidence can be trusted: "),
+        (accuracy, "Its confidence is right on average: "),
         (accuracy + 0.2, "It is too sure of itself: "),
         (accuracy - 0.2, "It is less sure than it could be: "),
     ):

@@ -62,7 +62,7 @@ def test_a_run_of_a_page_is_done(arguments: str, tmp_path: Path, in_process: InP
     short = [word for word in SHORT if not any(own.startswith(word.split("=")[0]) for own in words)]
     short += [] if any(word.startswith("repeats") for word in words) else ["repeats=1"]
     short += [] if "dataset=" in arguments else ["dataset.train_fraction=0.1"]
-    short += ["teacher.input_size=32"] if "teacher=torchvision" in arguments else []
+    short += ["teacher.input_size=32"] if "my_weights.pt" in arguments and "teacher.name" in arguments else []
     status, said, errors = in_process(main, "distill-run", *words, *short)
     assert (status, errors) == (0, "")
     assert "student" in said

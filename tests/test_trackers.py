@@ -215,14 +215,14 @@ def test_a_run_that_does_not_complete_ends_with_its_status(error: BaseException,
     assert warnings == []
 
 
-def test_a_tracker_is_silent_once_it_has_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_tracker_is_silent_once_it_has_failed_and_is_closed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker, warnings = Noting(bad=2), list[str]()
     with caplog.at_level(logging.INFO):
         tracker.run_begun(facts(tmp_path, warnings))
         for epoch in (1, 2, 3):
             tracker.epoch_ended(row(epoch))
         tracker.run_ended(None)
-    assert tracker.notes == ["begin", ("student", 1, FIGURES)]
+    assert tracker.notes == ["begin", ("student", 1, FIGURES), "completed"]
     assert warnings == ["Noting has failed and tracks no more of this run, which goes on (RuntimeError: out of paper)"]
     assert "add_epoch" in caplog.text  # the log has the traceback
 

@@ -23,7 +23,7 @@ def in_plain_words(report: RunReport) -> str:
 
 
 def sentences(report: RunReport) -> list[Sentence]:
-    """What was asked, what came out, how sure it is, what it costs, where it fails, and whether it can be trusted."""
+    """What was asked, what came out, how sure it is, what it costs, where it fails, whether it knows how sure it is."""
     found = [
         Sentence(_question(report), "configuration"),
         Sentence(_outcome(report), "networks"),
