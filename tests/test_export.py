@@ -5,7 +5,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -28,6 +28,7 @@ from distill_run.data.source import ImageShape
 from distill_run.deploy import export_files, staging
 from distill_run.deploy.checking import compare, photographs_of
 from distill_run.deploy.deployable import Deployable
+from distill_run.deploy.export import export
 from distill_run.deploy.onnx_files import OnnxRunner, to_onnx, trace
 from distill_run.deploy.past_run import PastRun
 from distill_run.deploy.shipped import open_shipped
@@ -242,8 +243,7 @@ def test_a_hubs_folder_is_read_back(exports: Exports, tiny_report: RunReport) ->
 
 def test_a_folder_without_a_network_is_refused(tmp_path: Path) -> None:
     assert message_of(load_network, tmp_path) == (
-        f"{tmp_path} holds no network of distill-run: config.json cannot be read (No such file or directory)\n"
-        "  give the folder of an export to safetensors"
+        f"{tmp_path} is the folder of no network\n  give a run's folder, its student.pt, or an export to safetensors"
     )
 
 
@@ -335,7 +335,7 @@ def test_accuracy_that_int8_loses_is_said() -> None:
     )  # fmt: skip
     assert export_files.accuracy_lost([report], 0.03) is None
     assert export_files.accuracy_lost([report], 0.01) == (
-        "int8 costs 3.00% of test accuracy, more than 1.00%: student_int8.onnx reaches 90.00%; "
+        "int8 costs 3.00 percentage points of test accuracy, more than 1: student_int8.onnx reaches 90.00%; "
         "ship the float file, or train with more images"
     )
 
@@ -434,6 +434,50 @@ def test_a_run_exports_its_student_at_its_end(
     assert "student_state_dict.pt" in Page(page).text
     assert "| student_hub |" in RunFiles(report.run_dir).report_md.read_text()
     assert "The student in other formats" not in RunFiles(tiny_report.run_dir).report_page.read_text()
+
+
+@pytest.mark.usefixtures("no_pages")
+def test_nothing_that_is_measured_or_written_at_the_end_costs_a_run_its_report(
+    tiny_report: RunReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise RuntimeError("CUDA out of memory\nmore lines")
+
+    monkeypatch.setattr("distill_run.deploy.student_export.export_from_feed", fail)
+    monkeypatch.setattr("distill_run.stages.inference.measure_speeds", fail)
+    report = export_at_the_end(tiny_report, tmp_path, "export=state_dict", "measure_speed=true")
+    assert report.warnings[-2:] == (
+        "the speed of inference is not measured: CUDA out of memory",
+        "the student is not exported: CUDA out of memory",
+    )
+    assert (report.exports, report.student.speed) == ((), ())
+
+
+def test_a_second_export_keeps_the_table_of_the_first(tiny_report: RunReport, tmp_path: Path) -> None:
+    for file_format in ("state_dict", "safetensors"):
+        export(tiny_report.run_dir, file_format, tmp_path)
+    rows = read_json(tmp_path / "export.json")["exports"]
+    assert [each["file"] for each in rows] == ["student_state_dict.pt", "student_hub"]
+    (tmp_path / "export.json").write_text("mine")
+    assert message_of(export, tiny_report.run_dir, "safetensors", tmp_path, overwrites=True) == (
+        f"{tmp_path / 'export.json'} is no table of exports\n  choose another folder with --output DIR"
+    )
+    assert (tmp_path / "export.json").read_text() == "mine"
+
+
+def test_python_s_arguments_are_checked_as_the_command_s(tiny_report: RunReport, tmp_path: Path) -> None:
+    assert message_of(export, tiny_report.run_dir, ["onxx"]) == (
+        "export=onxx is not accepted\n  write one of onnx, torch_export, safetensors, state_dict"
+    )
+    assert message_of(export, tiny_report.run_dir, "onnx", int8=True, images=tmp_path) == (
+        "--int8 is measured on the test images of the run, not on --images\n  leave one of them out"
+    )
+    assert message_of(load_network, tiny_report.run_dir) == (
+        f"{tiny_report.run_dir} is the folder of no network\n  give {RunFiles(tiny_report.run_dir).student}"
+    )
+    assert message_of(load_network, Path("student.onnx")) == (
+        "student.onnx is an export for other programs\n  give a run's checkpoints/student.pt, or its folder"
+    )
 
 
 @pytest.mark.usefixtures("no_pages")

@@ -1,5 +1,6 @@
 """Trainings that go wrong are told while they go on, with the key to change; then there is no verdict."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from distill_run.data.source import Split
 from distill_run.data.splits import Dataset
 from distill_run.pipeline import run
 from distill_run.stages.health import Health
-from distill_run.stages.trained import Measured, Origin, Trained
+from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.watcher import StageFacts, Watcher
 from workshops import open_run
 
@@ -69,6 +70,15 @@ def test_few_steps_are_told_once_for_each_recipe() -> None:
         f"the teacher {words} training.teacher.epochs=9",
         f"the baseline {words} training.student.epochs=9",
     ]
+
+
+def test_few_steps_of_a_network_from_the_store_are_told_as_well() -> None:
+    health, told = watched()
+    rows = [row(epoch, loss=2 / epoch, val=0.6) for epoch in (1, 2)]
+    reused = dataclasses.replace(trained("teacher", 0.6, rows), origin=Origin.REUSED, cost=Cost(steps=36))
+    health.stage_ended(reused)
+    assert told == ["the teacher has 36 steps in all, too few to learn from: set training.teacher.epochs=3"]
+    assert health.failures == ["the teacher has 36 steps in all, too few to learn from"]
 
 
 def test_one_answer_for_all_images_is_told_after_a_third_of_the_training() -> None:

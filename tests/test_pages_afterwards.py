@@ -47,9 +47,10 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     test = load_digits(image_size=8).test
     assert test is not None
     for index in range(40):
-        place = folder / "photos" / str(int(test.targets[index])) / f"{index}.png"
-        place.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(test.images[index, 0].numpy()).save(place)
+        for name in ("photos", "new_photos"):
+            place = folder / name / str(int(test.targets[index])) / f"{index}.png"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(test.images[index, 0].numpy()).save(place)
     return folder
 
 

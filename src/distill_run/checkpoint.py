@@ -9,6 +9,7 @@ from torch import Tensor
 from distill_run.build import OWN_PACKAGES, Builder
 from distill_run.data.source import ImageShape
 from distill_run.errors import user_error
+from distill_run.files import RunFiles
 from distill_run.models.network import Network, build_network
 from distill_run.models.pretrained import without_fetching
 from distill_run.tensor_files import load, load_weights, save
@@ -67,6 +68,14 @@ def load_network(
 
 def read_content(path: Path) -> dict[str, Any]:
     """The content of a network's file, or of its folder for a model hub; raises UserError for anything else."""
+    if path.suffix in (".onnx", ".pt2"):
+        raise user_error(
+            f"{path} is an export for other programs", "give a run's checkpoints/student.pt, or its folder"
+        )
+    if path.is_dir() and not (path / HUB_CONFIG).is_file():
+        inside = [name for name in (RunFiles(path).student, RunFiles(path / "0").student) if name.is_file()]
+        remedy = f"give {inside[0]}" if inside else "give a run's folder, its student.pt, or an export to safetensors"
+        raise user_error(f"{path} is the folder of no network", remedy)
     if path.is_dir():
         content = _read_hub_config(path / HUB_CONFIG) | {"weights": load(path / HUB_WEIGHTS)}
     else:

@@ -3,7 +3,8 @@
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -118,6 +119,16 @@ def leave(command: Callable[[], bool]) -> NoReturn:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     sys.exit(0 if is_well else 1)
+
+
+@contextmanager
+def quiet_at_closed_pipe() -> Iterator[None]:
+    """End the program quietly where nobody reads its stdout any more, as after `| head`."""
+    try:
+        yield
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush complains
+        raise SystemExit(0) from None
 
 
 def tell(error: UserError) -> None:

@@ -29,18 +29,22 @@ def _run_command() -> bool:
     from distill_run.deploy.export_files import accuracy_lost
     from distill_run.report.export_table import COLUMNS, SPARE, export_rows
 
-    folder, reports = export(
-        options.place,
-        options.formats,
-        options.output,
-        int8=options.int8,
-        takes_bytes=options.input == "uint8",
-        images=options.images,
-        logits_tolerance=options.logits_tolerance,
-        overwrites=options.force,
-        code_dir=options.config_dir,
-        command=shlex.join(["distill-export", *sys.argv[1:]]),
-    )
+    try:
+        folder, reports = export(
+            options.place,
+            options.formats,
+            options.output,
+            int8=options.int8,
+            takes_bytes=options.input == "uint8",
+            images=options.images,
+            logits_tolerance=options.logits_tolerance,
+            overwrites=options.force,
+            code_dir=options.config_dir,
+            command=shlex.join(["distill-export", *sys.argv[1:]]),
+        )
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}"
+        raise user_error(what, "give a folder that can be written, with --output DIR") from error
     console = Console()
     console.table(list(COLUMNS), export_rows(reports), num_texts=1, spare=SPARE)
     console.note(f"{folder} has the files, and export.json with these figures")

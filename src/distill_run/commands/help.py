@@ -25,6 +25,7 @@ USAGE = {
 }
 
 OTHER_COMMANDS = {
+    "distill-export RUN --format FORMAT": "the student in other formats: ONNX, torch.export, safetensors; int8",
     "distill-predict RUN IMAGE|FOLDER...": "the classes that student and teacher give to photographs",
     "distill-measure FILE...": "size, latency, throughput and memory of networks, side by side",
     "distill-report DIR...": "one report of all runs in some folders; --watch keeps it up to date",

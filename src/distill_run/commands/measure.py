@@ -19,7 +19,7 @@ from distill_run.commands.preflight import LOADING, announce
 from distill_run.commands.threads import let_threads_wait
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
-from distill_run.errors import Mistake, UserError, gather, leave
+from distill_run.errors import Mistake, UserError, gather, leave, quiet_at_closed_pipe
 from distill_run.typed_json import encode
 
 if TYPE_CHECKING:
@@ -55,7 +55,10 @@ def _run_command() -> bool:
         torch.set_num_threads(options.threads)
     places = dict.fromkeys(options.places)
     opened = gather(partial(open_candidates, place, options.all, options.config_dir) for place in places)
-    FORMATS[options.format](measure_candidates([each for several in opened for each in several], device))
+    found = measure_candidates([each for several in opened for each in several], device)
+    with quiet_at_closed_pipe():
+        FORMATS[options.format](found)
+        sys.stdout.flush()
     return True
 
 

@@ -172,8 +172,9 @@ def accuracy_lost(reports: Sequence[ExportReport], tolerance: float) -> str | No
     for report in reports:
         if report.format == "onnx_int8" and report.change is not None and report.change < -tolerance:
             return (
-                f"int8 costs {-report.change:.2%} of test accuracy, more than {tolerance:.2%}: "
-                f"{report.file} reaches {report.accuracy:.2%}; ship the float file, or train with more images"
+                f"int8 costs {-100 * report.change:.2f} percentage points of test accuracy, more than "
+                f"{100 * tolerance:g}: {report.file} reaches {report.accuracy:.2%}; "
+                "ship the float file, or train with more images"
             )
     return None
 

@@ -125,10 +125,11 @@ class OnnxRunner:
 @contextmanager
 def quietly() -> Iterator[None]:
     """Within the block, the exporters say nothing on the terminal but their errors."""
-    before = logging.root.manager.disable
+    before, handlers = logging.root.manager.disable, list(logging.root.handlers)
     logging.disable(max(before, logging.WARNING))
     try:
         with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         logging.disable(before)
+        logging.root.handlers = handlers  # a first logging.warning(...) gives the root a handler of its own

@@ -1,6 +1,5 @@
 """What distill-predict does: it writes rows while they come, or the page of the student's mistakes."""
 
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from distill_run.deploy.image_places import ImagePlace, list_places, require_tar
 from distill_run.deploy.photographs import Block, decoder_for, read_blocks, split_blocks
 from distill_run.deploy.prediction_tables import FORMATS, Layout
 from distill_run.deploy.predictions import Prediction, Tally, predict_blocks
-from distill_run.errors import UserError, user_error
+from distill_run.errors import UserError, quiet_at_closed_pipe, user_error
 from distill_run.files import RunFiles, atomic_path, told_of_no_room
 from distill_run.listener import NOBODY, Listener, working
 from distill_run.units import counted, shown_path
@@ -140,8 +139,5 @@ def _opened(path: Path | None) -> Iterator[TextIO]:
         return
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")
-    try:
+    with quiet_at_closed_pipe():
         yield sys.stdout
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush complains
-        raise SystemExit(0) from None

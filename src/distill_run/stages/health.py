@@ -50,11 +50,14 @@ class Health(Watcher):
         """See Watcher. The trainings of a learning-rate search may go wrong."""
         self._stage = None if stage.is_search else stage
         self._rows = []
-        num_steps = stage.num_epochs * stage.num_steps
-        if num_steps < FEW_STEPS and not stage.is_search:
-            cure = f"set {_recipe(stage.name)}.epochs={math.ceil(FEW_STEPS / stage.num_steps)}"
-            few = f"{_who(stage.name)} has {num_steps} steps in all, too few to learn from"
-            if self._tell(stage.name, "steps", f"{few}: {cure}"):
+        if not stage.is_search:
+            self._count_steps(stage.name, stage.num_epochs, stage.num_epochs * stage.num_steps)
+
+    def _count_steps(self, stage: str, num_epochs: int, num_steps: int) -> None:
+        if num_steps < FEW_STEPS:
+            cure = f"set {_recipe(stage)}.epochs={math.ceil(FEW_STEPS * num_epochs / num_steps)}"
+            few = f"{_who(stage)} has {num_steps} steps in all, too few to learn from"
+            if self._tell(stage, "steps", f"{few}: {cure}"):
                 self.failures.append(few)
 
     def epoch_ended(self, row: dict[str, Any]) -> None:
@@ -81,6 +84,8 @@ class Health(Watcher):
     def stage_ended(self, trained: Trained) -> None:
         """See Watcher. What was reused from the store is judged as well."""
         kind, accuracy = trained.stage.split()[0], trained.selected.val["accuracy"]
+        if trained.reused and trained.cost.steps:
+            self._count_steps(trained.stage, len(trained.history), trained.cost.steps)
         if problem := self._problem_of(trained):
             failure = f"{_who(trained.stage)} {problem}"
             self.failures.append(failure)

@@ -34,7 +34,8 @@ def draw_sweep(report: SweepReport) -> Picture | None:
 
 def _recommended(report: SweepReport) -> str:
     best = report.recommendation
-    assert best is not None
+    if best is None:  # runs that cannot be ranked together, or that have no verdict
+        return "No setting is recommended. The table below has the figures of every setting."
     return (
         f"Recommended: {setting_name(best.values)}, with {best.val_accuracy.mean:.2%} on validation and "
         f"{best.test_accuracy.mean:.2%} on test. The table below has the figures of every setting."
