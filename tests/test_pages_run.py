@@ -24,6 +24,7 @@ OTHERS = (
     *("device=cuda", "dataset=hugging_face", "dataset=imagenet", "FINGERPRINT", "DATE", "--config-dir"),
 )
 SHORT = ["training.teacher.epochs=1", "training.student.epochs=1", "device.precision=fp32"]
+SHORT += ["measure_speed=false", "robustness_images=0"]  # test_speed.py and test_corruptions.py measure both
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pages")]
 
