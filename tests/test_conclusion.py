@@ -9,7 +9,8 @@ from torch import Tensor
 
 from distill_run.report.chance import difference_interval
 from distill_run.report.conclusion import conclude
-from distill_run.report.run_report import Difference, RunReport
+from distill_run.report.figures import Difference
+from distill_run.report.run_report import RunReport
 
 
 def made(report: RunReport, difference: Difference | None, **changes: Any) -> str:

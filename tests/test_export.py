@@ -35,7 +35,8 @@ from distill_run.deploy.shipped import open_shipped
 from distill_run.files import RunFiles
 from distill_run.models.network import Network, build_network
 from distill_run.pipeline import run
-from distill_run.report.run_report import ExportReport, RunReport, read_report
+from distill_run.report.figures import ExportReport
+from distill_run.report.run_report import RunReport, read_report
 from distill_run.tensor_files import load
 from helpers import Page, message_of
 from test_simkd import Pooled, reused

@@ -7,9 +7,10 @@ import yaml
 
 from distill_run.config.settings import compose_config
 from distill_run.files import RunFiles
+from distill_run.report.figures import ClassReport, ClassScores, Difference
 from distill_run.report.model_card import limits, recipe
 from distill_run.report.plain_words import sentences
-from distill_run.report.run_report import ClassReport, ClassScores, Difference, RunReport
+from distill_run.report.run_report import RunReport
 
 
 def card_of(report: RunReport) -> str:

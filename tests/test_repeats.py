@@ -83,7 +83,8 @@ def test_the_figures_of_all_seeds_are_in_the_report(report: RunReport) -> None:
     assert [found["mean"], found["low"], found["high"]] == pytest.approx(expected, abs=1e-6)
     assert content["means"]["student"]["mean"] == pytest.approx(statistics.fmean(students))
     assert content["means"]["baseline"]["sd"] == pytest.approx(statistics.stdev(alone))
-    rows = repeat_rows(report)
+    assert report.means is not None
+    rows = repeat_rows(report.repeats, report.means)
     assert [row[0] for row in rows] == ["seed 5", "seed 6", "seed 7", "mean", "standard deviation"]
     assert rows[0][1:3] == [f"{alone[0]:.2%}", f"{students[0]:.2%}"]
 

@@ -28,13 +28,13 @@ from distill_run.models.network import Network
 from distill_run.report import facts
 from distill_run.report.chance import Paired, compare, counts, difference_interval, two_sided, wilson_interval
 from distill_run.report.classes import changed_classes, class_reports, class_rows
-from distill_run.report.figures import Agreement, AgreementByTeacher
+from distill_run.report.figures import Agreement, AgreementByTeacher, ClassReport, ClassScores, Difference
 from distill_run.report.pages import write_pages
 from distill_run.report.pictures import draw_samples
 from distill_run.report.plain_words import in_plain_words
 from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
-from distill_run.report.run_report import ClassReport, ClassScores, Difference, RunReport
+from distill_run.report.run_report import RunReport
 from distill_run.report.samples import choose, disagreements, effects, pick_samples
 from distill_run.report.summary import Findings, summarise
 from distill_run.report.typesetting import markdown_code, markdown_text

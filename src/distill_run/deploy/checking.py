@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from distill_run.data.source import ImageSet
 from distill_run.engine.timing import time_in_turn
 from distill_run.report.chance import difference_interval, wilson_interval
-from distill_run.report.run_report import ExportReport
+from distill_run.report.figures import ExportReport
 
 Run = Callable[[Tensor], Tensor]  # images (N, C, H, W) to logits (N, K)
 

@@ -14,7 +14,7 @@ from distill_run.deploy.shipped import Shipped, open_shipped
 from distill_run.deploy.student_export import card, export_from_feed, with_int8
 from distill_run.errors import user_error
 from distill_run.files import RunFiles, told_of_no_room
-from distill_run.report.run_report import ExportReport
+from distill_run.report.figures import ExportReport
 
 
 class Exports(NamedTuple):

@@ -30,7 +30,7 @@ from distill_run.deploy.staging import publish, staging
 from distill_run.deploy.writers import ENDINGS, Exported, as_taken, companions, open_run, write
 from distill_run.errors import Mistake, UserError, first_line, user_error
 from distill_run.files import size_on_disk, write_json
-from distill_run.report.run_report import ExportReport
+from distill_run.report.figures import ExportReport
 from distill_run.typed_json import encode, read_object
 
 TABLE = "export.json"

@@ -19,7 +19,7 @@ from distill_run.deploy.export_files import (
 from distill_run.deploy.writers import ENDINGS, write_card
 from distill_run.errors import UserError, first_line
 from distill_run.files import RunFiles, told_of_no_room
-from distill_run.report.run_report import ExportReport
+from distill_run.report.figures import ExportReport
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
 

@@ -5,7 +5,7 @@ from statistics import stdev
 from typing import NamedTuple
 
 from distill_run.engine.timing import BATCH_SIZE, Inference
-from distill_run.report.run_report import NetworkReport, RunReport
+from distill_run.report.network_report import Means, NamedNetwork, NetworkReport, RepeatReport
 from distill_run.units import NONE, change, counted, duration, percent, quantity, three_digits
 
 # The figures of a table that shows the networks of a run in rows, with their headings.
@@ -90,26 +90,26 @@ def _largest_batch(speed: Sequence[Inference], where: Inference) -> Inference:
     return max(same, key=lambda each: each.batch_size)
 
 
-def network_rows(report: RunReport) -> list[list[str]]:
+def network_rows(networks: Sequence[NamedNetwork]) -> list[list[str]]:
     """For each network, its stage with its architecture, and the figures of NETWORK_COLUMNS."""
     rows = []
-    for stage, network in report.networks:
+    for stage, network in networks:
         cells = network_cells(network)
         rows.append([f"{stage} {network.architecture}", *(cells[name] for name in NETWORK_COLUMNS)])
     return rows
 
 
-def repeat_rows(report: RunReport) -> list[list[str]]:
+def repeat_rows(repeats: Sequence[RepeatReport], of_all: Means) -> list[list[str]]:
     """For each seed, and for their mean, the test accuracy alone and with the teacher, and the change."""
     rows = []
-    for repeat in report.repeats:
+    for repeat in repeats:
         alone = None if repeat.baseline is None else repeat.baseline.selected.test.accuracy
         student = repeat.student.selected.test.accuracy
         rows.append([f"seed {repeat.seed}", percent(alone), percent(student), change(repeat.change)])
-    assert report.means is not None
-    means = (report.means.baseline, report.means.student)
-    rows.append(["mean", *(NONE if each is None else percent(each.mean) for each in means), change(report.change)])
-    changes = [repeat.change for repeat in report.repeats if repeat.change is not None]
+    means = (of_all.baseline, of_all.student)
+    mean_change = None if of_all.baseline is None else of_all.student.mean - of_all.baseline.mean
+    rows.append(["mean", *(NONE if each is None else percent(each.mean) for each in means), change(mean_change)])
+    changes = [repeat.change for repeat in repeats if repeat.change is not None]
     spreads = [*(None if each is None else each.sd for each in means), stdev(changes) if len(changes) > 1 else None]
     return [*rows, ["standard deviation", *(NONE if sd is None else f"{100 * sd:.2f}" for sd in spreads)]]
 

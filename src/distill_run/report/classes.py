@@ -9,8 +9,9 @@ from distill_run.data.feed import Feed
 from distill_run.data.splits import class_counts
 from distill_run.engine.evaluate import class_figures
 from distill_run.report.chance import SIGNIFICANCE, compare, difference_interval
+from distill_run.report.figures import ClassReport, ClassScores, Difference
 from distill_run.report.paired import holm
-from distill_run.report.run_report import ClassReport, ClassScores, Difference, RunReport
+from distill_run.report.run_report import RunReport
 from distill_run.stages.trained import Trained
 from distill_run.units import NONE, change, percent
 

@@ -1,6 +1,7 @@
 """The sentence that people remember of a run: what distillation changed, and how sure that is."""
 
-from distill_run.report.run_report import Difference, RunReport
+from distill_run.report.figures import Difference
+from distill_run.report.run_report import RunReport
 from distill_run.units import change, percent
 
 

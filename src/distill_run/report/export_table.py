@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from distill_run.report.run_report import ExportReport
+from distill_run.report.figures import ExportReport
 from distill_run.units import NONE, change, percent, quantity
 
 COLUMNS = (

@@ -7,8 +7,9 @@ from distill_run.report.cells import SpeedFigure, network_cells, speed_figures
 from distill_run.report.chance import compare, counts, wilson_interval
 from distill_run.report.conclusion import interval_text
 from distill_run.report.figures import Agreement
+from distill_run.report.network_report import NetworkReport
 from distill_run.report.results import load_call
-from distill_run.report.run_report import NetworkReport, RunReport
+from distill_run.report.run_report import RunReport
 from distill_run.report.summary import Findings, is_right
 from distill_run.report.typesetting import Tile
 from distill_run.units import NONE, change, counted, percent, quantity

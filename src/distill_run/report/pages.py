@@ -42,7 +42,7 @@ def write_pages(findings: Findings) -> None:
         "networks": report.networks,
         "table": facts.table(report),
         "about_speed": facts.about_speed(report),
-        "repeats": repeat_rows(report) if len(report.repeats) > 1 else [],
+        "repeats": repeat_rows(report.repeats, report.means) if len(report.repeats) > 1 and report.means else [],
         "repeat_columns": REPEAT_COLUMNS,
         "shipped_seed": report.shipped_seed,
         "select_by": FIGURE_NAMES[report.select_by],

@@ -4,7 +4,8 @@ from typing import NamedTuple
 
 from distill_run.report.chance import wilson_interval
 from distill_run.report.classes import worst_first
-from distill_run.report.run_report import Difference, RunReport
+from distill_run.report.figures import Difference
+from distill_run.report.run_report import RunReport
 from distill_run.units import counted, percent, quantity
 
 MAX_WEAK_CLASSES = 3

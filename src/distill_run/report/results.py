@@ -35,13 +35,13 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
 
     `command` is what repeats the run; `told` are the warnings that were shown before.
     """
-    console.table(["", *NETWORK_COLUMNS.values()], network_rows(report), num_texts=1, spare=SPARE)
-    if len(report.repeats) > 1:
+    console.table(["", *NETWORK_COLUMNS.values()], network_rows(report.networks), num_texts=1, spare=SPARE)
+    if len(report.repeats) > 1 and report.means is not None:
         console.note(
             f"Validation {FIGURE_NAMES[report.select_by]} prefers the student of seed {report.shipped_seed}, shown "
             "above. Test accuracy of all:"
         )
-        console.table(REPEAT_COLUMNS, repeat_rows(report), num_texts=1)
+        console.table(REPEAT_COLUMNS, repeat_rows(report.repeats, report.means), num_texts=1)
     if report.exports:
         console.table(["exported", *COLUMNS[1:]], export_rows(report.exports), num_texts=1, spare=SPARE_OF_EXPORTS)
     for warning in report.warnings:

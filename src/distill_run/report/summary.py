@@ -14,20 +14,12 @@ from distill_run.models.network import count_bytes, count_macs, count_params
 from distill_run.report.chance import SIGNIFICANCE, compare, difference_interval
 from distill_run.report.classes import class_reports
 from distill_run.report.conclusion import conclude
+from distill_run.report.figures import DatasetFacts, Difference, Fidelity
 from distill_run.report.measures import agreement_by_teacher, calibrations, robustness
+from distill_run.report.network_report import Means, Moment, NetworkReport, RepeatReport, Scores
 from distill_run.report.paired import SHARE, Estimate, estimate, gap_recovered, paired_difference
 from distill_run.report.plain_words import in_plain_words
-from distill_run.report.run_report import (
-    DatasetFacts,
-    Difference,
-    Fidelity,
-    Means,
-    Moment,
-    NetworkReport,
-    RepeatReport,
-    RunReport,
-    Scores,
-)
+from distill_run.report.run_report import RunReport
 from distill_run.stages.trained import Measured, Outcome, Repeat, Trained
 
 

@@ -135,7 +135,7 @@ def results_of(report: RunReport) -> Results:
     return Results(
         figures=_final_figures(report),
         columns=["network", *NETWORK_COLUMNS.values()],
-        rows=network_rows(report),
+        rows=network_rows(report.networks),
         conclusion=report.conclusion,
         pictures=sorted(files.plots.glob("*.png")),
         page=files.report_page,

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from statistics import fmean
 
 from distill_run.engine.timing import latency_seconds
-from distill_run.report.run_report import NetworkReport
+from distill_run.report.network_report import NetworkReport
 from distill_run.sweeps.grouping import Setting, Sweep
 from distill_run.sweeps.report.sweep_report import NetworkCost
 
