@@ -45,11 +45,11 @@ def run(
     """Train or load the teacher, train the student alone, distil it, test all three and write the report.
 
     Where `settings.resume` is set, the run in `run_dir` goes on; otherwise there must be none. Without a `run_dir` it
-    is the folder to resume, or a new one, outputs/runs/DATE/TIME. `command` is what a
-    person types to repeat it, if that is not the command that the settings come from; `console` is where it is told, if
-    not on stdout; `watchers` are told as well. `stop` may be asked to end the run, `feeds` keeps the images for the
-    next run of this process. Raises UserError for what the user can mend, before anything is written where that is
-    possible; Interrupted when asked to stop, with all saved for a resume.
+    is the folder to resume, or a new one, outputs/runs/DATE/TIME. `command` is what a person types to repeat it, if
+    that is not the command that the settings come from; `console` is where it is told, if not on stdout; `watchers` are
+    told as well. `stop` may be asked to end the run, `feeds` keeps the images for the next run of this process. Raises
+    UserError for what the user can mend, before anything is written where that is possible; Interrupted when asked to
+    stop, with all saved for a resume.
     """
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     _check_unused(RunFiles(run_dir), settings)

@@ -1,5 +1,7 @@
 """A run's report for people: report.html, one file that needs nothing else, report.md with its plots, model_card.md."""
 
+from typing import Any
+
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report import facts
@@ -19,14 +21,21 @@ def write_pages(findings: Findings) -> None:
     """Write report.md, report.html, model_card.md, plots/*.png and predictions.csv, each whole or not at all."""
     from distill_run.report import pictures  # here, so that a run starts without matplotlib
 
-    report, files = findings.report, RunFiles(findings.report.run_dir)
+    files = RunFiles(findings.report.run_dir)
     write_predictions(findings)
     samples = pick_samples(findings)
     figures, sheet = pictures.draw(findings), pictures.draw_samples(findings, samples)
     for picture in (*figures, sheet):
         picture.save(files.plots)
     figures.append(pictures.training_views(files.views.read_bytes()))
-    head = Head(
+    content = {**_content(findings), **card_content(findings), "figures": figures, "sheet": sheet, "samples": samples}
+    write_templates([files.report_md, files.report_page, files.model_card], _head(findings), content)
+
+
+def _head(findings: Findings) -> Head:
+    """The top of the pages."""
+    report = findings.report
+    return Head(
         title=facts.title(report),
         conclusion=report.conclusion,
         labels=facts.labels(report),
@@ -35,7 +44,13 @@ def write_pages(findings: Findings) -> None:
         answers=facts.answers(findings),
         plain=sentences(report),
     )
-    content = {
+
+
+def _content(findings: Findings) -> dict[str, Any]:
+    """What the templates show below the top, but for the pictures."""
+    report = findings.report
+    student = RunFiles(report.run_dir).student
+    return {
         "fidelity": report.fidelity,
         "copying": facts.copying(report),
         "tables": tables(report),
@@ -53,14 +68,9 @@ def write_pages(findings: Findings) -> None:
         "num_worst": NUM_WORST,
         "export_columns": COLUMNS,
         "exports": export_rows(report.exports),
-        "figures": figures,
-        "sheet": sheet,
-        "samples": samples,
         "dataset": facts.dataset(findings),
         "notes": findings.feed.notes,
-        "loading_code": facts.loading_code(findings, str(files.student)),
+        "loading_code": facts.loading_code(findings, str(student)),
         "environment": findings.environment,
         "config": findings.config,
-        **card_content(findings),
     }
-    write_templates([files.report_md, files.report_page, files.model_card], head, content)
