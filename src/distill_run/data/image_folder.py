@@ -73,7 +73,7 @@ def _split_folders(root: str | None) -> tuple[dict[str, Path], list[str]]:
     if not any(map(_is_split, there)) and any(_holds_images(folder / name) for name in there):
         return {"train": folder}, _notes_beside(folder)
     others = [name for name in there if name not in SPLITS]
-    for name in SPLITS:
+    for name in ("train", "test", "val"):  # a folder eval is test, or else val
         near = [other for other in others if _is_misspelt(other, name)]
         if name not in there and (near or name == "train"):
             remedy = f"rename {folder / near[0]} to {name}" if near else _remedy(folder, others)
@@ -92,7 +92,7 @@ def _remedy(folder: Path, names: Sequence[str]) -> str:
         return f"give the folder that has a folder for each class, such as {folder.absolute().parent}"
     for child in (folder / name for name in names):
         if any(_is_split(name) or _holds_images(child / name) for name in read_folder(child).folders):
-            return f"if {child} holds the classes or train, write that as dataset.root"
+            return f"give {child} if it holds train or the classes; if it is a class, move it into {folder / 'train'}"
     return f"make {folder / 'train'}/<class>/ with images"
 
 

@@ -45,7 +45,7 @@ def label_source(
     if len(classes) < 2:
         raise user_error(f"{train} has images of one class, {classes[0]}", "give images of two classes at least")
     mistakes = [
-        Mistake(f"{train}: the label {printable(name)} is no text in UTF-8", "write it in letters that can be printed")
+        Mistake(f"{train}: the label {printable(name)} is no text that can be printed", "write it in UTF-8")
         for name in classes
         if not _is_text(name)
     ]
@@ -71,15 +71,17 @@ def class_folders(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in read_folder(folder).folders:
         if not _is_text(name):
+            meant = folder / _guess(name)
             raise user_error(
-                f"{folder / printable(name)} is a class whose name is no text in UTF-8",
-                f"type mv {_typed(folder / name)} {shlex.quote(str(folder / _guess(name)))}",
+                f"{folder / printable(name)} is a class whose name is no text that can be printed",
+                f"type mv {_typed(folder / name)} "
+                + shlex.quote(str(folder / "new_name" if meant.exists() else meant)),
             )
         label = as_label(name)
         if label in found:
             raise user_error(
                 f"{folder} has two folders {label}, whose names differ in Unicode's forms of a letter alone",
-                f"type mv {_typed(folder / name)}/* {_typed(found[label])} && rmdir {_typed(folder / name)}",
+                f"type mv -n {_typed(folder / name)}/* {_typed(found[label])} && rmdir {_typed(folder / name)}",
             )
         found[label] = folder / name
     return dict(sorted(found.items()))
