@@ -11,7 +11,7 @@ from PIL import Image
 
 READ = (
     *("JPEG", "MPO", "PNG", "WEBP", "AVIF", "GIF", "BMP", "TIFF", "JPEG2000", "QOI", "PPM", "PSD", "SGI", "DDS", "BLP"),
-    *("ICNS", "ICO", "IM", "MSP", "PCX", "XBM", "DIB", "TGA"),  # these are recognised by few bytes, and come last
+    *("ICNS", "ICO", "MSP", "PCX", "XBM", "DIB", "TGA"),  # these are recognised by few bytes, and come last
 )
 
 

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distill_run.errors import first_line
 from distill_run.units import printable
 
 MOST_BYTES = 2**30  # of an image file
@@ -52,6 +53,11 @@ def read_file(path: str) -> bytes:
         if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
             raise OSError(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
         return file.read()
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, without its path."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 @final
