@@ -1,8 +1,6 @@
 """From the bytes of an image file to its pixels."""
 
 import io
-import logging
-import warnings
 from abc import ABC, abstractmethod
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,12 +11,10 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from distill_run.data.formats import formats
 from distill_run.data.pixels import to_mode
+from distill_run.data.quiet import quiet_pillow
 from distill_run.errors import first_line
 
-# Pillow warns of damaged metadata and of large images on the terminal, once for each file: the pixels are what counts
-# here, and where there are none, an exception says so.
-warnings.filterwarnings("ignore", module=r"PIL\.")
-logging.getLogger("PIL").setLevel(logging.CRITICAL)
+quiet_pillow()
 
 MODES = {1: "L", 3: "RGB"}  # number of channels: what Pillow calls it
 REDUCTIONS = (8, 4, 2)  # how many times smaller a JPEG can be decoded

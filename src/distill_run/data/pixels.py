@@ -14,6 +14,7 @@ DARK = "of 16 bits without a number above 4,095, where white is 65,535: they bec
 WHITE = 65535  # in 16 bits
 DARKEST = 16  # of 255, which is 4,095 of 65,535: the white of 12 bits
 KEY_SCALES = {"1": 255, "L;2": 85, "L;4": 17}  # a PNG's transparent grey has few bits, Pillow's pixels have 8
+BAND = 1024  # rows of an image that are put on white at a time
 SEVERAL_FRAMES = ("AVIF", "GIF", "PNG", "TIFF", "WEBP")  # the others hold one picture in several sizes
 
 
@@ -74,11 +75,15 @@ def _of_8_bits(file: ImageFile, mode: str) -> tuple[Image.Image, list[str]]:
 
 
 def _on_white(file: ImageFile, mode: str) -> tuple[Image.Image, list[str]]:
-    layers = file.convert("RGBA")
+    layers = file if file.mode == "RGBA" else file.convert("RGBA")
     if layers.getchannel("A").getextrema()[0] == 255:
         return layers.convert(mode), []
-    white = Image.new("RGBA", layers.size, "white")
-    return Image.alpha_composite(white, layers).convert(mode), [TRANSPARENT]
+    result = Image.new(mode, layers.size)
+    for top in range(0, layers.height, BAND):  # the copies of a whole large image would take gigabytes
+        band = layers.crop((0, top, layers.width, min(top + BAND, layers.height)))
+        white = Image.new("RGBA", band.size, "white")
+        result.paste(Image.alpha_composite(white, band).convert(mode), (0, top))
+    return result, [TRANSPARENT]
 
 
 def _depth(most: int) -> list[str]:
