@@ -1,7 +1,11 @@
 """Image folders: what is listed, and that nothing is lost silently."""
 
+import errno
+import os
+import subprocess
 from pathlib import Path
 
+import pytest
 import torch
 
 from distill_run.data.image_folder import load
@@ -60,9 +64,9 @@ def test_files_that_are_no_images_are_counted(photos: Path) -> None:
     (photos / "test" / "day" / "00.png").rename(photos / "test" / "lost.png")
     source = read(photos)
     assert source.notes == (
-        "train: 2 files skipped, .txt is no image",
+        "train: 2 files skipped, .txt is not read as an image",
         "test: 1 file skipped, .png outside the class folders",
-        "test: 1 file skipped, no extension is no image",
+        "test: 1 file skipped, without an extension",
     )
 
 
@@ -83,6 +87,24 @@ def test_a_misspelt_split_is_named(photos: Path) -> None:
     (photos / "validation").rmdir()
     (photos / "test").rename(photos / "testing")
     assert message(photos).endswith(f"\n  rename {photos / 'testing'} to test")
+    (photos / "testing").rename(photos / "eval")
+    assert message(photos).endswith(f"\n  rename {photos / 'eval'} to test")
+    (photos / "train").rename(photos / "Train")
+    assert message(photos).endswith(f"\n  rename {photos / 'Train'} to train")
+
+
+def test_a_root_above_or_below_the_right_one_is_told(photos: Path) -> None:
+    deep = photos / "train" / "day"
+    assert message(deep) == (
+        f"dataset.root={deep} has no folder train (it has none)\n"
+        f"  give the folder that has a folder for each class, such as {photos / 'train'}"
+    )
+    above = photos.parent
+    assert message(above) == (
+        f"dataset.root={above} has no folder train (it has photos)\n"
+        f"  give {photos} if it holds train or the classes; if it is a class, move it into {above / 'train'}"
+    )
+    assert message(deep / "00.png").startswith(f"dataset.root={deep / '00.png'} is not a folder\n")
 
 
 def test_a_test_folder_alone_is_refused(photos: Path) -> None:
@@ -96,7 +118,8 @@ def test_folders_of_classes_alone_are_the_training_split(photos: Path) -> None:
     """Whose images are then divided; the classes are the folders, and nothing is said to be missing."""
     flat = read(photos / "train")
     assert flat.classes == ("day", "night")
-    assert (flat.val, flat.test, flat.notes) == (None, None, ())
+    assert (flat.val, flat.test) == (None, None)
+    assert flat.notes == (f"{photos / 'test'} is not read: dataset.root is {photos / 'train'}, not {photos}",)
     assert names(flat.train) == [name.removeprefix("train/") for name in names(read(photos).train)]
 
 
@@ -147,10 +170,121 @@ def test_linked_folders_are_read_and_hidden_ones_are_counted(photos: Path, tmp_p
     assert source.classes == ("day", "night")
     assert names(source.train)[:2] == ["train/day/more/00.png", "train/day/more/01.png"]
     assert len(source.train) == 24
-    assert source.notes == ("train: 2 files skipped, hidden",)
+    assert source.notes == (
+        "train: 2 folders skipped, hidden",
+        "train: 1 link skipped, to a folder that is read anyway",
+        "train: 1 file skipped, hidden",
+    )
 
 
 def test_a_split_without_images_is_refused(photos: Path) -> None:
     for path in (photos / "test").rglob("*.png"):
         path.unlink()
     assert message(photos) == f"{photos / 'test'} holds no image\n  put images into its class folders"
+
+
+def test_what_systems_and_people_leave_in_folders_is_counted(photos: Path) -> None:
+    """Thumbnails and deleted images of network disks are no second copy, and no class."""
+    train = photos / "train"
+    for folder in (photos / "__MACOSX", train / "@eaDir", train / "day" / "#recycle", train / "night" / "lost+found"):
+        folder.mkdir()
+        (folder / "thumbnail.jpg").write_bytes(b"jpeg")
+    (train / "day" / "batch").symlink_to("nowhere")
+    (train / "day" / "self").symlink_to("self")
+    (train / "day" / "lost.jpg").symlink_to("nowhere.jpg")
+    (train / "day" / "07.png").rename(train / "day" / "07.PNG")
+    os.mkfifo(train / "night" / "pipe.png")
+    (photos / "labels.csv").write_text("")
+    source = read(photos)
+    assert source.classes == ("day", "night")
+    assert "train/day/07.PNG" in names(source.train)
+    assert "train/day/lost.jpg" in names(source.train)  # reading it says what is wrong, or skips it
+    assert len(source.train) == 24 + 1
+    assert sorted(source.notes) == [
+        f"{photos}: 1 file skipped, .csv is not read as an image",
+        f"{photos}: 1 folder skipped, __MACOSX of the system",
+        "train: 1 device skipped, no regular file",
+        "train: 1 folder skipped, #recycle of the system",
+        "train: 1 folder skipped, @eaDir of the system",
+        "train: 1 folder skipped, lost+found of the system",
+        "train: 2 links skipped, which leads nowhere",
+    ]
+
+
+def test_a_folder_that_two_links_lead_to_is_read_once(photos: Path) -> None:
+    (photos / "train" / "day" / "b").mkdir()
+    (photos / "train" / "day" / "00.png").rename(photos / "train" / "day" / "b" / "00.png")
+    (photos / "train" / "day" / "a").symlink_to("b")
+    source = read(photos)
+    assert [name for name in names(source.train) if name.endswith("day/00.png") or "/day/a/" in name] == []
+    assert "train/day/b/00.png" in names(source.train)
+    assert source.notes == ("train: 1 link skipped, to a folder that is read anyway",)
+
+
+def test_a_folder_that_may_not_be_read_is_refused(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tests may run as root, who may read everything: the system's answer is made up."""
+    day, scandir = photos / "train" / "day", os.scandir
+
+    def denied(folder: str | Path) -> object:
+        if Path(folder) == day:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", denied)
+    assert message(photos) == (
+        f"{day} cannot be read: Permission denied\n  make it readable, as in chmod u+rx {day}; or move it away"
+    )
+
+
+def test_only_files_of_other_kinds_are_named(photos: Path) -> None:
+    for path in (photos / "train" / "day").iterdir():
+        path.rename(path.with_suffix(".HEIC"))
+    assert message(photos).startswith(
+        f"{photos / 'train' / 'day'} holds no image; there: 12 files skipped, .HEIC is not read as an image\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "shown", "typed", "meant"),
+    [
+        (b"caf\xe9 d'or", "caf\\xe9 d'or", "$'{}/caf\\xe9 d\\x27or'", "'{}/café d'\"'\"'or'"),
+        (b"night\r", "night\\x0d", "$'{}/night\\x0d'", "{}/night"),
+        (b"day\t", "day\\x09", "$'{}/day\\x09'", "{}/new_name"),
+    ],
+)
+def test_a_class_whose_name_cannot_be_printed_is_refused(
+    photos: Path, name: bytes, shown: str, typed: str, meant: str
+) -> None:
+    train = photos / "train"
+    (train / "night").rename(train / os.fsdecode(name))
+    told, _, remedy = message(photos).partition("\n  type ")
+    assert told == f"{train / shown} is a class whose name is no text that can be printed"
+    assert remedy == f"mv {typed.format(train)} {meant.format(train)}"
+    subprocess.run(["bash", "-c", remedy], check=True)
+    assert len(read(train).train) == 24
+
+
+def test_names_of_files_that_are_not_utf_8_are_read_and_shown(photos: Path) -> None:
+    day = photos / "train" / "day"
+    (day / "00.png").rename(day / os.fsdecode(b"a\xe9\n.png"))
+    train = read(photos).train
+    index = names(train).index("train/day/a\\xe9\\x0a.png")
+    assert train.place(index) == f"{day}/a\\xe9\\x0a.png"
+    assert train.read(index) == (day / os.fsdecode(b"a\xe9\n.png")).read_bytes()
+
+
+def test_the_same_class_in_two_forms_of_unicode(photos: Path) -> None:
+    """macOS writes the accent of café as a letter of its own."""
+    composed, apart = "caf\u00e9", "cafe\u0301"
+    (photos / "train" / "day").rename(photos / "train" / composed)
+    (photos / "test" / "day").rename(photos / "test" / apart)
+    source = read(photos)
+    assert source.classes == (composed, "night")
+    assert source.test is not None
+    assert source.test.targets.tolist() == [0] * 6 + [1] * 6
+    (photos / "train" / apart).mkdir()
+    told, _, remedy = message(photos).partition("\n  type ")
+    assert told == (
+        f"{photos / 'train'} has two folders {composed}, whose names differ in Unicode's forms of a letter alone"
+    )
+    assert remedy.startswith("mv -n $'")

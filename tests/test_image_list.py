@@ -88,6 +88,28 @@ def test_a_file_for_each_split(photos: Path, tmp_path: Path, monkeypatch: pytest
     )
 
 
+@pytest.mark.parametrize(
+    "spelling",
+    ["train\\day\\caf\u00e9 1.png", "~/photos/train/day/caf\u00e9 1.png", "file://{}/train/day/caf%C3%A9%201.png"],
+)
+def test_paths_as_other_systems_write_them(photos: Path, spelling: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a file whose name macOS has taken apart; what no system writes is still told."""
+    monkeypatch.setenv("HOME", str(photos.parent))
+    there = photos / "train" / "day" / "cafe\u0301 1.png"
+    (photos / "train" / "day" / "01.png").rename(there)
+    lines = [
+        "path,label",
+        f"{spelling.format(photos)},caf\u00e9",
+        "train/night/01.png,cafe\u0301",
+        "train/night/02.png,b",
+    ]
+    (photos / "train.csv").write_text("\n".join(lines), encoding="utf-8")
+    train = read(photos, "train.csv").train
+    assert train.targets.tolist() == [1, 1, 0]
+    assert train.read(0) == there.read_bytes()
+    assert "there is no file" in message(photos, "path,label", "C:\\photos\\01.png,x", "train/night/01.png,y")
+
+
 def test_mistakes_are_told_all_at_once_with_their_lines(photos: Path) -> None:
     text = message(
         photos,

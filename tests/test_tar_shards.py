@@ -2,6 +2,7 @@
 
 import io
 import json
+import random
 import subprocess
 import tarfile
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from distill_run.config.settings import compose_config
 from distill_run.data.source import PhotoSource
 from distill_run.data.tar_shards import load
+from distill_run.errors import UserError
 from distill_run.listener import NOBODY, Listener
 from helpers import message_of, open_feed
 
@@ -45,7 +47,7 @@ def test_samples_are_an_image_and_a_label_of_one_name(tmp_path: Path) -> None:
     assert [train.read(index) for index in range(3)] == [b"nine" * 999, b"seven", b"eight"]
     assert train.place(1) == f"{tmp_path / '1.tar'}: b/7.JPEG"
     assert train.select(torch.tensor([2])).read(0) == b"eight"
-    assert source.notes == ("train: 1 file skipped, .seg.png is no image",)
+    assert source.notes == ("train: 1 file skipped, .seg.png is not read as an image",)
 
 
 def test_whole_numbers_count_the_lines_of_classes_txt(tmp_path: Path) -> None:
@@ -155,3 +157,58 @@ def test_shards_are_served_as_the_same_folder_is(photos: Path, tmp_path: Path, w
     for ours, theirs in ((first.train, second.train), (first.test, second.test)):
         assert [ours.name(index) for index in range(len(ours))] == [theirs.name(index) for index in range(len(theirs))]
         assert torch.equal(torch.cat(list(ours.chunks(5))), torch.cat(list(theirs.chunks(5))))
+
+
+def test_hostile_names_and_links_read_nothing_outside(tmp_path: Path) -> None:
+    """Nothing is unpacked: names are names alone, and links are counted."""
+    secret = tmp_path / "secret.png"
+    secret.write_bytes(b"secret")
+    (tmp_path / "shards").mkdir()
+    with tarfile.open(tmp_path / "shards" / "0.tar", "w") as tar:
+        for name, label in (("../../secret", "x"), (str(tmp_path / "secret"), "y")):
+            for extension, data in (("png", b"own"), ("cls", label.encode())):
+                member = tarfile.TarInfo(f"{name}.{extension}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+        for name, kind in (("a.png", tarfile.SYMTYPE), ("b.png", tarfile.LNKTYPE), ("c.png", tarfile.CHRTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = kind, str(secret)
+            tar.addfile(member)
+    before = sorted(path.name for path in tmp_path.rglob("*"))
+    source = read(tmp_path / "shards")
+    assert [source.train.read(index) for index in range(len(source.train))] == [b"own", b"own"]
+    assert source.notes == (
+        "train: 2 links skipped, in a tar file",
+        "train: 1 device skipped, in a tar file",
+    )
+    assert sorted(path.name for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("members", "words"),
+    [
+        ({"a.png": b"a", "a.cls": b"caf\xe9"}, "cannot be read: 'utf-8' codec can't decode byte 0xe9"),
+        ({"a.png": b"a", "a.json": '{"label": "\\ud800"}', "b.png": b"b", "b.cls": "y"}, "no text that can be printed"),
+        ({"a.png": b"a", "a.json": "[" * 100_000}, "has no image with a label"),
+        ({"a.png": b"a", "a.cls": "9" * 5000}, "has images of one class"),
+    ],
+)
+def test_labels_that_are_no_names_are_told(tmp_path: Path, members: dict[str, bytes | str], words: str) -> None:
+    write(tmp_path / "0.tar", members)
+    assert words in message_of(read, tmp_path)
+    (tmp_path / "classes.txt").write_bytes(b"caf\xe9")
+    assert message_of(read, tmp_path).endswith("\n  save it as text in UTF-8")
+
+
+def test_damaged_tar_files_are_read_or_told(tmp_path: Path) -> None:
+    """Whatever byte is wrong: nothing but a UserError, and no label is ever larger than its file."""
+    write(tmp_path / "0.tar", {"a.png": b"a", "a.cls": "x", "b.png": b"b", "b.json": '{"label": "y"}'})
+    whole, generator, num_told = (tmp_path / "0.tar").read_bytes(), random.Random(0), 0
+    for _ in range(300):
+        place = generator.randrange(4 * 1024)
+        (tmp_path / "0.tar").write_bytes(whole[:place] + generator.randbytes(8) + whole[place + 8 :])
+        try:
+            read(tmp_path)
+        except UserError:
+            num_told += 1
+    assert num_told > 20

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from unicodedata import category
 
 NONE = "\N{EN DASH}"  # shown where there is no number
 MAX_LABEL_LENGTH = 14  # characters of a name in a figure
@@ -48,6 +49,13 @@ def shown_path(path: Path) -> str:
     absolute = path.resolve()
     here = Path.cwd()
     return str(absolute.relative_to(here) if absolute.is_relative_to(here) else absolute)
+
+
+def printable(text: str) -> str:
+    """A text in which control characters, and bytes of a name that are not UTF-8, are written as \\x09 or \\xe9."""
+    if text.isprintable():
+        return text
+    return "".join(f"\\x{ord(char) & 0xFF:02x}" if category(char) in ("Cc", "Cs") else char for char in text)
 
 
 def percent(share: float | None) -> str:

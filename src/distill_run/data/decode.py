@@ -1,18 +1,20 @@
 """From the bytes of an image file to its pixels."""
 
 import io
-import warnings
 from abc import ABC, abstractmethod
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import final
+from threading import Lock
+from typing import NamedTuple, final
 
-import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from distill_run.data.formats import formats
+from distill_run.data.pixels import to_mode
+from distill_run.data.quiet import quiet_pillow
 from distill_run.errors import first_line
 
-# Pillow warns of damaged metadata on the terminal, once for each file: the pixels are what counts here.
-warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+quiet_pillow()
 
 MODES = {1: "L", 3: "RGB"}  # number of channels: what Pillow calls it
 REDUCTIONS = (8, 4, 2)  # how many times smaller a JPEG can be decoded
@@ -25,6 +27,8 @@ TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }  # EXIF orientation: what brings the photograph upright
+LARGE = 2**24  # pixels: of images that have more, one is decoded at a time, so that threads cannot fill the memory
+LARGE_ONES = Lock()  # Pillow itself refuses an image of more than 179 million pixels
 Box = tuple[float, float, float, float]  # left, top, right, bottom, in pixels
 
 
@@ -90,6 +94,13 @@ class Whole(Form):
         return image
 
 
+class Decoded(NamedTuple):
+    """A photograph, and what people may not expect of it, in the words of `pixels`."""
+
+    image: Image.Image
+    remarks: list[str]
+
+
 @dataclass(frozen=True)
 class Decoder:
     """Decodes image files to 1 (grey) or 3 (colour) channels, in a form."""
@@ -97,27 +108,32 @@ class Decoder:
     channels: int
     form: Form
 
-    def decode(self, data: bytes) -> tuple[Image.Image, bool]:
-        """The photograph in the form, upright, and whether parts of it were transparent: these become white.
+    def decode(self, data: bytes) -> Decoded:
+        """The photograph in the form, upright.
 
-        Raises ValueError that says why the file cannot be read.
+        Raises ValueError that says why the file cannot be read, and nothing else.
         """
         if not data:
             raise ValueError("it is empty")
         try:
-            with Image.open(io.BytesIO(data)) as file:
-                reduction = self._reduction((file.height, file.width))
-                file.draft(None, (file.width // reduction, file.height // reduction))  # for a JPEG; others ignore it
-                size = file.size
-                turn = _turn(file)
-                image, is_transparent = _to_mode(file, MODES[self.channels])
+            return self._decode(data)
         except UnidentifiedImageError:
-            raise ValueError("Pillow does not recognise it as an image") from None
+            raise ValueError("it is no image of a known format") from None
+        except Image.DecompressionBombError as error:
+            raise ValueError(first_line(error).partition(", could")[0]) from error
         except Exception as error:  # a damaged file makes Pillow raise anything, struct.error and KeyError among it
-            raise ValueError(first_line(error) or type(error).__name__) from error
-        if (left := self._reduction((size[1], size[0]))) > 1:
-            image = image.reduce(left)
-        return self.form.apply(image if turn is None else image.transpose(turn)), is_transparent
+            raise ValueError(first_line(error)) from error
+
+    def _decode(self, data: bytes) -> Decoded:
+        with Image.open(io.BytesIO(data), formats=formats()) as file:
+            reduction = self._reduction((file.height, file.width))
+            file.draft(None, (file.width // reduction, file.height // reduction))  # for a JPEG; others ignore it
+            turn, (width, height) = _turn(file), file.size
+            with LARGE_ONES if width * height > LARGE else nullcontext():
+                image, remarks = to_mode(file, MODES[self.channels])
+                if (left := self._reduction((height, width))) > 1:
+                    image = image.reduce(left)
+                return Decoded(self.form.apply(image if turn is None else image.transpose(turn)), remarks)
 
     def _reduction(self, size: tuple[int, int]) -> int:
         """How many times smaller a photograph of this size may become."""
@@ -131,7 +147,7 @@ class Decoder:
 def header_size(data: bytes) -> tuple[int, int] | None:
     """Height and width of a photograph by its header; None where it cannot be read."""
     try:
-        with Image.open(io.BytesIO(data)) as file:
+        with Image.open(io.BytesIO(data), formats=formats()) as file:
             return file.height, file.width
     except Exception:  # see `Decoder.decode`, which says what is wrong with it
         return None
@@ -143,21 +159,3 @@ def _turn(file: Image.Image) -> Image.Transpose | None:
         return TURNS.get(file.getexif().get(ExifTags.Base.Orientation, 1))
     except Exception:  # whatever Pillow raises: the pixels can be used all the same
         return None
-
-
-def _to_mode(file: Image.Image, mode: str) -> tuple[Image.Image, bool]:
-    """An image in 8 bits and another mode, and whether parts of it were transparent."""
-    if file.mode == "F" or (file.mode == "I" and file.format != "PNG"):
-        raise ValueError(
-            f"its pixels are {'32-bit' if file.mode == 'I' else 'floating-point'} numbers, not 8 or 16 bits"
-        )
-    if file.mode.startswith("I"):
-        values = np.asarray(file).astype(np.int64)
-        return Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8)).convert(mode), False
-    if not file.has_transparency_data:
-        file.load()
-        return (file if file.mode == mode else file.convert(mode)), False
-    layers = file.convert("RGBA")
-    least_alpha = int(np.asarray(layers.getchannel("A")).min())
-    white = Image.new("RGBA", layers.size, "white")
-    return Image.alpha_composite(white, layers).convert(mode), least_alpha < 255

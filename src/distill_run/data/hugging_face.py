@@ -1,11 +1,11 @@
 """A dataset that the package `datasets` of Hugging Face has saved on disk, read row by row; nothing is fetched."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from operator import itemgetter
 from typing import Any, final
 
 from distill_run.data.labels import Labelled, label_source, order_classes
-from distill_run.data.photo_list import Reader
+from distill_run.data.photo_list import Reader, change_of, read_file
 from distill_run.data.source import PhotoSource
 from distill_run.errors import first_line, user_error
 from distill_run.rules import one_of
@@ -24,9 +24,8 @@ class RowReader(Reader):
 
         self.rows = rows.with_format(None).select_columns([column]).cast_column(column, Image(decode=False))
         self.column, self.split, self.where = column, name, place
-        stats = [Path(file["filename"]).stat() for file in rows.cache_files]
-        self.files_size = sum(stat.st_size for stat in stats)
-        self.changed = max((stat.st_mtime_ns for stat in stats), default=0)
+        changes = (change_of(file["filename"]) for file in rows.cache_files)
+        self.change = max(changes, key=itemgetter(-1), default=())  # that of the file that was changed last
 
     def read(self, item: int) -> bytes:
         """See Reader."""
@@ -34,7 +33,7 @@ class RowReader(Reader):
         if image is None:
             raise OSError("the row has no image")
         data: bytes | None = image["bytes"]
-        return Path(image["path"]).read_bytes() if data is None else data
+        return read_file(image["path"]) if data is None else data
 
     def name(self, item: int) -> str:
         """See Reader."""
@@ -44,9 +43,9 @@ class RowReader(Reader):
         """See Reader."""
         return f"{self.where}, row {item}"
 
-    def signature(self, item: int) -> tuple[str, int, int]:
-        """See Reader; size and time are those of all files of the split."""
-        return self.place(item), self.files_size, self.changed
+    def signature(self, item: int) -> tuple[object, ...]:
+        """See Reader; size and times are those of the newest file of the split."""
+        return self.place(item), *self.change
 
 
 def load(*, root: str | None, image_column: str | None, label_column: str | None, channels: int) -> PhotoSource:

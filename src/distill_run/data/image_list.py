@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
+from urllib.parse import unquote
 
-from distill_run.data.labels import SPLITS, Labelled, label_source, nearest, order_classes
+from distill_run.data.labels import SPLITS, Labelled, as_label, label_source, nearest, order_classes
 from distill_run.data.photo_list import FileReader
 from distill_run.data.source import PhotoSource
 from distill_run.errors import Mistake, gather, refuse, user_error
@@ -25,12 +27,16 @@ SEPARATORS = (",", ";", "\t")
 
 
 class Row(NamedTuple):
-    """What a file says about an image; `place` is the name of the file and the number of the line, for messages."""
+    """What a file says about an image; `place` is the name of the file and the number of the line, for messages.
+
+    `is_there` says whether the image's file has been found.
+    """
 
     place: str
     path: str
     label: str
     split: str
+    is_there: bool = False
 
 
 def load(
@@ -51,11 +57,11 @@ def load(
         raise user_error(f"dataset.root={root} is not a folder", "give the folder that the paths in the files begin at")
     files = {name: file for name, file in zip(SPLITS, (train, val, test), strict=True) if file is not None}
     tables = gather(partial(_read, name, file, root, is_only=len(files) == 1) for name, file in files.items())
-    rows = [row for table in tables for row in table]
+    rows = _located([row for table in tables for row in table], root, listener)
     if not (labels := {row.label for row in rows if row.split == "train" and row.label}):
         raise user_error(f"{train} lists no image of train", f"write train into the column {SPLIT}")
     classes = order_classes(labels)
-    refuse(list(_mistakes(rows, classes, root, listener)), "mistakes in the files", "mend the lines, or remove them")
+    refuse(list(_mistakes(rows, classes, root)), "mistakes in the files", "mend the lines, or remove them")
     parts = {name: _part([row for row in rows if row.split == name], files.get(name, train), root) for name in SPLITS}
     return label_source({name: part for name, part in parts.items() if part.items}, classes, channels)
 
@@ -102,19 +108,41 @@ def _parse(name: str, file: str, text: Iterator[str], *, is_only: bool) -> Itera
         if any(cells):
             found = dict(zip(columns, map(str.strip, cells), strict=False))
             split = found.get(SPLIT, "") if SPLIT in columns else name
-            yield Row(f"{file}, line {lines.line_num + 1}", found.get(PATH, ""), found.get(LABEL, ""), split)
+            label = as_label(found.get(LABEL, ""))
+            yield Row(f"{file}, line {lines.line_num + 1}", found.get(PATH, ""), label, split)
 
 
-def _mistakes(rows: Sequence[Row], classes: Iterable[str], root: str, listener: Listener) -> Iterator[Mistake]:
+def _located(rows: Sequence[Row], root: str, listener: Listener) -> list[Row]:
+    """The same rows, with the paths under which the images are found."""
+    located = []
+    with working(listener, f"looking for {len(rows):,} images", len(rows)) as advance:
+        for number, row in enumerate(rows, 1):
+            path = next((path for path in _spellings(row.path) if _is_file(root, path)), None)
+            located.append(row if path is None else row._replace(path=path, is_there=True))
+            advance(number)
+    return located
+
+
+def _spellings(path: str) -> Iterator[str]:
+    """A path as it stands, then as other systems write it: backslashes, file://, ~, letters with accents apart."""
+    yield path
+    plain = unquote(path.removeprefix("file://")) if path.startswith("file://") else os.path.expanduser(path)  # noqa: PTH111
+    for text in (plain, plain.replace("\\", "/")):
+        yield from (normalize("NFC", text), normalize("NFD", text))
+
+
+def _is_file(root: str, path: str) -> bool:
+    return os.path.isfile(os.path.join(root, path))  # noqa: PTH113, PTH118  # faster than a Path
+
+
+def _mistakes(rows: Sequence[Row], classes: Iterable[str], root: str) -> Iterator[Mistake]:
     """What is wrong with the rows, in their order; of each row, the first mistake."""
     first: dict[str, Row] = {}  # that has a path
     known = dict.fromkeys(classes)
-    with working(listener, f"looking for {len(rows):,} images", len(rows)) as advance:
-        for number, row in enumerate(rows, 1):
-            before = first.setdefault(os.path.normpath(row.path), row)
-            if mistake := _mistake(row, before, known, root):
-                yield Mistake(f"{row.place}: {mistake.what}", mistake.remedy)
-            advance(number)
+    for row in rows:
+        before = first.setdefault(os.path.normpath(row.path), row)
+        if mistake := _mistake(row, before, known, root):
+            yield Mistake(f"{row.place}: {mistake.what}", mistake.remedy)
 
 
 def _mistake(row: Row, before: Row, classes: dict[str, None], root: str) -> Mistake | None:
@@ -130,7 +158,6 @@ def _mistake(row: Row, before: Row, classes: dict[str, None], root: str) -> Mist
         return Mistake(
             f"{row.path} has the label {row.label}, but in {before.place} {before.label}", "keep one of them"
         )
-    path = os.path.join(root, row.path)  # noqa: PTH118  # faster than a Path
-    if not os.path.isfile(path):  # noqa: PTH113
-        return Mistake(f"there is no file {path}", "correct the path, or remove the line")
+    if not row.is_there:
+        return Mistake(f"there is no file {Path(root, row.path)}", "correct the path, or remove the line")
     return None

@@ -6,7 +6,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from distill_run.data.image_folder import list_splits
-from distill_run.data.listing import visible_folders
+from distill_run.data.listing import read_folder
 from distill_run.data.source import PhotoSource
 from distill_run.errors import user_error
 from distill_run.listener import Listener
@@ -27,7 +27,7 @@ def load(*, root: str | None, listener: Listener) -> PhotoSource:
     for folder in folders.values():
         if not folder.is_dir():
             raise user_error(f"dataset.root={root} has no folder {folder.name}", LAYOUT)
-    if not visible_folders(folders["test"]):
+    if not read_folder(folders["test"]).folders:
         raise user_error(
             f"{folders['test']} has no class folders",
             "move its images into folders of their classes, as in train",

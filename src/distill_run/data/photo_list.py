@@ -11,6 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from distill_run.errors import first_line
+from distill_run.units import printable
+
+MOST_BYTES = 2**30  # of an image file
+
 
 class Reader(Protocol):
     """Gives the bytes of image files by number; worker processes use copies of it."""
@@ -24,8 +29,35 @@ class Reader(Protocol):
     def place(self, item: int) -> str:
         """Where the file lies, for messages."""
 
-    def signature(self, item: int) -> tuple[str, int, int]:
-        """Changes with the file: its place, its size in bytes, and when it was changed, in nanoseconds."""
+    def signature(self, item: int) -> tuple[object, ...]:
+        """Plain values that change with the file: where it lies, and what `change_of` says of it."""
+
+
+def change_of(path: str | Path) -> tuple[int, int, int]:
+    """What differs once a file has changed: its size, and the times when its content and its record were changed.
+
+    tar, rsync -t and cp -p set the first time as they like; the second is the system's own (ctime), which no program
+    can set, and which network disks have, too. The inode says no more, and some network disks change it. A file that is
+    not there has no time: reading it says what is wrong.
+    """
+    try:
+        stat = os.stat(path)  # noqa: PTH116  # as fast as it can be: there may be a million files
+    except OSError:
+        return 0, 0, 0
+    return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
+def read_file(path: str) -> bytes:
+    """The bytes of a file; raises OSError where it cannot be read, or is larger than any photograph."""
+    with open(path, "rb") as file:  # noqa: PTH123  # a Path costs as much as the rest of this function
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise OSError(f"it has {size:,} bytes, more than {MOST_BYTES:,}")
+        return file.read()
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why a file cannot be read, without its path."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
 
 
 @final
@@ -38,22 +70,23 @@ class FileReader(Reader):
 
     def read(self, item: int) -> bytes:
         """See Reader."""
-        with open(self.place(item), "rb") as file:  # noqa: PTH123  # a Path costs as much as the rest of this method
-            return file.read()
+        return read_file(self._path(item))
 
     def name(self, item: int) -> str:
         """See Reader."""
-        return os.fsdecode(self.names[item])
+        return printable(os.fsdecode(self.names[item]))
 
     def place(self, item: int) -> str:
         """See Reader."""
-        return os.path.join(self.folder, self.name(item))  # noqa: PTH118
+        return printable(self._path(item))
 
-    def signature(self, item: int) -> tuple[str, int, int]:
+    def signature(self, item: int) -> tuple[object, ...]:
         """See Reader."""
-        path = self.place(item)
-        stat = os.stat(path)  # noqa: PTH116
-        return path, stat.st_size, stat.st_mtime_ns
+        path = self._path(item)
+        return path, *change_of(path)
+
+    def _path(self, item: int) -> str:
+        return os.path.join(self.folder, os.fsdecode(self.names[item]))  # noqa: PTH118
 
 
 @dataclass(frozen=True)

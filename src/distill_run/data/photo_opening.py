@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -19,6 +19,7 @@ from distill_run.data.memory import memory_limit
 from distill_run.data.photo_list import PhotoList
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos, ReadPhotos, map_pixels
+from distill_run.data.pixels import DARK, FRAMES, TRANSPARENT
 from distill_run.data.source import MovableSet, Split
 from distill_run.data.splits import Dataset, Division
 from distill_run.data.survey import KIND, Survey, survey
@@ -142,13 +143,19 @@ class PhotoOpener:
 def reading_notes(name: str, photos: PhotoList, found: Survey) -> list[str]:
     """What was done to the photographs of a split that the user may not expect."""
     notes = []
-    if found.num_transparent:
-        notes.append(f"{name}: {counted(found.num_transparent, 'image')} with transparent parts, which become white")
+    for remark in (TRANSPARENT, FRAMES, DARK):
+        if indices := found.remarks.get(remark):
+            notes.append(f"{name}: {counted(len(indices), 'image')} {remark}: {_names(photos, indices)}")
     if found.problems:
-        named = ", ".join(photos.name(index) for index in list(found.problems)[:MOST_NAMED])
-        more = " ..." if len(found.problems) > MOST_NAMED else ""
-        notes.append(f"{name}: {counted(len(found.problems), 'file')} skipped, which cannot be read: {named}{more}")
+        files = f"{counted(len(found.problems), 'file')} skipped, which cannot be read"
+        notes.append(f"{name}: {files}: {_names(photos, list(found.problems))}")
     return notes
+
+
+def _names(photos: PhotoList, indices: Sequence[int]) -> str:
+    """The first of some photographs, by name."""
+    more = " ..." if len(indices) > MOST_NAMED else ""
+    return ", ".join(photos.name(index) for index in indices[:MOST_NAMED]) + more
 
 
 def _content(opened: Mapping[str, Opened], framing: Framing, division: Division[PhotoList]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from distill_run.data.decode import Box, CentreCrop, Decoder
-from distill_run.data.photo_list import PhotoList
+from distill_run.data.photo_list import PhotoList, reason_of
 
 
 class Photos(ABC):
@@ -61,7 +61,9 @@ class ReadPhotos(Photos):
         try:
             image, _ = self.decoder.decode(self.photos.read(index))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{self.photos.place(index)} cannot be read any more: {error}") from error
+            raise ValueError(f"{self.photos.place(index)} cannot be read any more: {reason_of(error)}") from error
+        if [image.height, image.width] != self.sizes[index].tolist():  # windows are cut out of that size
+            raise ValueError(f"{self.photos.place(index)} has become another image since it was first read")
         return np.asarray(image).reshape(image.height, image.width, self.channels)
 
 

@@ -15,12 +15,15 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import __version__ as pillow_version
 
 from distill_run.data.decode import Decoder
-from distill_run.data.photo_list import PhotoList
-from distill_run.errors import Mistake, refuse
+from distill_run.data.photo_list import PhotoList, reason_of
+from distill_run.data.pixels import DARK, DEEP
+from distill_run.errors import Mistake, refuse, user_error
 from distill_run.listener import Listener, working
 from distill_run.store import Store, fingerprint_of, read_meta
+from distill_run.units import counted
 
 KIND, FINDINGS, PIXELS = "images", "findings.npz", "pixels.bin"
 BLOCK = 256  # photographs that are decoded at a time
@@ -32,7 +35,7 @@ class Reading(NamedTuple):
 
     pixels: NDArray[np.uint8] | None
     counts: list[int]
-    is_transparent: bool
+    remarks: list[str]
     file_digest: bytes
     reason: str = ""
 
@@ -43,16 +46,17 @@ class Survey:
 
     `sizes` (N, 2) are height and width in the form that was asked for, 0 for a file that cannot be read; `digests`
     (N, 32) are the sha256 of the pixels, `file_digests` (N, 32) those of the files. `counts` (C, 256) say how often
-    each value stands in a channel. `problems` are the reasons why files cannot be read, by their index. `pixels_path`
-    is the file with the pixels (H, W, C) of all photographs, one after the other; None where they are not kept.
-    `fingerprint` is that of the store's entry.
+    each value stands in a channel. `remarks` say what people may not expect, with the indices of the photographs.
+    `problems` are the reasons why files cannot be read, by their index. `pixels_path` is the file with the pixels
+    (H, W, C) of all photographs, one after the other; None where they are not kept. `fingerprint` names the entry of
+    the store.
     """
 
     sizes: NDArray[np.int64]
     digests: NDArray[np.uint8]
     file_digests: NDArray[np.uint8]
     counts: NDArray[np.int64]
-    num_transparent: int
+    remarks: dict[str, list[int]]
     problems: dict[int, str]
     pixels_path: Path | None
     fingerprint: str
@@ -76,55 +80,69 @@ class Survey:
 def survey(photos: PhotoList, decoder: Decoder, store: Store, *, keeps_pixels: bool, skips_damaged: bool) -> Survey:
     """Read all photographs, or take from the store what an earlier run found in the same files.
 
-    Files are the same if their paths, sizes and times of change are. Raises UserError that names files that cannot be
-    read, unless they are to be skipped.
+    Files are the same if their paths, sizes and times of change are, for one version of Pillow. Raises UserError that
+    names files that cannot be read, or that would be black, unless they are to be skipped.
     """
     form = {"channels": decoder.channels, "form": type(decoder.form).__name__, **asdict(decoder.form)}  # type: ignore[call-overload]
     files = [photos.reader.signature(item) for item in photos.items.tolist()]
-    fingerprint = fingerprint_of({"files": files, "decoder": form, "keeps_pixels": keeps_pixels})
+    fingerprint = fingerprint_of(
+        {"files": files, "decoder": form, "pillow": pillow_version, "keeps_pixels": keeps_pixels}
+    )
 
     def make(directory: Path) -> dict[str, Any]:
         path = directory / PIXELS if keeps_pixels else Path(os.devnull)
         with path.open("wb") as file:
-            findings, problems = _read_all(photos, decoder, file, store.listener)
+            findings, remarks, problems = _read_all(photos, decoder, file, store.listener)
         if not skips_damaged:
-            _refuse(problems, photos)
+            _refuse(problems, remarks, photos)
         np.savez(directory / FINDINGS, **findings)  # type: ignore[arg-type]  # NumPy's stub takes them for its option
         shown = {str(index): reason for index, reason in problems.items()}
-        return {"about": f"{len(photos):,} images, {photos.name(0)} the first", "problems": shown}
+        about = f"{len(photos):,} images, {photos.name(0)} the first"
+        return {"about": about, "remarks": remarks, "problems": shown}
 
     directory, _ = store.obtain(KIND, fingerprint, make)
-    problems = {int(index): reason for index, reason in read_meta(directory)["problems"].items()}
+    meta = read_meta(directory)
+    problems = {int(index): reason for index, reason in meta["problems"].items()}
     if not skips_damaged:
-        _refuse(problems, photos)
+        _refuse(problems, meta["remarks"], photos)
     with np.load(directory / FINDINGS) as findings:
         return Survey(
             sizes=findings["sizes"],
             digests=findings["digests"],
             file_digests=findings["file_digests"],
             counts=findings["counts"],
-            num_transparent=int(findings["num_transparent"]),
+            remarks=meta["remarks"],
             problems=problems,
             pixels_path=directory / PIXELS if keeps_pixels else None,
             fingerprint=fingerprint,
         )
 
 
-def _refuse(problems: Mapping[int, str], photos: PhotoList) -> None:
-    """Raise UserError if there are problems."""
+def _refuse(problems: Mapping[int, str], remarks: Mapping[str, list[int]], photos: PhotoList) -> None:
+    """Raise UserError if there are problems, or if all images of 16 bits would become black."""
     remedy = "mend or remove the file, or write dataset.on_error=skip"
     mistakes = [Mistake(f"{photos.place(index)} cannot be read: {why}", remedy) for index, why in problems.items()]
     refuse(mistakes, "files that cannot be read", remedy)
+    dark = remarks.get(DARK, [])
+    if dark and len(dark) == len(remarks[DEEP]):
+        raise user_error(
+            f"{photos.place(dark[0])}: {counted(len(dark), 'image')} {DARK}",
+            "multiply their numbers until white is 65,535, or save them with 8 bits",
+        )
 
 
 def _read_all(
     photos: PhotoList, decoder: Decoder, file: BinaryIO, listener: Listener
-) -> tuple[dict[str, NDArray[Any]], dict[int, str]]:
-    """What is found in the photographs, and the reasons why some cannot be read; their pixels are written to `file`."""
+) -> tuple[dict[str, NDArray[Any]], dict[str, list[int]], dict[int, str]]:
+    """What is found in the photographs, the remarks on them, and the reasons why some cannot be read.
+
+    Their pixels are written to `file`.
+    """
     sizes = np.zeros((len(photos), 2), dtype=np.int64)
     digests, file_digests = np.zeros((2, len(photos), 32), dtype=np.uint8)
     counts = np.zeros((decoder.channels, LEVELS), dtype=np.int64)
-    num_transparent, problems = 0, {}
+    remarks: dict[str, list[int]] = {}
+    problems = {}
     with working(listener, f"reading {len(photos):,} images", len(photos)) as advance:
         for index, reading in enumerate(_decoded(photos, decoder)):
             advance(index + 1)
@@ -137,14 +155,9 @@ def _read_all(
             digests[index] = np.frombuffer(hashlib.sha256(pixels.data).digest(), dtype=np.uint8)
             file_digests[index] = np.frombuffer(reading.file_digest, dtype=np.uint8)
             counts += np.array(reading.counts).reshape(counts.shape)
-            num_transparent += reading.is_transparent
-    found: dict[str, NDArray[Any]] = {
-        "sizes": sizes,
-        "digests": digests,
-        "file_digests": file_digests,
-        "counts": counts,
-    }
-    return {**found, "num_transparent": np.array(num_transparent)}, problems
+            for remark in reading.remarks:
+                remarks.setdefault(remark, []).append(index)
+    return {"sizes": sizes, "digests": digests, "file_digests": file_digests, "counts": counts}, remarks, problems
 
 
 def _decoded(photos: PhotoList, decoder: Decoder) -> Iterator[Reading]:
@@ -157,8 +170,8 @@ def _decoded(photos: PhotoList, decoder: Decoder) -> Iterator[Reading]:
 def _decode(photos: PhotoList, decoder: Decoder, index: int) -> Reading:
     try:
         data = photos.read(index)
-        image, is_transparent = decoder.decode(data)
+        image, remarks = decoder.decode(data)
     except (OSError, ValueError) as error:
-        return Reading(None, [], False, b"", str(error))
+        return Reading(None, [], [], b"", reason_of(error))
     pixels = np.asarray(image).reshape(image.height, image.width, decoder.channels)
-    return Reading(pixels, image.histogram(), is_transparent, hashlib.sha256(data).digest())
+    return Reading(pixels, image.histogram(), remarks, hashlib.sha256(data).digest())

@@ -14,15 +14,17 @@ from typing import NamedTuple, final
 
 import numpy as np
 
-from distill_run.data.labels import SPLITS, Labelled, label_source, order_classes
-from distill_run.data.listing import EXTENSIONS, given_folder, skipped_notes
-from distill_run.data.photo_list import Reader
+from distill_run.data.labels import SPLITS, Labelled, as_label, is_whole, label_source, order_classes
+from distill_run.data.listing import Left, given_folder, skipped_notes, why_not_read
+from distill_run.data.photo_list import Reader, change_of
 from distill_run.data.source import PhotoSource
 from distill_run.errors import first_line, user_error
 from distill_run.listener import Listener, working
 from distill_run.rules import one_of
+from distill_run.units import printable
 
 CLASSES = "classes.txt"
+MOST_LABEL_BYTES = 2**24
 UNPACK = {".gz": "gunzip", ".tgz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "zstd -d --rm"}
 
 
@@ -39,7 +41,7 @@ class Index(NamedTuple):
 
     samples: list[Sample]
     labels: list[str]
-    skipped: Counter[str]
+    skipped: Counter[Left]
 
 
 @final
@@ -51,7 +53,7 @@ class ShardReader(Reader):
 
     def __init__(self, shards: Sequence[Path], samples: Sequence[Sequence[Sample]]) -> None:
         self.shards = [str(shard) for shard in shards]
-        self.times = [shard.stat().st_mtime_ns for shard in shards]
+        self.changes = [change_of(shard) for shard in shards]
         self.shard_of = np.repeat(np.arange(len(shards)), [len(own) for own in samples])
         everything = [sample for own in samples for sample in own]
         self.names = np.array([os.fsencode(sample.name) for sample in everything], dtype=np.bytes_)
@@ -66,15 +68,15 @@ class ShardReader(Reader):
 
     def name(self, item: int) -> str:
         """See Reader."""
-        return os.fsdecode(self.names[item])
+        return printable(os.fsdecode(self.names[item]))
 
     def place(self, item: int) -> str:
         """See Reader."""
         return f"{self.shards[self.shard_of[item]]}: {self.name(item)}"
 
-    def signature(self, item: int) -> tuple[str, int, int]:
-        """See Reader; the time is that of the tar file."""
-        return self.place(item), int(self.sizes[item]), self.times[self.shard_of[item]]
+    def signature(self, item: int) -> tuple[object, ...]:
+        """See Reader; size and times are those of the tar file."""
+        return self.place(item), int(self.offsets[item]), *self.changes[self.shard_of[item]]
 
 
 def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
@@ -97,7 +99,7 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
             labels = [_class_of(label, names) for index in indexes for label in index.labels]
             reader = ShardReader(own, [index.samples for index in indexes])
             parts[split] = Labelled(reader, range(len(labels)), labels, str(own[0].parent))
-            notes += skipped_notes(split, sum((index.skipped for index in indexes), Counter[str]()))
+            notes += skipped_notes(split, sum((index.skipped for index in indexes), Counter[Left]()))
     return label_source(parts, names or order_classes(parts["train"].labels), channels, notes)
 
 
@@ -125,55 +127,73 @@ def _class_names(path: Path) -> tuple[str, ...]:
     """
     if not path.is_file():
         return ()
-    names = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise user_error(f"{path} cannot be read: {error}", "save it as text in UTF-8") from error
+    names = [as_label(line.strip()) for line in lines if line.strip()]
     times = Counter(names)
     return tuple(name if times[name] == 1 else f"{name} ({line})" for line, name in enumerate(names))
 
 
 def _class_of(label: str, names: Sequence[str]) -> str:
     """The name of the class; a label that is none is left as it is."""
-    return names[int(label)] if label.isdecimal() and int(label) < len(names) else label
+    return names[int(label)] if is_whole(label) and 0 <= int(label) < len(names) else label
 
 
 def _index(shard: Path) -> Index:
-    """What is in a tar file; raises UserError where it cannot be read."""
+    """What is in a tar file, which is never unpacked; raises UserError where it cannot be read."""
     images: list[tuple[str, Sample]] = []
     labels: dict[str, str | None] = {}
-    skipped = Counter[str]()
+    skipped = Counter[Left]()
     try:
         with shard.open("rb") as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in filter(tarfile.TarInfo.isfile, tar):
-                name, _, extension = member.name.rpartition("/")[2].partition(".")
-                key = member.name.removesuffix(f".{extension}")
-                if not name:
-                    skipped["hidden"] += 1
-                elif f".{extension.lower()}" in EXTENSIONS:
-                    images.append((key, Sample(member.name, member.offset_data, member.size)))
+            for member in (each for each in tar if not each.isdir()):
+                key, extension = _key_and_extension(member.name)
+                if left := _why_skipped(member, key, extension):
+                    skipped[left] += 1
                 elif extension in LABEL_OF:
                     file.seek(member.offset_data)
                     labels[key] = labels.get(key) or LABEL_OF[extension](file.read(member.size))
                 else:
-                    skipped[f".{extension} is no image"] += 1
-    except (tarfile.TarError, OSError) as error:
+                    images.append((key, Sample(member.name, member.offset_data, member.size)))
+    except Exception as error:  # a damaged file makes tarfile raise anything, ValueError and OverflowError among it
         raise user_error(f"{shard} cannot be read: {first_line(error)}", "write the tar file again") from error
     found = [(sample, label) for key, sample in images if (label := labels.get(key))]
-    skipped["without a label"] += len(images) - len(found)
-    skipped["a label without an image"] += len(labels.keys() - {key for key, _ in images})
+    skipped[Left("file", "without a label")] += len(images) - len(found)
+    skipped[Left("file", "a label without an image")] += len(labels.keys() - {key for key, _ in images})
     return Index([sample for sample, _ in found], [label for _, label in found], skipped)
 
 
+def _key_and_extension(name: str) -> tuple[str, str]:
+    """What an image and its label have in common, and the rest, which begins at the first point of the file's name."""
+    extension = name.rpartition("/")[2].partition(".")[2]
+    return name.removesuffix(f".{extension}"), extension
+
+
+def _why_skipped(member: tarfile.TarInfo, key: str, extension: str) -> Left | None:
+    """Why a member is not read; None for an image and for a label."""
+    if not member.isfile() or member.issparse():  # the bytes of these stand elsewhere, or with gaps
+        return Left("link" if member.islnk() or member.issym() else "device", "in a tar file")
+    if not key.rpartition("/")[2]:
+        return Left("file", "hidden")
+    if extension in LABEL_OF:
+        return Left("file", "too large for a label") if member.size > MOST_LABEL_BYTES else None
+    return why_not_read(f".{extension}" if extension else "")
+
+
 def _text_label(data: bytes) -> str | None:
-    return data.decode(errors="replace").strip() or None
+    return as_label(data.decode().strip()) or None
 
 
 def _json_label(data: bytes) -> str | None:
     """What stands under "label", where that is a whole number or a text."""
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     label = content.get("label") if isinstance(content, dict) else None
-    return str(label) if isinstance(label, int | str) and label != "" else None
+    return as_label(str(label)) if isinstance(label, int | str) and label != "" else None
 
 
 LABEL_OF = {"cls": _text_label, "json": _json_label}

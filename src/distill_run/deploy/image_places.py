@@ -6,15 +6,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill_run.data.labels import some
-from distill_run.data.listing import list_images, skipped_notes, visible_folders
+from distill_run.data.labels import as_label, some
+from distill_run.data.listing import Left, list_images, read_folder, skipped_notes
 from distill_run.deploy.photographs import Photograph
 from distill_run.errors import Mistake, UserError, user_error
 
 
 @dataclass(frozen=True)
 class ImagePlace:
-    """A file, or a folder with the paths of the images in it, and how many other files it has, by reason.
+    """A file, or a folder with the paths of the images in it, and how much else it has, by reason.
 
     `targets` are the indices of the classes by the names of the folder's subfolders; empty where these are no classes,
     and `misfit` says why.
@@ -22,7 +22,7 @@ class ImagePlace:
 
     path: Path
     images: list[str]
-    skipped: Counter[str]
+    skipped: Counter[Left]
     targets: dict[str, int]
     misfit: str
 
@@ -30,7 +30,7 @@ class ImagePlace:
         """The images with their classes."""
         for image in self.images:
             folder, separator, _ = image.removeprefix(str(self.path)).lstrip(os.sep).partition(os.sep)
-            yield Photograph(image, self.targets.get(folder) if separator else None)
+            yield Photograph(image, self.targets.get(as_label(folder)) if separator else None)
 
     @property
     def notes(self) -> list[str]:
@@ -61,7 +61,7 @@ def _list_place(path: Path, classes: Sequence[str]) -> ImagePlace:
     if not path.is_dir():
         return ImagePlace(path, [str(path)], Counter(), {}, f"{path} is a file")
     images, skipped = list_images(path)
-    names = [folder.name for folder in visible_folders(path)]
+    names = list(map(as_label, read_folder(path).folders))
     strangers = [name for name in names if name not in classes]
     misfit = "" if names else f"{path} has no subfolders"
     if strangers:

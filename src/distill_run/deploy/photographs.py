@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from distill_run.data.decode import MODES, CentreCrop, Decoder
+from distill_run.data.photo_list import read_file, reason_of
 from distill_run.data.source import ImageFacts, ImageSet
-from distill_run.errors import first_line, user_error
+from distill_run.errors import user_error
 
 BLOCK = 64  # images that go through a network at once
 AHEAD = 2  # blocks that are decoded before they are needed
@@ -48,7 +49,7 @@ def read_image(path: str | Path, network: ImageFacts) -> Tensor:
     try:
         return _decode(decoder, str(path)).permute(2, 0, 1).unsqueeze(0).float() / 255
     except (OSError, ValueError) as error:
-        raise user_error(f"{path} cannot be read: {_reason(error)}", "give the file of an image") from error
+        raise user_error(f"{path} cannot be read: {reason_of(error)}", "give the file of an image") from error
 
 
 def decoder_for(network: ImageFacts) -> Decoder:
@@ -96,18 +97,13 @@ def _gathered(photographs: list[Photograph], decoded: list[Future[Tensor]]) -> B
         try:
             images.append(future.result())
         except (OSError, ValueError) as error:
-            problems[photograph.name] = _reason(error)
+            problems[photograph.name] = reason_of(error)
     pixels = torch.stack(images).permute(0, 3, 1, 2).contiguous() if images else torch.empty(0)
     return Block(photographs, pixels.float() / 255, problems)
 
 
 def _decode(decoder: Decoder, path: str) -> Tensor:
     """The pixels (H, W, C), uint8, of a file; raises OSError or ValueError where it cannot be read."""
-    image, _ = decoder.decode(Path(path).read_bytes())
+    image, _ = decoder.decode(read_file(path))
     pixels = np.array(image).reshape(image.height, image.width, decoder.channels)
     return torch.from_numpy(pixels)
-
-
-def _reason(error: Exception) -> str:
-    """Why a file cannot be read, without its path."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
