@@ -3,6 +3,7 @@
 No torch at module level: help, shell completion and mistakes in the configuration are told without it.
 """
 
+import contextlib
 import shutil
 import sys
 from argparse import Namespace
@@ -17,12 +18,17 @@ from distill_run.commands.arguments import arguments_for_hydra, hydra_words, rea
 from distill_run.commands.help import WIDTH, help_page
 from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
+from distill_run.commands.subdirs import check_subdirs
 from distill_run.commands.threads import let_threads_wait
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.config.overrides import count_points, swept_keys
-from distill_run.config.presets import expand_presets
+from distill_run.config.paths import at_home, readable
+from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.versions import VERSION_BASE
-from distill_run.errors import leave
+from distill_run.errors import UserError, leave
+from distill_run.quoting import override
+from distill_run.record.status import record_failure
+from distill_run.sweeps.places import refused_place, take_place
 from distill_run.sweeps.request import Request
 
 
@@ -35,39 +41,50 @@ def main() -> NoReturn:
 def _run_command(arguments: Namespace) -> bool:
     """Do what the command line says; whether no run has failed."""
     extra_dir: Path | None = arguments.config_dir
+    words = readable(arguments.overrides, arguments.multirun)
     if arguments.help:
         sys.stdout.write(help_page(extra_dir, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)))
         return True
     if arguments.cfg:
-        read_command(arguments.overrides, extra_dir, multirun=False)
+        read_command(words, extra_dir, multirun=False)
     if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
-        _call_hydra(hydra_words(arguments), arguments.overrides, extra_dir)
+        _call_hydra(hydra_words(arguments), words, extra_dir)
         return True
-    overrides, has_preset = expand_presets(arguments.overrides, extra_dir)
+    overrides, has_preset = expand_presets(words, extra_dir)
     if arguments.multirun or has_preset:
         return _run_sweep(overrides, extra_dir)
     (checked,) = read_command(overrides, extra_dir, multirun=False)  # the run itself checks what needs torch
     announce(LOADING)
-    run_alone(checked.settings, checked.output_dir, command_line(checked.overrides, checked.settings.code_dir))
+    run_alone(checked.settings, checked.output_dir, command_line(checked.composed.overrides, checked.settings.code_dir))
     return True
 
 
 def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
-    """Run all points that are not completed yet; whether none has failed."""
+    """Run all points that are not completed yet; whether all of them are completed in the end."""
+    overrides = expand_patterns(overrides, extra_dir)
     points = preflight(overrides, extra_dir, multirun=True)
+    first = points[0].composed
+    if of_files := sweeper_overrides(first, overrides):
+        overrides = expand_patterns([*of_files, *overrides], extra_dir)
+        points = preflight(overrides, extra_dir, multirun=True)
+    check_subdirs(overrides, extra_dir, first)
 
-    from distill_run.sweeps.host import Place, hosted  # loaded only here: it needs rich
+    from distill_run.sweeps.host import Place, host  # loaded only here: it needs rich
+    from distill_run.sweeps.progress import SweepProgress
 
     command = command_line(["-m", *overrides], str(extra_dir) if extra_dir else None)
     settings = [point.settings for point in points]
     own = one_seed_a_point(settings)
-    request = Request.of(command, count_points(overrides), settings, extra_dir)
-    is_named = any(override.startswith("hydra.sweep.dir=") for override in overrides)
-    words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
-    place = Place("hydra.sweep.dir", points[0].output_dir, is_named)
-    with hosted(request, place, swept_keys(overrides)) as progress, progress.shown():
-        _call_hydra(words, [*overrides, *own, f"hydra.sweep.dir='{progress.directory}'"], extra_dir)
-    return not progress.has_failures
+    request = Request.of(command, count_points(overrides) if first.is_grid else None, settings, extra_dir)
+    is_dated = "${now:" in first.sweep_patterns["dir"]
+    place = Place("hydra.sweep.dir", points[0].output_dir, is_named=not is_dated)
+
+    def work(progress: SweepProgress) -> None:
+        words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
+        with progress.shown():
+            _call_hydra(words, [*overrides, *own, override("hydra.sweep.dir", progress.directory)], extra_dir)
+
+    return host(request, place, swept_keys(overrides), work)
 
 
 def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) -> None:
@@ -83,9 +100,17 @@ def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) 
 def run_point(config: DictConfig) -> float | None:
     """A sweep's point, in whichever process Hydra's launcher calls it.
 
-    Returns RunReport.val_goodness, which Hydra's sweepers can maximise; None for a failed point.
+    Paths mean what they mean where the command was typed, also with hydra.job.chdir=true. Returns
+    RunReport.val_goodness, which Hydra's sweepers can maximise; None for a failed point.
     """
     own = HydraConfig.get()
     overrides = list(own.overrides.task)
     command = command_line(overrides, config.code_dir)
-    return run_recorded(lambda: config, overrides, Path(own.runtime.output_dir), command)
+    sweep_dir, number = Path(own.sweep.dir), int(own.job.num)
+    with contextlib.chdir(own.runtime.cwd):
+        try:
+            run_dir = take_place(sweep_dir, number, Path(own.runtime.output_dir))
+        except UserError as error:
+            record_failure(refused_place(sweep_dir, number), str(error), command)
+            return None
+        return run_recorded(lambda: at_home(config), overrides, run_dir, command)

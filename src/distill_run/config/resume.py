@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from distill_run.config.compose import check, compose
+from distill_run.config.compose import check, compose, literal_config
 from distill_run.config.overrides import keys_of, parse
 from distill_run.config.schema import Settings
-from distill_run.errors import Mistake, UserError, show
+from distill_run.errors import Mistake, UserError, first_line, show, user_error
 
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
@@ -61,8 +62,7 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
 
     `composed` is the configuration of `overrides`. Raises UserError where `overrides` contradict what was saved.
     """
-    saved = OmegaConf.load(saved_path)
-    assert isinstance(saved, DictConfig)
+    saved = _read(saved_path)
     _upgrade(saved, composed)
     mistakes: dict[Mistake, None] = {}  # several overrides may name one key
     for override in parse(overrides):
@@ -80,6 +80,18 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
 def saved_settings(saved_path: Path) -> Settings:
     """The settings in the file `saved_path`, which a run has saved, brought up to date."""
     return resumed_settings(saved_path, compose().config, [])
+
+
+def _read(saved_path: Path) -> DictConfig:
+    """What a run has saved, read by the grammar that it was written in: OmegaConf's takes a text 1e3 for a number."""
+    try:
+        plain = yaml.safe_load(saved_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        what = f"{saved_path} cannot be read ({first_line(error)})"
+        raise user_error(what, "start a new run, without resume=") from error
+    if not isinstance(plain, dict):
+        raise user_error(f"{saved_path} holds no settings", "start a new run, without resume=")
+    return literal_config(plain)
 
 
 def _contradictions(saved: DictConfig, node: Any, key: str) -> Iterator[Mistake]:

@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from distill_run.config.compose import Composed, check, command_line, compose
 from distill_run.config.explain import explain
 from distill_run.config.overrides import COMPOSITION_ERRORS
+from distill_run.config.paths import readable
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.errors import UserError, user_error
@@ -24,7 +25,8 @@ def compose_config(overrides: Sequence[str] = (), extra_dir: str | Path | None =
     folder = None if extra_dir is None else Path(extra_dir)
     if folder is not None and not folder.is_dir():
         raise user_error(f"extra_dir={folder} is not a folder", "give the folder of your own files")
-    settings = settings_of(compose_or_explain(list(overrides), folder).config, overrides)
+    overrides = readable(overrides, multirun=False)
+    settings = settings_of(compose_or_explain(overrides, folder).config, overrides)
     return settings.said_by(command_line(overrides, settings.code_dir))
 
 
