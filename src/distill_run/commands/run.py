@@ -21,6 +21,7 @@ from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.commands.subdirs import check_subdirs
 from distill_run.commands.threads import let_threads_wait
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
+from distill_run.config.explain import naming_own_files
 from distill_run.config.overrides import count_points, swept_keys
 from distill_run.config.paths import at_home, readable
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
@@ -50,13 +51,18 @@ def _run_command(arguments: Namespace) -> bool:
     if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
         _call_hydra(hydra_words(arguments), words, extra_dir)
         return True
-    overrides, has_preset = expand_presets(words, extra_dir)
-    if arguments.multirun or has_preset:
-        return _run_sweep(overrides, extra_dir)
+    with naming_own_files(words, extra_dir):
+        overrides, has_preset = expand_presets(words, extra_dir)
+        if arguments.multirun or has_preset:
+            return _run_sweep(overrides, extra_dir)
+        _run_alone(overrides, extra_dir)
+        return True
+
+
+def _run_alone(overrides: list[str], extra_dir: Path | None) -> None:
     (checked,) = read_command(overrides, extra_dir, multirun=False)  # the run itself checks what needs torch
     announce(LOADING)
     run_alone(checked.settings, checked.output_dir, command_line(checked.composed.overrides, checked.settings.code_dir))
-    return True
 
 
 def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:

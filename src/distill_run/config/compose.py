@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from distill_run.config.paths import at_home
 from distill_run.config.schema import Settings, read_settings
 from distill_run.config.versions import VERSION_BASE, register_resolver, store_config
+from distill_run.errors import user_error
 from distill_run.quoting import for_hydra, for_omegaconf, override, typed
 
 # A file of these folders is written once and offered under several group names.
@@ -119,23 +121,24 @@ def option_names(group: str, extra_dir: Path | None = None) -> list[str]:
 
     Hydra's own groups, such as hydra/launcher, are not among the files of either folder.
     """
-    return sorted(_option_paths(group, extra_dir))
+    return sorted(option_paths(group, extra_dir))
 
 
-def load_options(group: str, extra_dir: Path | None) -> dict[str, Container]:
+def load_options(group: str, extra_dir: Path | None) -> dict[str, DictConfig]:
     """The files of a group's options, by the names of the options."""
-    paths = _option_paths(group, extra_dir)
+    paths = option_paths(group, extra_dir)
     return {name: _load(paths[name], paths[name].stat().st_mtime_ns) for name in sorted(paths)}
 
 
-def _option_paths(group: str, extra_dir: Path | None) -> dict[str, Path]:
+def option_paths(group: str, extra_dir: Path | None) -> dict[str, Path]:
+    """The files of a group's options, by the names of the options; a file of the user's own goes before ours."""
     source = next((folder for folder, groups in ROLES.items() if group in groups), group)
     source = LISTS[group][0] if group in LISTS else source
     pattern = "**/*.yaml" if source == "experiment" else "*.yaml"
     found = {}
     for folder in (config_dir() / source, *([extra_dir / source] if extra_dir else [])):
         for path in folder.glob(pattern):
-            if not path.stem.startswith("_"):
+            if not path.stem.startswith("_") and not path.is_dir():
                 found[path.relative_to(folder).with_suffix("").as_posix()] = path
     return found
 
@@ -165,7 +168,7 @@ def _offered() -> dict[tuple[str, str], tuple[Path, int]]:
     return {}
 
 
-def _offer(folder: str, name: str, node: Container) -> None:
+def _offer(folder: str, name: str, node: DictConfig) -> None:
     for group in ROLES.get(folder, ()):
         store_config(group, name, node)
     for group, (source, key) in LISTS.items():
@@ -175,9 +178,15 @@ def _offer(folder: str, name: str, node: Container) -> None:
 
 
 @cache
-def _load(path: Path, changed: int) -> Container:  # noqa: ARG001 - a file that has changed is read again
-    """A YAML file, parsed once: every composition offers all of them."""
-    return OmegaConf.load(path)
+def _load(path: Path, changed: int) -> DictConfig:  # noqa: ARG001 - a file that has changed is read again
+    """A YAML file, parsed once: every composition offers all of them. Raises UserError where it has a mistake."""
+    try:
+        node = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise user_error(f"{path} cannot be read: {' '.join(str(error).split())}", "mend it, or remove it") from error
+    if not isinstance(node, DictConfig):
+        raise user_error(f"{path} holds no keys", "write lines of the form KEY: VALUE into it, or remove it")
+    return node
 
 
 def _run_dir(resume: str | None, new: str) -> str:

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
@@ -13,8 +14,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_run.errors import UserError, gather, user_error
 
-# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1, and hands on what is
+# raised where a YAML file is read.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

@@ -1,4 +1,4 @@
-"""What short forms stand for: `+sweep=NAME` for the values in conf/sweep/NAME.yaml, `glob(...)` for names of options."""
+"""What short forms stand for: `+sweep=NAME` for the values in conf/sweep/NAME.yaml, `glob(...)` for options' names."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

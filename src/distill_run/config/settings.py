@@ -34,6 +34,8 @@ def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed
     """The configuration of a command line, not checked yet; raises UserError for overrides that do not compose."""
     try:
         return compose(overrides, extra_dir)
+    except UserError:  # a ValueError, too, which says already what is wrong
+        raise
     except COMPOSITION_ERRORS as error:
         raise UserError(explain(overrides, extra_dir, error)) from error
 
