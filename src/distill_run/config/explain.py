@@ -15,8 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 from distill_run.config.compose import ROLES, Composed, check, compose, config_dir, option_names, option_paths
 from distill_run.config.hints import MANY_OPTIONS, all_keys, meant_overrides, missing_argument
 from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_none, text_of
+from distill_run.config.paths import SEVERAL, SINGLE
 from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import Mistake, UserError, first_line, show, unknown_key
+from distill_run.quoting import typed
 
 MOST_SAID = 400  # characters of what Hydra says of a file
 # Plug-ins of Hydra: which package has an option that this installation lacks.
@@ -104,7 +106,7 @@ def _rejected_key(override: Override, base: Composed, extra_dir: Path | None) ->
         lacking = (missing_argument(name, text, base, extra_dir) for name in names)
         return next(filter(None, lacking), None) or unknown_key(key, known)
     if override.is_add():
-        return Mistake(f"{text}: {key} exists already", f"write {text.removeprefix('+')}")
+        return Mistake(f"{text}: {key} exists already", f"write {typed([text.lstrip('+')])}")
     return Mistake(f"{text} is not accepted", f"{key} is {show(OmegaConf.select(base.config, key))} here")
 
 
@@ -140,18 +142,30 @@ def _damaged_option(override: Override, extra_dir: Path | None, error: Exception
 
 
 @contextmanager
-def naming_own_files(overrides: Sequence[str], extra_dir: Path | None) -> Iterator[None]:
-    """Let each mistake in a key that a file of the user's sets, and the command line does not, name this file."""
+def naming_files(overrides: Sequence[str], extra_dir: Path | None) -> Iterator[None]:
+    """Let each mistake say which file of the user's it stands in, and where a relative path was looked for."""
     try:
         yield
     except UserError as error:
-        mistakes = [_with_file(mistake, overrides, extra_dir) for mistake in error.mistakes]
+        mistakes = [_with_file(_with_place(mistake, overrides), overrides, extra_dir) for mistake in error.mistakes]
         if mistakes == error.mistakes:
             raise
         raise UserError(mistakes) from error
 
 
+def _with_place(mistake: Mistake, overrides: Sequence[str]) -> Mistake:
+    """The mistake; where it is about a relative path of the command line that is not there, with where it begins."""
+    for override in filter(None, map(parse_or_none, overrides)):
+        path = override.value()
+        if not isinstance(path, str) or path not in mistake.what or override.key_or_group not in (*SINGLE, *SEVERAL):
+            continue
+        if path and not Path(path).is_absolute() and not Path(path).exists():
+            return Mistake(mistake.what, f"{mistake.remedy}; {path} is looked for in {Path.cwd()}")
+    return mistake
+
+
 def _with_file(mistake: Mistake, overrides: Sequence[str], extra_dir: Path | None) -> Mistake:
+    """The mistake; where it is about a key that a chosen file sets, and the command line does not, with this file."""
     key = re.split(r"[^\w.]", mistake.what, maxsplit=1)[0]
     typed_keys = {override.partition("=")[0].lstrip("+") for override in overrides}
     for override in filter(None, map(parse_or_none, overrides)):
