@@ -27,7 +27,7 @@ ROOMS = (
     ("losses", "build", "tensor_files"),
     ("console", "config", "store"),
     ("typed_json",),
-    ("files", "rules", "own_code"),
+    ("files", "rules", "own_code", "quoting"),
     ("errors", "units", "listener"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

@@ -62,7 +62,8 @@ def refuse(mistakes: Sequence[Mistake], rest: str, remedy: str) -> None:
 
 def unknown_key(key: str, known: Iterable[str]) -> Mistake:
     """The mistake for a key that does not exist; the remedy names similar keys that do."""
-    near = difflib.get_close_matches(key, list(known), n=3, cutoff=0.6)
+    names = [name for name in known if not name.endswith("_target_")]  # nobody means the path of a class
+    near = difflib.get_close_matches(key, names, n=3, cutoff=0.6)
     remedy = f"did you mean {' or '.join(near)}?" if near else "distill-run --help lists the keys"
     return Mistake(f"{key} is not a key of the configuration", remedy)
 
@@ -107,7 +108,8 @@ def leave(command: Callable[[], bool]) -> NoReturn:
     """Run a command and end the program with an exit status.
 
     The status is 0 if the command returns true, 1 if it returns false or raises a UserError, which is printed, and 130
-    after an interruption. With HYDRA_FULL_ERROR=1 a UserError is raised instead, for its traceback.
+    after an interruption, a closed pipe (`| head`) among them. With HYDRA_FULL_ERROR=1 a UserError is raised instead,
+    for its traceback.
     """
     try:
         is_well = command()
@@ -118,6 +120,9 @@ def leave(command: Callable[[], bool]) -> NoReturn:
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        forget_stdout()
+        sys.exit(INTERRUPTED)
     sys.exit(0 if is_well else 1)
 
 
@@ -127,8 +132,13 @@ def quiet_at_closed_pipe() -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python's last flush complains
+        forget_stdout()
         raise SystemExit(0) from None
+
+
+def forget_stdout() -> None:
+    """Let what is still to be written to a closed stdout go nowhere, or Python's last flush complains."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def tell(error: UserError) -> None:

@@ -13,7 +13,7 @@ from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, user_error
 from distill_run.files import RunFiles, told_of_no_room
 from distill_run.own_code import naming_own_code
-from distill_run.record.command import command_of
+from distill_run.record.command import command_of, resume_command
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.record.run_record import RunRecord
 from distill_run.report.pages import write_pages
@@ -98,7 +98,7 @@ def _check_unused(files: RunFiles, settings: Settings) -> None:
     if not settings.resume and (files.last.exists() or files.report.exists()):
         raise user_error(
             f"{files.run_dir} holds a run already",
-            f"give another folder, or go on with that run, as in distill-run resume={files.run_dir}",
+            f"give another folder, or go on with that run, as in {resume_command(files.run_dir)}",
         )
 
 

@@ -73,7 +73,7 @@ def load(path: Path) -> Any:
         if "TorchScript" in str(error):
             raise user_error(
                 f"{path} is a TorchScript archive, which holds code",
-                f"save its tensors alone: torch.save(torch.jit.load('{path}').state_dict(), 'weights.pt')",
+                f"save its tensors alone: torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pt')",
             ) from error
         raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", REPLACE) from error
 
@@ -110,7 +110,7 @@ def _refused(path: Path, reason: str) -> UserError:
     if found := re.search(r"GLOBAL (\S+)", reason):
         return user_error(
             f"{path} holds a Python object ({found[1]}), which could run code when loaded: refused",
-            f"if you trust it, save its tensors alone: torch.save(torch.load('{path}', weights_only=False)"
+            f"if you trust it, save its tensors alone: torch.save(torch.load({str(path)!r}, weights_only=False)"
             "['state_dict'], 'weights.pt'), or .state_dict() instead of ['state_dict'] if it is a whole network",
         )
     return user_error(

@@ -11,6 +11,9 @@ from typing import Any, NoReturn
 
 from distill_run.config.hints import known_keys, meant_overrides
 from distill_run.errors import Mistake, UserError, user_error
+from distill_run.quoting import typed
+
+OPTIONS = ("help", "version", "info")  # people write these without the dashes
 
 
 class Parser(argparse.ArgumentParser):
@@ -18,6 +21,7 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
+        self.register("type", Path, _path)
         version = f"{self.prog} {metadata.version('distill-run')}"
         self.add_argument("--version", action="version", version=version, help="show the version and exit")
 
@@ -26,6 +30,14 @@ class Parser(argparse.ArgumentParser):
         self.color = False  # Python 3.14 would colour the usage on a terminal
         usage = " ".join(self.format_usage().split())
         raise user_error(message, f"write {usage.removeprefix('usage: ')}")
+
+
+def _path(text: str) -> Path:
+    """The path of an argument; of --output=~/x, the shell leaves the ~ to us."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{text} is in the home directory of nobody") from error
 
 
 def read_arguments(words: Sequence[str]) -> argparse.Namespace:
@@ -37,7 +49,7 @@ def read_arguments(words: Sequence[str]) -> argparse.Namespace:
     arguments, unknown = _parser().parse_known_intermixed_args(words)
     check_config_dir(arguments.config_dir)
     # The values of unknown options are words without = as well.
-    mistakes = list(_not_options(unknown, words, arguments) if unknown else _two_words(arguments))
+    mistakes = list(_not_options(unknown, words, arguments) if unknown else _bare_words(arguments))
     if mistakes:
         raise UserError(mistakes)
     if arguments.config_path or arguments.config_name:
@@ -84,13 +96,19 @@ def _not_options(unknown: Sequence[str], words: Sequence[str], arguments: argpar
         )
 
 
-def _two_words(arguments: argparse.Namespace) -> Iterator[Mistake]:
-    """The mistakes for a key and its value that stand side by side, as in `mode soft`."""
-    pairs = itertools.pairwise(arguments.overrides)
-    for key, value in pairs:
-        if _is_bare(key) and _is_bare(value):
-            yield Mistake(f"{key} {value} has no =", f"write {_whole(key, value, arguments)}")
-            next(pairs, None)  # the value is the key of no other pair
+def _bare_words(arguments: argparse.Namespace) -> Iterator[Mistake]:
+    """The mistakes for words without =: a key and its value that stand side by side, as in `mode soft`, and others."""
+    words = iter(itertools.pairwise([*arguments.overrides, "="]))
+    for word, follower in words:
+        if not _is_bare(word):
+            continue
+        if _is_bare(follower):
+            yield Mistake(f"{word} {follower} has no =", f"write {_whole(word, follower, arguments)}")
+            next(words, None)  # the value is the key of no other pair
+        elif word in OPTIONS:
+            yield Mistake(f"{word} has no =", f"write distill-run --{word}")
+        else:
+            yield Mistake(f"{word} has no =", "write key=value; distill-run --help lists the keys")
 
 
 def _is_bare(word: str) -> bool:
@@ -101,7 +119,7 @@ def _whole(key: str, value: str, arguments: argparse.Namespace) -> str:
     """The override that gives a value to a key, whose name may be a short one, as temperature is."""
     overrides = [word for word in arguments.overrides if not _is_bare(word)]
     known = known_keys(overrides, arguments.config_dir)
-    return f"{key}={value}" if key in known else meant_overrides(key, value, known) or f"{key}={value}"
+    return (key not in known and meant_overrides(key, value, known)) or typed([f"{key}={value}"])
 
 
 def check_config_dir(folder: Path | None) -> None:

@@ -12,6 +12,7 @@ from distill_run.commands.arguments import Parser, check_config_dir
 from distill_run.commands.threads import let_threads_wait
 from distill_run.console import Console
 from distill_run.errors import Mistake, UserError, leave, user_error
+from distill_run.quoting import typed
 
 ABOUT = "The classes that a student, and beside it its teacher, give to photographs; or a page of its mistakes."
 USAGE = (
@@ -75,7 +76,7 @@ def _read_arguments(arguments: list[str]) -> Namespace:
         if not path.exists()
     ]
     if not options.images and not options.errors:
-        remedy = f"name images or folders: distill-predict {options.place} photos; or add --errors"
+        remedy = f"name images or folders: {typed(['distill-predict', str(options.place), 'photos'])}; or add --errors"
         mistakes.append(Mistake("no image is named", f"{remedy}, for those of the test split"))
     if options.errors:
         for name in ("format", "top"):

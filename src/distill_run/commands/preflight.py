@@ -10,20 +10,23 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from distill_run.config.compose import Composed
 from distill_run.config.overrides import parse, points_to_check, text_of
+from distill_run.config.paths import home
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain, settings_of
 from distill_run.errors import gather, user_error
+from distill_run.quoting import typed
 
 LOADING = "loading PyTorch ..."
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A command line without mistakes. Its `overrides` are without Hydra's own; `output_dir` is for its files."""
+    """A command line without mistakes, its settings, and the folder of its files."""
 
     settings: Settings
-    overrides: list[str]
+    composed: Composed
     output_dir: Path
 
 
@@ -53,7 +56,7 @@ def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -
     """
     parsed = parse(overrides)
     if not multirun and (swept := [text_of(override) for override in parsed if override.is_sweep_override()]):
-        raise user_error(f"{swept[0]} has several values", f"write distill-run -m {' '.join(swept)}")
+        raise user_error(f"{swept[0]} has several values", f"write {typed(['distill-run', '-m', *swept])}")
     if multirun and any(override.key_or_group == "resume" for override in parsed):
         raise user_error("resume= goes on with a single run", "leave -m out")
     return gather(partial(_read_point, point, extra_dir, multirun) for point in points_to_check(parsed))
@@ -62,9 +65,9 @@ def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -
 def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) -> Checked:
     composed = compose_or_explain(overrides, extra_dir)
     if multirun:
-        key, output_dir = "hydra.sweep.dir", composed.hydra.sweep.dir
+        key, output_dir = "hydra.sweep.dir", home("hydra.sweep.dir", composed.hydra.sweep.dir)
     else:
-        key, output_dir = "hydra.run.dir", composed.hydra.run.dir
+        key, output_dir = "hydra.run.dir", home("hydra.run.dir", composed.hydra.run.dir)
     attempts: list[Callable[[], object]] = [
         partial(settings_of, composed.config, overrides),
         partial(check_writable, key, output_dir),
@@ -72,7 +75,7 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) ->
     settings = gather(attempts)[0]
     assert isinstance(settings, Settings)
     check_writable("store_dir", settings.store_dir)
-    return Checked(settings, composed.overrides, Path(output_dir))
+    return Checked(settings, composed, Path(output_dir))
 
 
 def one_seed_a_point(points: Iterable[Settings]) -> list[str]:

@@ -26,10 +26,13 @@ from distill_run.commands.spaces import read_space
 from distill_run.commands.threads import let_threads_wait
 from distill_run.config.compose import command_line
 from distill_run.config.overrides import parse, text_of
+from distill_run.config.paths import readable
+from distill_run.config.presets import expand_patterns
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain
 from distill_run.errors import Mistake, UserError, gather, leave, user_error
-from distill_run.sweeps.host import Place, hosted
+from distill_run.sweeps.host import Place, host
+from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.request import Request
 from distill_run.sweeps.search import Search
 from distill_run.sweeps.space import Space
@@ -64,7 +67,7 @@ def _search(arguments: Namespace) -> bool:
         raise user_error("distill-search needs Optuna", "write pip install optuna")
     _check_arguments(arguments)
     extra_dir: Path | None = arguments.config_dir
-    fixed, spaces = _read_overrides(arguments.overrides)
+    fixed, spaces = _read_overrides(expand_patterns(readable(arguments.overrides, multirun=True), extra_dir))
     settings = _check_spaces(spaces, fixed, extra_dir)
     fixed += one_seed_a_point(settings)
     meaning = {key: dataclasses.asdict(space) for key, space in spaces.items()}
@@ -73,12 +76,14 @@ def _search(arguments: Namespace) -> bool:
     named: Path | None = arguments.search_dir
     folder = named or Path(f"{datetime.now():outputs/searches/%Y-%m-%d/%H-%M-%S-%f}")
     place = Place("--search-dir", folder, named is not None)
-    with hosted(request, place, list(spaces)) as progress:
+
+    def work(progress: SweepProgress) -> None:
         search = Search(progress.directory, num_trials, arguments.search_seed, spaces)
         study = search.open_study()
         with progress.shown():
             search.run_trials(study, partial(run_trial, fixed, extra_dir))
-    return not progress.has_failures
+
+    return host(request, place, list(spaces), work)
 
 
 def _check_arguments(arguments: Namespace) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from distill_run.config.overrides import has_pattern, text_of
+from distill_run.config.overrides import text_of
 from distill_run.errors import user_error
 from distill_run.sweeps.space import Choices, Interval, Space
 
@@ -13,10 +13,6 @@ from distill_run.sweeps.space import Choices, Interval, Space
 def read_space(override: Override) -> Space:
     """The space that an override names: choice(...), range(...), interval(...); raises UserError for any other."""
     sweep: Any = override.value()
-    if has_pattern(override):
-        raise user_error(
-            f"{text_of(override)} cannot be searched", "name the choices, as in student=cnn_tiny,cnn_small"
-        )
     if isinstance(sweep, IntervalSweep):
         return _read_interval(override, sweep)
     if isinstance(sweep, RangeSweep):

@@ -1,19 +1,22 @@
 """From command-line overrides to a configuration: where the YAML lies, how groups are offered, what Hydra composes."""
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra import initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from distill_run.config.paths import at_home
 from distill_run.config.schema import Settings, read_settings
 from distill_run.config.versions import VERSION_BASE, register_resolver, store_config
+from distill_run.errors import user_error
+from distill_run.quoting import for_hydra, for_omegaconf, override, typed
 
 # A file of these folders is written once and offered under several group names.
 ROLES = {
@@ -44,6 +47,16 @@ class Composed:
         """The overrides of the command line without those of Hydra's own keys."""
         return list(self.hydra.overrides.task)
 
+    @property
+    def is_grid(self) -> bool:
+        """Whether a sweep runs each combination of the swept values once, as Hydra's own sweeper does."""
+        return str(self.hydra.sweeper._target_).endswith(".BasicSweeper")
+
+    @property
+    def sweep_patterns(self) -> dict[str, str]:
+        """What names the folder of a sweep (`dir`) and those of its points (`subdir`), as it was written."""
+        return {str(key): str(value) for key, value in plain_config(self.hydra.sweep, resolve=False).items()}
+
 
 def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Composed:
     """The configuration of a command line's overrides, not checked yet.
@@ -56,13 +69,25 @@ def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Com
     if extra_dir is not None:
         offer_roles(extra_dir)
         overrides += own_folder_overrides(extra_dir)
-        overrides.append(f"hydra.searchpath=[file://{extra_dir.resolve()}]")
+        overrides.append(f"hydra.searchpath=[{for_hydra(f'file://{extra_dir.resolve()}')}]")
     with initialize_config_dir(str(config_dir()), **VERSION_BASE):
         composed = hydra.compose("config", overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)  # ${hydra:...} reads it, in `names`
-    config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
-    OmegaConf.resolve(config)
-    return Composed(config, composed.hydra)
+    config = OmegaConf.masked_copy(at_home(composed), [str(key) for key in composed if key != "hydra"])
+    return Composed(literal_config(plain_config(config)), composed.hydra)
+
+
+def literal_config(plain: Mapping[str, Any]) -> DictConfig:
+    """The configuration of plain values, in whose texts `${` begins no interpolation."""
+    return OmegaConf.create({key: _literal(value) for key, value in plain.items()})
+
+
+def _literal(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _literal(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_literal(item) for item in value]
+    return for_omegaconf(value) if isinstance(value, str) else value
 
 
 def check(config: DictConfig) -> Settings:
@@ -70,9 +95,9 @@ def check(config: DictConfig) -> Settings:
     return read_settings(plain_config(config))
 
 
-def plain_config(config: DictConfig) -> dict[str, Any]:
+def plain_config(config: DictConfig, resolve: bool = True) -> dict[str, Any]:
     """The configuration as plain, resolved containers; a missing value stays as ???."""
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
 
@@ -96,23 +121,24 @@ def option_names(group: str, extra_dir: Path | None = None) -> list[str]:
 
     Hydra's own groups, such as hydra/launcher, are not among the files of either folder.
     """
-    return sorted(_option_paths(group, extra_dir))
+    return sorted(option_paths(group, extra_dir))
 
 
-def load_options(group: str, extra_dir: Path | None) -> dict[str, Container]:
+def load_options(group: str, extra_dir: Path | None) -> dict[str, DictConfig]:
     """The files of a group's options, by the names of the options."""
-    paths = _option_paths(group, extra_dir)
+    paths = option_paths(group, extra_dir)
     return {name: _load(paths[name], paths[name].stat().st_mtime_ns) for name in sorted(paths)}
 
 
-def _option_paths(group: str, extra_dir: Path | None) -> dict[str, Path]:
+def option_paths(group: str, extra_dir: Path | None) -> dict[str, Path]:
+    """The files of a group's options, by the names of the options; a file of the user's own goes before ours."""
     source = next((folder for folder, groups in ROLES.items() if group in groups), group)
     source = LISTS[group][0] if group in LISTS else source
     pattern = "**/*.yaml" if source == "experiment" else "*.yaml"
     found = {}
     for folder in (config_dir() / source, *([extra_dir / source] if extra_dir else [])):
         for path in folder.glob(pattern):
-            if not path.stem.startswith("_"):
+            if not path.stem.startswith("_") and not path.is_dir():
                 found[path.relative_to(folder).with_suffix("").as_posix()] = path
     return found
 
@@ -142,7 +168,7 @@ def _offered() -> dict[tuple[str, str], tuple[Path, int]]:
     return {}
 
 
-def _offer(folder: str, name: str, node: Container) -> None:
+def _offer(folder: str, name: str, node: DictConfig) -> None:
     for group in ROLES.get(folder, ()):
         store_config(group, name, node)
     for group, (source, key) in LISTS.items():
@@ -152,9 +178,15 @@ def _offer(folder: str, name: str, node: Container) -> None:
 
 
 @cache
-def _load(path: Path, changed: int) -> Container:  # noqa: ARG001 - a file that has changed is read again
-    """A YAML file, parsed once: every composition offers all of them."""
-    return OmegaConf.load(path)
+def _load(path: Path, changed: int) -> DictConfig:  # noqa: ARG001 - a file that has changed is read again
+    """A YAML file, parsed once: every composition offers all of them. Raises UserError where it has a mistake."""
+    try:
+        node = OmegaConf.load(path)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise user_error(f"{path} cannot be read: {' '.join(str(error).split())}", "mend it, or remove it") from error
+    if not isinstance(node, DictConfig):
+        raise user_error(f"{path} holds no keys", "write lines of the form KEY: VALUE into it, or remove it")
+    return node
 
 
 def _run_dir(resume: str | None, new: str) -> str:
@@ -163,11 +195,11 @@ def _run_dir(resume: str | None, new: str) -> str:
 
 def own_folder_overrides(extra_dir: Path) -> list[str]:
     """The overrides that `--config-dir` adds to the command line: targets may name Python files of that folder."""
-    return [f"code_dir='{extra_dir.resolve()}'"]
+    return [override("code_dir", extra_dir.resolve())]
 
 
 def command_line(overrides: Sequence[str], code_dir: str | None) -> str:
     """The command that a person types to repeat a run with these overrides."""
     folder = ["--config-dir", code_dir] if code_dir else []
-    own = [override for override in overrides if not override.startswith("code_dir=")]
-    return shlex.join(["distill-run", *folder, *own])
+    own = [each for each in overrides if not each.startswith("code_dir=")]
+    return typed(["distill-run", *folder, *own])

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from distill_run.config.compose import ROLES, Composed, compose, load_options
 from distill_run.config.overrides import COMPOSITION_ERRORS, keys_of
 from distill_run.errors import Mistake
+from distill_run.quoting import typed
 
 MANY_OPTIONS = 12  # of more than these, only some are told
 
@@ -35,7 +36,7 @@ def meant_overrides(name: str, value: str, known: Iterable[str]) -> str:
     Empty where the name is no short form of a known key.
     """
     keys = ROLES.get(name) or [key for key in known if _is_short_for(name, key)]
-    return " or ".join(f"{key}={value}" for key in sorted(keys, key=lambda key: key.count("."))[:MANY_OPTIONS])
+    return " or ".join(typed([f"{key}={value}"]) for key in sorted(keys, key=lambda key: key.count("."))[:MANY_OPTIONS])
 
 
 def _is_short_for(name: str, key: str) -> bool:

@@ -1,19 +1,22 @@
 """Overrides as Hydra reads them."""
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from distill_run.errors import gather, user_error
+from distill_run.errors import UserError, gather, user_error
 
-# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1, and hands on what is
+# raised where a YAML file is read.
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -29,6 +32,14 @@ def _parse_one(text: str) -> Override:
     return override
 
 
+def parse_or_none(text: str) -> Override | None:
+    """The override as Hydra reads it; None where it cannot."""
+    try:
+        return _parse_one(text)
+    except UserError:
+        return None
+
+
 def text_of(override: Override) -> str:
     """The override as it was typed."""
     assert override.input_line is not None
@@ -36,15 +47,18 @@ def text_of(override: Override) -> str:
 
 
 def values_of(override: Override) -> list[str]:
-    """The values that a swept override goes through, as one types them."""
+    """The values that a swept override goes through, as one types them; raises UserError where there are none."""
     try:
-        return list(override.sweep_string_iterator())
-    except ValueError as error:
+        values = list(override.sweep_string_iterator())
+    except (ValueError, HydraException) as error:
         raise user_error(f"{text_of(override)} cannot be read: {error}", "write its values, as in 1,2,4") from error
+    if not values:
+        raise user_error(f"{text_of(override)} has no values", "its ends must differ, as in range(1,9)")
+    return values
 
 
 def has_pattern(override: Override) -> bool:
-    """Whether the values are given by a pattern, as in glob(*): only Hydra knows which they are."""
+    """Whether the values are given by a pattern, as in glob(*)."""
     return override.value_type is ValueType.GLOB_CHOICE_SWEEP
 
 
@@ -53,12 +67,19 @@ def swept_keys(overrides: Sequence[str]) -> list[str]:
     return [override.key_or_group for override in parse(overrides) if override.is_sweep_override()]
 
 
-def count_points(overrides: Sequence[str]) -> int | None:
-    """The number of combinations of the swept values; None where a pattern such as glob(*) is among them."""
-    swept = [override for override in parse(overrides) if override.is_sweep_override()]
-    if any(map(has_pattern, swept)):
-        return None
-    return math.prod(len(values_of(override)) for override in swept)
+def count_points(overrides: Sequence[str]) -> int:
+    """The number of combinations of the swept values."""
+    return math.prod(len(values_of(override)) for override in parse(overrides) if override.is_sweep_override())
+
+
+def all_points(overrides: Sequence[str]) -> Iterator[list[str]]:
+    """The command line of each point, in the order in which Hydra's own sweeper numbers them."""
+    choices = []
+    for override in parse(overrides):
+        is_swept = override.is_sweep_override()
+        values = values_of(override) if is_swept else [override.get_value_element_as_str()]
+        choices.append([f"{override.get_key_element()}={value}" for value in values])
+    yield from map(list, itertools.product(*choices))
 
 
 def points_to_check(parsed: Sequence[Override]) -> Iterator[list[str]]:
@@ -66,7 +87,7 @@ def points_to_check(parsed: Sequence[Override]) -> Iterator[list[str]]:
     fixed = [text_of(override) for override in parsed if not override.is_sweep_override()]
     choices = []
     for override in parsed:
-        if override.is_discrete_sweep() and not has_pattern(override):
+        if override.is_discrete_sweep():
             choices.append([f"{override.get_key_element()}={value}" for value in values_of(override)])
     firsts = [values[0] for values in choices]
     yield [*fixed, *firsts]

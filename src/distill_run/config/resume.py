@@ -4,12 +4,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from distill_run.config.compose import check, compose
+from distill_run.config.compose import check, compose, literal_config
 from distill_run.config.overrides import keys_of, parse
 from distill_run.config.schema import Settings
-from distill_run.errors import Mistake, UserError, show
+from distill_run.errors import Mistake, UserError, first_line, show, user_error
+from distill_run.files import RunFiles
+from distill_run.quoting import for_omegaconf
+from distill_run.typed_json import read_object
 
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
@@ -61,8 +65,8 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
 
     `composed` is the configuration of `overrides`. Raises UserError where `overrides` contradict what was saved.
     """
-    saved = OmegaConf.load(saved_path)
-    assert isinstance(saved, DictConfig)
+    saved = _read(saved_path)
+    _find_paths_again(saved, saved_path.parent)
     _upgrade(saved, composed)
     mistakes: dict[Mistake, None] = {}  # several overrides may name one key
     for override in parse(overrides):
@@ -80,6 +84,35 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
 def saved_settings(saved_path: Path) -> Settings:
     """The settings in the file `saved_path`, which a run has saved, brought up to date."""
     return resumed_settings(saved_path, compose().config, [])
+
+
+def _read(saved_path: Path) -> DictConfig:
+    """What a run has saved, read by the grammar that it was written in: OmegaConf's takes a text 1e3 for a number."""
+    try:
+        plain = yaml.safe_load(saved_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        what = f"{saved_path} cannot be read ({first_line(error)})"
+        raise user_error(what, "start a new run, without resume=") from error
+    if not isinstance(plain, dict):
+        raise user_error(f"{saved_path} holds no settings", "start a new run, without resume=")
+    return literal_config(plain)
+
+
+def _find_paths_again(saved: DictConfig, run_dir: Path) -> None:
+    """Make relative paths whole where the command is typed in another folder than that of the run, if it is there.
+
+    A run that was moved or copied with all that it uses finds that in the working directory.
+    """
+    try:
+        began_in = Path(str(read_object(RunFiles(run_dir).environment)["directory"]))
+    except (ValueError, KeyError):
+        return
+    if not run_dir.absolute().is_relative_to(began_in) or Path.cwd() == began_in:
+        return
+    for key in (*(name for names in MAY_MOVE.values() for name in names), "teacher_checkpoint"):
+        value = OmegaConf.select(saved, key)
+        if isinstance(value, str) and (began_in / value).exists():
+            OmegaConf.update(saved, key, for_omegaconf(str(began_in / value)))
 
 
 def _contradictions(saved: DictConfig, node: Any, key: str) -> Iterator[Mistake]:

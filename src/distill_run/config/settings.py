@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from distill_run.config.compose import Composed, check, command_line, compose
 from distill_run.config.explain import explain
 from distill_run.config.overrides import COMPOSITION_ERRORS
+from distill_run.config.paths import readable
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.errors import UserError, user_error
@@ -24,7 +25,8 @@ def compose_config(overrides: Sequence[str] = (), extra_dir: str | Path | None =
     folder = None if extra_dir is None else Path(extra_dir)
     if folder is not None and not folder.is_dir():
         raise user_error(f"extra_dir={folder} is not a folder", "give the folder of your own files")
-    settings = settings_of(compose_or_explain(list(overrides), folder).config, overrides)
+    overrides = readable(overrides, multirun=False)
+    settings = settings_of(compose_or_explain(overrides, folder).config, overrides)
     return settings.said_by(command_line(overrides, settings.code_dir))
 
 
@@ -32,8 +34,19 @@ def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed
     """The configuration of a command line, not checked yet; raises UserError for overrides that do not compose."""
     try:
         return compose(overrides, extra_dir)
+    except UserError:  # a ValueError, too, which says already what is wrong
+        raise
     except COMPOSITION_ERRORS as error:
+        if _is_interruption(error):
+            raise KeyboardInterrupt from error
         raise UserError(explain(overrides, extra_dir, error)) from error
+
+
+def _is_interruption(error: BaseException | None) -> bool:
+    """Whether Ctrl-C is what an error of Hydra's comes from."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def settings_of(composed: DictConfig, overrides: Sequence[str]) -> Settings:

@@ -17,6 +17,7 @@ from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.listener import NOBODY, Listener
 from distill_run.models.network import Network
+from distill_run.record.command import resume_command
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.stages.given_teacher import GivenTeachers
 from distill_run.stages.plans import teacher_files, untrained_teachers
@@ -42,7 +43,7 @@ class PastRun:
         except (ValueError, OSError) as error:
             raise user_error(
                 f"{run_dir} holds no completed run: {error}",
-                f"let it end, as in distill-run resume={run_dir}, or give the file of a network",
+                f"let it end, as in {resume_command(run_dir)}, or give the file of a network",
             ) from error
 
     @property

@@ -1,9 +1,10 @@
-"""The command of a run, in its environment.json."""
+"""The commands of a run: the one in its environment.json, which repeats it, and the one that goes on with it."""
 
 from pathlib import Path
 
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
+from distill_run.quoting import override, typed
 from distill_run.typed_json import read_object
 
 
@@ -22,3 +23,8 @@ def command_of(run_dir: Path) -> str:
         return read_command(run_dir)
     except ValueError as damage:
         raise user_error(f"resume={run_dir}: {damage}", "start a new run, without resume=") from damage
+
+
+def resume_command(run_dir: Path) -> str:
+    """The command that goes on with a run, as one types it in any folder."""
+    return typed(["distill-run", override("resume", run_dir.absolute())])

@@ -9,9 +9,10 @@ from torch import Tensor
 from distill_run.console import Console, TrainingDisplay, WorkDisplay
 from distill_run.errors import DivergedError
 from distill_run.files import RunFiles
+from distill_run.record.command import resume_command
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import RunFacts, StageFacts, Watcher
-from distill_run.units import rounded, shown_path
+from distill_run.units import rounded
 
 SHOWN_HASH = 12
 
@@ -83,7 +84,7 @@ class ConsoleWatcher(Watcher):
     def _way_on(self) -> str:
         """The command that takes up a run that was cut short."""
         if self.files.last.is_file():
-            return f"distill-run resume={shown_path(self.files.run_dir)}"
+            return resume_command(self.files.run_dir)
         return self._command
 
 

@@ -49,11 +49,11 @@ def tell_results(console: "Console", report: RunReport, settings: Settings, comm
             console.warn(warning)
     console.conclude(report.conclusion)
     files = RunFiles(report.run_dir)
-    student = shown_path(files.student)
     console.note(f"report   {shown_path(files.report_page)}")
-    console.note(f"student  {student}")
+    console.note(f"student  {shown_path(files.student)}")
     if report.exports:
         console.note(f"exports  {shown_path(files.exports)}")
     if command:  # a run that Python code started has none
         console.note(f"repeat   {command}")
-    console.note(f"use it   from distill_run import load_network; network = {load_call(student, settings)}")
+    call = load_call(str(files.student.absolute()), settings)  # it may be typed in another folder
+    console.note(f"use it   from distill_run import load_network; network = {call}")

@@ -1,7 +1,6 @@
 """What a sweep and a search have in common: a directory of their own, a display, and a report at the end."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,9 @@ from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.results import tell_sweep_results
-from distill_run.sweeps.request import Request, dated_directory, named_directory
+from distill_run.sweeps.request import Request, dated_directory, named_directory, write_record
+
+WELL_ENDED = ("completed", "pruned")
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,34 @@ class Place:
     is_named: bool
 
 
-@contextmanager
-def hosted(request: Request, place: Place, keys: Sequence[str]) -> Iterator[SweepProgress]:
-    """The progress of the runs that the block starts; afterwards their report is written, however the block ends.
+def host(request: Request, place: Place, keys: Sequence[str], work: Callable[[SweepProgress], None]) -> bool:
+    """Let `work` start the runs; whether all that were asked for are completed or given up, as their folders say.
 
-    Where the user did not name a folder, an unfinished directory of the same request is used instead, if there is one.
-    `keys` are those whose values differ between the runs.
+    The report of the runs is written however the work ends. Where the user did not name a folder, an unfinished
+    directory of the same request is used instead, if there is one. `keys` are those whose values differ between the
+    runs.
     """
     console = Console()
     directory = named_directory if place.is_named else dated_directory
-    with told_of_no_room(place.key, place.folder), directory(place.folder, request) as folder:
-        progress = SweepProgress(folder, request.num_points, keys, console)
+    with told_of_no_room(place.key, place.folder), directory(place.folder, request) as found:
+        folder = found.absolute()  # whatever the working directory of a run is
+        write_record(folder, request, is_complete=False)
         try:
-            yield progress
+            work(SweepProgress(folder, request.num_points, keys, console))
         except KeyboardInterrupt:
             console.note(f"interrupted; the same command goes on with it: {request.command}")
             raise
         finally:
-            if find_runs([folder]):
-                tell_sweep_results(console, write_sweep_report([folder], folder), folder)
+            is_complete = _report(folder, console)
+        write_record(folder, request, is_complete)
+    return is_complete
+
+
+def _report(folder: Path, console: Console) -> bool:
+    """Report the runs below a folder; whether there are any, and all that were asked for came to a good end."""
+    if not find_runs([folder]):
+        console.note("no run has begun")
+        return False
+    report = write_sweep_report([folder], folder)
+    tell_sweep_results(console, report, folder)
+    return sum(report.counts.values()) == sum(report.counts[status] for status in WELL_ENDED)

@@ -19,6 +19,7 @@ from distill_run.report.network_report import RepeatReport
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.store import META, canonical
 from distill_run.sweeps.command_lines import DEFAULT, CommandLine, read_command_line
+from distill_run.sweeps.places import POINTS, recorded_places
 from distill_run.sweeps.values import natural
 from distill_run.typed_json import read_object
 
@@ -157,7 +158,8 @@ def _comparable(value: Any) -> Any:
 def find_runs(directories: Iterable[Path]) -> list[Path]:
     """The run directories at or below the given ones, each once, sorted by name: 2 before 10.
 
-    Entries of a store are left out. Raises UserError where a folder must not be read.
+    Those that a sweep has written down as its own are among them, wherever they lie, also where they are gone. Entries
+    of a store are left out. Raises UserError where a folder must not be read.
     """
     found = {run for directory in directories for run in _runs_below(directory.resolve())}
     return sorted(found, key=lambda path: [natural(part) for part in path.parts])
@@ -173,9 +175,9 @@ def _runs_below(folder: Path) -> list[Path]:
     names = {entry.name for entry in entries}
     if META in names:  # an entry of a store
         return []
+    runs = list(recorded_places(folder).values()) if POINTS in names else []
     if _is_run(folder, names):
-        return [folder]
-    runs = []
+        return [folder, *runs]
     for entry in entries:
         if entry.is_dir(follow_symlinks=False) and not entry.name.startswith("."):  # a store works in hidden folders
             runs += _runs_below(Path(entry.path))
@@ -191,6 +193,8 @@ def _is_run(folder: Path, names: Container[str]) -> bool:
 def read_point(run_dir: Path) -> Point:
     """The run in a directory. A file that is absent or damaged makes it unfinished or unreadable; nothing is raised."""
     command, report = None, None
+    if not run_dir.is_dir():
+        return Point(run_dir, "unreadable", "its folder is not there any more", None, None)
     try:
         command = _read_command(RunFiles(run_dir).environment)
         status, error = _read_status(run_dir)

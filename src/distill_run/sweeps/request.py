@@ -6,7 +6,6 @@ left.
 """
 
 import dataclasses
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from filelock import FileLock, Timeout
 from distill_run.build import folder_hash
 from distill_run.config.schema import Settings
 from distill_run.errors import user_error
-from distill_run.files import RunFiles, write_json
-from distill_run.record.status import read_status
+from distill_run.files import write_json
 from distill_run.store import fingerprint_of
+from distill_run.sweeps.places import recorded_places
 from distill_run.typed_json import read_object
 
 RECORD = "sweep_command.json"
@@ -31,7 +30,7 @@ LOCK = ".lock"
 class Request:
     """What was asked for: the command, and the fingerprint of all that it means (settings, own code, spaces).
 
-    `num_points` is the number of runs that it asks for; None where it is not known, as with glob(*).
+    `num_points` is the number of runs that it asks for; None where only a sweeper of the user's knows it.
     """
 
     command: str
@@ -63,7 +62,7 @@ def named_directory(folder: Path, request: Request) -> Iterator[Path]:
     with _locked(folder) as is_free:
         if not is_free:
             raise user_error(f"another process is at work in {folder}", "wait for it, or stop it")
-        yield from _recorded(folder, request)
+        yield folder
 
 
 @contextmanager
@@ -76,40 +75,32 @@ def dated_directory(new: Path, request: Request) -> Iterator[Path]:
         if _is_unfinished(record.parent, request):
             with _locked(record.parent) as is_free:
                 if is_free:
-                    yield from _recorded(record.parent, request)
+                    yield record.parent
                     return
     with _locked(new):
-        yield from _recorded(new, request)
+        yield new
 
 
-def _recorded(folder: Path, request: Request) -> Iterator[Path]:
-    """Write the record of the request; at the end, it says whether all runs are completed or pruned."""
+def write_record(folder: Path, request: Request, is_complete: bool) -> None:
+    """Write what was asked for, and whether all runs are completed or given up."""
     record = {"command": request.command, "inputs": request.fingerprint, "num_points": request.num_points}
-    write_json(folder / RECORD, {**record, "completed": False})
-    yield folder
-    run_dirs = [path.parent for path in folder.rglob(RunFiles(folder).status.name)]
-    write_json(folder / RECORD, {**record, "completed": all(map(_is_done, run_dirs))})
+    write_json(folder / RECORD, {**record, "completed": is_complete})
 
 
 def count_not_begun(directories: Iterable[Path], run_dirs: Sequence[Path]) -> int:
     """How many runs the sweeps at or below these directories asked for in vain so far."""
-    begun = Counter(run_dir.parent for run_dir in run_dirs)
     asked_for = [directory.resolve() for directory in directories]
+    parents = {parent for run_dir in run_dirs for parent in run_dir.parents}
     missing = 0
-    for folder in {*begun, *asked_for}:
+    for folder in {*parents, *asked_for}:
         if not any(folder.is_relative_to(directory) for directory in asked_for):
             continue  # only some runs of that sweep were asked for
         asked = _read_record(folder).get("num_points")
-        missing += max(asked - begun[folder], 0) if isinstance(asked, int) else 0
+        if isinstance(asked, int):
+            elsewhere = set(recorded_places(folder).values())
+            begun = sum(run_dir in elsewhere or run_dir.is_relative_to(folder) for run_dir in run_dirs)
+            missing += max(asked - begun, 0)
     return missing
-
-
-def _is_done(run_dir: Path) -> bool:
-    try:
-        status = read_status(run_dir)
-    except ValueError:  # it is run again
-        return False
-    return status is not None and status.status in ("completed", "pruned")
 
 
 @contextmanager

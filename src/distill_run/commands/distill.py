@@ -1,0 +1,115 @@
+"""What `distill-run` does: it checks everything, then does one run, or lets Hydra do the runs of a sweep.
+
+No torch at module level: help, shell completion and mistakes in the configuration are told without it.
+"""
+
+import contextlib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from distill_run.commands.arguments import arguments_for_hydra, hydra_words, read_arguments
+from distill_run.commands.help import WIDTH, help_page
+from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
+from distill_run.commands.runner import run_alone, run_recorded
+from distill_run.commands.subdirs import check_subdirs
+from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
+from distill_run.config.explain import naming_files
+from distill_run.config.overrides import count_points, swept_keys
+from distill_run.config.paths import at_home, readable
+from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
+from distill_run.config.versions import VERSION_BASE
+from distill_run.errors import UserError
+from distill_run.quoting import override
+from distill_run.record.status import record_failure
+from distill_run.sweeps.places import refused_place, take_place
+from distill_run.sweeps.request import Request
+
+
+def run_command(words: Sequence[str]) -> bool:
+    """Do what the words after `distill-run` say; whether no run has failed."""
+    arguments = read_arguments(words)
+    extra_dir: Path | None = arguments.config_dir
+    overrides = readable(arguments.overrides, arguments.multirun)
+    if arguments.help:
+        sys.stdout.write(help_page(extra_dir, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)))
+        return True
+    if arguments.cfg:
+        read_command(overrides, extra_dir, multirun=False)
+    if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
+        _call_hydra(hydra_words(arguments), overrides, extra_dir)
+        return True
+    with naming_files(overrides, extra_dir):
+        whole, has_preset = expand_presets(overrides, extra_dir)
+        if arguments.multirun or has_preset:
+            return _run_sweep(whole, extra_dir)
+        _run_alone(whole, extra_dir)
+        return True
+
+
+def _run_alone(overrides: list[str], extra_dir: Path | None) -> None:
+    (checked,) = read_command(overrides, extra_dir, multirun=False)  # the run itself checks what needs torch
+    announce(LOADING)
+    run_alone(checked.settings, checked.output_dir, command_line(checked.composed.overrides, checked.settings.code_dir))
+
+
+def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
+    """Run all points that are not completed yet; whether all of them are completed in the end."""
+    overrides = expand_patterns(overrides, extra_dir)
+    points = preflight(overrides, extra_dir, multirun=True)
+    first = points[0].composed
+    if of_files := sweeper_overrides(first, overrides):
+        overrides = expand_patterns([*of_files, *overrides], extra_dir)
+        points = preflight(overrides, extra_dir, multirun=True)
+    check_subdirs(overrides, extra_dir, first)
+
+    from distill_run.sweeps.host import Place, host  # loaded only here: it needs rich
+    from distill_run.sweeps.progress import SweepProgress
+
+    command = command_line(["-m", *overrides], str(extra_dir) if extra_dir else None)
+    settings = [point.settings for point in points]
+    own = one_seed_a_point(settings)
+    request = Request.of(command, count_points(overrides) if first.is_grid else None, settings, extra_dir)
+    is_dated = "${now:" in first.sweep_patterns["dir"]
+    place = Place("hydra.sweep.dir", points[0].output_dir, is_named=not is_dated)
+
+    def work(progress: SweepProgress) -> None:
+        words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
+        with progress.shown():
+            _call_hydra(words, [*overrides, *own, override("hydra.sweep.dir", progress.directory)], extra_dir)
+
+    return host(request, place, swept_keys(overrides), work)
+
+
+def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) -> None:
+    """Let Hydra do what its options say; each point of a sweep is done by `run_point`."""
+    register()
+    if extra_dir is not None:
+        offer_roles(extra_dir)
+        overrides = [*overrides, *own_folder_overrides(extra_dir)]
+    with arguments_for_hydra([*words, *overrides]):
+        hydra.main(config_path=str(config_dir()), config_name="config", **VERSION_BASE)(run_point)()
+
+
+def run_point(config: DictConfig) -> float | None:
+    """A sweep's point, in whichever process Hydra's launcher calls it.
+
+    Paths mean what they mean where the command was typed, also with hydra.job.chdir=true. Returns
+    RunReport.val_goodness, which Hydra's sweepers can maximise; None for a failed point.
+    """
+    own = HydraConfig.get()
+    overrides = list(own.overrides.task)
+    command = command_line(overrides, config.code_dir)
+    sweep_dir, number = Path(own.sweep.dir), int(own.job.num)
+    with contextlib.chdir(own.runtime.cwd):
+        try:
+            run_dir = take_place(sweep_dir, number, Path(own.runtime.output_dir))
+        except UserError as error:
+            record_failure(refused_place(sweep_dir, number), str(error), command)
+            return None
+        return run_recorded(lambda: at_home(config), overrides, run_dir, command)
