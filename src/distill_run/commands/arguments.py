@@ -12,6 +12,8 @@ from typing import Any, NoReturn
 from distill_run.config.hints import known_keys, meant_overrides
 from distill_run.errors import Mistake, UserError, user_error
 
+ABOUT_TRUST = "run the code that a run brings, or a .pt2 file: only for what comes from you or someone you trust"
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that knows --version, and raises UserError instead of ending the program."""

@@ -21,6 +21,7 @@ from distill_run.data.photo_list import PhotoList
 from distill_run.errors import Mistake, refuse
 from distill_run.listener import Listener, working
 from distill_run.store import Store, fingerprint_of, read_meta
+from distill_run.tensor_files import save_arrays
 
 KIND, FINDINGS, PIXELS = "images", "findings.npz", "pixels.bin"
 BLOCK = 256  # photographs that are decoded at a time
@@ -89,7 +90,7 @@ def survey(photos: PhotoList, decoder: Decoder, store: Store, *, keeps_pixels: b
             findings, problems = _read_all(photos, decoder, file, store.listener)
         if not skips_damaged:
             _refuse(problems, photos)
-        np.savez(directory / FINDINGS, **findings)  # type: ignore[arg-type]  # NumPy's stub takes them for its option
+        save_arrays(directory / FINDINGS, **findings)
         shown = {str(index): reason for index, reason in problems.items()}
         return {"about": f"{len(photos):,} images, {photos.name(0)} the first", "problems": shown}
 

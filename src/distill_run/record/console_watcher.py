@@ -1,5 +1,6 @@
 """The console as a watcher: what a person is told while a run goes on."""
 
+import shlex
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ class ConsoleWatcher(Watcher):
         self._display: TrainingDisplay | None = None
         self._work = WorkDisplay(console)
         self._command = ""
+        self._code_dir: str | None = None
 
     def noted(self, text: str) -> None:
         """See Listener."""
@@ -42,6 +44,7 @@ class ConsoleWatcher(Watcher):
     def run_begun(self, run: RunFacts) -> None:
         """See Watcher."""
         self._command = run.environment["command"]
+        self._code_dir = run.settings.code_dir
 
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
@@ -83,7 +86,8 @@ class ConsoleWatcher(Watcher):
     def _way_on(self) -> str:
         """The command that takes up a run that was cut short."""
         if self.files.last.is_file():
-            return f"distill-run resume={shown_path(self.files.run_dir)}"
+            own = f"--config-dir {shlex.quote(self._code_dir)} " if self._code_dir else ""
+            return f"distill-run {own}resume={shown_path(self.files.run_dir)}"
         return self._command
 
 
