@@ -29,6 +29,7 @@ ROOMS = (
     ("typed_json",),
     ("files", "rules", "own_code", "quoting"),
     ("errors", "units", "listener"),
+    ("safe_text",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
 MAY_IMPORT = {"hydra": {"commands", "config"}, "omegaconf": {"commands", "config"}, "rich": {"console"}}

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from distill_run.files import atomic_path, write_json, write_json_lines, write_text
 from distill_run.listener import NOBODY, Listener
-from distill_run.store import Store, canonical, damaged_parts, file_hash, fingerprint_of, read_meta
+from distill_run.store import Store, canonical, damaged_parts, file_hash, fingerprint_of, read_meta, read_uses
 from helpers import examples, message_of
 
 leaves = st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-10, 10) | st.text(max_size=5)
@@ -127,7 +127,7 @@ def test_an_entry_is_made_once_and_knows_its_facts_and_its_files(tmp_path: Path)
     meta = read_meta(first)
     assert meta["about"] == "a letter"
     assert store.obtain("baseline", "f" * 64, leave_empty) == (tmp_path / "store" / "baseline" / ("f" * 64), False)
-    assert meta["files"].keys() == {"weights"}
+    assert meta["files"].keys() == {"weights", "meta.json"}
     # echo -n w | sha256sum
     assert meta["files"]["weights"] == "50e721e49c013f00c62cf59f2163542a9d8df02464efeb615d31051b0fddc326"
 
@@ -276,7 +276,7 @@ def test_a_store_records_the_entries_that_its_run_uses(tmp_path: Path) -> None:
     for name in "bab":
         store.obtain("teacher", name, leave_empty)
     (record,) = (tmp_path / "store" / ".runs").iterdir()
-    assert json.loads(record.read_text(encoding="utf-8")) == {"run": "../run", "entries": ["teacher/a", "teacher/b"]}
+    assert read_uses(record) == {"run": "../run", "entries": ["teacher/a", "teacher/b"]}
     make_store(tmp_path / "other").obtain("teacher", "a", leave_empty)
     assert not (tmp_path / "other" / ".runs").exists()
 
@@ -347,8 +347,8 @@ def test_an_entry_that_cannot_be_published_is_an_error(tmp_path: Path) -> None:
         (tmp_path / "teacher" / "a").write_text("no folder", encoding="utf-8")
         return {}
 
-    with pytest.raises(OSError, match="a"):
-        make_store(tmp_path).obtain("teacher", "a", make_while_a_file_stands_in_the_way)
+    told = message_of(make_store(tmp_path).obtain, "teacher", "a", make_while_a_file_stands_in_the_way)
+    assert told.startswith(f"store_dir={tmp_path}: Not a directory ({tmp_path / 'teacher'}")
     assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["a"]
 
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from distill_run.errors import RejectedValueError, UserError, unknown_key, user_error
 from distill_run.own_code import naming_own_code, place_in
+from distill_run.quoting import bracketed
 
 T = TypeVar("T")
 OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
@@ -88,7 +89,7 @@ class Builder:
         if not self._is_trusted(module_name):
             raise user_error(
                 f"{key}._target_={path} is outside the trusted packages ({', '.join(self.trusted_packages)})",
-                f"if you trust it, add 'trusted_packages=[{','.join((*self.trusted_packages, path.split('.')[0]))}]'",
+                f"if you trust it, add 'trusted_packages={bracketed((*self.trusted_packages, path.split('.')[0]))}'",
             )
         try:
             with _importable(self.code_dir), naming_own_code(self.code_dir, but=ImportError):
@@ -97,17 +98,30 @@ class Builder:
             raise user_error(f"{key}._target_={path} was not found: {error}", "check its spelling") from error
         if not callable(target):
             raise user_error(f"{key}._target_={path} is not a class or a function", "check its spelling")
+        home = getattr(target, "__module__", None) or ""
+        if self._is_packaged(module_name) and not self._is_packaged(home):
+            raise user_error(
+                f"{key}._target_={path} is from {home or 'nowhere'}, which {module_name} only imports",
+                "name what that package defines itself",
+            )
         return target  # type: ignore[no-any-return]
 
     def _is_trusted(self, module_name: str) -> bool:
-        trusted = any(f"{module_name}.".startswith(f"{package}.") for package in self.trusted_packages)
-        return trusted or self._is_own_code(module_name)
+        return _is_within(module_name, self.trusted_packages) or self._is_own_code(module_name)
+
+    def _is_packaged(self, module_name: str) -> bool:
+        """Whether a module is in one of the packages that are trusted without the user's word, and not the user's."""
+        return _is_within(module_name, OWN_PACKAGES) and not self._is_own_code(module_name)
 
     def _is_own_code(self, module_name: str) -> bool:
         if self.code_dir is None or not module_name:
             return False
         folder = self.code_dir / module_name.split(".")[0]
         return folder.is_dir() or folder.with_suffix(".py").is_file()
+
+
+def _is_within(module_name: str, packages: Sequence[str]) -> bool:
+    return any(f"{module_name}.".startswith(f"{package}.") for package in packages)
 
 
 def folder_hash(folder: Path) -> str:

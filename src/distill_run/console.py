@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len
 from rich.console import Console as RichConsole
-from rich.markup import escape
+from rich.markup import escape as escape_markup
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 from rich.table import Table
 
 from distill_run.listener import Listener
+from distill_run.safe_text import for_terminal, hold_any_text
 from distill_run.units import duration
 
 if TYPE_CHECKING:
@@ -34,6 +35,11 @@ COLUMN_GAP = 2  # between two columns of a table
 PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
 
 
+def escape(text: str) -> str:
+    """The text as it is shown whatever it holds: signs of rich's markup, and those that would control a terminal."""
+    return escape_markup(for_terminal(text))
+
+
 class Console:
     """Writes lines, tables and the live display to stdout, and the lines to the log as well.
 
@@ -45,8 +51,10 @@ class Console:
         # A notebook gets plain lines, as a file does: rich would make each of them an output of its own, and a
         # notebook's stdout says that it is a terminal, but does not move a cursor.
         is_terminal = False if RichConsole().is_jupyter else None  # None: the file says it
+        file = sys.stderr if stderr else sys.stdout
+        hold_any_text(file)
         self.rich = RichConsole(
-            file=sys.stderr if stderr else sys.stdout,
+            file=file,
             highlight=False,
             soft_wrap=True,
             quiet=quiet,
@@ -63,12 +71,12 @@ class Console:
 
     def note(self, text: str) -> None:
         """Write a line."""
-        log.info(text)
+        log.info(for_terminal(text))
         self.rich.print(escape(text))
 
     def warn(self, text: str) -> None:
         """Write a warning."""
-        log.warning(text)
+        log.warning(for_terminal(text))
         self.rich.print(f"[bold yellow]warning:[/] {escape(text)}")
 
     @contextmanager

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, NoReturn, TypeVar
 
+from distill_run.safe_text import for_terminal, hold_any_text
+
 T = TypeVar("T")
 
 MOST_TOLD = 5  # mistakes of one kind, such as files that cannot be read
@@ -89,7 +91,14 @@ class PrunedError(Exception):
 
 
 class Interrupted(KeyboardInterrupt):
-    """The user or the system asked the run to stop; a training in progress has saved its state."""
+    """The user or the system asked the run to stop; a training in progress has saved its state.
+
+    `written` says what a command has written, where that has to be said.
+    """
+
+    def __init__(self, *reason: str, written: str = "") -> None:
+        self.written = written
+        super().__init__(*reason)
 
 
 def show(value: object) -> str:
@@ -107,33 +116,46 @@ def first_line(error: BaseException) -> str:
 def leave(command: Callable[[], bool]) -> NoReturn:
     """Run a command and end the program with an exit status.
 
-    The status is 0 if the command returns true, 1 if it returns false or raises a UserError, which is printed, and 130
-    after an interruption, a closed pipe (`| head`) among them. With HYDRA_FULL_ERROR=1 a UserError is raised instead,
-    for its traceback.
+    The status is 0 if the command returns true, 1 if it returns false or raises a UserError or an OSError, which are
+    told in two lines, and 130 after an interruption, which says what was written if it knows, and after a closed pipe
+    (`| head`). With HYDRA_FULL_ERROR=1 an error is raised instead, for its traceback.
     """
+    hold_any_text(sys.stdout)
     try:
         is_well = command()
-    except UserError as error:
-        if os.environ.get("HYDRA_FULL_ERROR") == "1":
-            raise
-        tell(error)
-        sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
+        sys.exit(INTERRUPTED)
+    except (UserError, OSError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        tell(error if isinstance(error, UserError) else file_error(error))
+        sys.exit(1)
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted) and stop.written:
+            sys.stderr.write(f"interrupted: {for_terminal(stop.written)}\n")
         sys.exit(INTERRUPTED)
     sys.exit(0 if is_well else 1)
 
 
 @contextmanager
-def quiet_at_closed_pipe() -> Iterator[None]:
-    """End the program quietly where nobody reads its stdout any more, as after `| head`."""
+def told_if_interrupted(written: str) -> Iterator[None]:
+    """Let an interruption of the block say what was written, unless one within it has said it."""
     try:
         yield
-    except BrokenPipeError:
-        forget_stdout()
-        raise SystemExit(0) from None
+    except KeyboardInterrupt as stop:
+        if isinstance(stop, Interrupted) and stop.written:
+            raise
+        raise Interrupted(*stop.args, written=written) from stop
+
+
+def file_error(error: OSError) -> UserError:
+    """The two lines for what the operating system refuses, with the file where it is known."""
+    place = "a file or a stream" if error.filename is None else os.fspath(error.filename)
+    return user_error(
+        f"{place}: {error.strerror or first_line(error)}", "give files and folders that can be read, and written"
+    )
 
 
 def forget_stdout() -> None:
@@ -144,4 +166,4 @@ def forget_stdout() -> None:
 def tell(error: UserError) -> None:
     """Print each mistake in two lines on stderr."""
     for what, remedy in error.mistakes:
-        sys.stderr.write(f"error: {what}\n  {remedy}\n")
+        sys.stderr.write(for_terminal(f"error: {what}\n  {remedy}\n"))

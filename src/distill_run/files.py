@@ -4,32 +4,65 @@ import errno
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill_run.errors import user_error
+from distill_run.safe_text import ANY_TEXT
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it is renamed to `path` if the block ends without an error."""
+    """A temporary path beside `path` to write to; it is renamed to `path` if the block ends without an error.
+
+    Its bytes are on the disk before it is renamed: a loss of power leaves the old file or the new one. An OSError of
+    the block names `path`, unless it names another file.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        flush(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def flush(path: Path) -> None:
+    """Wait until a file's bytes are on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def needing(num_bytes: int) -> Iterator[None]:
+    """Let the error of a full disk say how many bytes the block wanted to write."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_ROOM:
+            error.strerror = f"{error.strerror}; {num_bytes:,} bytes are needed"
+        raise
+
+
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
+    """Write bytes whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with needing(len(content)), atomic_path(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    """Write a text whole or not at all; bytes in the names of files that are no text are written as they are."""
+    write_bytes(path, text.encode(errors=ANY_TEXT))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -49,16 +82,21 @@ def size_on_disk(path: Path) -> int:
 
 @contextmanager
 def told_of_no_room(key: str, place: Path) -> Iterator[None]:
-    """Turn the errors of a full or read-only disk into a UserError, which names the `key` that chooses the folder."""
+    """Turn the errors of a full or read-only disk into a UserError, which names the `key` that chooses the folder.
+
+    The same for everything else that the operating system refuses inside `place`.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        raise user_error(
-            f"{key}={place}: {error.strerror}",
-            f"make room, as distill-store gc does, or choose another folder, as in {key}=/tmp/elsewhere",
-        ) from error
+        file = error.filename if isinstance(error.filename, str) else None
+        what = f"{key}={place}: {error.strerror}" + (f" ({file})" if file else "")
+        elsewhere = f"choose another folder, as in {key}=/tmp/elsewhere"
+        if error.errno in NO_ROOM:
+            raise user_error(what, f"make room, as distill-store gc does, or {elsewhere}") from error
+        if file is not None and Path(file).absolute().is_relative_to(place.absolute()):
+            raise user_error(what, elsewhere) from error
+        raise
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def _folder(settings: Settings) -> Path:
 
 def _check_unused(files: RunFiles, settings: Settings) -> None:
     """Raise UserError where a new run would overwrite what another one has left."""
-    if not settings.resume and (files.last.exists() or files.report.exists()):
+    if not settings.resume and any(file.exists() for file in (files.last, files.student, files.finished, files.report)):
         raise user_error(
             f"{files.run_dir} holds a run already",
             f"give another folder, or go on with that run, as in {resume_command(files.run_dir)}",

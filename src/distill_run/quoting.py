@@ -40,6 +40,11 @@ def override(key: str, text: object) -> str:
     return f"{key}={for_hydra(str(text))}"
 
 
+def bracketed(texts: Iterable[str]) -> str:
+    """A list of texts as the value of an override."""
+    return f"[{','.join(map(for_hydra, texts))}]"
+
+
 def typed(words: Iterable[str]) -> str:
     """The words as one types them in a shell."""
     return shlex.join(words)

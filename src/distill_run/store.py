@@ -4,7 +4,7 @@ The name of an entry is the sha256 of everything that it depends on. One process
 temporary folder, which is then renamed: an entry is there whole or not at all. The lock belongs to the operating
 system: when its owner dies the lock is free at once, and the next process takes over.
 
-    ROOT/<kind>/<fingerprint>/   the files of an entry, and meta.json: facts and the sha256 of each file
+    ROOT/<kind>/<fingerprint>/   the files of an entry, and meta.json: facts, the sha256 of each file, and its own
     ROOT/.locks/                 an empty file for each entry that was ever made
     ROOT/.runs/                  a file for each run: the entries that it uses
 """
@@ -24,17 +24,20 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from distill_run.files import atomic_path, told_of_no_room, write_json
+from distill_run.files import atomic_path, flush, told_of_no_room, write_json
 from distill_run.listener import NOBODY, Listener, working
 from distill_run.units import duration
 
 FORMAT = 3  # raised when the content of an entry for the same inputs changes
 META, ENVIRONMENT = "meta.json", "environment.json"
 LOCKS, RUNS = ".locks", ".runs"
+SEAL = "sha256"  # of the rest of a record in RUNS
 SHOWN_NAME = 12  # digits of a fingerprint that messages show
 CHUNK_BYTES = 2**24  # of a file that is hashed
 LONGEST_WAIT_SECONDS = 30.0
 FIRST_WAIT_SECONDS = 10.0  # until it is said again that another process is waited for
+# What reading a JSON file raises whose content is another.
+NOT_A_RECORD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 T = TypeVar("T")
 
@@ -98,13 +101,14 @@ class Store:
 
         `make` returns facts for meta.json. If several processes ask at once, one makes the entry and the others wait;
         if the maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
-        UserError where the disk has no room.
+        UserError where the disk has no room, or the entry may not be read.
         """
         self.record_use(kind, fingerprint)  # before the entry is made: `distill-store gc` must not remove it
         path = self.path(kind, fingerprint)
-        if path.is_dir() and not damage(path, self.listener):
-            return path, True
-        with self._leaving_nothing_on_failure(), self.locked(kind, fingerprint):
+        with self._told_of_no_room():
+            if path.is_dir() and not damage(path, self.listener):
+                return path, True
+        with self._leaving_nothing_on_failure(), self._told_of_no_room(), self.locked(kind, fingerprint):
             if path.is_dir():
                 if not (found := damage(path, self.listener)):
                     return path, True
@@ -114,27 +118,26 @@ class Store:
                 facts = make(working)
                 if self.environment:
                     write_json(working / ENVIRONMENT, self.environment)
-                _write_meta(
-                    working, facts, {file.name: file_hash(file, self.listener) for file in sorted(working.iterdir())}
-                )
+                _write_new_meta(working, facts, self.listener)
                 working.rename(path)
         return path, False
 
     def obtain_part(self, kind: str, fingerprint: str, file_name: str, make: Callable[[Path], None]) -> Path:
         """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
         path = self.path(kind, fingerprint) / file_name
-        if _is_sound_part(path, self.listener):
-            return path
-        with self.locked(kind, fingerprint):
+        with self._told_of_no_room():
             if _is_sound_part(path, self.listener):
                 return path
-            if path.exists():
-                self._tell(kind, fingerprint, f"in the store is damaged ({file_name}): it is made again")
-            with self._told_of_no_room(), atomic_path(path) as temporary:
-                make(temporary)
-                digest = file_hash(temporary, self.listener)
-            meta = read_meta(path.parent)
-            write_json(path.parent / META, {**meta, "parts": {**meta["parts"], file_name: digest}})
+            with self.locked(kind, fingerprint):
+                if _is_sound_part(path, self.listener):
+                    return path
+                if path.exists():
+                    self._tell(kind, fingerprint, f"in the store is damaged ({file_name}): it is made again")
+                with atomic_path(path) as temporary:
+                    make(temporary)
+                    digest = file_hash(temporary, self.listener)
+                meta = read_meta(path.parent)
+                _write_meta(path.parent, {**meta, "parts": {**meta["parts"], file_name: digest}})
         return path
 
     def record_use(self, kind: str, fingerprint: str) -> None:
@@ -144,12 +147,13 @@ class Store:
         place = os.path.relpath(self.run_dir.resolve(), self.root.resolve())  # right also when both are moved together
         path = self.root / RUNS / f"{fingerprint_of({'run': place})}.json"
         try:
-            entries = set(json.loads(path.read_text(encoding="utf-8"))["entries"])
-        except (OSError, ValueError, LookupError, TypeError):  # the first use, or a damaged record
+            entries = set(read_uses(path)["entries"])
+        except (OSError, *NOT_A_RECORD):  # the first use, or a damaged record: this run names its entries again
             entries = set()
         if f"{kind}/{fingerprint}" not in entries:
+            uses = {"run": place, "entries": sorted({*entries, f"{kind}/{fingerprint}"})}
             with self._told_of_no_room():
-                write_json(path, {"run": place, "entries": sorted({*entries, f"{kind}/{fingerprint}"})})
+                write_json(path, {**uses, SEAL: fingerprint_of(uses)})
 
     @contextmanager
     def locked(self, kind: str, fingerprint: str) -> Iterator[None]:
@@ -203,17 +207,16 @@ class Store:
     def _working_folder(self, path: Path) -> Iterator[Path]:
         """A folder to fill, which is removed after the block unless it was renamed; needs the entry's lock."""
         kind_dir, prefix = path.parent, f".{path.name}-"
-        with self._told_of_no_room():
-            for orphan in kind_dir.glob(f"{prefix}*"):  # its process was killed, since the lock was free
-                shutil.rmtree(orphan)
-            working = Path(_inside(kind_dir, lambda: tempfile.mkdtemp(prefix=prefix, dir=kind_dir)))
-            try:
-                working.chmod(kind_dir.stat().st_mode & 0o777)  # others may not read what mkdtemp makes
-                yield working
-            finally:
-                shutil.rmtree(working, ignore_errors=True)
-                with suppress(OSError):  # it holds other entries, as a rule
-                    kind_dir.rmdir()
+        for orphan in kind_dir.glob(f"{prefix}*"):  # its process was killed, since the lock was free
+            shutil.rmtree(orphan)
+        working = Path(_inside(kind_dir, lambda: tempfile.mkdtemp(prefix=prefix, dir=kind_dir)))
+        try:
+            working.chmod(kind_dir.stat().st_mode & 0o777)  # others may not read what mkdtemp makes
+            yield working
+        finally:
+            shutil.rmtree(working, ignore_errors=True)
+            with suppress(OSError):  # it holds other entries, as a rule
+                kind_dir.rmdir()
 
     def _told_of_no_room(self) -> AbstractContextManager[None]:
         return told_of_no_room(self.key, self.root)
@@ -233,6 +236,15 @@ def _inside(folder: Path, act: Callable[[], T]) -> T:
             continue
 
 
+def read_uses(path: Path) -> dict[str, Any]:
+    """The record of a run's entries: `run` and `entries`; raises OSError or one of NOT_A_RECORD where it is damaged."""
+    uses: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    seal = uses.pop(SEAL, None)
+    if uses.keys() != {"run", "entries"} or seal not in (None, fingerprint_of(uses)):  # the first records have no seal
+        raise ValueError(f"{path.name} has changed since it was written")
+    return uses
+
+
 def read_meta(directory: Path) -> dict[str, Any]:
     """The content of an entry's meta.json."""
     meta: dict[str, Any] = json.loads((directory / META).read_text(encoding="utf-8"))
@@ -240,11 +252,20 @@ def read_meta(directory: Path) -> dict[str, Any]:
 
 
 def damage(directory: Path, listener: Listener = NOBODY) -> str | None:
-    """The name of a file in an entry whose bytes have changed, or None; parts that were added later are not checked."""
+    """The name of a file in an entry whose bytes have changed, or None; parts that were added later are not checked.
+
+    Raises PermissionError for a file that may not be read: that is no damage.
+    """
     try:
-        files = read_meta(directory)["files"]
+        meta = read_meta(directory)
+        files = dict(meta["files"])
+        own = files.pop(META, None)
+        if own not in (None, _hash_of_meta(meta)):  # the first entries do not have it
+            return META
         return next((name for name, digest in files.items() if file_hash(directory / name, listener) != digest), None)
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except PermissionError:
+        raise
+    except (OSError, *NOT_A_RECORD) as error:
         return Path(error.filename).name if isinstance(error, OSError) and error.filename else META
 
 
@@ -257,6 +278,21 @@ def _is_sound_part(path: Path, listener: Listener = NOBODY) -> bool:
     return path.is_file() and read_meta(path.parent)["parts"].get(path.name) == file_hash(path, listener)
 
 
-def _write_meta(directory: Path, facts: dict[str, Any], files: dict[str, str]) -> None:
+def _write_new_meta(directory: Path, facts: dict[str, Any], listener: Listener) -> None:
+    """Write the meta.json of a new entry, whose other files are complete."""
+    digests = {}
+    for file in sorted(directory.iterdir()):
+        flush(file)
+        digests[file.name] = file_hash(file, listener)
     created = datetime.now(UTC).isoformat(timespec="seconds")
-    write_json(directory / META, {**facts, "created": created, "files": files, "parts": {}})
+    _write_meta(directory, {**facts, "created": created, "files": digests, "parts": {}})
+
+
+def _write_meta(directory: Path, meta: dict[str, Any]) -> None:
+    """Write meta.json with the hash of its own content beside those of the files."""
+    write_json(directory / META, {**meta, "files": {**meta["files"], META: _hash_of_meta(meta)}})
+
+
+def _hash_of_meta(meta: dict[str, Any]) -> str:
+    files = {name: digest for name, digest in meta["files"].items() if name != META}
+    return fingerprint_of({**meta, "files": files})

@@ -7,18 +7,19 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from distill_run.errors import UserError, user_error
-from distill_run.files import atomic_path
+from distill_run.files import needing, write_bytes
 
 REPLACE = "copy it again; if it is in the store, remove its folder, and it will be made again"
 
@@ -42,16 +43,35 @@ HARMLESS: list[Any] = [
     np.dtype,
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64")),
 ]
+ZIP = b"PK\x03\x04"  # how a file of `save` begins
+FOLDER = 0x10  # the attribute of a part of an archive that is a folder
 MOST_NAMED = 5  # tensors of each kind, in an error
 
 
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write tensors and plain containers, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()  # torch.save into a file hides why it could not be written
     torch.save(content, buffer)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
+
+
+def save_arrays(path: Path, **arrays: NDArray[Any]) -> None:
+    """Write arrays by their names into an .npz file; to be used where a file may be half written."""
+    with needing(sum(array.nbytes for array in arrays.values())), path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy's stub takes them for its option
+
+
+def save_array(path: Path, array: NDArray[Any]) -> None:
+    """Write an array into an .npy file; to be used where a file may be half written."""
+    with needing(array.nbytes), path.open("wb") as file:
+        # A file that NumPy knows it writes by itself, and does not say why it could not be written.
+        np.save(_Writer(file.write), array)
+
+
+class _Writer(NamedTuple):
+    """What NumPy does not know for a file."""
+
+    write: Callable[[bytes], int]
 
 
 def load(path: Path) -> Any:
@@ -63,6 +83,7 @@ def load(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        _check_bytes(path)
         harmless = torch.serialization.safe_globals(HARMLESS)
         # torch remarks on foreign pickles.
         with harmless, warnings.catch_warnings(action="ignore", category=UserWarning):
@@ -76,6 +97,25 @@ def load(path: Path) -> Any:
                 f"save its tensors alone: torch.save(torch.jit.load({str(path)!r}).state_dict(), 'weights.pt')",
             ) from error
         raise user_error(f"{path} is not a readable checkpoint: {_first_line(error)}", REPLACE) from error
+
+
+def _check_bytes(path: Path) -> None:
+    """Raise BadZipFile for an archive of `save` with a byte that has changed: torch.load does not compare checksums.
+
+    What takes more memory than the file has bytes is refused too: `torch.save` compresses nothing.
+    """
+    with path.open("rb") as file:
+        if file.read(len(ZIP)) != ZIP:
+            return
+    with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        is_stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
+        if not is_stored or sum(part.file_size for part in parts) > path.stat().st_size:
+            raise zipfile.BadZipFile("its parts are compressed, which could fill the memory")
+        if any(part.external_attr & FOLDER for part in parts):  # torch.load leaves the tensor of such a part empty
+            raise zipfile.BadZipFile("one of its parts is a folder")
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"its part {damaged} has changed since it was written")
 
 
 def check_exists(path: Path) -> None:

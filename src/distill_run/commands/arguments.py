@@ -15,6 +15,8 @@ from distill_run.quoting import typed
 
 OPTIONS = ("help", "version", "info")  # people write these without the dashes
 
+ABOUT_TRUST = "run the code that a run brings, or a .pt2 file: only for what comes from you or someone you trust"
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that knows --version, and raises UserError instead of ending the program."""

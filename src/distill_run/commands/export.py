@@ -6,11 +6,11 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NoReturn
 
-from distill_run.commands.arguments import Parser, check_config_dir
+from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.preflight import LOADING, announce
 from distill_run.config.export_formats import EXPORT_FORMATS, INT8_TOLERANCE, LOGITS_TOLERANCE, check_export
 from distill_run.console import Console
-from distill_run.errors import leave, user_error
+from distill_run.errors import leave, told_if_interrupted, user_error
 
 ABOUT = "Write a trained network in the formats that other programs read, compared with it on real images."
 USAGE = "distill-export RUN_OR_FILE --format FORMAT [--format FORMAT ...] [--int8] [--output DIR]"
@@ -29,7 +29,7 @@ def _run_command() -> bool:
     from distill_run.deploy.export_files import accuracy_lost
     from distill_run.report.export_table import COLUMNS, SPARE, export_rows
 
-    try:
+    with told_if_interrupted("no file was exported"):
         folder, reports = export(
             options.place,
             options.formats,
@@ -40,11 +40,9 @@ def _run_command() -> bool:
             logits_tolerance=options.logits_tolerance,
             overwrites=options.force,
             code_dir=options.config_dir,
+            trusts=options.trust,
             command=shlex.join(["distill-export", *sys.argv[1:]]),
         )
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}"
-        raise user_error(what, "give a folder that can be written, with --output DIR") from error
     console = Console()
     console.table(list(COLUMNS), export_rows(reports), num_texts=1, spare=SPARE)
     console.note(f"{folder} has the files, and export.json with these figures")
@@ -79,6 +77,7 @@ def _read_arguments(arguments: list[str]) -> Namespace:
     parser.add_argument("--tolerance", metavar="T", type=float, default=INT8_TOLERANCE, help=about_accuracy)
     parser.add_argument("--force", action="store_true", help="overwrite files that exist")
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="the folder of your own architectures")
+    parser.add_argument("--trust", action="store_true", help=ABOUT_TRUST)
     options = parser.parse_args(arguments)
     check_config_dir(options.config_dir)
     check_export(options.formats, key="--format ", int8="--int8" if options.int8 else None)

@@ -4,7 +4,6 @@ Only what bears the name of an entry counts, so that other files are safe in a s
 takes for a store.
 """
 
-import json
 import os
 import re
 from collections import defaultdict
@@ -16,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.errors import user_error
-from distill_run.store import META, RUNS, SHOWN_NAME, read_meta
+from distill_run.store import META, NOT_A_RECORD, RUNS, SHOWN_NAME, read_meta, read_uses
 from distill_run.units import quantity
 
 NAME = re.compile(r"[0-9a-f]{64}")
 WORKING = re.compile(rf"\.({NAME.pattern})-\w+")  # a folder in which an entry is made
-NOT_A_RECORD = (ValueError, LookupError, TypeError)  # raised where a JSON file has another content
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def records(root: Path) -> dict[Path, tuple[Path, list[str]]]:
         if path.name.startswith(".") or path.suffix != ".json":
             continue
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_uses(path)
             found[path] = ((root / content["run"]).resolve(), list(content["entries"]))
         except FileNotFoundError:  # another process has just removed it
             continue

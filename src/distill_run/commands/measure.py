@@ -3,27 +3,26 @@
 No torch at module level: mistakes in the arguments are told without it.
 """
 
-import csv
 import json
 import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from distill_run import rules
-from distill_run.commands.arguments import Parser, check_config_dir
+from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.preflight import LOADING, announce
 from distill_run.commands.threads import let_threads_wait
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
-from distill_run.errors import Mistake, UserError, gather, leave, quiet_at_closed_pipe
+from distill_run.errors import Mistake, UserError, leave, tell, told_if_interrupted
+from distill_run.safe_text import csv_lines, write_out
 from distill_run.typed_json import encode
 
 if TYPE_CHECKING:
-    from distill_run.deploy.measured import Measured
+    from distill_run.deploy.measured import Candidate, Measured
 
 ABOUT = "Size, latency, throughput and memory of networks in any form, side by side."
 ABOUT_FILE = "a run's directory, a student.pt, the store's weights.pt, or an exported .onnx or .pt2"
@@ -47,19 +46,34 @@ def _run_command() -> bool:
 
     import torch
 
-    from distill_run.deploy.measured import measure_candidates, open_candidates
+    from distill_run.deploy.measured import measure_candidates
     from distill_run.engine.device import choose_device
 
     device = choose_device(compose_config().device).torch_device
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    places = dict.fromkeys(options.places)
-    opened = gather(partial(open_candidates, place, options.all, options.config_dir) for place in places)
-    found = measure_candidates([each for several in opened for each in several], device)
-    with quiet_at_closed_pipe():
-        FORMATS[options.format](found)
-        sys.stdout.flush()
-    return True
+    candidates, mistakes = _open_all(options)
+    with told_if_interrupted("nothing was measured to the end"):
+        found = measure_candidates(candidates, device)
+    FORMATS[options.format](found)
+    if mistakes:
+        tell(UserError(mistakes))
+    return not mistakes
+
+
+def _open_all(options: Namespace) -> tuple[list["Candidate"], list[Mistake]]:
+    """The networks to measure, and the mistakes of the places that hold none; raises UserError where all are such."""
+    from distill_run.deploy.measured import open_candidates
+
+    candidates, mistakes = [], dict[Mistake, None]()
+    for place in dict.fromkeys(options.places):
+        try:
+            candidates += open_candidates(place, options.all, options.config_dir, trusts=options.trust)
+        except UserError as error:
+            mistakes.update(dict.fromkeys(error.mistakes))
+    if not candidates:
+        raise UserError(mistakes)
+    return candidates, list(mistakes)
 
 
 def _read_arguments(arguments: Sequence[str]) -> Namespace:
@@ -70,6 +84,7 @@ def _read_arguments(arguments: Sequence[str]) -> Namespace:
     parser.add_argument("--threads", metavar="N", type=int, help="of the CPU, beside one; by default, as many as cores")
     parser.add_argument("--format", choices=list(FORMATS), default="table", help="for people, or for programs")
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="the folder of your own architectures")
+    parser.add_argument("--trust", action="store_true", help=ABOUT_TRUST)
     options = parser.parse_args(arguments)
     missing = [
         Mistake(f"{place} does not exist", f"give {ABOUT_FILE}") for place in options.places if not place.exists()
@@ -119,16 +134,14 @@ def short_names(found: Sequence["Measured"]) -> list[str]:
 
 def tell_json(found: Sequence["Measured"]) -> None:
     """Write a list with an object for each network."""
-    sys.stdout.write(json.dumps(encode(list(found)), indent=2) + "\n")
+    write_out(json.dumps(encode(list(found)), indent=2) + "\n")
 
 
 def tell_csv(found: Sequence["Measured"]) -> None:
     """Write a row for each network and each kind of batch that it was given."""
-    writer = csv.writer(sys.stdout, lineterminator="\n")
     rows = [{**encode(each), **encode(inference)} for each in found for inference in each.speed]
     names = [name for name in rows[0] if name != "speed"]
-    writer.writerow(names)
-    writer.writerows([row[name] for name in names] for row in rows)
+    write_out(csv_lines([names, *([row[name] for name in names] for row in rows)]))
 
 
 FORMATS: dict[str, Callable[[Sequence["Measured"]], None]] = {"table": tell_table, "json": tell_json, "csv": tell_csv}

@@ -8,16 +8,16 @@ from argparse import Namespace
 from pathlib import Path
 from typing import NoReturn
 
-from distill_run.commands.arguments import Parser, check_config_dir
+from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.threads import let_threads_wait
 from distill_run.console import Console
-from distill_run.errors import Mistake, UserError, leave, user_error
+from distill_run.errors import Mistake, UserError, leave, told_if_interrupted
 from distill_run.quoting import typed
 
 ABOUT = "The classes that a student, and beside it its teacher, give to photographs; or a page of its mistakes."
 USAGE = (
     "distill-predict RUN_OR_FILE [IMAGE|FOLDER ...] [--format table|csv|json] [--output FILE] [--teacher FILE] "
-    "[--top K] [--errors] [--config-dir DIR]"
+    "[--top K] [--errors] [--config-dir DIR] [--trust]"
 )
 
 
@@ -36,25 +36,21 @@ def _run_command() -> bool:
     from distill_run.engine.interrupt import StopRequest
 
     console = Console(stderr=not options.errors)  # rows go to stdout
-    try:
-        with StopRequest():
-            student = open_shipped(options.place, options.config_dir)
-            try:
-                teacher = open_teacher(student, options.teacher, options.config_dir)
-            except UserError as error:
-                if options.errors or options.teacher is not None:
-                    raise
-                teacher = None
-                console.note("the student alone: " + "; ".join(error.mistakes[0]))
-            compared = compare(student, teacher)
-            if options.errors:
-                return write_mistakes(compared, options.images, options.output, console)
-            return write_rows(
-                compared, options.images, options.format or "table", options.top or 1, options.output, console
-            )
-    except OSError as error:
-        what = f"{error.filename or 'stdout'}: {error.strerror}"
-        raise user_error(what, "give files and folders that can be read, and written") from error
+    with StopRequest(), told_if_interrupted("nothing was written"):
+        student = open_shipped(options.place, options.config_dir, trusts=options.trust)
+        try:
+            teacher = open_teacher(student, options.teacher, options.config_dir, trusts=options.trust)
+        except UserError as error:
+            if options.errors or options.teacher is not None:
+                raise
+            teacher = None
+            console.note("the student alone: " + "; ".join(error.mistakes[0]))
+        compared = compare(student, teacher)
+        if options.errors:
+            return write_mistakes(compared, options.images, options.output, console)
+        return write_rows(
+            compared, options.images, options.format or "table", options.top or 1, options.output, console
+        )
 
 
 def _read_arguments(arguments: list[str]) -> Namespace:
@@ -68,6 +64,7 @@ def _read_arguments(arguments: list[str]) -> Namespace:
     parser.add_argument("--top", metavar="K", type=int, help="show so many classes; by default, one")
     parser.add_argument("--errors", action="store_true", help="write a page of what only the teacher gets right")
     parser.add_argument("--config-dir", metavar="DIR", type=Path, help="the folder of your own architectures")
+    parser.add_argument("--trust", action="store_true", help=ABOUT_TRUST)
     options = parser.parse_intermixed_args(arguments)
     check_config_dir(options.config_dir)
     mistakes = [

@@ -101,6 +101,11 @@ def check_writable(key: str, place: str) -> None:
     parent = Path(place).absolute()
     try:
         while not parent.exists():
+            if parent.is_symlink():
+                raise user_error(
+                    f"{key}={place}: {parent} is a link to {parent.readlink()}, which does not exist",
+                    f"mount that disk or mend the link, or choose another folder, as in {key}=/tmp/outputs",
+                )
             parent = parent.parent
         if max(map(len, map(os.fsencode, Path(place).absolute().parts))) > os.pathconf(parent, "PC_NAME_MAX"):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))

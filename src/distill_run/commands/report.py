@@ -11,8 +11,9 @@ from typing import NoReturn
 from distill_run.commands.arguments import Parser
 from distill_run.commands.watch import watch
 from distill_run.console import Console
-from distill_run.errors import Mistake, UserError, leave, user_error
-from distill_run.files import write_text
+from distill_run.errors import Mistake, UserError, leave
+from distill_run.files import told_of_no_room, write_text
+from distill_run.safe_text import for_terminal, write_out
 from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.report.exports import FORMATS
 from distill_run.sweeps.report.pages import read_sweep, write_sweep_report
@@ -35,14 +36,11 @@ def _run_command() -> bool:
     if options.watch:
         watch(directories, output, PORT if options.port is None else options.port, Console())
         return True
-    try:
-        if options.format is not None:
-            _tell_means(read_sweep(directories, output), options)
-            return True
+    if options.format is not None:
+        _tell_means(read_sweep(directories, output), options)
+        return True
+    with told_of_no_room("--output", output):
         report = write_sweep_report(directories, output)
-    except OSError as error:
-        what = f"{error.filename}: {error.strerror}"
-        raise user_error(what, "give directories that can be read and written") from error
     tell_sweep_results(Console(), report, output)
     return True
 
@@ -50,12 +48,13 @@ def _run_command() -> bool:
 def _tell_means(report: SweepReport, options: Namespace) -> None:
     """Write the table of means into a file, or to stdout where none is given; warnings go to stderr."""
     for warning in report.warnings:
-        sys.stderr.write(f"warning: {warning}\n")
+        sys.stderr.write(f"warning: {for_terminal(warning)}\n")
     table = FORMATS[options.format](report)
     if options.output is None:
-        sys.stdout.write(table)
+        write_out(table)
     else:
-        write_text(options.output, table)
+        with told_of_no_room("--output", options.output):
+            write_text(options.output, table)
 
 
 def _read_arguments(arguments: list[str]) -> Namespace:

@@ -5,7 +5,7 @@ No torch at module level: the commands load it once nothing is wrong with their 
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,10 +15,11 @@ from distill_run.config.compose import check
 from distill_run.config.overrides import parse
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
-from distill_run.errors import PrunedError, UserError
+from distill_run.errors import PrunedError, UserError, file_error
 from distill_run.files import RunFiles, told_of_no_room
 from distill_run.record.status import read_status, record_failure
 from distill_run.report.run_report import read_report
+from distill_run.safe_text import ANY_TEXT
 
 if TYPE_CHECKING:
     from distill_run.engine.interrupt import StopRequest
@@ -59,8 +60,9 @@ def run_recorded(
     try:
         settings = _read_settings(unmeasured(compose(), overrides), overrides, run_dir)
         return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
-    except UserError as error:
-        record_failure(run_dir, str(error), command)
+    except (UserError, OSError) as error:
+        told = error if isinstance(error, UserError) else file_error(error)
+        record_failure(run_dir, str(told), command)
         return None
     except PrunedError:
         raise
@@ -115,7 +117,7 @@ def _read_settings(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
 def _logged(run_dir: Path) -> Iterator[None]:
     """Write all that is logged during the block to the run's log, and nowhere else."""
     run_dir.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(RunFiles(run_dir).log, encoding="utf-8", delay=True)
+    handler = _LogFile(RunFiles(run_dir).log, encoding="utf-8", errors=ANY_TEXT, delay=True)
     handler.setFormatter(logging.Formatter(LOG_FORMAT))
     root = logging.getLogger()
     handlers, level = root.handlers, root.level
@@ -129,7 +131,15 @@ def _logged(run_dir: Path) -> Iterator[None]:
     finally:
         root.handlers = handlers
         root.setLevel(level)
-        handler.close()
+        with suppress(OSError):
+            handler.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk ends, but not the run; logging would write a traceback to stderr for each line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing."""
 
 
 def _remove_unused(run_dir: Path) -> None:

@@ -9,11 +9,11 @@ from typing import NoReturn
 
 from distill_run.commands.arguments import Parser
 from distill_run.commands.collect import collect
-from distill_run.commands.inventory import NOT_A_RECORD, Entry, counted, list_entries
+from distill_run.commands.inventory import Entry, counted, list_entries
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.errors import leave, user_error
-from distill_run.store import LOCKS, META, RUNS, damage, damaged_parts
+from distill_run.store import LOCKS, META, NOT_A_RECORD, RUNS, damage, damaged_parts
 from distill_run.units import age, quantity
 
 ABOUT = "List what the store holds, verify it, or remove what no run uses."
@@ -77,7 +77,7 @@ def _damages(folder: Path) -> list[str]:
         return [name]
     try:
         return damaged_parts(folder)
-    except OSError as error:
+    except FileNotFoundError as error:
         return [Path(error.filename).name]
-    except (*NOT_A_RECORD, AttributeError):
+    except NOT_A_RECORD:
         return [META]

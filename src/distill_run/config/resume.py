@@ -12,14 +12,13 @@ from distill_run.config.overrides import keys_of, parse
 from distill_run.config.schema import Settings
 from distill_run.errors import Mistake, UserError, first_line, show, user_error
 from distill_run.files import RunFiles
-from distill_run.quoting import for_omegaconf
+from distill_run.quoting import bracketed, for_omegaconf, typed
 from distill_run.typed_json import read_object
 
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
 MAY_MOVE = {
     **{f"dataset.{name}": (f"dataset.{name}", f"dataset.source.{name}") for name in ("root", "train", "val", "test")},
     "store_dir": ("store_dir",),
-    "code_dir": ("code_dir",),
     "resume": ("resume",),
     **{key: (key,) for key in ("export", "export_int8", "measure_speed", "robustness_images", "tracker")},
 }
@@ -63,12 +62,13 @@ MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence[str]) -> Settings:
     """The settings in the file `saved_path`, with which the run in the folder `composed.resume` goes on.
 
-    `composed` is the configuration of `overrides`. Raises UserError where `overrides` contradict what was saved.
+    `composed` is the configuration of `overrides`. Raises UserError where `overrides` contradict what was saved, where
+    the file is damaged, and where it names code that the command does not name: it may come from a stranger.
     """
-    saved = _read(saved_path)
+    saved = _read(saved_path, composed)
     _find_paths_again(saved, saved_path.parent)
-    _upgrade(saved, composed)
-    mistakes: dict[Mistake, None] = {}  # several overrides may name one key
+    mistakes = dict.fromkeys(_foreign_code(saved, composed, saved_path))  # several overrides may name one key
+    saved.code_dir = composed.code_dir
     for override in parse(overrides):
         key = override.key_or_group.replace("/", ".")
         if key in MAY_MOVE:
@@ -81,21 +81,50 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
     return check(saved)
 
 
-def saved_settings(saved_path: Path) -> Settings:
-    """The settings in the file `saved_path`, which a run has saved, brought up to date."""
-    return resumed_settings(saved_path, compose().config, [])
+def saved_settings(saved_path: Path, code_dir: Path | None = None, *, trusts: bool = False) -> Settings:
+    """The settings in the file `saved_path`, which a run has saved, brought up to date.
+
+    `code_dir` is the user's own folder of code. Raises UserError where the file is damaged, and where it names other
+    code, unless the user `trusts` it.
+    """
+    composed = compose().config
+    saved = _read(saved_path, composed)
+    if code_dir is not None:
+        composed.code_dir = saved.code_dir = str(code_dir)
+    foreign = [] if trusts else list(_foreign_code(saved, composed, saved_path))
+    if foreign:
+        raise UserError(Mistake(what, "if you trust it, add --trust (trusts=True in Python)") for what, _ in foreign)
+    saved.resume = None
+    return check(saved)
 
 
-def _read(saved_path: Path) -> DictConfig:
-    """What a run has saved, read by the grammar that it was written in: OmegaConf's takes a text 1e3 for a number."""
+def _read(path: Path, composed: DictConfig) -> DictConfig:
+    """A configuration that a run has saved, brought to today's form; raises UserError where it is damaged.
+
+    It is read by the grammar that it was written in: OmegaConf's takes a text 1e3 for a number.
+    """
     try:
-        plain = yaml.safe_load(saved_path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        what = f"{saved_path} cannot be read ({first_line(error)})"
-        raise user_error(what, "start a new run, without resume=") from error
-    if not isinstance(plain, dict):
-        raise user_error(f"{saved_path} holds no settings", "start a new run, without resume=")
-    return literal_config(plain)
+        plain = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert isinstance(plain, dict)
+        saved = literal_config(plain)
+        _upgrade(saved, composed)
+        OmegaConf.resolve(saved)
+    except Exception as error:  # whatever a text raises that is no YAML, or has lost some of its keys
+        raise user_error(
+            f"{path} is damaged: {type(error).__name__}: {first_line(error)}", "start a new run, without resume="
+        ) from error
+    return saved
+
+
+def _foreign_code(saved: DictConfig, composed: DictConfig, path: Path) -> Iterator[Mistake]:
+    """A mistake for what would be run because a saved configuration names it, and the command does not."""
+    if saved.code_dir is not None and composed.code_dir is None:
+        remedy = f"if you trust it, add {typed(['--config-dir', str(saved.code_dir)])}"
+        yield Mistake(f"{path} names code in {saved.code_dir}, which would be run", remedy)
+    surplus = [name for name in saved.trusted_packages if name not in composed.trusted_packages]
+    if surplus:
+        remedy = f"if you trust them too, add 'trusted_packages={bracketed(map(str, saved.trusted_packages))}'"
+        yield Mistake(f"{path} trusts packages whose code would be run: {', '.join(map(str, surplus))}", remedy)
 
 
 def _find_paths_again(saved: DictConfig, run_dir: Path) -> None:

@@ -23,6 +23,7 @@ from distill_run.data.pixels import DARK, DEEP
 from distill_run.errors import Mistake, refuse, user_error
 from distill_run.listener import Listener, working
 from distill_run.store import Store, fingerprint_of, read_meta
+from distill_run.tensor_files import save_arrays
 from distill_run.units import counted
 
 KIND, FINDINGS, PIXELS = "images", "findings.npz", "pixels.bin"
@@ -95,7 +96,7 @@ def survey(photos: PhotoList, decoder: Decoder, store: Store, *, keeps_pixels: b
             findings, remarks, problems = _read_all(photos, decoder, file, store.listener)
         if not skips_damaged:
             _refuse(problems, remarks, photos)
-        np.savez(directory / FINDINGS, **findings)  # type: ignore[arg-type]  # NumPy's stub takes them for its option
+        save_arrays(directory / FINDINGS, **findings)
         shown = {str(index): reason for index, reason in problems.items()}
         about = f"{len(photos):,} images, {photos.name(0)} the first"
         return {"about": about, "remarks": remarks, "problems": shown}

@@ -33,15 +33,15 @@ def compare(student: Shipped, teacher: Network | None) -> Comparison:
     return Comparison(student, placed, device.torch_device)
 
 
-def open_teacher(student: Shipped, file: Path | None, code_dir: Path | None) -> Network:
+def open_teacher(student: Shipped, file: Path | None, code_dir: Path | None, *, trusts: bool = False) -> Network:
     """The teacher in `file`, or else that of the student's run, in eval mode on the CPU, with the student's classes.
 
-    `code_dir` is the folder of the user's own architectures; a run knows its own. Raises UserError where there is no
+    `code_dir` and `trusts` are those of `open_shipped`. Raises UserError where there is no
     teacher, or where its images or its classes are not the student's.
     """
     if file is not None:
         own = student.run and student.run.settings.code_dir
-        network = open_shipped(file, Path(own) if own else code_dir).network
+        network = open_shipped(file, Path(own) if own else code_dir, trusts=trusts).network
         return _fitted(network, student.network, f"--teacher {file}")
     if student.run is None:
         raise user_error(f"{student.path} belongs to no run that names a teacher", NAME_IT)

@@ -35,6 +35,7 @@ def export(
     logits_tolerance: float = LOGITS_TOLERANCE,
     overwrites: bool = False,
     code_dir: str | Path | None = None,
+    trusts: bool = False,
     command: str = "",
 ) -> Exports:
     """Write the network that `place` names, a run's directory or a file, in other formats; compared on real images.
@@ -42,14 +43,15 @@ def export(
     `formats` are one or some of "onnx", "torch_export", "safetensors" and "state_dict"; with `int8`, "onnx" is written
     twice. The files go into the folder `output`, by default the run's exports. They take images as bytes, or else as
     floats in 0..1. `images` is a folder of photographs to compare on, by default the test images of the run.
-    `logits_tolerance` is the largest difference of logits that is allowed. Raises UserError, with nothing written,
+    `logits_tolerance` is the largest difference of logits that is allowed. `code_dir` is the folder of your own
+    architectures; with `trusts`, the code that a run names is run. Raises UserError, with nothing written,
     where a file differs more or would be overwritten.
     """
     formats = [formats] if isinstance(formats, str) else formats
     check_export(formats, key="export=", int8="int8=True" if int8 else None)
     if images is not None and int8:
         raise user_error("--int8 is measured on the test images of the run, not on --images", "leave one of them out")
-    shipped = open_shipped(Path(place), None if code_dir is None else Path(code_dir))
+    shipped = open_shipped(Path(place), None if code_dir is None else Path(code_dir), trusts=trusts)
     files = None if shipped.run is None else RunFiles(shipped.run.run_dir)
     if output is None and files is None:
         raise user_error(f"{place} belongs to no run, which would have a folder for its exports", "add --output DIR")

@@ -10,6 +10,7 @@ from distill_run.deploy.exported_subjects import OnnxSubject, read_exported
 from distill_run.deploy.shipped import Shipped, open_shipped
 from distill_run.engine.speed import Subject, TorchSubject, measure_speeds
 from distill_run.engine.timing import Inference
+from distill_run.errors import user_error
 from distill_run.files import size_on_disk
 from distill_run.models.network import Network, count_bytes, count_macs, count_params, macs_of
 
@@ -44,19 +45,25 @@ class Measured:
     speed: tuple[Inference, ...]
 
 
-def open_candidates(place: Path, all_stages: bool, code_dir: Path | None) -> list[Candidate]:
+def open_candidates(place: Path, all_stages: bool, code_dir: Path | None, *, trusts: bool) -> list[Candidate]:
     """The networks that `place` names: of a run its student and, with `all_stages`, its teacher and its baseline.
 
-    `code_dir` is the folder of the user's own architectures. Raises UserError where there is no such network.
+    `code_dir` and `trusts` are those of `open_shipped`. Raises UserError where there is no such network, and for a file
+    of torch.export that is not trusted.
     """
     if place.suffix == ".onnx":
         onnx = OnnxSubject.read(place)
         return [Candidate(place, "", "onnx", onnx.num_parameters, None, _size_on_disk(place), onnx)]
+    if place.suffix == ".pt2" and not trusts:
+        raise user_error(
+            f"{place} is a file of torch.export, which can run code when it is opened",
+            "if it comes from you or from someone you trust, add --trust",
+        )
     if place.suffix == ".pt2":
         exported = read_exported(place)
         network, macs = exported.network, macs_of(exported.network, exported.images(1))
         return [Candidate(place, "", "torch export", count_params(network), macs, _size_on_disk(place), exported)]
-    shipped = open_shipped(place, code_dir)
+    shipped = open_shipped(place, code_dir, trusts=trusts)
     num_bytes = _size_on_disk(shipped.path)
     if all_stages and shipped.run is not None:
         return [*_others(place, shipped), _candidate(place, "student", shipped.network, num_bytes)]

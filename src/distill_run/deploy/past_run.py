@@ -13,7 +13,7 @@ from distill_run.config.schema import Settings
 from distill_run.data.feed import Feed
 from distill_run.data.opening import Feeds
 from distill_run.data.source import ImageFacts
-from distill_run.errors import user_error
+from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
 from distill_run.listener import NOBODY, Listener
 from distill_run.models.network import Network
@@ -35,12 +35,18 @@ class PastRun:
     report: RunReport
 
     @classmethod
-    def read(cls, run_dir: Path) -> Self:
-        """The run in a directory; raises UserError where it is not completed."""
+    def read(cls, run_dir: Path, code_dir: Path | None = None, *, trusts: bool = False) -> Self:
+        """The run in a directory; raises UserError where it is not completed, or names code that is not trusted.
+
+        The code of `code_dir` is; with `trusts`, all that the run names.
+        """
         files = RunFiles(run_dir)
         try:
-            return cls(run_dir, saved_settings(files.config), read_report(run_dir))
-        except (ValueError, OSError) as error:
+            report = read_report(run_dir)
+            return cls(run_dir, saved_settings(files.config, code_dir, trusts=trusts), report)
+        except UserError:
+            raise
+        except ValueError as error:
             raise user_error(
                 f"{run_dir} holds no completed run: {error}",
                 f"let it end, as in {resume_command(run_dir)}, or give the file of a network",

@@ -1,12 +1,10 @@
 """What distill-predict does: it writes rows while they come, or the page of the student's mistakes."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
-from typing import TextIO
 
 from distill_run.console import Console, WorkDisplay
 from distill_run.data.source import ImageSet
@@ -16,9 +14,10 @@ from distill_run.deploy.image_places import ImagePlace, list_places, require_tar
 from distill_run.deploy.photographs import Block, decoder_for, read_blocks, split_blocks
 from distill_run.deploy.prediction_tables import FORMATS, Layout
 from distill_run.deploy.predictions import Prediction, Tally, predict_blocks
-from distill_run.errors import UserError, quiet_at_closed_pipe, user_error
+from distill_run.errors import UserError, told_if_interrupted, user_error
 from distill_run.files import RunFiles, atomic_path, told_of_no_room
 from distill_run.listener import NOBODY, Listener, working
+from distill_run.safe_text import ANY_TEXT, write_out
 from distill_run.units import counted, shown_path
 
 
@@ -46,10 +45,9 @@ def write_rows(
                 console.warn(f"{prediction.name} cannot be read: {prediction.problem}")
             yield prediction
 
-    with _opened(output) as file:
+    with _opened(output) as write:
         for text in FORMATS[file_format](predicted(), layout):
-            file.write(text)
-            file.flush()
+            write(text)
     if num > 1:
         _tell(tally, compared, console)
     return tally.failed == 0
@@ -61,6 +59,7 @@ def write_mistakes(compared: Comparison, images: Sequence[Path], output: Path | 
     The images lie in folders by their classes. Where none are given, they are those of the test split of the run.
     """
     run, student, listener = compared.student.run, compared.student.network, WorkDisplay(console)
+    page = output or (RunFiles(run.run_dir).errors_page if run else Path("errors.html"))
     if images:
         places = list_places(images, student.classes)
         require_targets(places)
@@ -72,12 +71,11 @@ def write_mistakes(compared: Comparison, images: Sequence[Path], output: Path | 
         test = _test_split(compared, console, listener)
         num, blocks = len(test), split_blocks(test)
     tally, mistakes = Tally(), Mistakes()
-    for prediction in _counted(compared, blocks, 1, tally, num, listener):
-        if prediction.problem:
-            console.warn(f"{prediction.name} cannot be read: {prediction.problem}")
-        mistakes.add(prediction)
-    page = output or (RunFiles(run.run_dir).errors_page if run else Path("errors.html"))
-    with told_of_no_room("--output", page):
+    with told_if_interrupted(f"{page} was not written"), told_of_no_room("--output", page):
+        for prediction in _counted(compared, blocks, 1, tally, num, listener):
+            if prediction.problem:
+                console.warn(f"{prediction.name} cannot be read: {prediction.problem}")
+            mistakes.add(prediction)
         write_errors_page(page, mistakes, tally, shown_path(compared.student.path), " ".join(map(str, images)))
     _tell(tally, compared, console)
     console.note(f"{counted(mistakes.count, 'image')} on which only the teacher is right: {shown_path(page)}")
@@ -123,21 +121,21 @@ def _tell(tally: Tally, compared: Comparison, console: Console) -> None:
 
 
 @contextmanager
-def _opened(path: Path | None) -> Iterator[TextIO]:
-    """A file that is written whole or not at all, or stdout; names of files are written byte by byte as they are.
-
-    The program ends quietly where nobody reads its stdout any more, as after `| head`.
-    """
-    if path is not None:
+def _opened(path: Path | None) -> Iterator[Callable[[str], object]]:
+    """What writes a text into a file, which is written whole or not at all, or to stdout."""
+    if path is None:
+        with told_if_interrupted("the rows above are those that were written"):
+            yield _write_now
+        return
+    with told_if_interrupted(f"{path} was not written"), told_of_no_room("--output", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with (
-            told_of_no_room("--output", path),
             atomic_path(path) as temporary,
-            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+            temporary.open("w", encoding="utf-8", errors=ANY_TEXT, newline="") as file,
         ):
-            yield file
-        return
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")
-    with quiet_at_closed_pipe():
-        yield sys.stdout
+            yield file.write
+
+
+def _write_now(text: str) -> None:
+    write_out(text)
+    sys.stdout.flush()

@@ -1,12 +1,11 @@
 """Predictions as texts, written while they come: a table for people, csv, or JSON."""
 
-import csv
-import io
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from distill_run.deploy.predictions import Prediction
+from distill_run.safe_text import csv_lines, for_terminal
 from distill_run.units import percent
 
 DIGITS = 6  # of a probability, after the point
@@ -38,7 +37,7 @@ def as_table(predictions: Iterable[Prediction], layout: Layout) -> Iterator[str]
         cells = [(prediction.target or "").ljust(width)] if layout.has_targets else []
         for answers in prediction.answers.values():
             cells += [f"{answer.name:<{width}}  {percent(answer.probability):>7}" for answer in answers]
-        yield "  ".join([*cells, prediction.name]) + "\n"
+        yield for_terminal("  ".join([*cells, prediction.name])) + "\n"
 
 
 def as_csv(predictions: Iterable[Prediction], layout: Layout) -> Iterator[str]:
@@ -48,13 +47,13 @@ def as_csv(predictions: Iterable[Prediction], layout: Layout) -> Iterator[str]:
         for place in range(1, layout.top + 1):
             column = stage if place == 1 else f"{stage}_{place}"
             heading += [column, f"{column}_probability"]
-    yield _csv_line([*heading, "error"])
+    yield csv_lines([[*heading, "error"]])
     for prediction in predictions:
         cells = [prediction.name, *([prediction.target or ""] if layout.has_targets else [])]
         for stage in layout.stages:
             for answer in prediction.answers.get(stage, [None] * layout.top):
                 cells += ["", ""] if answer is None else [answer.name, f"{answer.probability:.{DIGITS}f}"]
-        yield _csv_line([*cells, prediction.problem])
+        yield csv_lines([[*cells, prediction.problem]])
 
 
 def as_json(predictions: Iterable[Prediction], layout: Layout) -> Iterator[str]:
@@ -80,9 +79,3 @@ def _json_row(prediction: Prediction, layout: Layout) -> dict[str, Any]:
     for stage, answers in prediction.answers.items():
         row[stage] = [{"class": answer.name, "probability": round(answer.probability, DIGITS)} for answer in answers]
     return row | ({"error": prediction.problem} if prediction.problem else {})
-
-
-def _csv_line(cells: Sequence[str]) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(cells)
-    return line.getvalue()

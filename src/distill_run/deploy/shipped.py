@@ -20,21 +20,20 @@ class Shipped:
     run: PastRun | None
 
 
-def open_shipped(place: Path, code_dir: Path | None = None) -> Shipped:
+def open_shipped(place: Path, code_dir: Path | None = None, *, trusts: bool = False) -> Shipped:
     """The network that `place` names: a run's directory, its student.pt, or any other file of a network.
 
-    `code_dir` is the folder of the user's own architectures; a run knows its own. Raises UserError where there is no
-    such network.
+    `code_dir` is the folder of the user's own architectures; with `trusts`, a run's own is used. Raises UserError where
+    there is no such network, and where a run names code that is not trusted.
     """
     run_dir = _run_dir(place)
     if run_dir is None:
         return Shipped(place, load_network(place, code_dir), None)
-    run, path = PastRun.read(run_dir), RunFiles(run_dir).student
+    run, path = PastRun.read(run_dir, code_dir, trusts=trusts), RunFiles(run_dir).student
     if not path.is_file():
         raise user_error(f"{run_dir} has no {path.name}", "repeat the run, which writes it")
     settings = run.settings
-    code_dir = Path(settings.code_dir) if settings.code_dir else code_dir
-    network = load_network(path, code_dir, settings.trusted_packages or OWN_PACKAGES)
+    network = load_network(path, settings.code_dir, settings.trusted_packages or OWN_PACKAGES)
     return Shipped(path, network, run)
 
 

@@ -17,7 +17,7 @@ from distill_run.checkpoint import HUB_CONFIG, HUB_WEIGHTS, read_content, rebuil
 from distill_run.deploy.checking import Run
 from distill_run.deploy.deployable import LEVELS, Deployable
 from distill_run.deploy.onnx_files import OnnxModel, OnnxRunner, quietly, to_onnx, trace, write_int8
-from distill_run.files import write_json, write_text
+from distill_run.files import write_bytes, write_json, write_text
 from distill_run.tensor_files import load, save
 
 ENDINGS = {
@@ -61,7 +61,7 @@ def companions(path: Path, file_format: str) -> list[Path]:
 def write(exported: Exported, file_format: str, path: Path, calibration: Tensor | None) -> None:
     """Write one format; `calibration` are the images for int8, in the form that the file takes."""
     if file_format == "onnx":
-        path.write_bytes(exported.onnx.proto.SerializeToString())
+        write_bytes(path, exported.onnx.proto.SerializeToString())
     elif file_format == "onnx_int8":
         assert calibration is not None
         write_int8(exported.onnx, calibration, path)
@@ -98,13 +98,13 @@ def _write_program(exported: Exported, path: Path) -> None:
     buffer = io.BytesIO()  # torch.export.save into a file hides why it could not be written
     with quietly():
         torch.export.save(exported.program, buffer, extra_files={"metadata.json": json.dumps(exported.facts)})
-    path.write_bytes(buffer.getbuffer())
+    write_bytes(path, buffer.getbuffer())
 
 
 def _write_hub(exported: Exported, path: Path) -> None:
     path.mkdir()
     weights = {key: value.contiguous().clone() for key, value in exported.content["weights"].items()}
-    (path / HUB_WEIGHTS).write_bytes(safetensors.save(weights, metadata={"format": "pt"}))
+    write_bytes(path / HUB_WEIGHTS, safetensors.save(weights, metadata={"format": "pt"}))
     write_json(path / HUB_CONFIG, _description(exported))
     write_card(path, exported.card)
 

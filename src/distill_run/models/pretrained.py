@@ -1,5 +1,7 @@
 """Classifiers of torchvision and timm, with fresh weights or with those that the libraries publish."""
 
+import pickle
+import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from functools import partial
@@ -7,6 +9,8 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from distill_run.errors import RejectedValueError, first_line, user_error
@@ -30,9 +34,24 @@ INPUT_SIZE = optional(
     )
 )
 PRETRAINED = Rule(lambda v: FLAG.accepts(v) or TEXT.accepts(v), f"{FLAG.words}, or a file with a state dict")
-ARGUMENTS = Rule(lambda v: isinstance(v, dict), "further arguments of the model's constructor, as in {dropout: 0.2}")
-# What fetching weights raises: URLError is an OSError; torchvision raises RuntimeError where their hash is wrong.
-FAILURES = (OSError, HTTPException, RuntimeError)
+# Arguments of timm.create_model that name files or addresses of weights: a stranger's network must not choose them.
+NAMES_FILES = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained", "weights")
+ARGUMENTS = Rule(
+    lambda v: isinstance(v, dict) and not any(name in v for name in NAMES_FILES),
+    "further arguments of the model's constructor, as in {dropout: 0.2}; weights have keys of their own",
+)
+# What fetching weights raises: URLError is an OSError; torchvision raises RuntimeError where their hash is wrong, or
+# they do not fit. The others come from files that were cut short.
+FAILURES = (
+    OSError,
+    HTTPException,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    SafetensorError,
+)
 MORE_THAN_LOGITS = ("googlenet", "inception_v3")
 
 
@@ -65,7 +84,7 @@ def torchvision_model(
         arguments = {"image_size": size[0], **arguments}
     model = models.get_model(name, weights=None, num_classes=num_classes, **arguments)
     if pretrained is True:
-        fetched = _fetch(partial(models.get_model, name, weights="DEFAULT", **arguments), name)
+        fetched = _fetch(partial(models.get_model, name, weights="DEFAULT", **arguments), name, _torchvision_file(name))
         _load_all_but_head(model, fetched.state_dict(), in_channels, name)
     elif pretrained:
         _load_all_but_head(model, _read(pretrained, model), in_channels, name)
@@ -99,7 +118,7 @@ def timm_model(
     shape = {"num_classes": num_classes, "in_chans": 3 if isinstance(pretrained, str) else in_channels}
     create = partial(timm.create_model, name, pretrained=pretrained is True, **shape, **arguments)
     build = partial(_create, create, size)
-    model = _fetch(build, name) if pretrained is True else build()
+    model = _fetch(build, name, _timm_folder(name)) if pretrained is True else build()
     if isinstance(pretrained, str):
         _load_all_but_head(model, _read(pretrained, model), in_channels, name)
     return fit_to_images(model, name, in_channels, image_size, size, published)
@@ -258,16 +277,37 @@ def _size(input_size: int | list[int] | None, default: tuple[int, int]) -> tuple
     return height, width
 
 
-def _fetch(build: Callable[[], nn.Module], name: str) -> nn.Module:
-    """Build a model with weights from the library's cache or the internet; raises UserError if neither has them."""
+def _fetch(build: Callable[[], nn.Module], name: str, cached: Path) -> nn.Module:
+    """Build a model with weights from the library's cache or the internet; raises UserError if neither has them.
+
+    `cached` is where the library keeps them.
+    """
     try:
         return build()
     except FAILURES as error:
+        if cached.exists():
+            raise user_error(
+                f"the published weights of {name} in {cached} cannot be read: {first_line(error)}",
+                f"remove {cached}, and they are fetched again",
+            ) from error
         raise user_error(
             f"the published weights of {name} cannot be fetched: {first_line(error)}",
             "connect once; or train without them, as in teacher.pretrained=false; or give trained ones, as in "
             "teacher_checkpoint=teacher.pt",
         ) from error
+
+
+def _torchvision_file(name: str) -> Path:
+    from torchvision import models
+
+    return Path(torch.hub.get_dir(), "checkpoints", Path(models.get_model_weights(name).DEFAULT.url).name)
+
+
+def _timm_folder(name: str) -> Path:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    known = _timm().get_pretrained_cfg(name)
+    return Path(HF_HUB_CACHE, f"models--{(known.hf_hub_id or 'timm/').replace('/', '--')}")
 
 
 def _create(create: Callable[..., nn.Module], size: tuple[int, int]) -> nn.Module:

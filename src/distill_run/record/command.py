@@ -2,9 +2,12 @@
 
 from pathlib import Path
 
+from distill_run.build import OWN_PACKAGES
+from distill_run.config.compose import command_line
+from distill_run.config.schema import Settings
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
-from distill_run.quoting import override, typed
+from distill_run.quoting import bracketed, override
 from distill_run.typed_json import read_object
 
 
@@ -25,6 +28,14 @@ def command_of(run_dir: Path) -> str:
         raise user_error(f"resume={run_dir}: {damage}", "start a new run, without resume=") from damage
 
 
-def resume_command(run_dir: Path) -> str:
-    """The command that goes on with a run, as one types it in any folder."""
-    return typed(["distill-run", override("resume", run_dir.absolute())])
+def resume_command(run_dir: Path, settings: Settings | None = None) -> str:
+    """The command that goes on with a run, as one types it in any folder.
+
+    With the run's `settings`, it names the code that the user has trusted.
+    """
+    words = [override("resume", run_dir.absolute())]
+    if settings is None:
+        return command_line(words, None)
+    if tuple(settings.trusted_packages) != OWN_PACKAGES:
+        words.append(f"trusted_packages={bracketed(settings.trusted_packages)}")
+    return command_line(words, str(Path(settings.code_dir).absolute()) if settings.code_dir else None)

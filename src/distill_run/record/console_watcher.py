@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from distill_run.config.schema import Settings
 from distill_run.console import Console, TrainingDisplay, WorkDisplay
 from distill_run.errors import DivergedError
 from distill_run.files import RunFiles
@@ -27,6 +28,7 @@ class ConsoleWatcher(Watcher):
         self._display: TrainingDisplay | None = None
         self._work = WorkDisplay(console)
         self._command = ""
+        self._settings: Settings | None = None
 
     def noted(self, text: str) -> None:
         """See Listener."""
@@ -43,6 +45,7 @@ class ConsoleWatcher(Watcher):
     def run_begun(self, run: RunFacts) -> None:
         """See Watcher."""
         self._command = run.environment["command"]
+        self._settings = run.settings
 
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
@@ -84,7 +87,7 @@ class ConsoleWatcher(Watcher):
     def _way_on(self) -> str:
         """The command that takes up a run that was cut short."""
         if self.files.last.is_file():
-            return resume_command(self.files.run_dir)
+            return resume_command(self.files.run_dir, self._settings)
         return self._command
 
 

@@ -41,6 +41,8 @@ class RunRecord(Watcher):
         """See Watcher."""
         self.environment = dict(run.environment)
         self.config = yaml.safe_dump({**dataclasses.asdict(run.settings), "resume": None}, sort_keys=False)
+        if run.settings.resume is None:  # a run that failed before its first checkpoint may have left some
+            self.files.metrics.unlink(missing_ok=True)
         write_json(self.files.environment, self.environment)
         write_text(self.files.config, self.config)
         self._write_status(RunStatus("running"))

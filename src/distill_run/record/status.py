@@ -1,6 +1,7 @@
 """The file status.json: whether a run is running, completed, failed, interrupted or pruned."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, get_args
@@ -54,9 +55,15 @@ def write_status(run_dir: Path, status: RunStatus) -> None:
 
 
 def read_status(run_dir: Path) -> RunStatus | None:
-    """The run's status; None where status.json is not there. Raises ValueError that says how it is damaged."""
+    """The run's status; None where status.json is not there. Raises ValueError that says how it is damaged.
+
+    A file of no bytes, or of zeros, is not there: a loss of power leaves such files.
+    """
     path = RunFiles(run_dir).status
-    return RunStatus.from_json(read_object(path)) if path.exists() else None
+    with suppress(OSError):
+        if not path.exists() or not path.read_bytes().strip(b"\0"):
+            return None
+    return RunStatus.from_json(read_object(path))
 
 
 def record_failure(run_dir: Path, error: str, command: str) -> None:

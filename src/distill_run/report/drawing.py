@@ -17,7 +17,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from distill_run.report.png import data_uri, png_of, write_png
+from distill_run.files import write_bytes
+from distill_run.report.png import data_uri, png_of
 
 DOTS_PER_INCH = 160
 COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}
@@ -43,7 +44,7 @@ class Picture:
 
     def save(self, folder: Path) -> None:
         """Write the PNG as <name>.png, whole or not at all."""
-        write_png(folder / f"{self.name}.png", self.png)
+        write_bytes(folder / f"{self.name}.png", self.png)
 
 
 def render(figure: Figure) -> bytes:

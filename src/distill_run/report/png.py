@@ -2,11 +2,8 @@
 
 import base64
 import io
-from pathlib import Path
 
 from PIL import Image
-
-from distill_run.files import atomic_path
 
 
 def png_of(image: Image.Image) -> bytes:
@@ -19,10 +16,3 @@ def png_of(image: Image.Image) -> bytes:
 def data_uri(png: bytes) -> str:
     """The PNG in a data URI: an image that a page holds itself."""
     return "data:image/png;base64," + base64.b64encode(png).decode()
-
-
-def write_png(path: Path, png: bytes) -> None:
-    """Write the PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(png)

@@ -1,10 +1,8 @@
 """predictions.csv: what each network says of each test image."""
 
-import csv
-import io
-
 from distill_run.files import RunFiles, write_text
 from distill_run.report.summary import Findings
+from distill_run.safe_text import csv_lines
 
 
 def write_predictions(findings: Findings) -> None:
@@ -25,7 +23,4 @@ def predictions(findings: Findings) -> str:
         columns.append([classes[decision] for decision in decisions.tolist()])
         columns.append([f"{confidence:.4f}" for confidence in confidences.tolist()])
         heading += [stage, f"{stage}_confidence"]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerows([heading, *zip(*columns, strict=True)])
-    return file.getvalue()
+    return csv_lines([heading, *zip(*columns, strict=True)])

@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
-from distill_run.report.png import png_of, write_png
+from distill_run.files import write_bytes
+from distill_run.report.png import png_of
 
 NUM_SAMPLES = 8
 MAX_VIEWS = 6
@@ -30,7 +31,7 @@ def draw_views(feed: Feed, views: ViewChoice, path: Path) -> None:
         pen.text((column * CELL + 2, 1), feed.classes[target][:11], fill="black")
         for row, images in enumerate(rows):
             sheet.paste(_picture(images[column]), (column * CELL, CAPTION + row * CELL))
-    write_png(path, png_of(sheet))
+    write_bytes(path, png_of(sheet))
 
 
 def _picture(image: torch.Tensor) -> Image.Image:

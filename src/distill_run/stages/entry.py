@@ -15,13 +15,13 @@ from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.training import Training
 from distill_run.store import read_meta
-from distill_run.tensor_files import load, load_weights
+from distill_run.tensor_files import load, load_weights, save_arrays
 
 
 def write_entry(trained: Trained, training: Training, directory: Path) -> dict[str, Any]:
     """Write the files of a store entry that `read_entry` reads; returns the facts for its meta.json."""
     checkpoint.save_network(directory / "weights.pt", trained.own_network, trained.node, trained.name)
-    np.savez(
+    save_arrays(
         directory / "test_logits.npz",
         selected=trained.selected.test_logits.numpy(),
         last=trained.last.test_logits.numpy(),

@@ -31,6 +31,7 @@ from distill_run.stages.trained import Trained
 from distill_run.stages.training import Training
 from distill_run.stages.workshop import Workshop
 from distill_run.store import fingerprint_of
+from distill_run.tensor_files import save_array
 from distill_run.units import quantity
 
 KIND = "logits"
@@ -77,9 +78,7 @@ class BankedTeacher:
 
     def _load(self, view: int) -> Tensor | TopLogits:
         def make(path: Path) -> None:
-            rows = self._ask_teacher(view)
-            with path.open("wb") as file:
-                np.save(file, rows)
+            save_array(path, self._ask_teacher(view))
 
         path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors

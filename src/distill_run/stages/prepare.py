@@ -13,7 +13,7 @@ from distill_run.data.splits import class_counts
 from distill_run.engine.device import choose_device
 from distill_run.engine.environment import describe_environment
 from distill_run.engine.interrupt import StopRequest
-from distill_run.errors import user_error
+from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
 from distill_run.models.pretrained import network_name, published_images
 from distill_run.stages.budget import complete_training
@@ -83,7 +83,11 @@ def builder_of(settings: Settings) -> Builder:
 
 
 def _read_resume_point(path: Path) -> ResumePoint:
-    content = load(path)
+    try:
+        content = load(path)
+    except UserError as error:
+        remedy = f"remove {path}, then type the run's own command: what is in the store is not trained again"
+        raise user_error(error.mistakes[0].what, remedy) from error
     if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
         raise user_error(f"{path} is not the checkpoint of a run", "start a new run, without resume=")
     return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])

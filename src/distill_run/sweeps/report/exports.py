@@ -1,12 +1,12 @@
 """The table of means of a sweep, a row for each setting: LaTeX for a paper, csv for a program, Markdown for a page."""
 
-import csv
-import io
 import re
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from distill_run.report.paired import Estimate
 from distill_run.report.typesetting import markdown_text
+from distill_run.safe_text import csv_lines
 from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.sweep_report import SweepReport
 from distill_run.sweeps.report.tables import P_HEADING, Table, baseline_figures, settings_table
@@ -29,19 +29,17 @@ def means_csv(report: SweepReport) -> str:
     Fractions, nats and seconds; a cell is empty where there is no value.
     """
     spreads = [f"{figure}{end}" for figure in FIGURES for end in ("", "_sd", "_low", "_high")]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["rank", *report.keys, f"{report.unit}s", *spreads, "p_value", "corrected_p"])
+    rows: list[list[Any]] = [["rank", *report.keys, f"{report.unit}s", *spreads, "p_value", "corrected_p"]]
     for rank, setting in enumerate(report.settings, start=1):
         values = [shown(setting.values[key]) for key in report.keys]
         figures = [number for name in FIGURES for number in _numbers(setting.figure(name))]
-        writer.writerow([rank, *values, setting.replicates, *figures, setting.p_value, setting.corrected_p])
+        rows.append([rank, *values, setting.replicates, *figures, setting.p_value, setting.corrected_p])
     if report.baseline is not None:
         found = baseline_figures(report.baseline)
         figures = [number for name in FIGURES for number in _numbers(found.get(name))]
         empty = [""] * len(report.keys)
-        writer.writerow(["baseline", *empty, report.baseline.test_accuracy.count, *figures, "", ""])
-    return file.getvalue()
+        rows.append(["baseline", *empty, report.baseline.test_accuracy.count, *figures, "", ""])
+    return csv_lines(rows)
 
 
 def _numbers(found: Estimate | None) -> list[float | None]:

@@ -1,14 +1,14 @@
 """The tables of a sweep: settings, runs and runs without a result on its pages, and sweep.csv."""
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report.paired import Estimate
+from distill_run.safe_text import csv_lines
 from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.answers import ALIKE
 from distill_run.sweeps.report.summary import short_keys
@@ -184,11 +184,9 @@ def _values(run: RunEntry, keys: Sequence[str]) -> list[str]:
 def to_csv(report: SweepReport) -> str:
     """The content of sweep.csv: a row for each run, below a header; a cell is empty where there is no value."""
     keys = [key for key in (*report.keys, *report.replicate_keys) if key != "seed"]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["directory", "status", "error", *keys, "seed", *FIGURES, "command"])
+    rows: list[list[Any]] = [["directory", "status", "error", *keys, "seed", *FIGURES, "command"]]
     for run in report.runs:
         values = [shown(run.values[key]) for key in keys]
         figures = [run.figure(name) for name in FIGURES]
-        writer.writerow([run.directory, run.status, run.error, *values, run.seed, *figures, run.command])
-    return file.getvalue()
+        rows.append([run.directory, run.status, run.error, *values, run.seed, *figures, run.command])
+    return csv_lines(rows)
