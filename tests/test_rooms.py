@@ -28,6 +28,7 @@ ROOMS = (
     ("console", "config", "store"),
     ("typed_json",),
     ("files", "rules", "own_code"),
+    ("out_of_memory",),
     ("errors", "units", "listener"),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

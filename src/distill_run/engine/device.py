@@ -4,6 +4,7 @@ import dataclasses
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from distill_run.config.schema import DeviceSettings
-from distill_run.errors import user_error
+from distill_run.errors import first_line, user_error
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -116,7 +117,22 @@ def choose_device(wanted: DeviceSettings) -> Device:
         raise user_error("device.precision=fp16 is not for the CPU", "write device.precision=bf16 or fp32")
     if kind == "cuda":
         _make_cuda_repeatable()
+    if wanted.compile:
+        _check_compiler(kind)
     return Device(dataclasses.replace(wanted, kind=kind, precision=precision), tuple(notes))
+
+
+@cache
+def _check_compiler(kind: str) -> None:
+    """Compile a sum; raises UserError where torch.compile finds no compiler for the device."""
+    try:
+        torch.compile(lambda numbers: numbers + numbers.sin())(torch.zeros(2, device=kind))
+    except Exception as error:  # of dynamo, of inductor, or of the compiler that they call
+        reason = first_line(error).removeprefix("backend='inductor' raised:").strip()
+        raise user_error(
+            f"device.compile=true, but torch.compile does not work here: {reason or type(error).__name__}",
+            "install a C++ compiler (for CUDA also triton), or write device.compile=false",
+        ) from error
 
 
 def _available_kinds() -> list[str]:
