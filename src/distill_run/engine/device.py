@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from distill_run.config.schema import DeviceSettings
-from distill_run.errors import first_line, user_error
+from distill_run.errors import user_error
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -118,19 +118,20 @@ def choose_device(wanted: DeviceSettings) -> Device:
     if kind == "cuda":
         _make_cuda_repeatable()
     if wanted.compile:
-        _check_compiler(kind)
+        check_compiler(kind)
     return Device(dataclasses.replace(wanted, kind=kind, precision=precision), tuple(notes))
 
 
 @cache
-def _check_compiler(kind: str) -> None:
+def check_compiler(kind: str) -> None:
     """Compile a sum; raises UserError where torch.compile finds no compiler for the device."""
     try:
         torch.compile(lambda numbers: numbers + numbers.sin())(torch.zeros(2, device=kind))
     except Exception as error:  # of dynamo, of inductor, or of the compiler that they call
-        reason = first_line(error).removeprefix("backend='inductor' raised:").strip()
+        lines = [line for line in str(error).splitlines() if line and not line.endswith(" raised:")]
+        reason = lines[0] if lines else type(error).__name__
         raise user_error(
-            f"device.compile=true, but torch.compile does not work here: {reason or type(error).__name__}",
+            f"device.compile=true, but torch.compile does not work here: {reason}",
             "install a C++ compiler (for CUDA also triton), or write device.compile=false",
         ) from error
 

@@ -160,10 +160,11 @@ class Trainer:
         if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
             finite = finite & guidance.logits.isfinite().all()
         if not finite:  # waits for the device, which by now has the backward pass to work at
+            what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
             faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
             where, remedy = faulty or ("the sum of the terms", CALMER)
             evidence = f"{self._evidence(batch, loss, parts)}; the first that is not: {where}"
-            raise self._diverged(f"loss is not finite at {self._place}: {evidence}", remedy)
+            raise self._diverged(f"{what} not finite at {self._place}: {evidence}", remedy)
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
         return loss.detach() * share
 
