@@ -1,5 +1,8 @@
 """Every `auto` becomes something, and says what and why; what is not there is refused."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ from conftest import TINY
 from distill_run.config.schema import DeviceSettings
 from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
-from distill_run.engine.device import Device, choose_device
+from distill_run.engine.device import Device, check_compiler, choose_device
 from distill_run.models.network import mean_work
 from distill_run.pipeline import run
 from helpers import message_of
@@ -104,6 +107,42 @@ def test_a_device_that_is_not_there_and_half_precision_on_the_cpu_are_refused() 
     for kind in ("cpu", "auto"):
         told = "device.precision=fp16 is not for the CPU\n  write device.precision=bf16 or fp32"
         assert message_of(choose_device, wanted(kind, "fp16")) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("InvalidCxxCompiler: No working C++ compiler found\n\nSet TORCHDYNAMO_VERBOSE=1", "InvalidCxxCompiler: "
+         "No working C++ compiler found"),
+        ("backend='inductor' raised:\nRuntimeError: Cannot find a working triton installation.\n\nSet TORCH",
+         "RuntimeError: Cannot find a working triton installation."),
+        ("", "RuntimeError"),
+    ],
+)  # fmt: skip
+def test_a_compiler_that_is_not_there_is_told_before_any_data_is_read(
+    text: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compile_nothing(*_: object) -> None:
+        raise RuntimeError(text)
+
+    monkeypatch.setattr(torch, "compile", compile_nothing)
+    check_compiler.cache_clear()
+    settings = DeviceSettings("cpu", "fp32", channels_last=False, compile=True)
+    assert message_of(choose_device, settings) == (
+        f"device.compile=true, but torch.compile does not work here: {reason}\n"
+        "  install a C++ compiler (for CUDA also triton), or write device.compile=false"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_without_a_compiler_ends_in_two_lines(tmp_path: Path) -> None:
+    nowhere = {**os.environ, "CXX": str(tmp_path / "no-compiler"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "distill_run", *TINY, "device.compile=true"]
+    done = subprocess.run(command, capture_output=True, text=True, env=nowhere, cwd=tmp_path, check=False)
+    assert done.returncode == 1
+    first, second = done.stderr.splitlines()[-2:]
+    assert first.startswith("error: device.compile=true, but torch.compile does not work here: InvalidCxxCompiler: ")
+    assert second == "  install a C++ compiler (for CUDA also triton), or write device.compile=false"
 
 
 def test_networks_compute_in_the_chosen_precision() -> None:

@@ -33,6 +33,9 @@ HEADER = re.compile(
 )
 NAME = re.compile(r"(?P<dataset>\w+)/(?P<student>\w+)_from_(?P<teacher>\w+?)_(?P<suffix>[a-z]\w*)")
 PUBLISHED = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/[!_]*.yaml") if "_from_" in path.stem)
+MODES = {
+    "cifar10/resnet20_from_resnet110_soft": "none"
+}  # to which soft targets are added: the cross-entropy has weight 1
 SMALL_RATE = ("mobilenet_v2", "shufflenet_v1", "shufflenet_v2")
 
 
@@ -47,7 +50,7 @@ def selects(name: str) -> tuple[Any, ...]:
     """The choices of four groups that the name promises."""
     part = parts(name)
     names = ("torchvision", "torchvision") if part["dataset"] == "imagenet" else (part["teacher"], part["student"])
-    return part["dataset"], *names, part["suffix"].removesuffix("_standardized")
+    return part["dataset"], *names, MODES.get(name, part["suffix"].removesuffix("_standardized"))
 
 
 @cache
@@ -116,7 +119,7 @@ def rates(recipe: RecipeSettings) -> list[float]:
 def test_no_experiment_of_the_tables_is_missing() -> None:
     count = Counter((parts(name)["dataset"], parts(name)["suffix"]) for name in PUBLISHED)
     tables = {"soft": 13, "fitnet": 13, "attention": 13, "sp": 13, "vid": 13, "rkd": 13, "pkt": 13, "crd": 13}
-    tables |= {"dkd": 11, "dist": 6, "soft_standardized": 14, "simkd": 3, "review_kd": 7}
+    tables |= {"dkd": 11, "dist": 6, "soft_standardized": 14, "dkd_standardized": 14, "simkd": 3, "review_kd": 8}
     cifar10 = dict.fromkeys(("soft", "fitnet", "attention", "sp", "vid", "rkd", "pkt", "crd"), 1)
     imagenet = dict.fromkeys(("soft", "dkd", "dist", "review_kd"), 1)
     expected = {"cifar100": tables, "cifar10": cifar10, "imagenet": imagenet}
@@ -183,6 +186,9 @@ QUOTED = {
     "cifar100/shufflenet_v2_from_resnet32x4_dkd": (79.42, 71.82, 77.07),
     "cifar100/wrn_40_1_from_wrn_40_2_dist": (75.61, 71.98, 74.43),
     "cifar100/mobilenet_v2_from_wrn_40_2_soft_standardized": (75.61, 64.60, 69.23),
+    "cifar100/vgg8_from_vgg13_dkd_standardized": (74.64, 70.36, 74.81),
+    "cifar100/mobilenet_v2_from_resnet50_dkd_standardized": (79.34, 64.60, 70.45),
+    "cifar100/shufflenet_v1_from_wrn_40_2_review_kd": (75.61, 70.50, 77.14),
     "cifar100/shufflenet_v2_from_resnet32x4_simkd": (79.42, 74.15, 79.54),
     "cifar100/resnet20_from_resnet56_review_kd": (72.34, 69.06, 71.89),
     "cifar10/resnet20_from_resnet110_sp": (93.86, 92.37, 93.30),
@@ -247,7 +253,7 @@ def test_dkd_and_review_kd_have_the_weight_of_their_pair() -> None:
         1.0: {"resnet32_from_resnet110"},
         5.0: {
             "resnet8x4_from_resnet32x4", "wrn_16_2_from_wrn_40_2", "wrn_40_1_from_wrn_40_2",
-            "shufflenet_v1_from_resnet32x4",
+            "shufflenet_v1_from_resnet32x4", "shufflenet_v1_from_wrn_40_2",
         },
         8.0: {"shufflenet_v2_from_resnet32x4"},
     }  # fmt: skip
@@ -258,7 +264,7 @@ def test_standardised_soft_targets_have_the_temperature_and_the_weight_of_their_
     for name in PUBLISHED:
         if parts(name)["suffix"] == "soft_standardized":
             node = {**own("cifar100/_standardized")["mode"], **own(name).get("mode", {})}
-            assert (node["alpha"], node["standardize_logits"]) == (0.9, True)  # 0.1 of cross-entropy
+            assert (node["alpha"], node["standardize_logits"]) == (0.9, "sample")  # 0.1 of cross-entropy
             pair = name.removeprefix("cifar100/").removesuffix("_soft_standardized")
             found.setdefault((node["temperature"], round(node["alpha"] * node["weight"], 5)), set()).add(pair)
     odd = {
@@ -266,16 +272,39 @@ def test_standardised_soft_targets_have_the_temperature_and_the_weight_of_their_
             "vgg8_from_vgg13", "mobilenet_v2_from_vgg13", "mobilenet_v2_from_wrn_40_2", "wrn_16_2_from_resnet32x4",
             "wrn_40_2_from_resnet32x4",
         },
-        (3.0, 1.0): {"mobilenet_v2_from_resnet50"},
+        (3.0, 1.0): {"mobilenet_v2_from_resnet50", "shufflenet_v2_from_resnet32x4"},
         (4.0, 12.0): {"resnet20_from_resnet110"},
     }  # fmt: skip
-    assert len(found.pop((2.0, 9.0))) == 7
+    assert len(found.pop((2.0, 9.0))) == 6
     assert found == odd
+
+
+def test_standardised_decoupled_targets_have_the_keys_in_the_names_of_their_logs() -> None:
+    """Temperature, weight of the term, and the weight of the other classes within it."""
+    found: dict[tuple[float, ...], set[str]] = {}
+    for name in PUBLISHED:
+        if parts(name)["suffix"] == "dkd_standardized":
+            node = {**own("cifar100/_dkd_standardized")["mode"], **own(name)["mode"]}
+            assert node["standardize_logits"] == "sample"
+            keys = tuple(node[key] for key in ("temperature", "weight", "non_target_weight"))
+            found.setdefault(keys, set()).add(name.removeprefix("cifar100/").removesuffix("_dkd_standardized"))
+    assert found == {
+        (2.0, 9.0, 2.0): {"resnet8x4_from_resnet32x4", "shufflenet_v2_from_resnet32x4", "wrn_16_2_from_resnet32x4"},
+        (2.0, 9.0, 8.0): {"wrn_40_2_from_resnet32x4"},
+        (2.0, 12.0, 2.0): {"wrn_40_1_from_wrn_40_2", "wrn_16_2_from_wrn_40_2"},
+        (2.0, 15.0, 2.0): {
+            "vgg8_from_vgg13", "resnet32_from_resnet110", "resnet20_from_resnet110", "mobilenet_v2_from_wrn_40_2",
+            "mobilenet_v2_from_resnet50",
+        },
+        (2.0, 18.0, 2.0): {"resnet8x4_from_wrn_40_2"},
+        (3.0, 9.0, 2.0): {"mobilenet_v2_from_vgg13"},
+        (3.0, 12.0, 2.0): {"resnet20_from_resnet56"},
+    }  # fmt: skip
 
 
 def test_cifar10_has_weights_of_its_own() -> None:
     expected = {
-        "soft": {"alpha": 0.001, "weight": 100.0},
+        "soft": {"also": {"soft": {"alpha": 1.0, "weight": 0.1}}},
         "attention": {"weight": 333.333333},
         "fitnet": {"weight": 0.1, "student_points": ["stage3"], "teacher_points": ["stage3"]},
         "pkt": {"weight": 10000.0},

@@ -184,11 +184,11 @@ def test_a_run_that_goes_on_gets_the_same_logits(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     original = Trainer._train_step
 
-    def stop_in_the_second_epoch(self: Trainer, batches: Iterator[Batch], watcher: Any) -> tuple[int, Tensor]:
+    def stop_in_the_second_epoch(self: Trainer, batches: Iterator[Batch], watcher: Any) -> None:
         if self.stage == "student" and (self.epoch, self.step) == (2, 3):
             watcher.state_saved(self.state())
             raise Interrupted
-        return original(self, batches, watcher)
+        original(self, batches, watcher)
 
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_train_step", stop_in_the_second_epoch)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from distill_run.data.batches import Batch
 from distill_run.losses.logits import (
     DIVERGENCES,
     correlation_loss,
@@ -22,6 +23,8 @@ from distill_run.losses.logits import (
     standardized,
     virtual_teacher_loss,
 )
+from distill_run.models.outputs import Outputs
+from distill_run.objectives.soft import SoftTargets
 from helpers import Array, examples, message_of, numpy_cross_entropy, numpy_log_softmax, refusal, some_logits
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -476,6 +479,24 @@ def test_standardized_logits_have_mean_0_and_deviation_1_whatever_their_place_an
     np.testing.assert_allclose(result.std(axis=1), 1, atol=1e-3)
     moved = standardized(torch.from_numpy(factor * logits + shift)).numpy()
     np.testing.assert_allclose(moved, result, rtol=1e-2, atol=1e-6)
+
+
+@examples
+@given(seed=st.integers(0, 10_000), num_classes=st.integers(2, 100))
+def test_the_published_program_divides_by_the_deviation_of_a_sample(seed: int, num_classes: int) -> None:
+    """The soft targets of NumPy's formulas, with torch's default deviation and the 1e-7 that the program adds."""
+    ours, theirs = (some_logits(seed + number, 3, num_classes) for number in (0, 1))
+
+    def z(logits: Array) -> Array:
+        result: Array = (logits - logits.mean(1, keepdims=True)) / (logits.std(1, keepdims=True, ddof=1) + 1e-7)
+        return result
+
+    student, teacher = (numpy_log_softmax(z(logits), 2.0) for logits in (ours, theirs))
+    expected = 4 * (np.exp(teacher) * (teacher - student)).sum() / 3
+    soft = SoftTargets(temperature=2.0, alpha=1.0, weight=1.0, divergence="forward", standardize_logits="sample")
+    batch = Batch(torch.arange(3), torch.zeros(3, 1, 1, 1), torch.zeros(3, dtype=torch.int64), 0)
+    found = soft.term(batch, Outputs(torch.from_numpy(ours)), Outputs(torch.from_numpy(theirs)))
+    assert found.item() == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
 def test_logits_without_any_variation_become_0_and_give_a_gradient_of_usual_size() -> None:

@@ -165,7 +165,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     assert str(caught.value).startswith("the student's loss is not finite at epoch 4, step 1: loss=")
     assert ", cross_entropy=" in str(caught.value)
     assert ", broken=" in str(caught.value)
-    assert (watcher.saved[-1]["epoch"], watcher.saved[-1]["step"]) == (4, 0)
+    assert watcher.saved == []  # the statistics of batch norm may have taken in what is not finite
     assert all(torch.equal(value, before[name]) for name, value in trainer.network.named_parameters())
 
 

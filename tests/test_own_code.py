@@ -20,7 +20,7 @@ from distill_run.stages.assembly import TeacherShape
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.trial import try_step
 from helpers import message_of, open_store
-from workshops import open_run
+from workshops import Opened, open_run, open_settings
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -192,6 +192,89 @@ def test_a_mistake_in_own_code_is_told_with_its_line_before_anything_is_trained(
     text = message_of(run, compose_config(overrides, folder), tmp_path / "run")
     assert text.startswith(told.format(file=folder / "own_thing.py"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine"]  # no run, no store
+
+
+RETURNS = (
+    "from collections import namedtuple\n"
+    "import torch\n"
+    "from torch import nn\n"
+    "Pair = namedtuple('Pair', 'logits hidden')\n"
+    "class Own(nn.Module):\n"
+    "    def __init__(self, *, in_channels, image_size, num_classes):\n"
+    "        super().__init__()\n"
+    "        self.layer = nn.Linear(image_size[0] * image_size[1] * in_channels, num_classes)\n"
+    "    def forward(self, images):\n"
+    "        logits = self.layer(images.flatten(1))\n"
+    "        return {value}\n"
+)
+
+
+def of_own_model(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
+    """A run whose student is a model of this code, before anything is trained."""
+    monkeypatch.delitem(sys.modules, "own_thing", raising=False)  # of the test before
+    mine = write(folder / "mine", "model", "own_thing", code)
+    return open_settings(compose_config([*PAIR, "student=own_thing", f"store_dir={folder / 'store'}"], mine), folder)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["{'logits': logits, 'aux': logits}", "Pair(logits, images)", "logits if not self.training else Pair(logits, 0)",
+     "logits.double()", "self.layer(images.mul_(2).div_(2).flatten(1))"],
+)  # fmt: skip
+def test_the_logits_are_taken_from_what_a_forward_returns_where_they_have_that_name(
+    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images that a network changes in place are its own copy."""
+    opened = of_own_model(RETURNS.format(value=value), tmp_path, monkeypatch)
+    network, feed = opened.lineup.student.assembly.network, opened.workshop.feed
+    images = next(iter(feed.val.chunks(5)))
+    before = images.clone()
+    layer = network.architecture.layer
+    assert isinstance(layer, torch.nn.Linear)
+    for mode in (True, False):
+        expected = layer(((before - network.mean) / network.std).flatten(1))
+        torch.testing.assert_close(network.train(mode)(images).float(), expected)
+    assert torch.equal(images, before)
+
+
+RETURN_LOGITS = (
+    "\n  let it return one tensor of shape (N, K), K for the classes; or a dictionary that has it as `logits`"
+)
+SHAPE = "\n  its forward must return logits of shape (N, 10)"
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ("(logits, logits)", f"the forward of Own returns a tuple, not logits{RETURN_LOGITS}"),
+        ("[logits]", f"the forward of Own returns a list, not logits{RETURN_LOGITS}"),
+        ("{'out': logits}", f"the forward of Own returns a dict, not logits{RETURN_LOGITS}"),
+        ("logits.detach().numpy()", f"the forward of Own returns a ndarray, not logits{RETURN_LOGITS}"),
+        ("None", f"the forward of Own returns a NoneType, not logits{RETURN_LOGITS}"),
+        ("(logits, logits) if self.training else logits",
+         f"the forward of Own returns a tuple, not logits{RETURN_LOGITS}"),
+        ("logits.argmax(1)", f"student gives outputs of shape (1,) and type torch.int64 for one image{SHAPE}"),
+        ("logits[:, 0]", f"student gives outputs of shape (1,) for one image{SHAPE}"),
+        ("logits.sum()", f"student gives outputs of shape () for one image{SHAPE}"),
+        ("logits[:, :, None, None]", f"student gives outputs of shape (1, 10, 1, 1) for one image{SHAPE}"),
+        ("torch.cat([logits, logits], 1)", f"student gives outputs of shape (1, 20) for one image{SHAPE}"),
+        ("logits[:1]", f"student gives outputs of shape (1, 10) for 2 images{SHAPE}"),
+        ("logits / 0", "the student, for two training images: its logits are not finite\n  lower its optimizer.lr, "),
+    ],
+)  # fmt: skip
+def test_a_forward_that_returns_no_logits_is_told_before_anything_is_trained(
+    value: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert message_of(of_own_model, RETURNS.format(value=value), tmp_path, monkeypatch).startswith(told)
+
+
+def test_a_network_without_weights_that_can_be_trained_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "student has no weights that can be trained\n  give its layers as attributes of its module"
+    for change in ("self.layer = [self.__dict__['_modules'].pop('layer')][0].forward", "self.requires_grad_(False)"):
+        code = RETURNS.replace("num_classes)\n    def", f"num_classes)\n        {change}\n    def")
+        assert message_of(of_own_model, code.format(value="logits"), tmp_path, monkeypatch) == told
 
 
 def test_a_mistake_in_a_dataset_is_told_with_its_line(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from distill_run.data.source import ImageShape
 from distill_run.models.features import feature_points, read_shapes
 from distill_run.models.network import Network, build_network, count_macs
 from distill_run.models.pretrained import without_fetching
+from distill_run.stages.given_teacher import IN_ORDER
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.training import Architecture
 from distill_run.stages.watcher import Watcher
@@ -332,7 +333,7 @@ def test_a_state_dict_takes_the_normalisation_of_its_library_or_what_is_chosen(
 ) -> None:
     overrides = [*SMALL, f"teacher_checkpoint={grey_file}", f"teacher_normalisation={chosen}"]
     (teacher,) = open_run(tmp_path, overrides).lineup.loaded
-    assert teacher.notes == ("took 'state_dict'", *([note] if note else []))
+    assert teacher.notes == ("took 'state_dict'", *([note] if note else []), IN_ORDER)
     assert teacher.network.mean.flatten().tolist() == pytest.approx(expected[0])
     assert teacher.network.std.flatten().tolist() == pytest.approx(expected[1])
 
@@ -466,6 +467,7 @@ def test_a_state_dict_of_another_architecture_takes_the_normalisation_of_the_dat
     assert teacher.notes == (
         "the file holds no normalisation, the dataset's is taken; "
         "teacher_normalisation=[[mean,...],[std,...]] takes another",
+        IN_ORDER,
     )
     wanted = [*own, f"teacher_checkpoint={tmp_path / 'mlp.pt'}", "teacher_normalisation=published"]
     assert message_of(open_run, tmp_path, wanted) == (

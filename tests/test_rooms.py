@@ -28,6 +28,7 @@ ROOMS = (
     ("console", "config", "store"),
     ("typed_json",),
     ("files", "rules", "own_code", "quoting"),
+    ("out_of_memory",),
     ("errors", "units", "listener"),
     ("safe_text",),
 )

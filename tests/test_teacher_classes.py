@@ -1,6 +1,8 @@
 """Teachers of other classes, and teachers that nothing trains: whose outputs they give, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from distill_run.data.imagenet import imagenet_names
 from distill_run.data.source import ImageShape
 from distill_run.models.class_outputs import ClassOutputs, Head
 from distill_run.models.network import Network, build_network
+from distill_run.stages.given_teacher import GivenTeachers
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.teacher_classes import ChosenOutputs, outputs_for_classes
 from distill_run.stages.trained import Origin
+from distill_run.stages.training import Architecture
 from distill_run.stages.watcher import Watcher
 from distill_run.tensor_files import save
 from helpers import message_of
@@ -254,3 +258,91 @@ def test_published_weights_without_a_last_layer_are_told(tmp_path: Path) -> None
         "teacher_trains=nothing, but the weights of vit_small_patch14_dinov2.lvd142m have no last layer\n"
         "  write teacher_trains=head, which trains one"
     )
+
+
+PAIRS: list[tuple[tuple[str, ...], tuple[str, ...], list[list[int]] | None]] = [
+    (("dark", "bright"), ("bright", "dark"), [[1], [0]]),
+    (("Dark_Sky", "big-cat", "x"), ("x", "big  cat", "dark sky"), [[2], [1], [0]]),
+    (("a", "b", "c", "d"), ("d", "a"), [[3], [0]]),  # more than the dataset has
+    (("1", "10", "11", "2"), ("1", "2", "10", "11"), [[0], [3], [1], [2]]),  # folders as texts, and by number
+    (("Jürgen", "Anna"), ("Anna", "Ju\u0308rgen"), [[1], [0]]),  # as macOS writes it
+    (("cat", "Cat"), ("Cat", "cat"), [[1], [0]]),
+    (("a", "b"), ("A", "B"), None),
+    (("cat", "car"), ("cat", "automobile"), None),  # in order, as far as can be seen
+    (("0", "1"), ("zero", "one"), None),
+]
+
+
+@pytest.mark.parametrize(("teachers", "datasets", "outputs"), PAIRS, ids=str)
+def test_classes_of_another_order_are_put_in_order_by_their_names(
+    teachers: tuple[str, ...], datasets: tuple[str, ...], outputs: list[list[int]] | None
+) -> None:
+    head = Head(len(teachers), tuple((name,) for name in teachers))
+    assert choose(None, head, datasets).outputs == outputs
+
+
+@pytest.mark.parametrize(
+    ("teachers", "datasets"),
+    [
+        (("cat", "car", "dog"), ("automobile", "cat", "dog")),  # one name differs, another is at another place
+        (("Cat ", "cat"), ("cat", "Cat")),  # to the letter, only one can be found, and elsewhere
+        (("a", "b"), ("a", "b", "c")),  # fewer than the dataset has
+    ],
+)
+def test_a_teacher_that_can_be_put_in_order_only_in_part_is_refused(
+    teachers: tuple[str, ...], datasets: tuple[str, ...]
+) -> None:
+    head = Head(len(teachers), tuple((name,) for name in teachers))
+    what, remedy = message_of(choose, None, head, datasets).split("\n")
+    order = "has the dataset's classes in another order, and not all of them by one name: "
+    assert what.startswith(f"teacher_checkpoint=x.pt {order if len(teachers) == len(datasets) else 'was made for 2 '}")
+    assert remedy == "  remedy"
+
+
+def test_a_teacher_in_another_order_alone_and_in_an_ensemble_gives_the_dataset_s_logits(tmp_path: Path) -> None:
+    """The student is taught by them from the bank and live; a warning is in the report."""
+    turned, straight = teacher_of(DIGITS[::-1]), teacher_of(DIGITS)
+    files = [tmp_path / "turned.pt", tmp_path / "straight.pt"]
+    for file, network in zip(files, (turned, straight), strict=True):
+        save(file, network_content(network, MLP, "mlp"))
+    for gigabytes in (0, 1):
+        told = Told()
+        own = [*SMALL, f"teacher_checkpoint=[{files[0]},{files[1]}]", f"logit_bank_gigabytes={gigabytes}"]
+        opened = open_run(tmp_path, own, told)
+        trainer, guide = opened.student()
+        batch = next(iter(trainer.batches.epoch(1)))
+        assert guide is not None
+        members = guide(batch).members
+        torch.testing.assert_close(members[0][1], turned(batch.images).flip(1))
+        torch.testing.assert_close(members[1][1], straight(batch.images))
+        assert told.warnings[:1] == [
+            "the teacher has the dataset's classes in another order: its outputs are put in order by their names"
+        ]
+        assert "teacher: 0 is its output 9 (0)" in told.notes
+
+
+def test_other_names_in_what_may_be_the_same_order_are_a_warning_unless_the_user_has_said_so(tmp_path: Path) -> None:
+    file = tmp_path / "named.pt"
+    save(file, network_content(teacher_of(tuple("abcdefghij")), MLP, "mlp"))
+    for choice, warnings in (
+        ([], ["the teacher's classes are named differently from the dataset's; is their order the same?"]),
+        (["teacher_classes=[0,1,2,3,4,5,6,7,8,9]"], []),
+    ):
+        (teacher,) = open_run(tmp_path, [*SMALL, f"teacher_checkpoint={file}", *choice]).lineup.loaded
+        assert [teacher.warning] == (warnings or [None])
+        assert teacher.network.classes == DIGITS
+
+
+def test_published_weights_are_put_in_order_where_the_dataset_has_imagenet_s_classes(tmp_path: Path) -> None:
+    """Folders are sorted by their names; of as many other classes, nothing is known."""
+    names = imagenet_names()
+    given = GivenTeachers(compose_config(SMALL), None, Builder())  # type: ignore[arg-type]
+    node = {"_target_": "distill_run.models.pretrained.torchvision_model", "name": "resnet18", "pretrained": True}
+    by_name = tuple(sorted(name[0] for name in names))
+    for classes, is_named in ((by_name, True), (by_name[:999], False)):
+        images = SimpleNamespace(classes=classes)
+        head = replace(given, images=images)._published_head(Architecture("teacher", "torchvision", node), 1000)  # type: ignore[arg-type]
+        assert head.names == (names if is_named else None)
+    node["pretrained"] = "file.pt"
+    whole = replace(given, images=SimpleNamespace(classes=by_name))  # type: ignore[arg-type]
+    assert whole._published_head(Architecture("teacher", "torchvision", node), 1000).names is None

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from distill_run.errors import PrunedError, UserError, first_line, user_error
+from distill_run.out_of_memory import is_out_of_memory
 from distill_run.units import shown_path
 
 PROGRAM = Path(__file__).parent.resolve()
@@ -22,12 +23,10 @@ def naming_own_code(folder: Path | None, but: type[Exception] = UserError) -> It
     """
     try:
         yield
-    except (UserError, PrunedError, MemoryError, but):
+    except (UserError, PrunedError, but):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's; this module does not load torch
-            raise
-        if (place := place_in(error, folder)) is None:
+        if is_out_of_memory(error) or (place := place_in(error, folder)) is None:
             raise
         raise user_error(f"{place}: {type(error).__name__}: {first_line(error)}", f"mend that line; {WHOLE}") from error
 

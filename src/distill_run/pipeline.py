@@ -12,6 +12,7 @@ from distill_run.deploy.student_export import add_card, export_student
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, user_error
 from distill_run.files import RunFiles, told_of_no_room
+from distill_run.out_of_memory import told_of_no_memory
 from distill_run.own_code import naming_own_code
 from distill_run.record.command import command_of, resume_command
 from distill_run.record.console_watcher import ConsoleWatcher
@@ -61,7 +62,7 @@ def run(
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     # A run that goes on keeps the command that it was started with.
     command = command_of(run_dir) if settings.resume else command or settings.command
-    with stop or StopRequest() as stop, naming_own_code(own_code), told_of_no_room("hydra.run.dir", run_dir):
+    with stop or StopRequest() as stop, _explained(own_code), told_of_no_room("hydra.run.dir", run_dir):
         workshop, settings = open_workshop(
             settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
         )
@@ -69,7 +70,7 @@ def run(
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
         lineup = make_lineup(settings, workshop)
         facts = RunFacts(run_dir, settings, workshop.store.environment, watcher.warned)
-        with _told(watcher, facts), naming_own_code(own_code):
+        with _told(watcher, facts), _explained(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
             if settings.measure_speed:
@@ -82,6 +83,14 @@ def run(
             add_card(record.files)
             tell_results(console, report, settings, command, record.warnings)
     return report
+
+
+@contextmanager
+def _explained(own_code: Path | None) -> Iterator[None]:
+    """Turn mistakes in the user's own code, and lack of memory where nothing said more of it, into UserErrors."""
+    remedy = "choose smaller networks or a smaller dataset.image_size; or keep fewer images: dataset.memory_gigabytes=1"
+    with naming_own_code(own_code), told_of_no_memory("this run", remedy):
+        yield
 
 
 def _folder(settings: Settings) -> Path:

@@ -82,6 +82,7 @@ POSITIVE_FRACTION = Rule(lambda v: is_number(v) and 0 < v <= 1, "a number above 
 BELOW_ONE = Rule(lambda v: is_number(v) and 0 <= v < 1, "a number from 0 to below 1")
 INSIDE_UNIT = Rule(lambda v: is_number(v) and 0 < v < 1, "a number between 0 and 1")
 FLAG = Rule(lambda v: isinstance(v, bool), "true or false")
+STANDARDIZATION = Rule(lambda v: FLAG.accepts(v) or v == "sample", "true, false or sample")
 TEXT = Rule(lambda v: isinstance(v, str) and v != "", "a text")
 COMPONENT = Rule(
     lambda v: isinstance(v, dict) and isinstance(v.get("_target_"), str),

@@ -4,6 +4,7 @@ import dataclasses
 import os
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -116,7 +117,23 @@ def choose_device(wanted: DeviceSettings) -> Device:
         raise user_error("device.precision=fp16 is not for the CPU", "write device.precision=bf16 or fp32")
     if kind == "cuda":
         _make_cuda_repeatable()
+    if wanted.compile:
+        check_compiler(kind)
     return Device(dataclasses.replace(wanted, kind=kind, precision=precision), tuple(notes))
+
+
+@cache
+def check_compiler(kind: str) -> None:
+    """Compile a sum; raises UserError where torch.compile finds no compiler for the device."""
+    try:
+        torch.compile(lambda numbers: numbers + numbers.sin())(torch.zeros(2, device=kind))
+    except Exception as error:  # of dynamo, of inductor, or of the compiler that they call
+        lines = [line for line in str(error).splitlines() if line and not line.endswith(" raised:")]
+        reason = lines[0] if lines else type(error).__name__
+        raise user_error(
+            f"device.compile=true, but torch.compile does not work here: {reason}",
+            "install a C++ compiler (for CUDA also triton), or write device.compile=false",
+        ) from error
 
 
 def _available_kinds() -> list[str]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from distill_run.data.source import ImageSet
 from distill_run.losses.logits import kl_divergence
+from distill_run.out_of_memory import smaller_images, told_of_no_memory
 
 CHUNK_SIZE = 500  # images at a time; fixed, so that no setting of a training changes what is measured
 NUM_BINS = 15
@@ -19,8 +20,10 @@ def predict(network: nn.Module, images: ImageSet) -> Tensor:
     was_training = network.training
     network.eval()
     chunks = []
-    for chunk in images.chunks(CHUNK_SIZE):
-        chunks.append(network(chunk).float())
+    what = f"an evaluation, with {min(CHUNK_SIZE, len(images))} images at a time,"
+    with told_of_no_memory(what, smaller_images(images.shape)):
+        for chunk in images.chunks(CHUNK_SIZE):
+            chunks.append(network(chunk).float())
     network.train(was_training)
     return torch.cat(chunks).cpu()
 

@@ -15,6 +15,7 @@ from distill_run.data.source import ImageSet
 from distill_run.engine.device import Device
 from distill_run.engine.evaluate import commonest_share, measure, predict
 from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
+from distill_run.engine.finite import CALMER, first_not_finite
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.protocols import Guide, LoopWatcher
 from distill_run.engine.schedules import Schedule
@@ -25,8 +26,9 @@ from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
 from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
+from distill_run.tensor_files import some_of
 
-CALMER = "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1"
+SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
 
 
 class Trainer:
@@ -92,8 +94,8 @@ class Trainer:
     def fit(self, watcher: LoopWatcher, stop: StopRequest) -> None:
         """Train to the end; the watcher is given the state after each epoch and where the training is cut short.
 
-        Raises DivergedError, before the optimizer's step, for a loss that is not finite; and what `stop` was requested
-        with, after a step or an epoch.
+        Raises DivergedError, before the optimizer's step, for a loss, teacher's logits or gradients that are not
+        finite; and what `stop` was requested with, after a step or an epoch.
         """
         with stop.polled():
             while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
@@ -109,9 +111,7 @@ class Trainer:
         self._begin_training()
         batches = self.batches.epoch(self.epoch, first_step=self.step * self.recipe.accumulation)
         for _ in range(self.step, self.num_steps):
-            num_images, loss = self._train_step(batches, watcher)
-            self.step += 1
-            watcher.stepped(self.epoch, self.step, num_images, loss)
+            self._train_step(batches, watcher)
             if stop.requested:
                 watcher.state_saved(self.state())
                 raise stop.error
@@ -128,8 +128,8 @@ class Trainer:
         if self.recipe.freeze_batch_norm:
             freeze_batch_norm(self.network)
 
-    def _train_step(self, batches: Iterator[Batch], watcher: LoopWatcher) -> tuple[int, Tensor]:
-        """A step of the optimizer, on the mean gradient of the next images: their number, and their loss."""
+    def _train_step(self, batches: Iterator[Batch], watcher: LoopWatcher) -> None:
+        """A step of the optimizer, on the mean gradient of the next images."""
         self._set_learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         first = self.step * self.recipe.accumulation
@@ -140,14 +140,15 @@ class Trainer:
             start = time.perf_counter()
             batch = next(batches)
             made = time.perf_counter()
-            losses.append(self._add_gradients(batch, len(batch.targets) / num_images, watcher))
+            losses.append(self._add_gradients(batch, len(batch.targets) / num_images))
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
         self._update(num_images)
         self.totals.add_time(time.perf_counter() - start, 0.0)
-        return num_images, total(losses)
+        self.step += 1
+        watcher.stepped(self.epoch, self.step, num_images, total(losses))
 
-    def _add_gradients(self, batch: Batch, share: float, watcher: LoopWatcher) -> Tensor:
+    def _add_gradients(self, batch: Batch, share: float) -> Tensor:
         """Add the gradients of a batch, which has that share of the step's images; returns its share of the loss."""
         self.device.seed(stream("dropout", self.seed, self.epoch, batch.step) >> 1)
         with self.device.autocast():
@@ -155,17 +156,26 @@ class Trainer:
         guidance = self.guide(batch) if self.guide else None
         loss, parts = self.loss.losses(batch, outputs, guidance)
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
-        if not torch.isfinite(loss):  # waits for the device, which by now has the backward pass to work at
-            watcher.state_saved(self.state())
-            raise self._diverged(batch, loss, parts)
+        finite = torch.isfinite(loss)
+        if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
+            finite = finite & guidance.logits.isfinite().all()
+        if not finite:  # waits for the device, which by now has the backward pass to work at
+            what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
+            faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
+            where, remedy = faulty or ("the sum of the terms", CALMER)
+            evidence = f"{self._evidence(batch, loss, parts)}; the first that is not: {where}"
+            raise self._diverged(f"{what} not finite at {self._place}: {evidence}", remedy)
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
         return loss.detach() * share
 
     def _update(self, num_images: int) -> None:
         """Change the weights by the gradients of so many images, and their moving average by the weights."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm(self._gradients())
+        if not torch.isfinite(norm) and self.scaler.get_scale() <= SMALLEST_SCALE:  # else the scaler skips this step
+            raise self._diverged(f"gradients are not finite at {self._place}: {self._faulty_gradients()}", CALMER)
         if self.recipe.clip_norm is not None:
-            self.scaler.unscale_(self.optimizer)
-            norm = nn.utils.clip_grad_norm_(self._parameters(), self.recipe.clip_norm)
+            nn.utils.clip_grads_with_norm_(self._parameters(), self.recipe.clip_norm, norm)
             self.totals.add_flag("clipped", norm > self.recipe.clip_norm, num_images)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -241,17 +251,25 @@ class Trainer:
     def _weights(self) -> dict[str, Tensor]:
         return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
 
-    def _diverged(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> DivergedError:
-        """The evidence: where, what, and how large the gradients are."""
-        gradients = [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
-        norm = nn.utils.get_total_norm(gradients).item()
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+
+    @property
+    def _place(self) -> str:
+        """The step in progress, as people count."""
+        return f"epoch {self.epoch}, step {self.step + 1}"
+
+    def _diverged(self, what: str, remedy: str) -> DivergedError:
+        return DivergedError([Mistake(f"the {self.stage}'s {what}", remedy)])
+
+    def _evidence(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> str:
+        """What the loss consists of, how large the gradients are, and the samples."""
+        norm = nn.utils.get_total_norm(self._gradients()).item()
         shown = ", ".join(f"{name}={value.item():.4g}" for name, value in {"loss": loss, **parts}.items())
-        return DivergedError(
-            [
-                Mistake(
-                    f"the {self.stage}'s loss is not finite at epoch {self.epoch}, step {self.step + 1}: {shown}; "
-                    f"gradient norm {norm:.4g}; samples {batch.indices.tolist()[:8]}...",
-                    CALMER,
-                )
-            ]
-        )
+        return f"{shown}; gradient norm {norm:.4g}; samples {batch.indices.tolist()[:8]}..."
+
+    def _faulty_gradients(self) -> str:
+        """The weights whose gradients are not finite; where each is, their sum of squares is too large."""
+        named = (*self.network.architecture.named_parameters(), *self.loss.named_parameters())
+        faulty = [name for name, weight in named if weight.grad is not None and not weight.grad.isfinite().all()]
+        return f"those of {some_of(faulty)}" if faulty else "the length of all of them"

@@ -1,6 +1,7 @@
 """Teachers of other classes: which outputs of a head stand for the classes of a dataset."""
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,8 +69,7 @@ class Head:
                 f"no output of the teacher is known as {wanted}: its {self.size:,} outputs have no names",
                 "write indices, or give a file with the names of all outputs, one a line",
             )
-        exact = [place for place, names in enumerate(self.names) if names[0] == wanted]
-        found = exact if len(exact) == 1 else self._places.get(plain_name(wanted), [])
+        found = self.places(wanted)
         if len(found) > 1:
             what = f"{wanted} is the name of more than one output: {', '.join(map(self.told, found))}"
             raise user_error(what, f"write one index, as in {found[0]}")
@@ -78,6 +78,11 @@ class Head:
             nearest = f" (nearest: {', '.join(near)})" if near else ""
             raise user_error(f"no output of the teacher is named {wanted}{nearest}", NAME_THEM)
         return found[0]
+
+    def places(self, wanted: str) -> list[int]:
+        """The outputs with that name: the one whose preferred name it is to the letter, or those that are alike."""
+        exact = [place for place, names in enumerate(self.names or ()) if names[0] == wanted]
+        return exact if len(exact) == 1 else self._places.get(plain_name(wanted), [])
 
     def _near(self, wanted: str) -> list[str]:
         """Names with a word of the wanted one, as tiger cat for cat, and those that are spelt alike."""
@@ -97,8 +102,11 @@ class Head:
 
 
 def plain_name(name: str) -> str:
-    """A name as names are compared: in lower case, with single spaces for _ and -."""
-    return " ".join(re.sub("[_-]", " ", name).casefold().split())
+    """A name as names are compared: in lower case, with single spaces for _ and -, and accents in one of their forms.
+
+    The names of folders have their accents in another form on macOS than elsewhere.
+    """
+    return " ".join(re.sub("[_-]", " ", unicodedata.normalize("NFKC", name)).casefold().split())
 
 
 def choose_outputs(given: str, entries: Sequence[Sequence[str | int]], head: Head) -> list[list[int]]:

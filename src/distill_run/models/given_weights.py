@@ -13,9 +13,10 @@ from distill_run.tensor_files import some_of
 # Under which keys others keep a state dict; averages of the weights (EMA) come first, as in timm.
 WRAPPERS = (
     *("state_dict_ema", "model_ema", "ema_state_dict", "ema"),
-    *("state_dict", "model_state_dict", "model", "net", "network", "weights"),
+    *("state_dict", "model_state_dict", "model", "module", "net", "network", "weights"),
 )
-COMPILED = "_orig_mod."  # torch.compile puts it into names
+# What torch.compile, FSDP and activation checkpoints put into names, at any depth.
+INSERTED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 COUNTER = "n_averaged"  # of torch's AveragedModel
 
 
@@ -50,7 +51,7 @@ def take_weights(content: object, architecture: nn.Module, given: str) -> GivenW
             "save one with torch.save(network.state_dict(), path)",
         )
     held, wrappers = found
-    tensors = {str(key).replace(COMPILED, ""): tensor for key, tensor in held.items()}
+    tensors = {_without_inserted(str(key)): tensor for key, tensor in held.items()}
     own = {key: key for key in architecture.state_dict()}
     readings = [_read(tensors, names) for names in (own, *foreign_names(architecture))]
     reading = max(readings, key=lambda each: each.matches)
@@ -63,13 +64,19 @@ def take_weights(content: object, architecture: nn.Module, given: str) -> GivenW
     within = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
     weights = {reading.names.get(key, key): tensor for key, tensor in within.items()}
     done = [f"took '{'.'.join(wrappers)}'"] if wrappers else []
-    if dropped := [part for part in (prefix, COMPILED) if part and any(part in key for key in held)]:
+    if dropped := [part for part in (prefix, *INSERTED) if part and any(part in key for key in held)]:
         done.append(f"dropped {' and '.join(map(repr, dropped))} from the names")
     if reading.names is not own and reading.matches:
         done.append("read the names of RepDistiller and mdistiller")
     if left := [key for key in tensors if not key.startswith(prefix) and key != COUNTER]:
         done.append(f"left out {some_of(left)}")
     return GivenWeights(weights, ", ".join(done) or None)
+
+
+def _without_inserted(key: str) -> str:
+    for part in INSERTED:
+        key = key.replace(part, "")
+    return key
 
 
 def _find(content: object) -> tuple[Mapping[str, Tensor], list[str]] | None:

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from distill_run.build import Builder
 from distill_run.data.source import ImageShape
+from distill_run.errors import user_error
 from distill_run.models.class_outputs import ClassOutputs
 
 
@@ -48,8 +49,25 @@ class Network(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of images (N, C, H, W) in 0..1."""
-        logits: Tensor = self.architecture((images - self.mean) / self.std)
+        logits = logits_of(self.architecture((images - self.mean) / self.std), self.architecture)
         return logits if self.class_outputs is None else self.class_outputs(logits)
+
+
+def logits_of(output: Any, architecture: nn.Module) -> Tensor:
+    """The logits in what the forward of an architecture returns: a tensor, or the one that is called `logits`.
+
+    So networks of Hugging Face and those with auxiliary outputs can be used, as mappings or with an attribute. Raises
+    UserError for anything else.
+    """
+    if isinstance(output, Tensor):
+        return output
+    logits = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(logits, Tensor):
+        return logits
+    raise user_error(
+        f"the forward of {type(architecture).__qualname__} returns a {type(output).__name__}, not logits",
+        "let it return one tensor of shape (N, K), K for the classes; or a dictionary that has it as `logits`",
+    )
 
 
 def build_network(

@@ -32,8 +32,9 @@ class Outputs:
         """
         return averaged_logits(self.members, temperature) if self.members else self.logits
 
-    def standardized(self) -> "Outputs":
+    def standardized(self, correction: int) -> "Outputs":
         """The same outputs with standardised logits; those of several teachers are standardised one by one."""
         if self.members:
-            return Outputs.of_several(tuple((weight, standardized(logits)) for weight, logits in self.members))
-        return Outputs(standardized(self.logits), self.features)
+            members = tuple((weight, standardized(logits, correction)) for weight, logits in self.members)
+            return Outputs.of_several(members)
+        return Outputs(standardized(self.logits, correction), self.features)

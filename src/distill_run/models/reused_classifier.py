@@ -21,10 +21,11 @@ class ReusedClassifier(nn.Module):
 
     `student` and `teacher` are architectures for the same images; of the teacher, only the last linear layer is kept.
     The features are the last map before it is pooled, or the vector that the classifier receives where there is no such
-    map; a vector counts as a map of 1x1. The projection consists of a 1x1, a 3x3 and a 1x1 convolution with batch norm
-    and ReLU; the inner ones have the teacher's channels divided by `factor`. `last_relu` is false for a teacher whose
-    last features may be negative. Source: Chen et al., "Knowledge Distillation with the Reused Teacher Classifier"
-    (SimKD), 2022, section 3.
+    map; a vector counts as a map of 1x1. A convolution that gives the student's last stage other channels, as in
+    MobileNetV2, goes with its classifier, as in the published program; `widened` keeps it, as earlier versions did. The
+    projection consists of a 1x1, a 3x3 and a 1x1 convolution with batch norm and ReLU; the inner ones have the
+    teacher's channels divided by `factor`. `last_relu` is false for a teacher whose last features may be negative.
+    Source: Chen et al., "Knowledge Distillation with the Reused Teacher Classifier" (SimKD), 2022, section 3.
     """
 
     def __init__(
@@ -37,12 +38,13 @@ class ReusedClassifier(nn.Module):
         teacher: nn.Module,
         factor: int,
         last_relu: bool,
+        widened: bool = True,
     ) -> None:
         super().__init__()
         whole(1).check("factor", factor)
         FLAG.check("last_relu", last_relu)
         shape = ImageShape(in_channels, image_size, num_classes)
-        self.place, given = _last_features(student, shape, "student")
+        self.place, given = (_last_features if widened else _last_stage)(student, shape, "student")
         _, wanted = _last_features(teacher, shape, "teacher")
         self.size = (min(given[1], wanted[1]), min(given[2], wanted[2]))  # no pixels are made up
         self.student = student
@@ -82,17 +84,32 @@ def _last_features(architecture: nn.Module, shape: ImageShape, key: str) -> tupl
     return points[name], (channels, height, width)
 
 
+def _last_stage(architecture: nn.Module, shape: ImageShape, key: str) -> tuple[str, tuple[int, int, int]]:
+    """The same without a convolution that the architecture has after its last stage, for more channels."""
+    last = _last_features(architecture, shape, key)
+    network = _unnormalised(architecture, shape)
+    points = feature_points(network, shape)
+    if not {"stage1", "unpooled"} <= points.keys():
+        return last
+    stage = choose_points(["stage-1"], points, network, key)
+    ((name, size),) = read_shapes(network, stage, shape).items()
+    return last if size[0] == last[1][0] else (stage[name], (size[0], size[1], size[2]))
+
+
 def _cut(student: nn.Module, place: str, shape: ImageShape) -> bool:
-    """Remove the classifier, and the pool before it where that is a module; neither has a weight that is still needed.
+    """Remove what follows the last features where that is a module: a convolution, the pool, the classifier.
 
     Returns whether the student's output is now its last features. It is not where its own code changes them further.
     """
     network = _unnormalised(student, shape)
     classifier, _ = last_linear(student, "student")
-    pool = feature_points(network, shape).get("pooled", place)
+    points = feature_points(network, shape)
+    pool, last = points.get("pooled", place), points.get("unpooled", place)
     values = _values_at([pool, f"{classifier}{INPUT}"], network, shape)
     if pool != place and not pool.endswith(INPUT) and values[0] is values[1]:
         _replace(student, pool, nn.Identity())
+    if last != place:
+        _replace(student, last, nn.Identity())
     _replace(student, classifier, nn.Identity())
     features, output = _values_at([place, ""], network, shape)
     return features is output

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
 from distill_run.models.outputs import Outputs
-from distill_run.rules import FLAG, FRACTION, NOT_NEGATIVE, POINTS
+from distill_run.rules import FRACTION, NOT_NEGATIVE, POINTS, STANDARDIZATION
 
 Needs = Literal["nothing", "logits", "features"]
 
@@ -68,19 +68,22 @@ class LogitObjective(Objective):
     """
 
     needs: Needs = "logits"
-    standardize_logits: bool = False
+    correction: int | None = None  # K - correction is what the variance of K logits is divided by; None: as they are
 
-    def standardize(self, standardize_logits: bool) -> None:
-        """Choose whether `distillation` is given standardised logits."""
-        FLAG.check("standardize_logits", standardize_logits)
-        self.standardize_logits = standardize_logits
+    def standardize(self, standardize_logits: bool | str) -> None:
+        """Choose whether `distillation` is given standardised logits: true, by the deviation of the population.
+
+        That is what the paper says (Sun et al., 2024); "sample" is what its program computes, torch's `std`.
+        """
+        STANDARDIZATION.check("standardize_logits", standardize_logits)
+        self.correction = {False: None, True: 0, "sample": 1}[standardize_logits]
 
     @final
     def term(self, batch: Batch, student: Outputs, teacher: Outputs | None, /) -> Tensor:
         """See Objective."""
         assert teacher is not None
-        if self.standardize_logits:
-            student, teacher = student.standardized(), teacher.standardized()
+        if self.correction is not None:
+            student, teacher = student.standardized(self.correction), teacher.standardized(self.correction)
         return self.distillation(batch, student, teacher)
 
     @abstractmethod

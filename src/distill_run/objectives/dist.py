@@ -26,7 +26,7 @@ class Correlation(LogitObjective):
         inter_weight: float,
         intra_weight: float,
         weight: float,
-        standardize_logits: bool,
+        standardize_logits: bool | str,
     ) -> None:
         super().__init__()
         self.standardize(standardize_logits)

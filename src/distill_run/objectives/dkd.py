@@ -29,7 +29,7 @@ class Decoupled(LogitObjective):
         non_target_weight: float,
         weight: float,
         warmup_epochs: float,
-        standardize_logits: bool,
+        standardize_logits: bool | str,
     ) -> None:
         super().__init__()
         self.standardize(standardize_logits)

@@ -19,7 +19,7 @@ class HardTargets(LogitObjective):
     2021, equation 3, with alpha in place of one half.
     """
 
-    def __init__(self, *, alpha: float, label_smoothing: float, standardize_logits: bool) -> None:
+    def __init__(self, *, alpha: float, label_smoothing: float, standardize_logits: bool | str) -> None:
         super().__init__()
         self.standardize(standardize_logits)
         self.weigh(alpha)

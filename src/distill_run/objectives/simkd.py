@@ -39,6 +39,7 @@ class ReusedTeacherClassifier(FeatureObjective, ReplacesStudent):
             "teacher": teacher,
             "factor": self.factor,
             "last_relu": self.last_relu,
+            "widened": False,
         }
 
     def given_weights(self, teacher: nn.Module) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ class SoftTargets(LogitObjective):
     """
 
     def __init__(
-        self, *, temperature: float, alpha: float, weight: float, divergence: str, standardize_logits: bool
+        self, *, temperature: float, alpha: float, weight: float, divergence: str, standardize_logits: bool | str
     ) -> None:
         super().__init__()
         self.standardize(standardize_logits)

@@ -15,7 +15,7 @@ def conclude(report: RunReport) -> str:
     student, teacher = percent(report.student_accuracy), percent(report.teacher.selected.test.accuracy)
     difference, count = report.difference, len(report.repeats)
     mean = f" (the mean of {count} seeds)" if count > 1 else ""
-    if report.mode["name"] == "none":
+    if report.is_control and report.mode["name"] == "none":
         return f"Without a teacher (mode=none) the student reaches {student}{mean}; the teacher reaches {teacher}."
     if difference is None:
         return f"The student reaches {student}{mean}, the teacher {teacher}; there is no baseline to compare with."

@@ -38,7 +38,7 @@ def sentences(report: RunReport) -> list[Sentence]:
 
 def _question(report: RunReport) -> str:
     student, teacher = report.student.architecture, report.teacher.architecture
-    if report.mode["name"] == "none":
+    if report.is_control and report.mode["name"] == "none":
         return f"This run trained {student} without a teacher."
     if report.is_control:
         return f"This run asked what {report.mode['name']}, which needs no teacher, changes for {student}."

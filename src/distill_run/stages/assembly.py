@@ -5,19 +5,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill_run.build import Builder
 from distill_run.checkpoint import load_given
 from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
 from distill_run.engine.protocols import Guide
-from distill_run.errors import first_line, user_error
+from distill_run.errors import UserError, first_line, user_error
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network, build_network
 from distill_run.objectives.assemble import build_objectives
 from distill_run.objectives.base import ReplacesStudent
 from distill_run.objectives.none import CrossEntropy
 from distill_run.objectives.total import TotalLoss
+from distill_run.out_of_memory import is_out_of_memory
 from distill_run.own_code import place_in
 from distill_run.stages.pairing import Points, naming_the_option, pair_up, single
 from distill_run.stages.probe import check_head
@@ -124,7 +126,7 @@ class Assembler:
                         )
                     node = term.student_node(node, teacher.node)
         network = self.make_network(training, node)
-        self.try_network(network, training.architecture.key)
+        self.try_learner(network, training.architecture.key)
         if training.trains == "head":
             check_head(network, training.architecture.key, self.feed.shape)
         points = pair_up(loss, training, network, teacher.network if teacher else None, self.feed)
@@ -152,15 +154,32 @@ class Assembler:
         try:
             with torch.no_grad():
                 logits = network(image)
+        except UserError:
+            raise
         except (RuntimeError, ValueError, IndexError) as error:
+            if is_out_of_memory(error):
+                raise
             place = place_in(error, self.builder.code_dir)
             where = f" ({place})" if place else ""
             raise user_error(
                 f"{key} cannot take images of {tuple(image.shape[1:])}: {first_line(error)}{where}",
                 "its constructor is given in_channels, image_size and num_classes: let its layers follow from them",
             ) from error
-        if tuple(logits.shape) != (1, shape.num_classes):
-            raise user_error(
-                f"{key} gives outputs of shape {tuple(logits.shape)} for one image",
-                f"its forward must return logits of shape (N, {shape.num_classes})",
-            )
+        check_logits(logits, 1, shape.num_classes, key)
+
+    def try_learner(self, network: Network, key: str) -> None:
+        """The same for a network that is to learn: it must have weights that can be trained."""
+        if not any(parameter.requires_grad for parameter in network.parameters()):
+            raise user_error(f"{key} has no weights that can be trained", "give its layers as attributes of its module")
+        self.try_network(network, key)
+
+
+def check_logits(logits: Tensor, num_images: int, num_classes: int, key: str) -> None:
+    """Raise UserError unless a network has given floating-point logits (num_images, num_classes)."""
+    if logits.shape != (num_images, num_classes) or not logits.is_floating_point():
+        kind = "" if logits.is_floating_point() else f" and type {logits.dtype}"
+        images = "one image" if num_images == 1 else f"{num_images} images"
+        raise user_error(
+            f"{key} gives outputs of shape {tuple(logits.shape)}{kind} for {images}",
+            f"its forward must return logits of shape (N, {num_classes})",
+        )

@@ -9,6 +9,7 @@ from typing import Any
 from distill_run import checkpoint
 from distill_run.build import Builder
 from distill_run.config.schema import Settings
+from distill_run.data.imagenet import imagenet_names
 from distill_run.data.source import ImageFacts, ImageShape
 from distill_run.errors import user_error
 from distill_run.models.class_outputs import ClassOutputs, Head
@@ -27,6 +28,7 @@ from distill_run.stages.training import Architecture
 from distill_run.store import file_hash
 from distill_run.tensor_files import load, load_weights
 
+IN_ORDER = "the file holds no class names: its outputs are taken in the order of the dataset's classes"
 OWN_PROGRAM = "distill_run."  # targets that draw their weights at random, unless they have a key for others
 
 
@@ -34,8 +36,8 @@ OWN_PROGRAM = "distill_run."  # targets that draw their weights at random, unles
 class GivenTeacher:
     """A teacher that is not trained here: its stage, its file if it has one, its network, the YAML and its name.
 
-    `inputs` are all that its outputs depend on. `classes` are the names of its classes, None where they are not known
-    or are the dataset's. `notes` say what was taken from the file, and what stands for what it does not hold.
+    `inputs` are all that its outputs depend on. `notes` say what was taken from the file, and what stands for what it
+    does not hold; `warning` says it where its classes are not the dataset's in their order.
     """
 
     stage: str
@@ -44,8 +46,8 @@ class GivenTeacher:
     node: dict[str, Any]
     name: str
     inputs: dict[str, Any]
-    classes: tuple[str, ...] | None
     notes: tuple[str, ...]
+    warning: str | None = None
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ class GivenTeachers:
         network, node = checkpoint.rebuild(content, self.builder), content["architecture"]
         head = Head(len(network.classes), tuple((name,) for name in network.classes))
         name = network_name(content["name"], node)
-        teacher = GivenTeacher(stage, path, network, node, name, {"file": file_hash(path)}, network.classes, ())
+        teacher = GivenTeacher(stage, path, network, node, name, {"file": file_hash(path)}, ())
         return self._fitted(teacher, head, given, self._choose(head, given, REMEDY))
 
     def untrained(self, stage: str, architecture: Architecture) -> GivenTeacher:
         """An architecture with the weights that it brings, which nothing trains: teacher_trains=nothing."""
         size = self._num_outputs(architecture)
-        head, given = Head(size, None), f"teacher_trains=nothing, but {architecture.name}"
+        head, given = self._published_head(architecture, size), f"teacher_trains=nothing, but {architecture.name}"
         chosen = self._choose(head, given, f"{REMEDY}; or write teacher_trains=head")
         network, files = self._build(architecture, size), weight_files(architecture.node)
         teacher = GivenTeacher(
@@ -90,10 +92,18 @@ class GivenTeachers:
             node=architecture.node,
             name=architecture.name,
             inputs={"weights": _weights_hash(network)},
-            classes=None,
             notes=tuple(filter(None, [getattr(network.architecture, "weights_note", None)])),
         )
         return self._fitted(teacher, head, given, chosen)
+
+    def _published_head(self, architecture: Architecture, size: int) -> Head:
+        """The head of an architecture with published weights: for as many classes, those of ImageNet have their names.
+
+        For fewer classes, the user says which outputs are theirs.
+        """
+        names, node = imagenet_names(), architecture.node
+        is_named = is_published(node) and node["pretrained"] is True and size == len(names) == len(self.images.classes)
+        return Head(size, names if is_named else None)
 
     def _num_outputs(self, architecture: Architecture) -> int:
         """How many outputs an architecture has with the weights that it brings."""
@@ -126,9 +136,10 @@ class GivenTeachers:
         if size != self.images.shape.num_classes:
             network = self._build(architecture, size, normalisation)
         load_weights(network.architecture, weights, f"teacher={architecture.option}")
-        notes = tuple(note for note in (taken, said) if note)
+        order = IN_ORDER if self.settings.teacher_classes is None else None
+        notes = tuple(note for note in (taken, said, order) if note)
         inputs = {"file": file_hash(path)}
-        teacher = GivenTeacher(stage, path, network, architecture.node, architecture.name, inputs, None, notes)
+        teacher = GivenTeacher(stage, path, network, architecture.node, architecture.name, inputs, notes)
         return self._fitted(teacher, head, given, chosen)
 
     def _build(
@@ -151,8 +162,7 @@ class GivenTeachers:
             raise user_error(f"{given} has weights that are not finite", "train that teacher again")
         if chosen.outputs is not None:
             network.class_outputs = ClassOutputs(chosen.outputs)
-        if chosen.outputs is not None or head.names is None:
-            network.classes = self.images.classes
+        network.classes = self.images.classes
         network.crop_ratio = self.images.crop_ratio
         inputs = {
             **teacher.inputs,
@@ -166,9 +176,20 @@ class GivenTeachers:
         return replace(
             teacher,
             inputs=inputs,
-            classes=None if chosen.outputs is not None else teacher.classes,
             notes=(*teacher.notes, *chosen.lines),
+            warning=self._warning(head, chosen),
         )
+
+    def _warning(self, head: Head, chosen: ChosenOutputs) -> str | None:
+        """A word on as many classes of other names or in another order, where the user has not chosen outputs."""
+        classes = self.images.classes
+        if self.settings.teacher_classes is not None or head.names is None or head.size != len(classes):
+            return None
+        if chosen.outputs is not None:
+            return "the teacher has the dataset's classes in another order: its outputs are put in order by their names"
+        if all(place in head.places(name) for place, name in enumerate(classes)):
+            return None
+        return "the teacher's classes are named differently from the dataset's; is their order the same?"
 
 
 def check_untrained(settings: Settings, networks: Mapping[str, Mapping[str, Any]]) -> None:

@@ -127,7 +127,10 @@ def _tried(training: Training, teacher: TeacherShape | None, workshop: Workshop)
 
 
 def _on_device(teacher: GivenTeacher, workshop: Workshop) -> GivenTeacher:
-    return replace(teacher, network=workshop.device.place(teacher.network))
+    """The teacher on the device, once it has given logits of an image there."""
+    placed = replace(teacher, network=workshop.device.place(teacher.network))
+    workshop.assembler.try_network(placed.network, placed.stage)
+    return placed
 
 
 def _shape_of(loaded: list[GivenTeacher], teachers: list[Prepared], weights: list[float]) -> TeacherShape:

@@ -20,11 +20,13 @@ from torch import Tensor
 from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
 from distill_run.engine.device import storage_dtype
+from distill_run.engine.finite import MEND_TEACHER
 from distill_run.errors import user_error
 from distill_run.files import write_text
 from distill_run.listener import working
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
+from distill_run.out_of_memory import told_of_no_memory
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.top_logits import Rows, TopLogits, row_type
 from distill_run.stages.trained import Trained
@@ -78,7 +80,12 @@ class BankedTeacher:
 
     def _load(self, view: int) -> Tensor | TopLogits:
         def make(path: Path) -> None:
-            save_array(path, self._ask_teacher(view))
+            with told_of_no_memory(
+                f"the teacher, with {CHUNK_SIZE} images at a time,",
+                "write logit_bank_gigabytes=0: it then runs live, with as many as training.student.batch_size says",
+            ):
+                rows = self._ask_teacher(view)
+            save_array(path, rows)
 
         path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
@@ -102,6 +109,8 @@ class BankedTeacher:
 
     def _rows(self, logits: Tensor) -> Rows:
         dtype = storage_dtype(self.device.settings)
+        if not logits.isfinite().all():
+            raise user_error("the teacher's logits are not finite for a training image", MEND_TEACHER)
         stored = logits.to(dtype)
         if not stored.isfinite().all():
             raise user_error("the teacher's logits do not fit into half precision", "write device.precision=fp32")

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from distill_run.listener import working
 from distill_run.models.features import INPUT, FeatureReader
 from distill_run.models.layers import last_linear
 from distill_run.models.network import Network
+from distill_run.out_of_memory import smaller_images, told_of_no_memory
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.training import Training
 from distill_run.stages.watcher import Watcher
@@ -114,14 +116,18 @@ class FrozenFeatures:
     @cached_property
     def of_val(self) -> Tensor:
         """The features of the validation split (N, F), computed as its logits are: in float32."""
-        with torch.no_grad():
+        with torch.no_grad(), self._told_of_no_memory("the validation images"):
             chunks = [self.ask.read(chunk).features[POINT] for chunk in self.feed.val.chunks(CHUNK_SIZE)]
         return torch.cat(chunks)
+
+    def _told_of_no_memory(self, images: str) -> AbstractContextManager[None]:
+        remedy = f"keep those of fewer views, as in teacher_head_views=1; or {smaller_images(self.feed.train.shape)}"
+        return told_of_no_memory(f"the {self.stage}'s features of {images}", remedy)
 
     def _compute(self, view: int) -> Batch:
         parts, features = [], []
         what = f"the {self.stage}'s features of view {view}"
-        with working(self.watcher, what, len(self.feed.train)) as advance:
+        with self._told_of_no_memory(f"view {view}"), working(self.watcher, what, len(self.feed.train)) as advance:
             for batch in self.feed.view_in_order(self.views, view, CHUNK_SIZE):
                 features.append(self.ask(batch).features[POINT].to(self.dtype))
                 parts.append(dataclasses.replace(batch, images=features[-1]))

@@ -1,8 +1,8 @@
 """Teachers that were trained elsewhere, and several teachers as one."""
 
 from distill_run.engine.evaluate import measure, predict
+from distill_run.engine.finite import check_logits_of
 from distill_run.losses.logits import averaged_logits
-from distill_run.models.class_outputs import plain_name
 from distill_run.models.ensemble import Ensemble
 from distill_run.stages.given_teacher import GivenTeacher
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
@@ -17,12 +17,13 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
     device = workshop.device_for(network)
     for note in (*teacher.notes, *device.notes):
         workshop.watcher.noted(f"{teacher.stage}: {note}")
-    if teacher.classes and list(map(plain_name, teacher.classes)) != list(map(plain_name, feed.classes)):
-        workshop.watcher.warned(
-            "the teacher's classes are named differently from the dataset's; is their order the same?"
-        )
-    val = measure(predict(network, feed.val), feed.val.targets.cpu())
-    measured = Measured(None, val, predict(network, feed.test))
+    if teacher.warning is not None:
+        workshop.watcher.warned(teacher.warning)
+    logits = {"validation": predict(network, feed.val), "test": predict(network, feed.test)}
+    for split, images in (("validation", feed.val), ("test", feed.test)):
+        check_logits_of(f"the {teacher.stage}", split, logits[split], images)
+    val = measure(logits["validation"], feed.val.targets.cpu())
+    measured = Measured(None, val, logits["test"])
     trained = Trained(
         stage=teacher.stage,
         name=teacher.name,

@@ -81,17 +81,23 @@ def _read(wanted: str | list[Any], given: str, head: Head, classes: Sequence[str
 
 
 def _by_own_names(head: Head, classes: Sequence[str], teacher: str, remedy: str) -> list[list[int]] | None:
-    """The outputs that are named as the classes are; None where all are taken in their order."""
+    """The outputs that are named as the classes are; None where all are taken in their order.
+
+    As many outputs, of which none has the name of a class at another place, are taken to be in order.
+    """
     is_as_many = head.size == len(classes)
     what = f"{teacher} was made for {head.size:,} classes, the dataset has {len(classes)}"
     if head.names is None:
         if not is_as_many:
             raise user_error(what, remedy)
         return None
+    if is_as_many:
+        what = f"{teacher} has the dataset's classes in another order, and not all of them by one name"
     try:
         return choose_outputs(what, [[name] for name in classes], head)
     except UserError as error:
-        if is_as_many:
+        found = [head.places(name) for name in classes]
+        if is_as_many and all(place in places for place, places in enumerate(found) if places):
             return None  # it is said that their names differ
         raise user_error(error.mistakes[0].what, remedy) from error
 

@@ -6,12 +6,13 @@ import torch
 
 from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
+from distill_run.engine.finite import first_not_finite
 from distill_run.engine.protocols import Guide
 from distill_run.errors import first_line, user_error
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.features import FeatureReader
 from distill_run.own_code import WHOLE
-from distill_run.stages.assembly import Assembly, Prepared, TeacherShape
+from distill_run.stages.assembly import Assembly, Prepared, TeacherShape, check_logits
 from distill_run.stages.guides import SeveralTeachers
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.training import Training
@@ -28,6 +29,9 @@ def try_step(prepared: Prepared, teacher: TeacherShape | None, feed: Feed) -> No
     with torch.random.fork_rng(devices=[]):
         with device.autocast():
             outputs = FeatureReader(network, prepared.assembly.student_points)(batch.images)
+        check_logits(outputs.logits, 2, feed.shape.num_classes, training.architecture.key)
+        if faulty := first_not_finite(batch.images, network, outputs, None, {}):
+            raise user_error(f"the {training.stage}, for two training images: {faulty[0]} are not finite", faulty[1])
         guide = None if loss.needs == "nothing" else _guide(prepared.assembly, teacher, device)
         total, parts = loss.losses(batch, outputs, guide(batch) if guide else None)
         for name, part in parts.items():

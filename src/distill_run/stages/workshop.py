@@ -12,10 +12,12 @@ from distill_run.data.feed import Feed
 from distill_run.engine.device import Device
 from distill_run.engine.evaluate import predict
 from distill_run.engine.fine_tuning import parameter_groups
+from distill_run.engine.finite import check_logits_of
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.errors import user_error
 from distill_run.models.network import Network, mean_work
+from distill_run.out_of_memory import smaller_images, told_of_no_memory
 from distill_run.stages.assembly import Assembler, Prepared
 from distill_run.stages.entry import read_entry, write_entry
 from distill_run.stages.probe import probe_parts, take_head
@@ -99,7 +101,8 @@ class Workshop:
         stage = StageFacts(training.stage, training.fingerprint, training.program, num_epochs, num_steps, is_search)
         self.watcher.stage_begun(stage)
         try:
-            trainer.fit(self.watcher, self.stop)
+            with told_of_no_memory(*_too_large(trainer, training)):
+                trainer.fit(self.watcher, self.stop)
         finally:
             trainer.batches.close()
             self.watcher.training_ended()
@@ -155,7 +158,22 @@ class Workshop:
         if prepared.training.trains == "head":
             take_head(network, prepared.assembly.network, prepared.training.architecture.key)
             network = prepared.assembly.network
-        return predict(network, self.feed.test)
+        logits = predict(network, self.feed.test)
+        check_logits_of(f"the {prepared.training.stage}", "test", logits, self.feed.test)
+        return logits
+
+
+def _too_large(trainer: Trainer, training: Training) -> tuple[str, str]:
+    """What does not fit where memory is lacking in a training, and the keys to change."""
+    key, accumulation = training.recipe_key, training.recipe.accumulation
+    size = min(training.recipe.batch_size, trainer.batches.num_samples)
+    what = f"the training of the {training.stage}, with {size} images at a time,"
+    if size == 1:
+        return what, smaller_images(trainer.val.shape)
+    return what, (
+        f"lower {key}.batch_size, as in {key}.batch_size={size // 2} {key}.accumulation={2 * accumulation}, which "
+        "leaves the optimizer's steps as large as they are; or choose smaller networks, or a smaller dataset.image_size"
+    )
 
 
 def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
