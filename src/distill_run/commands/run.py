@@ -85,6 +85,9 @@ def run_point(config: DictConfig) -> float | None:
 
     Returns RunReport.val_goodness, which Hydra's sweepers can maximise; None for a failed point.
     """
+    from distill_run.engine.interrupt import end_with_parent
+
+    end_with_parent()
     own = HydraConfig.get()
     overrides = list(own.overrides.task)
     command = command_line(overrides, config.code_dir)

@@ -17,7 +17,17 @@ MAY_MOVE = {
     "store_dir": ("store_dir",),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
-    **{key: (key,) for key in ("export", "export_int8", "measure_speed", "robustness_images", "tracker")},
+    **{
+        key: (key,)
+        for key in (
+            "export",
+            "export_int8",
+            "measure_speed",
+            "robustness_images",
+            "tracker",
+            "checkpoint.every_minutes",
+        )
+    },
 }
 # A null of these keys is replaced by what the data say, and saved like that.
 FILLED_IN = (

@@ -63,6 +63,7 @@ def open_workshop(
         watcher=watcher,
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
+        checkpoint_minutes=settings.checkpoint.every_minutes,
         resume_point=_read_resume_point(last_path) if settings.resume else None,
     )
     return workshop, settings

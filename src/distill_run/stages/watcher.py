@@ -71,7 +71,7 @@ class Watcher(Listener):
         """After each epoch, with its line of metrics.jsonl."""
 
     def state_saved(self, state: dict[str, Any]) -> None:
-        """Where the training in progress could go on from: after each epoch, and where it is cut short."""
+        """Where the training in progress could go on from: after each epoch, now and then, where it is cut short."""
 
     def training_ended(self) -> None:
         """After the last step of a training, however it ended; a display can close."""

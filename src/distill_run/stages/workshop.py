@@ -43,7 +43,8 @@ class ResumePoint:
 class Workshop:
     """The services of a run: images, device, components, store; who is told; what asks for a stop.
 
-    `bank_gigabytes` is the disk that a logit bank may take. `finished` keeps the students of a run with several.
+    `bank_gigabytes` is the disk that a logit bank may take, `checkpoint_minutes` how long a training goes on before it
+    saves its state; 0 and None: to the end of the epoch. `finished` keeps the students of a run with several.
     """
 
     feed: Feed
@@ -54,6 +55,7 @@ class Workshop:
     watcher: Watcher
     stop: StopRequest
     bank_gigabytes: float
+    checkpoint_minutes: float | None
     resume_point: ResumePoint | None
 
     @property
@@ -165,7 +167,7 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
     network, val, device = assembly.network, workshop.feed.val, Device(training.device, ())
     batches = workshop.feed.batches(training.views, recipe.batch_size, training.seed)
     if training.trains == "head":
-        network, batches, val, device = probe_parts(training, network, workshop.feed, workshop.watcher)
+        network, batches, val, device = probe_parts(training, network, workshop.feed, workshop.watcher, workshop.stop)
     if training.sampling == "balanced":
         batches.balance(workshop.feed.train.targets)
     if training.unlabelled_share is not None:
@@ -185,4 +187,5 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         select_by=training.select_by,
         seed=training.seed,
         device=device,
+        checkpoint_seconds=60 * workshop.checkpoint_minutes if workshop.checkpoint_minutes else None,
     )

@@ -1,17 +1,25 @@
 """What a sweep and a search have in common: a directory of their own, a display, and a report at the end."""
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from distill_run.console import Console
+from distill_run.engine.interrupt import GRACE_SECONDS, StopRequest, ask_children
+from distill_run.errors import user_error
 from distill_run.files import told_of_no_room
+from distill_run.record.status import read_status
 from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.report.pages import write_sweep_report
 from distill_run.sweeps.report.results import tell_sweep_results
 from distill_run.sweeps.request import Request, dated_directory, named_directory
+
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,34 @@ def hosted(request: Request, place: Place, keys: Sequence[str]) -> Iterator[Swee
     with told_of_no_room(place.key, place.folder), directory(place.folder, request) as folder:
         progress = SweepProgress(folder, request.num_points, keys, console)
         try:
-            yield progress
+            with StopRequest(partial(_stop_points, folder)):
+                yield progress
         except KeyboardInterrupt:
             console.note(f"interrupted; the same command goes on with it: {request.command}")
             raise
+        except BrokenProcessPool as error:
+            raise user_error(
+                "a process of the sweep was killed; memory may be short",
+                f"the same command goes on with it: {request.command}",
+            ) from error
         finally:
             if find_runs([folder]):
                 tell_sweep_results(console, write_sweep_report([folder], folder), folder)
+
+
+def _stop_points(folder: Path) -> None:
+    """Ask the processes of a sweep to stop, and wait until their runs are interrupted: then they may be killed."""
+    if not ask_children():
+        return
+    running, deadline = find_runs([folder]), time.monotonic() + GRACE_SECONDS
+    while running and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        running = [run for run in running if _is_running(run)]
+
+
+def _is_running(run_dir: Path) -> bool:
+    try:
+        status = read_status(run_dir)
+    except ValueError:
+        return False
+    return status is not None and status.status == "running"
