@@ -1,6 +1,7 @@
 """Files: how they are written whole or not at all, what a full disk raises, and the names of the files of a run."""
 
 import errno
+import glob
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,13 +17,30 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it is renamed to `path` if the block ends without an error."""
+    """A temporary path beside `path` to write to; it is renamed to `path` if the block ends without an error.
+
+    What a process that was killed has left of the same file is removed.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    for other in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+        if not _is_alive(other.suffixes[-2].removeprefix(".")):
+            other.unlink(missing_ok=True)
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _is_alive(process: str) -> bool:
+    """Whether a process of this machine has that number; another user's counts."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -32,7 +32,8 @@ class RunFacts:
 class StageFacts:
     """A training that is about to begin: its name, its fingerprint, the program that computes it, its length.
 
-    `is_search` marks the short trainings of a learning-rate search: only their figures are kept.
+    `is_search` marks the short trainings of a learning-rate search: only their figures are kept. `history` holds the
+    lines of metrics.jsonl of the epochs that were trained before an interruption.
     """
 
     name: str
@@ -41,6 +42,7 @@ class StageFacts:
     num_epochs: int
     num_steps: int
     is_search: bool
+    history: tuple[dict[str, Any], ...] = ()
 
 
 class Watcher(Listener):

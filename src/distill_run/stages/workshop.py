@@ -78,9 +78,14 @@ class Workshop:
             return write_entry(made[0], prepared.training, directory)
 
         directory, _ = self.store.obtain(kind, prepared.training.fingerprint, make)
-        trained = made[0] if made else read_entry(directory, prepared)
+        trained = made[0] if made else read_entry(directory, prepared, self._origin_of(directory))
         self.watcher.stage_ended(trained)
         return trained
+
+    def _origin_of(self, directory: Path) -> Origin:
+        """Where an entry that was there comes from: what a run has trained before it was interrupted is its own."""
+        is_own = self.resume_point is not None and self.store.is_own(directory)
+        return Origin.TRAINED if is_own else Origin.REUSED
 
     def obtain_all(self, kind: str, several: Sequence[Prepared]) -> list[Trained]:
         """The outcomes of several trainings, one after the other."""
@@ -97,8 +102,15 @@ class Workshop:
 
     def run_loop(self, trainer: Trainer, training: Training, *, is_search: bool = False) -> None:
         """Train to the end, and tell the watchers of it."""
-        num_epochs, num_steps = training.recipe.epochs, trainer.num_steps
-        stage = StageFacts(training.stage, training.fingerprint, training.program, num_epochs, num_steps, is_search)
+        stage = StageFacts(
+            name=training.stage,
+            fingerprint=training.fingerprint,
+            program=training.program,
+            num_epochs=training.recipe.epochs,
+            num_steps=trainer.num_steps,
+            is_search=is_search,
+            history=tuple(trainer.history),
+        )
         self.watcher.stage_begun(stage)
         try:
             trainer.fit(self.watcher, self.stop)

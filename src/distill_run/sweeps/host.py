@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,7 +9,6 @@ from pathlib import Path
 
 from distill_run.console import Console
 from distill_run.engine.interrupt import GRACE_SECONDS, StopRequest, ask_children
-from distill_run.errors import user_error
 from distill_run.files import told_of_no_room
 from distill_run.record.status import read_status
 from distill_run.sweeps.points import find_runs
@@ -48,11 +46,6 @@ def hosted(request: Request, place: Place, keys: Sequence[str]) -> Iterator[Swee
         except KeyboardInterrupt:
             console.note(f"interrupted; the same command goes on with it: {request.command}")
             raise
-        except BrokenProcessPool as error:
-            raise user_error(
-                "a process of the sweep was killed; memory may be short",
-                f"the same command goes on with it: {request.command}",
-            ) from error
         finally:
             if find_runs([folder]):
                 tell_sweep_results(console, write_sweep_report([folder], folder), folder)
