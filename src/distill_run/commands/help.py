@@ -22,6 +22,7 @@ USAGE = {
     "distill-run -m key=value,value ... [key=value ...]": "a sweep: one run for each combination",
     "distill-run +sweep=NAME [key=value ...]": "a sweep of a preset",
     "distill-run resume=outputs/runs/DATE/TIME": "continue an interrupted run",
+    "distill-run verify=outputs/runs/DATE/TIME": "train a run again and compare: do its numbers come back?",
 }
 
 OTHER_COMMANDS = {

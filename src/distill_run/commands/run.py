@@ -48,6 +48,10 @@ def _run_command(arguments: Namespace) -> bool:
         return _run_sweep(overrides, extra_dir)
     (checked,) = read_command(overrides, extra_dir, multirun=False)  # the run itself checks what needs torch
     announce(LOADING)
+    if checked.settings.verify:
+        from distill_run.commands.verify import verify  # loaded only here: it needs torch
+
+        return verify(checked.settings, Path(checked.settings.verify))
     run_alone(checked.settings, checked.output_dir, command_line(checked.overrides, checked.settings.code_dir))
     return True
 

@@ -17,6 +17,7 @@ MAY_MOVE = {
     "store_dir": ("store_dir",),
     "code_dir": ("code_dir",),
     "resume": ("resume",),
+    "verify": ("verify",),
     **{
         key: (key,)
         for key in (
@@ -67,9 +68,10 @@ MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 
 
 def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The settings in the file `saved_path`, with which the run in the folder `composed.resume` goes on.
+    """The settings in the file `saved_path`, with which a run goes on or is trained again.
 
-    `composed` is the configuration of `overrides`. Raises UserError where `overrides` contradict what was saved.
+    The folder of that run is `composed.resume` or `composed.verify`; `composed` is the configuration of `overrides`.
+    Raises UserError where `overrides` contradict what was saved.
     """
     saved = OmegaConf.load(saved_path)
     assert isinstance(saved, DictConfig)
@@ -83,7 +85,7 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
             mistakes.update(dict.fromkeys(_contradictions(saved, OmegaConf.select(composed, key), key)))
     if mistakes:
         raise UserError(mistakes)
-    saved.resume = composed.resume
+    saved.resume, saved.verify = composed.resume, composed.verify
     return check(saved)
 
 

@@ -130,6 +130,7 @@ class Settings:
     teacher_head_views: Annotated[int, whole(1)]
     teacher_weights: Annotated[list[float] | None, optional(rules.WEIGHTS)]
     resume: Annotated[str | None, optional(rules.TEXT)]
+    verify: Annotated[str | None, optional(rules.TEXT)]
     checkpoint: CheckpointSettings
     store_dir: Annotated[str, rules.TEXT]
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
