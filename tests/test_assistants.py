@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 from conftest import TINY, without_pages
 from distill_run.config.settings import compose_config
@@ -58,8 +59,8 @@ def test_a_chain_that_is_cut_short_goes_on(tmp_path: Path, monkeypatch: pytest.M
     whole = chain_run(tmp_path / "whole", *CHAIN)
     finish = Trainer._finish_epoch
 
-    def cut(self: Trainer) -> dict[str, object]:
-        row = finish(self)
+    def cut(self: Trainer, val_logits: Tensor) -> dict[str, object]:
+        row = finish(self, val_logits)
         if self.stage == "assistant 2":
             raise Interrupted
         return row

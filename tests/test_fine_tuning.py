@@ -73,7 +73,7 @@ def test_the_moving_average_is_that_of_every_step_and_is_what_is_evaluated() -> 
 
     watcher = Listening()
     trainer._train_epoch(watcher, StopRequest())
-    row = trainer._finish_epoch()
+    row = trainer._finish_epoch(trainer._validate(watcher, StopRequest()))
     expected = seen[0]
     for weights in seen[1:]:
         expected = {name: 0.9 * value + 0.1 * weights[name] for name, value in expected.items()}

@@ -1,8 +1,10 @@
 """Files: how they are written whole or not at all, what a full disk raises, and the names of the files of a run."""
 
 import errno
+import glob
 import json
 import os
+import platform
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,10 +21,15 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it is renamed to `path` if the block ends without an error.
 
-    Its bytes are on the disk before it is renamed: a loss of power leaves the old file or the new one. An OSError of
-    the block names `path`, unless it names another file.
+    Its bytes are on the disk before it is renamed: a loss of power leaves the old file or the new one. What a process
+    that was killed has left of the same file is removed. An OSError of the block names `path`, unless it names another
+    file.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    begin = f".{path.name}.{platform.node()}."
+    temporary = path.with_name(f"{begin}{os.getpid()}.tmp")
+    for other in path.parent.glob(f"{glob.escape(begin)}*.tmp"):
+        if not _is_alive(other.name.removeprefix(begin).removesuffix(".tmp")):
+            other.unlink(missing_ok=True)
     try:
         yield temporary
         flush(temporary)
@@ -58,6 +65,17 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with needing(len(content)), atomic_path(path) as temporary:
         temporary.write_bytes(content)
+
+
+def _is_alive(process: str) -> bool:
+    """Whether a process of this machine has that number; another user's counts."""
+    try:
+        os.kill(int(process), 0)
+    except (ProcessLookupError, ValueError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,6 +5,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import yaml
+
 from distill_run.config.schema import Settings
 from distill_run.console import Console
 from distill_run.data.opening import Feeds
@@ -17,10 +19,11 @@ from distill_run.own_code import naming_own_code
 from distill_run.record.command import command_of, resume_command
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.record.run_record import RunRecord
+from distill_run.record.status import RunStatus, read_status
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
-from distill_run.report.run_report import RunReport, write_report
+from distill_run.report.run_report import RunReport, read_report, write_report
 from distill_run.report.summary import Findings, summarise
 from distill_run.stages.health import Health
 from distill_run.stages.inference import with_speeds
@@ -31,6 +34,9 @@ from distill_run.stages.student import obtain_assistants, train_student
 from distill_run.stages.trained import Outcome, Repeat
 from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
 from distill_run.stages.workshop import Workshop
+from distill_run.units import shown_path
+
+ADDED_LATER = ("export", "export_int8", "measure_speed", "robustness_images")  # to a completed run, where asked for
 
 
 def run(
@@ -45,18 +51,21 @@ def run(
 ) -> RunReport:
     """Train or load the teacher, train the student alone, distil it, test all three and write the report.
 
-    Where `settings.resume` is set, the run in `run_dir` goes on; otherwise there must be none. Without a `run_dir` it
-    is the folder to resume, or a new one, outputs/runs/DATE/TIME. `command` is what a person types to repeat it, if
-    that is not the command that the settings come from; `console` is where it is told, if not on stdout; `watchers` are
-    told as well. `stop` may be asked to end the run, `feeds` keeps the images for the next run of this process. Raises
-    UserError for what the user can mend, before anything is written where that is possible; Interrupted when asked to
-    stop, with all saved for a resume.
+    Where `settings.resume` is set, the run in `run_dir` goes on, unless it is completed; otherwise there must be none.
+    Without a `run_dir` it is the folder to resume, or a new one, outputs/runs/DATE/TIME. `command` is what a person
+    types to repeat it, if that is not the command that the settings come from; `console` is where it is told, if not on
+    stdout; `watchers` are told as well. `stop` may be asked to end the run, `feeds` keeps the images for the next run
+    of this process. Raises UserError for what the user can mend, before anything is written where that is possible;
+    Interrupted when asked to stop, with all saved for a resume.
     """
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
+    console = console or Console()
+    if settings.resume and (completed := _completed(RunFiles(run_dir), settings)):
+        console.note(f"the run is completed; its report is {shown_path(RunFiles(run_dir).report_page)}")
+        return completed
     _check_unused(RunFiles(run_dir), settings)
     own_code = Path(settings.code_dir) if settings.code_dir else None
     rehearse(settings)
-    console = console or Console()
     record = RunRecord(run_dir)
     own = build_watchers(settings.told, builder_of(settings))
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
@@ -102,8 +111,24 @@ def _folder(settings: Settings) -> Path:
     return new_run_dir()
 
 
+def _completed(files: RunFiles, settings: Settings) -> RunReport | None:
+    """The report of a completed run that has all that the settings ask for; None where something is left to do."""
+    try:
+        status = read_status(files.run_dir)
+        report = read_report(files.run_dir)
+    except ValueError:
+        return None
+    saved = yaml.safe_load(files.config.read_text(encoding="utf-8"))
+    is_asked_for = any(key in saved and saved[key] != getattr(settings, key) for key in ADDED_LATER)
+    return report if status == RunStatus("completed") and not is_asked_for else None
+
+
 def _check_unused(files: RunFiles, settings: Settings) -> None:
-    """Raise UserError where a new run would overwrite what another one has left."""
+    """Raise UserError where a new run would overwrite what another one has left, or where none is wanted."""
+    if settings.verify:
+        raise user_error(
+            f"verify={settings.verify} is a command, not a run", f"write distill-run verify={settings.verify}"
+        )
     if not settings.resume and any(file.exists() for file in (files.last, files.student, files.finished, files.report)):
         raise user_error(
             f"{files.run_dir} holds a run already",

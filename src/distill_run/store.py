@@ -115,7 +115,7 @@ class Store:
                 self._tell(kind, fingerprint, f"in the store is damaged ({found}): it is made again")
                 shutil.rmtree(path)
             with self._working_folder(path) as working:
-                facts = make(working)
+                facts = {**make(working), "run": self._place}
                 if self.environment:
                     write_json(working / ENVIRONMENT, self.environment)
                 _write_new_meta(working, facts, self.listener)
@@ -140,11 +140,20 @@ class Store:
                 _write_meta(path.parent, {**meta, "parts": {**meta["parts"], file_name: digest}})
         return path
 
+    def is_own(self, directory: Path) -> bool:
+        """Whether the entry in a directory was made by this run, perhaps before it was interrupted."""
+        return bool(read_meta(directory).get("run") == self._place)  # entries of earlier versions do not say it
+
+    @property
+    def _place(self) -> str | None:
+        """The run's folder as seen from the store: right also when both are moved together."""
+        return None if self.run_dir is None else os.path.relpath(self.run_dir.resolve(), self.root.resolve())
+
     def record_use(self, kind: str, fingerprint: str) -> None:
         """Record that the run uses an entry: `distill-store gc` keeps the entry as long as the run's folder exists."""
         if self.run_dir is None:
             return
-        place = os.path.relpath(self.run_dir.resolve(), self.root.resolve())  # right also when both are moved together
+        place = self._place
         path = self.root / RUNS / f"{fingerprint_of({'run': place})}.json"
         try:
             entries = set(read_uses(path)["entries"])

@@ -94,6 +94,7 @@ def _workshop(settings: Settings, folder: Path, stop: StopRequest) -> Workshop:
         watcher=Watcher(),
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
+        checkpoint_minutes=None,
         finished=None,
         resume_point=None,
     )

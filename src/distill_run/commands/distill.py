@@ -48,14 +48,19 @@ def run_command(words: Sequence[str]) -> bool:
         whole, has_preset = expand_presets(overrides, extra_dir)
         if arguments.multirun or has_preset:
             return _run_sweep(whole, extra_dir)
-        _run_alone(whole, extra_dir)
-        return True
+        return _run_alone(whole, extra_dir)
 
 
-def _run_alone(overrides: list[str], extra_dir: Path | None) -> None:
+def _run_alone(overrides: list[str], extra_dir: Path | None) -> bool:
+    """Do one run, or train one again and compare it; whether all went well."""
     (checked,) = read_command(overrides, extra_dir, multirun=False)  # the run itself checks what needs torch
     announce(LOADING)
+    if checked.settings.verify:
+        from distill_run.commands.verify import verify  # loaded only here: it needs torch
+
+        return verify(checked.settings, Path(checked.settings.verify))
     run_alone(checked.settings, checked.output_dir, command_line(checked.composed.overrides, checked.settings.code_dir))
+    return True
 
 
 def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
@@ -102,6 +107,9 @@ def run_point(config: DictConfig) -> float | None:
     Paths mean what they mean where the command was typed, also with hydra.job.chdir=true. Returns
     RunReport.val_goodness, which Hydra's sweepers can maximise; None for a failed point.
     """
+    from distill_run.engine.interrupt import end_with_parent
+
+    end_with_parent()
     own = HydraConfig.get()
     overrides = list(own.overrides.task)
     command = command_line(overrides, config.code_dir)

@@ -22,6 +22,7 @@ USAGE = {
     "distill-run -m key=value,value ... [key=value ...]": "a sweep: one run for each combination",
     "distill-run +sweep=NAME [key=value ...]": "a sweep of a preset",
     "distill-run resume=outputs/runs/DATE/TIME": "continue an interrupted run",
+    "distill-run verify=outputs/runs/DATE/TIME": "train a run again and compare: do its numbers come back?",
 }
 
 OTHER_COMMANDS = {
@@ -90,6 +91,7 @@ KEYS = {
     "teacher_trains": "all; head or nothing of a pretrained network",
     "teacher_head_views": "views whose features the head learns from",
     "teacher_weights": "for several teachers, as in [2,1]",
+    "checkpoint.every_minutes": "save within an epoch; 0: only at its end",
     "store_dir": "where teachers, baselines and logits are kept",
     "logit_bank_gigabytes": "disk for a teacher's logits; 0: run it live",
     "logit_bank_top_k": "keep the largest logits alone; null: all",

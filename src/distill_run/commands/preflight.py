@@ -59,6 +59,8 @@ def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -
         raise user_error(f"{swept[0]} has several values", f"write {typed(['distill-run', '-m', *swept])}")
     if multirun and any(override.key_or_group == "resume" for override in parsed):
         raise user_error("resume= goes on with a single run", "leave -m out")
+    if multirun and any(override.key_or_group == "verify" for override in parsed):
+        raise user_error("verify= trains a single run again", "leave -m out")
     return gather(partial(_read_point, point, extra_dir, multirun) for point in points_to_check(parsed))
 
 

@@ -20,7 +20,18 @@ MAY_MOVE = {
     **{f"dataset.{name}": (f"dataset.{name}", f"dataset.source.{name}") for name in ("root", "train", "val", "test")},
     "store_dir": ("store_dir",),
     "resume": ("resume",),
-    **{key: (key,) for key in ("export", "export_int8", "measure_speed", "robustness_images", "tracker")},
+    "verify": ("verify",),
+    **{
+        key: (key,)
+        for key in (
+            "export",
+            "export_int8",
+            "measure_speed",
+            "robustness_images",
+            "tracker",
+            "checkpoint.every_minutes",
+        )
+    },
 }
 # A null of these keys is replaced by what the data say, and saved like that.
 FILLED_IN = (
@@ -60,10 +71,11 @@ MOVED_MODULES = {"distill_run.schedules.": "distill_run.engine.schedules."}
 
 
 def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The settings in the file `saved_path`, with which the run in the folder `composed.resume` goes on.
+    """The settings in the file `saved_path`, with which a run goes on or is trained again.
 
-    `composed` is the configuration of `overrides`. Raises UserError where `overrides` contradict what was saved, where
-    the file is damaged, and where it names code that the command does not name: it may come from a stranger.
+    The folder of that run is `composed.resume` or `composed.verify`; `composed` is the configuration of `overrides`.
+    Raises UserError where `overrides` contradict what was saved, where the file is damaged, and where it names code
+    that the command does not name: it may come from a stranger.
     """
     saved = _read(saved_path, composed)
     _find_paths_again(saved, saved_path.parent)
@@ -77,7 +89,7 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
             mistakes.update(dict.fromkeys(_contradictions(saved, OmegaConf.select(composed, key), key)))
     if mistakes:
         raise UserError(mistakes)
-    saved.resume = composed.resume
+    saved.resume, saved.verify = composed.resume, composed.verify
     return check(saved)
 
 

@@ -108,6 +108,13 @@ class DeviceSettings:
 
 
 @dataclass(frozen=True)
+class CheckpointSettings:
+    """When last.pt is written, beside the end of each epoch."""
+
+    every_minutes: Annotated[float | None, optional(rules.NOT_NEGATIVE)]
+
+
+@dataclass(frozen=True)
 class Settings:
     """A whole configuration, checked."""
 
@@ -123,6 +130,8 @@ class Settings:
     teacher_head_views: Annotated[int, whole(1)]
     teacher_weights: Annotated[list[float] | None, optional(rules.WEIGHTS)]
     resume: Annotated[str | None, optional(rules.TEXT)]
+    verify: Annotated[str | None, optional(rules.TEXT)]
+    checkpoint: CheckpointSettings
     store_dir: Annotated[str, rules.TEXT]
     logit_bank_gigabytes: Annotated[float, rules.NOT_NEGATIVE]
     logit_bank_top_k: Annotated[int | None, optional(whole(1))]

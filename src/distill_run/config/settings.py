@@ -50,8 +50,10 @@ def _is_interruption(error: BaseException | None) -> bool:
 
 
 def settings_of(composed: DictConfig, overrides: Sequence[str]) -> Settings:
-    """The settings of a configuration; where it names a run to go on with, those of that run."""
-    return _settings_to_resume(composed, overrides) if composed.resume else check(composed)
+    """The settings of a configuration; where it names a run to go on with, or to verify, those of that run."""
+    if composed.resume:
+        return _settings_to_resume(composed, overrides)
+    return _settings_to_verify(composed, overrides) if composed.verify else check(composed)
 
 
 def _settings_to_resume(composed: DictConfig, overrides: Sequence[str]) -> Settings:
@@ -61,4 +63,15 @@ def _settings_to_resume(composed: DictConfig, overrides: Sequence[str]) -> Setti
         raise user_error(f"resume={files.run_dir} is not the directory of a run", "look into outputs/runs for it")
     if not files.last.is_file():
         raise user_error(f"resume={files.run_dir} has no checkpoint yet", "run its command again, without resume=")
+    return resumed_settings(files.config, composed, overrides)
+
+
+def _settings_to_verify(composed: DictConfig, overrides: Sequence[str]) -> Settings:
+    """The settings of the run that `composed.verify` names; raises UserError where it is not a completed run."""
+    files = RunFiles(Path(composed.verify))
+    if not files.config.is_file():
+        raise user_error(f"verify={files.run_dir} is not the directory of a run", "look into outputs/runs for it")
+    if not all(path.is_file() for path in (files.report, files.student, files.metrics, files.environment)):
+        what = f"verify={files.run_dir} is not completed"
+        raise user_error(what, f"go on with it first: distill-run resume={files.run_dir}")
     return resumed_settings(files.config, composed, overrides)

@@ -11,7 +11,18 @@ import torch
 
 from distill_run.engine.device import Device
 
-PACKAGES = ("distill-run", "torch", "torchvision", "hydra-core", "omegaconf", "numpy")
+PACKAGES = (
+    "distill-run",
+    "torch",
+    "torchvision",
+    "hydra-core",
+    "omegaconf",
+    "numpy",
+    "pillow",
+    "scipy",
+    "scikit-learn",
+)
+OPTIONAL_PACKAGES = ("timm", "datasets")
 
 
 def describe_environment(device: Device, command: str) -> dict[str, Any]:
@@ -23,12 +34,15 @@ def describe_environment(device: Device, command: str) -> dict[str, Any]:
         "device": device.settings.kind,
         "device_name": _device_name(device.settings.kind),
         "precision": device.settings.precision,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # which instructions torch uses
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
         **{package: metadata.version(package) for package in PACKAGES},
+        **{package: _version(package) for package in OPTIONAL_PACKAGES},
         "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "git_commit": commit,
         "git_dirty": is_dirty,
     }
@@ -41,6 +55,13 @@ def _device_name(kind: str) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _git_state() -> tuple[str | None, bool | None]:

@@ -35,7 +35,8 @@ class Trainer:
     """Trains a network to a small loss, and remembers the epoch that was best on validation, by `select_by`.
 
     `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
-    places of the network's features that the loss reads, by their names. Everything random is a function of `seed`,
+    places of the network's features that the loss reads, by their names. `checkpoint_seconds` is how long a training
+    goes on before its state is saved within an epoch; None: only at the end. Everything random is a function of `seed`,
     epoch and step: a trainer that is built in the same way, and given a saved state by `load_state`, goes on as if it
     had never stopped.
     """
@@ -56,6 +57,7 @@ class Trainer:
         select_by: str,
         seed: int,
         device: Device,
+        checkpoint_seconds: float | None = None,
     ) -> None:
         self.stage = stage
         self.network = network
@@ -69,6 +71,7 @@ class Trainer:
         self.select_by = select_by
         self.seed = seed
         self.device = device
+        self.checkpoint_seconds = checkpoint_seconds
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
@@ -92,7 +95,7 @@ class Trainer:
         return self.average.module
 
     def fit(self, watcher: LoopWatcher, stop: StopRequest) -> None:
-        """Train to the end; the watcher is given the state after each epoch and where the training is cut short.
+        """Train to the end; the watcher is given the state now and then, and where the training is cut short.
 
         Raises DivergedError, before the optimizer's step, for a loss, teacher's logits or gradients that are not
         finite; and what `stop` was requested with, after a step or an epoch.
@@ -100,7 +103,7 @@ class Trainer:
         with stop.polled():
             while self.epoch <= self.recipe.epochs and not self._is_out_of_patience():
                 self._train_epoch(watcher, stop)
-                row = self._finish_epoch()
+                row = self._finish_epoch(self._validate(watcher, stop))
                 watcher.state_saved(self.state())
                 watcher.epoch_ended(row)
                 if stop.requested:
@@ -109,12 +112,16 @@ class Trainer:
     def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> None:
         """The steps of the epoch in progress that are left."""
         self._begin_training()
+        saved = time.monotonic()
         batches = self.batches.epoch(self.epoch, first_step=self.step * self.recipe.accumulation)
         for _ in range(self.step, self.num_steps):
             self._train_step(batches, watcher)
             if stop.requested:
                 watcher.state_saved(self.state())
                 raise stop.error
+            if self.checkpoint_seconds is not None and time.monotonic() - saved >= self.checkpoint_seconds:
+                watcher.state_saved(self.state())
+                saved = time.monotonic()
 
     def close(self) -> None:
         """Take the hooks out of the network, and free what only the training needed."""
@@ -182,9 +189,17 @@ class Trainer:
         if self.average is not None:
             self.average.update_parameters(self.network)
 
-    def _finish_epoch(self) -> dict[str, Any]:
+    def _validate(self, watcher: LoopWatcher, stop: StopRequest) -> Tensor:
+        """The validation logits (N, K) after the last step; a signal need not wait for all of them."""
+        try:
+            with stop.at_once():
+                return predict(self.evaluated, self.val)
+        except KeyboardInterrupt:
+            watcher.state_saved(self.state())
+            raise
+
+    def _finish_epoch(self, val_logits: Tensor) -> dict[str, Any]:
         train, timing = self.totals.means(), self.totals.timing()
-        val_logits = predict(self.evaluated, self.val)
         val = measure(val_logits, self.val.targets.cpu())
         for name, value in {"training": train["loss"], "validation": val["nll"]}.items():
             if not math.isfinite(value):

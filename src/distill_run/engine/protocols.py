@@ -21,4 +21,4 @@ class LoopWatcher(Protocol):
         """After each epoch, with its line of metrics.jsonl."""
 
     def state_saved(self, state: dict[str, Any]) -> None:
-        """With the state that a resume goes on from: after each epoch, and where the training is cut short."""
+        """With the state that a resume goes on from: after each epoch, now and then, and where it is cut short."""

@@ -90,6 +90,7 @@ class Prepared:
             last=last,
             origin=origin,
             select_by=training.select_by,
+            num_epochs=training.recipe.epochs,
             lr_search=self.curve,
             guided_by=self.guided_by,
             precision=training.device.precision,

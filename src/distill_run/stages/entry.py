@@ -37,7 +37,7 @@ def write_entry(trained: Trained, training: Training, directory: Path) -> dict[s
     }
 
 
-def read_entry(directory: Path, prepared: Prepared) -> Trained:
+def read_entry(directory: Path, prepared: Prepared, origin: Origin) -> Trained:
     """What `write_entry` left; the weights go into the network that was built for the training."""
     training, network = prepared.training, prepared.assembly.network
     load_weights(network.architecture, load(directory / "weights.pt")["weights"], training.architecture.name)
@@ -48,7 +48,7 @@ def read_entry(directory: Path, prepared: Prepared) -> Trained:
     return prepared.outcome(
         Measured(**meta["selected"], test_logits=selected),
         Measured(**meta["last"], test_logits=last),
-        Origin.REUSED,
+        origin,
         history=tuple({**row, "stage": training.stage} for row in rows),
         cost=Cost(**meta["cost"]),
         learning_rate=meta["learning_rate"],

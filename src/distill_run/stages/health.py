@@ -52,6 +52,8 @@ class Health(Watcher):
         self._rows = []
         if not stage.is_search:
             self._count_steps(stage.name, stage.num_epochs, stage.num_epochs * stage.num_steps)
+        for row in stage.history:
+            self.epoch_ended(row)
 
     def _count_steps(self, stage: str, num_epochs: int, num_steps: int) -> None:
         if num_steps < FEW_STEPS:
@@ -82,10 +84,10 @@ class Health(Watcher):
             self._tell(stage.name, "clipped", f"{who}'s gradient was clipped in nearly every step {after}: {cure}")
 
     def stage_ended(self, trained: Trained) -> None:
-        """See Watcher. What was reused from the store is judged as well."""
+        """See Watcher. What was reused, or trained before an interruption, is judged as well."""
         kind, accuracy = trained.stage.split()[0], trained.selected.val["accuracy"]
-        if trained.reused and trained.cost.steps:
-            self._count_steps(trained.stage, len(trained.history), trained.cost.steps)
+        if trained.cost.steps and trained.num_epochs is not None:
+            self._recall(trained, trained.num_epochs, trained.cost.steps // len(trained.history))
         if problem := self._problem_of(trained):
             failure = f"{_who(trained.stage)} {problem}"
             self.failures.append(failure)
@@ -98,6 +100,14 @@ class Health(Watcher):
                 "train it longer, search its learning rate, or choose a larger one before distilling from it"
             )
             self._teacher = None  # it is said once
+
+    def _recall(self, trained: Trained, num_epochs: int, num_steps: int) -> None:
+        """Warn of what was to be seen in the training; what this process has seen itself is not said again."""
+        if trained.reused:
+            self._count_steps(trained.stage, num_epochs, num_epochs * num_steps)
+        else:
+            name, fingerprint, history = trained.stage, trained.fingerprint, trained.history
+            self.stage_begun(StageFacts(name, fingerprint, "", num_epochs, num_steps, is_search=False, history=history))
 
     def _problem_of(self, trained: Trained) -> str | None:
         """What is wrong with a network as it came out; of one that was loaded, only validation can tell."""

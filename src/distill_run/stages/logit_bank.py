@@ -87,7 +87,8 @@ class BankedTeacher:
                 rows = self._ask_teacher(view)
             save_array(path, rows)
 
-        path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
+        with self.workshop.stop.at_once():  # also while another process fills the view
+            path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
         mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
         if self.top_k is not None:
             return TopLogits.of_rows(mapped, self.num_classes, self.device.torch_device)

@@ -1,7 +1,6 @@
 """Finding a learning rate: short trainings, of which the best on the validation split wins."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Curve
 from distill_run.stages.training import Training
 from distill_run.stages.workshop import Workshop, make_trainer
-from distill_run.store import fingerprint_of
+from distill_run.typed_json import read_object
+
+FIGURES = "figures.json"  # of a rate that was tried
 
 
 def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training, Curve]:
@@ -24,15 +25,8 @@ def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training
     rates = training.recipe.lr_search
     if rates is None:
         return training, ()
-    trials = [_trial(training, rate) for rate in rates]
-    search = fingerprint_of({"trials": [trial.inputs for trial in trials]})
-
-    def make(directory: Path) -> dict[str, Any]:
-        write_json(directory / "curve.json", [_try(trial, workshop) for trial in trials])
-        return {"about": f"{training.architecture.name}, {len(rates)} rates"}
-
-    directory, is_reused = workshop.store.obtain("lr_search", search, make)
-    curve: Curve = tuple(json.loads((directory / "curve.json").read_text(encoding="utf-8")))
+    tried = [_obtain(_trial(training, rate), workshop) for rate in rates]
+    curve: Curve = tuple(point for point, _ in tried)
     finite = [point for point in curve if point["val_accuracy"] is not None]
     if not finite:
         raise user_error(
@@ -44,7 +38,7 @@ def find_learning_rate(training: Training, workshop: Workshop) -> tuple[Training
     workshop.watcher.noted(
         f"{training.stage}: learning rate {rate:g} is the best of {len(rates)} on validation, "
         f"by {FIGURE_NAMES[training.select_by]}"
-        f"{' (from the store)' if is_reused else ''}"
+        f"{' (from the store)' if all(is_reused for _, is_reused in tried) else ''}"
     )
     return training.with_rate(rate), curve
 
@@ -56,6 +50,17 @@ def _rank(point: dict[str, Any], select_by: str) -> tuple[float, float]:
 def _trial(training: Training, rate: float) -> Training:
     recipe = dataclasses.replace(training.recipe, epochs=training.recipe.lr_search_epochs)
     return dataclasses.replace(training, stage=f"{training.stage} lr={rate:g}", recipe=recipe).with_rate(rate)
+
+
+def _obtain(trial: Training, workshop: Workshop) -> tuple[dict[str, Any], bool]:
+    """The figures of a short training, and whether they were in the store: a search cut short keeps what it has."""
+
+    def make(directory: Path) -> dict[str, Any]:
+        write_json(directory / FIGURES, _try(trial, workshop))
+        return {"about": f"{trial.architecture.name}, rate {trial.recipe.optimizer['lr']:g}"}
+
+    directory, is_reused = workshop.store.obtain("lr_search", trial.fingerprint, make)
+    return read_object(directory / FIGURES), is_reused
 
 
 def _try(trial: Training, workshop: Workshop) -> dict[str, Any]:

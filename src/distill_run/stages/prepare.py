@@ -18,6 +18,7 @@ from distill_run.files import RunFiles
 from distill_run.models.pretrained import network_name, published_images
 from distill_run.stages.budget import complete_training
 from distill_run.stages.class_weights import about_class_weights, class_weights
+from distill_run.stages.program import program_identity
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import ResumePoint, Workshop
 from distill_run.store import Store
@@ -44,7 +45,7 @@ def open_workshop(
     for note in device.notes:
         watcher.noted(note)
     builder = builder_of(settings)
-    environment = describe_environment(device, command)
+    environment = {**describe_environment(device, command), "program": program_identity()}
     store = Store(Path(settings.store_dir), watcher, environment, run_dir)
     feed, augment = feeds.open(settings.dataset, builder, device.torch_device, store, published_crop(settings))
     _introduce(feed, settings.names.dataset, watcher)
@@ -63,6 +64,7 @@ def open_workshop(
         watcher=watcher,
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
+        checkpoint_minutes=settings.checkpoint.every_minutes,
         resume_point=_read_resume_point(last_path) if settings.resume else None,
     )
     return workshop, settings

@@ -15,6 +15,7 @@ from distill_run.data.batches import Batch, Batches
 from distill_run.data.feed import Feed
 from distill_run.data.source import ImageSet, ImageShape
 from distill_run.engine.device import Device, storage_dtype
+from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import user_error
 from distill_run.listener import working
 from distill_run.models.features import INPUT, FeatureReader
@@ -39,7 +40,7 @@ class ProbeParts(NamedTuple):
     device: Device
 
 
-def probe_parts(training: Training, network: Network, feed: Feed, watcher: Watcher) -> ProbeParts:
+def probe_parts(training: Training, network: Network, feed: Feed, watcher: Watcher, stop: StopRequest) -> ProbeParts:
     """A fresh last layer, whose images are the features (N, F, 1, 1) that the frozen network has before its own.
 
     Batch norm without weights stands before the layer, so that one learning rate suits the features of every network;
@@ -54,7 +55,7 @@ def probe_parts(training: Training, network: Network, feed: Feed, watcher: Watch
     norm = [nn.BatchNorm1d(layer.in_features, affine=False, momentum=None)] if has_bias else []
     probe = Network(nn.Sequential(nn.Flatten(), *norm, head), [0.0], [1.0])
     device = Device(dataclasses.replace(training.device, precision="fp32", compile=False), ())
-    features = FrozenFeatures(training, network, feed, watcher)
+    features = FrozenFeatures(training, network, feed, watcher, stop)
     size = features.num_views * len(feed.train) * layer.in_features * features.dtype.itemsize
     watcher.noted(
         f"{training.stage}: a new last layer learns from {layer.in_features:,} frozen features of each image; "
@@ -97,20 +98,21 @@ def check_head(network: Network, key: str, shape: ImageShape) -> None:
 class FrozenFeatures:
     """The features of a frozen network, each view's computed when it is first asked for, and kept."""
 
-    def __init__(self, training: Training, network: Network, feed: Feed, watcher: Watcher) -> None:
+    def __init__(self, training: Training, network: Network, feed: Feed, watcher: Watcher, stop: StopRequest) -> None:
         path, _ = last_linear(network.architecture, training.architecture.key)
         device = Device(training.device, ())
         self.ask = LiveTeacher(network, device, {POINT: f"{path}{INPUT}"})
         self.dtype = storage_dtype(training.device)
         self.stage, self.views = training.stage, training.views
         self.num_views = len(training.views.views_of(training.recipe.epochs))
-        self.feed, self.watcher = feed, watcher
+        self.feed, self.watcher, self.stop = feed, watcher, stop
         self.kept: dict[int, Batch] = {}
 
     def of_view(self, view: int) -> Batch:
         """All training samples of a view, in their order, with their features in place of the images."""
         if view not in self.kept:
-            self.kept[view] = self._compute(view)
+            with self.stop.at_once():
+                self.kept[view] = self._compute(view)
         return self.kept[view]
 
     @cached_property

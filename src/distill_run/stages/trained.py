@@ -55,7 +55,8 @@ class Trained:
 
     `history` holds its lines of metrics.jsonl, `lr_search` the curve of the search that found `learning_rate`.
     `members` are (weight, teacher) of each of several teachers, `path` is the file of a network that was loaded.
-    `select_by` is the validation figure by which the epoch was selected; None for a network that was not trained here.
+    `select_by` is the validation figure by which the epoch was selected, `num_epochs` the most that were to be trained;
+    None for a network that was not trained here.
     `guided_by` is what gave a student the teacher's outputs: "logit bank", "live teacher" or "nothing". `speed` is
     empty where inference was not measured.
     """
@@ -69,6 +70,7 @@ class Trained:
     last: Measured
     origin: Origin
     select_by: str | None = None
+    num_epochs: int | None = None
     history: tuple[dict[str, Any], ...] = ()
     cost: Cost = Cost()
     learning_rate: float | None = None

@@ -32,7 +32,8 @@ class RunFacts:
 class StageFacts:
     """A training that is about to begin: its name, its fingerprint, the program that computes it, its length.
 
-    `is_search` marks the short trainings of a learning-rate search: only their figures are kept.
+    `is_search` marks the short trainings of a learning-rate search: only their figures are kept. `history` holds the
+    lines of metrics.jsonl of the epochs that were trained before an interruption.
     """
 
     name: str
@@ -41,6 +42,7 @@ class StageFacts:
     num_epochs: int
     num_steps: int
     is_search: bool
+    history: tuple[dict[str, Any], ...] = ()
 
 
 class Watcher(Listener):
@@ -71,7 +73,7 @@ class Watcher(Listener):
         """After each epoch, with its line of metrics.jsonl."""
 
     def state_saved(self, state: dict[str, Any]) -> None:
-        """Where the training in progress could go on from: after each epoch, and where it is cut short."""
+        """Where the training in progress could go on from: after each epoch, now and then, where it is cut short."""
 
     def training_ended(self) -> None:
         """After the last step of a training, however it ended; a display can close."""

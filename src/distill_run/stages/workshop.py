@@ -45,7 +45,8 @@ class ResumePoint:
 class Workshop:
     """The services of a run: images, device, components, store; who is told; what asks for a stop.
 
-    `bank_gigabytes` is the disk that a logit bank may take. `finished` keeps the students of a run with several.
+    `bank_gigabytes` is the disk that a logit bank may take, `checkpoint_minutes` how long a training goes on before it
+    saves its state; 0 and None: to the end of the epoch. `finished` keeps the students of a run with several.
     """
 
     feed: Feed
@@ -56,6 +57,7 @@ class Workshop:
     watcher: Watcher
     stop: StopRequest
     bank_gigabytes: float
+    checkpoint_minutes: float | None
     resume_point: ResumePoint | None
 
     @property
@@ -78,9 +80,14 @@ class Workshop:
             return write_entry(made[0], prepared.training, directory)
 
         directory, _ = self.store.obtain(kind, prepared.training.fingerprint, make)
-        trained = made[0] if made else read_entry(directory, prepared)
+        trained = made[0] if made else read_entry(directory, prepared, self._origin_of(directory))
         self.watcher.stage_ended(trained)
         return trained
+
+    def _origin_of(self, directory: Path) -> Origin:
+        """Where an entry that was there comes from: what a run has trained before it was interrupted is its own."""
+        is_own = self.resume_point is not None and self.store.is_own(directory)
+        return Origin.TRAINED if is_own else Origin.REUSED
 
     def obtain_all(self, kind: str, several: Sequence[Prepared]) -> list[Trained]:
         """The outcomes of several trainings, one after the other."""
@@ -97,8 +104,15 @@ class Workshop:
 
     def run_loop(self, trainer: Trainer, training: Training, *, is_search: bool = False) -> None:
         """Train to the end, and tell the watchers of it."""
-        num_epochs, num_steps = training.recipe.epochs, trainer.num_steps
-        stage = StageFacts(training.stage, training.fingerprint, training.program, num_epochs, num_steps, is_search)
+        stage = StageFacts(
+            name=training.stage,
+            fingerprint=training.fingerprint,
+            program=training.program,
+            num_epochs=training.recipe.epochs,
+            num_steps=trainer.num_steps,
+            is_search=is_search,
+            history=tuple(trainer.history),
+        )
         self.watcher.stage_begun(stage)
         try:
             with told_of_no_memory(*_too_large(trainer, training)):
@@ -183,7 +197,7 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
     network, val, device = assembly.network, workshop.feed.val, Device(training.device, ())
     batches = workshop.feed.batches(training.views, recipe.batch_size, training.seed)
     if training.trains == "head":
-        network, batches, val, device = probe_parts(training, network, workshop.feed, workshop.watcher)
+        network, batches, val, device = probe_parts(training, network, workshop.feed, workshop.watcher, workshop.stop)
     if training.sampling == "balanced":
         batches.balance(workshop.feed.train.targets)
     if training.unlabelled_share is not None:
@@ -203,4 +217,5 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         select_by=training.select_by,
         seed=training.seed,
         device=device,
+        checkpoint_seconds=60 * workshop.checkpoint_minutes if workshop.checkpoint_minutes else None,
     )

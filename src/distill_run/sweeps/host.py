@@ -1,11 +1,15 @@
 """What a sweep and a search have in common: a directory of their own, a display, and a report at the end."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from distill_run.console import Console
+from distill_run.engine.interrupt import GRACE_SECONDS, StopRequest, ask_children
 from distill_run.files import told_of_no_room
+from distill_run.record.status import read_status
 from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.report.pages import write_sweep_report
@@ -13,6 +17,8 @@ from distill_run.sweeps.report.results import tell_sweep_results
 from distill_run.sweeps.request import Request, dated_directory, named_directory, write_record
 
 WELL_ENDED = ("completed", "pruned")
+
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,8 @@ def host(request: Request, place: Place, keys: Sequence[str], work: Callable[[Sw
         folder = found.absolute()  # whatever the working directory of a run is
         write_record(folder, request, is_complete=False)
         try:
-            work(SweepProgress(folder, request.num_points, keys, console))
+            with StopRequest(partial(_stop_points, folder)):
+                work(SweepProgress(folder, request.num_points, keys, console))
         except KeyboardInterrupt:
             console.note(f"interrupted; the same command goes on with it: {request.command}")
             raise
@@ -55,3 +62,21 @@ def _report(folder: Path, console: Console) -> bool:
     report = write_sweep_report([folder], folder)
     tell_sweep_results(console, report, folder)
     return sum(report.counts.values()) == sum(report.counts[status] for status in WELL_ENDED)
+
+
+def _stop_points(folder: Path) -> None:
+    """Ask the processes of a sweep to stop, and wait until their runs are interrupted: then they may be killed."""
+    if not ask_children():
+        return
+    running, deadline = find_runs([folder]), time.monotonic() + GRACE_SECONDS
+    while running and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        running = [run for run in running if _is_running(run)]
+
+
+def _is_running(run_dir: Path) -> bool:
+    try:
+        status = read_status(run_dir)
+    except ValueError:
+        return False
+    return status is not None and status.status == "running"
