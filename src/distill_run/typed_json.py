@@ -5,12 +5,13 @@ import json
 import math
 import types
 import typing
-from collections.abc import Mapping
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+Reader = Callable[[Any, str], Any]  # of a value and the place where it stands
 
 SCALARS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "a text"}
 
@@ -45,47 +46,64 @@ def decode(kind: type[T], content: object, key: str = "") -> T:
     A field that has a default may be absent. Other keys than those of the fields are ignored: a later version may have
     added them. `key` is the place of the content in its file.
     """
-    read: T = _decode(kind, content, key)
+    read: T = _reader(kind)(content, key)
     return read
 
 
-def _decode(kind: Any, value: Any, key: str) -> Any:
+@cache
+def _reader(kind: Any) -> Reader:
+    """What reads a value of this type at a place of the file; kept, because looking at types takes long."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if kind is Any:
-        return value
+        return lambda value, _: value
     if kind is Path:
-        return Path(_scalar(str, value, key))
+        return lambda value, key: Path(_scalar(str, value, key))
     if kind in SCALARS:
-        return _scalar(kind, value, key)
+        return partial(_scalar, kind)
     if dataclasses.is_dataclass(kind):
-        return _decode_fields(kind, value, key)
+        return partial(_fields, kind)
     if origin is types.UnionType:  # X | None
         [inner] = [argument for argument in arguments if argument is not types.NoneType]
-        return None if value is None else _decode(inner, value, key)
+        return partial(_optional, _reader(inner))
     if origin is tuple:  # tuple[X, ...]
-        _check(isinstance(value, list), value, "a list", key)
-        return tuple(_decode(arguments[0], item, f"{key}[{index}]") for index, item in enumerate(value))
+        return partial(_items, _reader(arguments[0]))
     assert origin is dict, kind
+    return partial(_mapping, _reader(arguments[1]))
+
+
+def _optional(inner: Reader, value: Any, key: str) -> Any:
+    return None if value is None else inner(value, key)
+
+
+def _items(inner: Reader, value: Any, key: str) -> tuple[Any, ...]:
+    _check(isinstance(value, list), value, "a list", key)
+    return tuple(inner(item, f"{key}[{index}]") for index, item in enumerate(value))
+
+
+def _mapping(inner: Reader, value: Any, key: str) -> dict[str, Any]:
     _check(isinstance(value, dict), value, "an object", key)
-    return {name: _decode(arguments[1], item, _join(key, name)) for name, item in value.items()}
+    return {name: inner(item, _join(key, name)) for name, item in value.items()}
 
 
-def _decode_fields(kind: Any, content: Any, key: str) -> Any:
+def _fields(kind: Any, content: Any, key: str) -> Any:
     _check(isinstance(content, dict), content, "an object", key)
-    types_of_fields = _types_of_fields(kind)
     values = {}
-    for field in dataclasses.fields(kind):
-        where = _join(key, field.name)
-        if field.name in content:
-            values[field.name] = _decode(types_of_fields[field.name], content[field.name], where)
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-            raise ValueError(f"{where} is absent")
+    for name, is_required, reader in _readers_of_fields(kind):
+        if name in content:
+            values[name] = reader(content[name], _join(key, name))
+        elif is_required:
+            raise ValueError(f"{_join(key, name)} is absent")
     return kind(**values)
 
 
 @cache
-def _types_of_fields(kind: Any) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
+def _readers_of_fields(kind: Any) -> list[tuple[str, bool, Reader]]:
+    """For each field, its name, whether it must be there, and what reads its value."""
+    found, types_of_fields = [], typing.get_type_hints(kind)
+    for field in dataclasses.fields(kind):
+        is_required = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        found.append((field.name, is_required, _reader(types_of_fields[field.name])))
+    return found
 
 
 def _scalar(kind: type, value: Any, key: str) -> Any:

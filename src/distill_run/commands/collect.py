@@ -6,17 +6,18 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from distill_run.commands.inventory import NAME, Entry, children, counted, list_entries, list_leftovers, records, users
+from distill_run.commands.inventory import NAME, Entry, Users, children, counted, list_entries, list_leftovers, records
 from distill_run.console import Console
 from distill_run.store import LOCKS
 
 
 def collect(root: Path, is_dry: bool, console: Console) -> None:
     """Remove unused entries, leftovers, and the records of runs that are gone; a dry run only says what it would do."""
+    users = Users(root)
     unused = [entry for entry in list_entries(root) if not entry.runs]
     removed = []
     for entry in [*unused, *list_leftovers(root)]:
-        if why := _remove(entry, root, is_dry):
+        if why := _remove(entry, root, is_dry, users):
             console.note(f"{entry.title}  {why}: kept")
         elif is_dry or not entry.path.exists():
             removed.append(entry)
@@ -26,13 +27,13 @@ def collect(root: Path, is_dry: bool, console: Console) -> None:
     console.note(f"{counted(removed)} {'would be ' if is_dry else ''}removed")
 
 
-def _remove(entry: Entry, root: Path, is_dry: bool) -> str | None:
+def _remove(entry: Entry, root: Path, is_dry: bool, users: Users) -> str | None:
     """Remove an entry, except in a dry run; returns the reason where it has to be kept."""
     path = root / LOCKS / f"{entry.kind}-{entry.name}"
     try:
         # A dry run writes nothing, not even a lock.
         with nullcontext() if is_dry and not path.exists() else FileLock(path, timeout=0):
-            if users(root).get(f"{entry.kind}/{entry.path.name}"):
+            if users.of(entry.path):
                 return "a run has just begun to use it"
             if entry.path.is_file() and not is_dry:
                 entry.path.unlink()

@@ -6,6 +6,7 @@ takes for a store.
 
 import os
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from distill_run.units import quantity
 
 NAME = re.compile(r"[0-9a-f]{64}")
 WORKING = re.compile(rf"\.({NAME.pattern})-\w+")  # a folder in which an entry is made
+CLOCK_STEP = 2 * 10**9  # nanoseconds; no file system has a coarser clock
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,12 @@ def counted(entries: Sequence[Entry]) -> str:
 
 def list_entries(root: Path) -> list[Entry]:
     """All entries; of each kind the oldest first."""
-    runs = users(root)
+    users = Users(root)
     entries = []
     for path in _in_kinds(root):
         if NAME.fullmatch(path.name) and path.is_dir():
             with suppress(FileNotFoundError):  # another process has just removed it
-                entries.append(_read_entry(path, runs))
+                entries.append(_read_entry(path, users))
     return sorted(entries, key=lambda entry: (entry.kind, entry.created, entry.name))
 
 
@@ -88,14 +90,14 @@ def children(folder: Path) -> list[Path]:
         return []
 
 
-def _read_entry(path: Path, runs: dict[str, list[Path]]) -> Entry:
+def _read_entry(path: Path, users: "Users") -> Entry:
     kind, name = path.parent.name, path.name
     try:
         meta: dict[str, Any] = read_meta(path)
         created, about = datetime.fromisoformat(meta["created"]).astimezone(UTC), str(meta["about"])
     except (OSError, *NOT_A_RECORD):
         created, about = _changed(path), f"its {META} cannot be read"
-    return Entry(path, kind, name, _num_bytes(path), created, about, tuple(runs.get(f"{kind}/{name}", ())))
+    return Entry(path, kind, name, _num_bytes(path), created, about, tuple(users.of(path)))
 
 
 def _changed(path: Path) -> datetime:
@@ -110,13 +112,32 @@ def _num_bytes(path: Path) -> int:
     return total
 
 
-def users(root: Path) -> dict[str, list[Path]]:
-    """The runs that use an entry, by its kind and name; only runs whose folders are still there."""
-    found: dict[str, list[Path]] = defaultdict(list)
-    for run_dir, names in records(root).values():
-        for name in names if run_dir.is_dir() else ():
-            found[name].append(run_dir)
-    return found
+class Users:
+    """Who uses an entry of the store in `root`. All records are read again when one has been written since."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._written: int | None = None
+        self._runs: dict[str, list[Path]] = {}
+
+    def of(self, path: Path) -> list[Path]:
+        """The runs that use the entry in a folder; only runs whose own folders are still there."""
+        if (written := _last_written(self.root / RUNS)) is None or written != self._written:
+            self._runs = defaultdict(list)
+            for run_dir, names in records(self.root).values():
+                for name in names:
+                    self._runs[name].append(run_dir)
+            self._written = written
+        return [run_dir for run_dir in self._runs.get(f"{path.parent.name}/{path.name}", ()) if run_dir.is_dir()]
+
+
+def _last_written(folder: Path) -> int | None:
+    """When a file was last put into a folder; None where this was just now: the next may bear the same time."""
+    try:
+        written = folder.stat().st_mtime_ns
+    except FileNotFoundError:
+        return 0
+    return written if time.time_ns() - written > CLOCK_STEP else None
 
 
 def records(root: Path) -> dict[Path, tuple[Path, list[str]]]:

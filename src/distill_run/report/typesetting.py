@@ -13,6 +13,7 @@ from distill_run.files import write_text
 
 MARKDOWN_SIGNS = re.compile(r"([\\`*\[\]<>|~$&#]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")  # a_b needs no escape
 MAX_OPEN_ROWS = 30  # of a long list or table; the rest is folded away or counted
+MAX_ROWS = 1000  # of a table; a browser would show more of them slowly
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def write_templates(paths: Sequence[Path], head: Head, content: Mapping[str, Any
 
 def write_page(path: Path, template: str, head: Head, content: Mapping[str, Any]) -> None:
     """Write one page from a template, whole or not at all."""
-    shown = {**content, "name": path.stem, "head": head, "max_open_rows": MAX_OPEN_ROWS}
+    shown = {**content, "name": path.stem, "head": head, "max_open_rows": MAX_OPEN_ROWS, "max_rows": MAX_ROWS}
     text = templates().get_template(template).render(shown)
     # Names of files may hold bytes that are no UTF-8: a page shows that they are there.
     write_text(path, text.encode(errors="surrogateescape").decode(errors="replace"))

@@ -29,6 +29,8 @@ UNFINISHED = {
     "running": "still running, or killed",
     "interrupted": "interrupted; resume= continues it",
 }
+# What a sweep does not compare: of thousands of runs it would fill the memory.
+DETAILS: dict[str, Any] = {"classes": (), "calibration": {}, "robustness": None, "agreement_by_teacher": None}
 PRUNED = "the search stopped it: other trials were better after the same number of epochs"
 
 
@@ -66,7 +68,7 @@ class Replicate:
 class Point:
     """One run of a sweep. `status` is one of STATUSES; `error` says why a run is not completed.
 
-    Only a completed run has a `report`. `command` is None where it cannot be read.
+    Only a completed run has a `report`, without its DETAILS. `command` is None where it cannot be read.
     """
 
     run_dir: Path
@@ -165,6 +167,11 @@ def find_runs(directories: Iterable[Path]) -> list[Path]:
     return sorted(found, key=lambda path: [natural(part) for part in path.parts])
 
 
+def read_points(directories: Iterable[Path]) -> list[Point]:
+    """The runs at or below some directories, in the order of `find_runs`."""
+    return [read_point(run_dir) for run_dir in find_runs(directories)]
+
+
 def _runs_below(folder: Path) -> list[Path]:
     try:
         entries = list(os.scandir(folder))
@@ -199,7 +206,7 @@ def read_point(run_dir: Path) -> Point:
         command = _read_command(RunFiles(run_dir).environment)
         status, error = _read_status(run_dir)
         if status == "completed":
-            report = read_report(run_dir)
+            report = dataclasses.replace(read_report(run_dir), **DETAILS)
             if command is None:
                 raise ValueError("environment.json is missing, and with it the command")
     except ValueError as damage:

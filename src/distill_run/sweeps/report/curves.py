@@ -48,10 +48,7 @@ def key_curve(report: SweepReport, key: str) -> Figure:
             axes.set_xscale("log")
             axes.xaxis.set_minor_locator(NullLocator())
         _name_positions(axes, list(positions), names)
-    more = [ring("recommended", INK)]
-    if any(len(_accuracies(setting, report, "val_accuracy")) > 1 for setting in settings):
-        more.append(Line2D([], [], label="one run", **ONE_RUN))
-    add_legend(figure, panels[0], more)
+    add_legend(figure, panels[0], [ring("recommended", INK)])
     return figure
 
 
@@ -99,15 +96,15 @@ def _intervals(positions: Positions, name: str) -> tuple[list[float], list[float
 
 
 def _draw_runs(axes: Axes, positions: Positions, report: SweepReport, name: str) -> None:
+    runs = {run.directory: run for run in report.runs}
+    at, accuracies = [], []
     for position, setting in positions.items():
-        singles = _accuracies(setting, report, name)
+        singles = [found for each in setting.runs if (found := runs[each].figure(name)) is not None]
         if len(singles) > 1:
-            axes.plot([position] * len(singles), singles, **ONE_RUN)
-
-
-def _accuracies(setting: SettingReport, report: SweepReport, name: str) -> list[float]:
-    """The accuracies of a setting's runs."""
-    return [found for run in report.runs if run.directory in setting.runs and (found := run.figure(name)) is not None]
+            at += [position] * len(singles)
+            accuracies += singles
+    if at:
+        axes.plot(at, accuracies, label="one run", **ONE_RUN)
 
 
 def _ring_best(axes: Axes, positions: Positions, best: SettingReport, name: str) -> None:
@@ -130,10 +127,10 @@ def seed_strip(report: SweepReport) -> Figure:
                 accuracies: Any = [run.figure(figure_name) for run in runs]
                 axes.plot(accuracies, MARKERS[stage], markersize=7, color=COLOURS[stage], label=stage)
                 axes.axhline(setting.mean(figure_name), color=COLOURS[stage], linestyle="--", linewidth=1)
-        for x, run in enumerate(runs):
-            pair: Any = [run.figure(each) for each in stages.values()]
-            if None not in pair:
-                axes.plot([x, x], pair, linewidth=1, alpha=0.5, zorder=1, **STUDENT)
+        pairs: Any = [(x, *map(run.figure, stages.values())) for x, run in enumerate(runs)]
+        joined = [pair for pair in pairs if None not in pair]
+        if joined:
+            axes.vlines(*zip(*joined, strict=True), linewidth=1, alpha=0.5, zorder=1, **STUDENT)
         dress(axes, label, ", ".join(keys))
         _name_positions(axes, range(len(runs)), names)
         axes.set_xlim(-0.5, len(runs) - 0.5)

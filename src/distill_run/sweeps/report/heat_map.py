@@ -1,6 +1,6 @@
 """A sweep over two keys as heat maps of validation and test accuracy side by side."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -25,11 +25,13 @@ CELL = (0.78, 0.55)  # inches, where there is room
 MAX_SIZE = (4.4, 4.4)
 MIN_SIZE = (2.2, 1.6)
 MIN_FONT_SIZE = 4.5
+MAX_TICKS = 30  # on each side: more names do not fit
 LEAST_SPAN = 1e-4  # of a colour scale
 MAX_CELLS_PER_SETTING = 3  # a grid with more holes is not shown as one
 
 Sides = tuple[list[str], list[str]]  # the values of the rows and of the columns, as they are shown
 Index = tuple[int, int]  # row and column of a cell
+Cells = Mapping[Index, SettingReport]
 
 
 def is_grid(report: SweepReport) -> bool:
@@ -50,11 +52,12 @@ def heat_maps(report: SweepReport) -> Figure:
     upright = below > size[0] / len(columns)
     bottom = 0.5 + (below if upright else 0.1)
     figure, panels = lay_out(2, size, left=0.5 + beside, bottom=bottom, top=0.4, right=0.8, gap=0.95)
+    cells = _cells(report, rows, columns)
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
-        _draw_map(axes, report, name, (rows, columns))
+        _draw_map(axes, name, cells, (len(rows), len(columns)))
         axes.set_title(title, fontsize=10, fontweight="bold", color=INK, y=1)  # a fixed height saves a slow layout
-        axes.set_xticks(range(len(columns)), map(shorten, columns), rotation=90 if upright else 0, parse_math=False)
-        axes.set_yticks(range(len(rows)), map(shorten, rows), parse_math=False)
+        axes.set_xticks(*_ticks(columns), rotation=90 if upright else 0, parse_math=False)
+        axes.set_yticks(*_ticks(rows), parse_math=False)
         axes.tick_params(length=0, labelsize=8, labelleft=axes is panels[0])
         axes.set_xlabel(column_key, parse_math=False)
     panels[0].set_ylabel(row_key, parse_math=False)
@@ -77,10 +80,25 @@ def _names(report: SweepReport, key: str) -> list[str]:
     return list(dict.fromkeys(map(shown, values)))
 
 
-def _draw_map(axes: Axes, report: SweepReport, name: str, sides: Sides) -> None:
-    rows, columns = sides
-    cells = {_cell(side_keys(report), setting, sides): setting for setting in report.settings}
-    means = np.full((len(rows), len(columns)), np.nan)
+def _cells(report: SweepReport, rows: Sequence[str], columns: Sequence[str]) -> Cells:
+    """The setting of each cell, the best first."""
+    row_key, column_key = side_keys(report)
+    row_of, column_of = ({name: index for index, name in enumerate(names)} for names in (rows, columns))
+    cells: dict[Index, SettingReport] = {}
+    for setting in report.settings:
+        place = row_of[shown(setting.values[row_key])], column_of[shown(setting.values[column_key])]
+        cells.setdefault(place, setting)
+    return cells
+
+
+def _ticks(names: Sequence[str]) -> tuple[range, list[str]]:
+    """The places of the names on a side, and the names; of many, each second, or third, and so on."""
+    step = -(-len(names) // MAX_TICKS)
+    return range(0, len(names), step), [shorten(name) for name in names[::step]]
+
+
+def _draw_map(axes: Axes, name: str, cells: Cells, shape: Index) -> None:
+    means = np.full(shape, np.nan)
     for cell, setting in cells.items():
         if (found := setting.figure(name)) is not None:
             means[cell] = found.mean
@@ -89,7 +107,7 @@ def _draw_map(axes: Axes, report: SweepReport, name: str, sides: Sides) -> None:
     image = axes.imshow(means, cmap=BLUES, aspect="auto", vmin=low, vmax=max(high, low + LEAST_SPAN))
     shades = (means - low) / max(high - low, LEAST_SPAN)
     _write_means(axes, name, cells, shades)
-    row, column = _cell(side_keys(report), report.settings[0], sides)
+    row, column = next(iter(cells))
     for colour, width in (("white", 5.0), (INK, 2.2)):
         axes.add_patch(
             Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False)
@@ -101,12 +119,7 @@ def _draw_map(axes: Axes, report: SweepReport, name: str, sides: Sides) -> None:
     bar.spines[:].set_visible(False)
 
 
-def _cell(keys: tuple[str, str], setting: SettingReport, sides: Sides) -> Index:
-    row, column = (names.index(shown(setting.values[key])) for names, key in zip(sides, keys, strict=True))
-    return row, column
-
-
-def _write_means(axes: Axes, name: str, cells: Mapping[Index, SettingReport], shades: NDArray[np.float64]) -> None:
+def _write_means(axes: Axes, name: str, cells: Cells, shades: NDArray[np.float64]) -> None:
     width, height = _cell_size(axes, shades.shape)
     size = min(9.0, width / 3.9, height / 3.2)  # five digits and a decimal point; two lines
     if size < MIN_FONT_SIZE:

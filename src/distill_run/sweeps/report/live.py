@@ -11,11 +11,13 @@ from distill_run.files import RunFiles
 from distill_run.report.typesetting import MAX_OPEN_ROWS, Head, templates
 from distill_run.sweeps.points import Point, find_runs, read_point
 from distill_run.sweeps.progress import last_epoch
-from distill_run.sweeps.report.pages import write_sweep_report
+from distill_run.sweeps.report.pages import report_points
 from distill_run.units import shown_path
 
 REFRESH_SECONDS = 5
 WIDTH, HEIGHT = 320, 100  # of the picture of a run's curves, in its own units
+
+Times = list[int | None]  # in nanoseconds
 
 
 @dataclass(frozen=True)
@@ -43,32 +45,38 @@ class LiveReport:
         self.directories = directories
         self.output = output
         self._lock = threading.Lock()  # two browsers may ask at once
-        self._seen: object = None
+        self._seen: dict[Path, Times] = {}
+        self._points: dict[Path, Point] = {}
         self._page = ""
 
     def page(self) -> str:
         """The page as it is now, in HTML; of several runs, their report is written, too."""
         with self._lock:
-            run_dirs = find_runs(self.directories)
-            seen = [_changed(run_dir) for run_dir in run_dirs]
-            if seen != self._seen:
-                self._page = self._make(run_dirs)
-                self._seen = seen
+            seen = {run_dir: _changed(run_dir) for run_dir in find_runs(self.directories)}
+            if seen != self._seen or not self._page:
+                # Of thousands of runs, only those that have changed are read again.
+                self._points = {run_dir: self._point(run_dir, times) for run_dir, times in seen.items()}
+                self._seen, self._page = seen, ""  # after an error the page is made again
+                self._page = self._make(list(self._points.values()))
             return self._page
 
-    def _make(self, run_dirs: Sequence[Path]) -> str:
-        is_single = len(run_dirs) == 1 and run_dirs[0] == self.directories[0].resolve()
+    def _point(self, run_dir: Path, times: Times) -> Point:
+        is_known = run_dir in self._points and self._seen[run_dir] == times
+        return self._points[run_dir] if is_known else read_point(run_dir)
+
+    def _make(self, points: Sequence[Point]) -> str:
+        is_single = len(points) == 1 and points[0].run_dir == self.directories[0].resolve()
         if not is_single:
-            write_sweep_report(self.directories, self.output)
+            report_points(points, self.directories, self.output)
             report = (self.output / "sweep.html").read_text(encoding="utf-8")
-            points = map(read_point, run_dirs)
-            return _refreshing(report, [live_run(point) for point in points if point.status == "unfinished"])
-        point = read_point(run_dirs[0])
+            unfinished = [point for point in points if point.status == "unfinished"]
+            return _refreshing(report, [live_run(point) for point in unfinished[-MAX_OPEN_ROWS:]], len(unfinished))
+        [point] = points
         if point.status == "completed":
             return RunFiles(point.run_dir).report_page.read_text(encoding="utf-8")  # nothing changes any more
         run = live_run(point)
         head = Head(title=f"Run {run.name}", conclusion=run.state, labels=(), warnings=(), tiles=(), answers=())
-        return _refreshing(_render("live.html", head=head, max_open_rows=MAX_OPEN_ROWS), [run])
+        return _refreshing(_render("live.html", head=head, max_open_rows=MAX_OPEN_ROWS), [run], 1)
 
 
 def live_run(point: Point) -> LiveRun:
@@ -93,22 +101,24 @@ def _curves(metrics: Path) -> list[Curve]:
     return curves
 
 
-def _refreshing(page: str, runs: Sequence[LiveRun]) -> str:
+def _refreshing(page: str, runs: Sequence[LiveRun], num_unfinished: int) -> str:
     """A page that loads itself again, and shows first which runs go on; its file stays as it is."""
     charset = '<meta charset="utf-8">'
     refresh = f'{charset}\n<meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
     page = page.replace(charset, refresh, 1)
-    return page.replace("</header>", f"</header>\n{_render('live_runs.html', runs=runs)}", 1) if runs else page
+    return (
+        page.replace("</header>", f"</header>\n{_render('live_runs.html', runs=runs, count=num_unfinished)}", 1)
+        if runs
+        else page
+    )
 
 
 def _render(name: str, **content: Any) -> str:
     return templates().get_template(name).render(width=WIDTH, height=HEIGHT, **content)
 
 
-def _changed(run_dir: Path) -> list[object]:
-    """A run and when each file that the page shows was written; None for one that is not there."""
+def _changed(run_dir: Path) -> Times:
+    """When each file that the page shows was written; None for one that is not there."""
     files = RunFiles(run_dir)
-    times: list[object] = [run_dir]
-    for path in (files.status, files.metrics, files.report, files.report_page, files.environment):
-        times.append(path.stat().st_mtime_ns if path.is_file() else None)
-    return times
+    shown = (files.status, files.metrics, files.report, files.report_page, files.environment)
+    return [path.stat().st_mtime_ns if path.is_file() else None for path in shown]

@@ -6,7 +6,7 @@ from pathlib import Path
 from distill_run.files import write_text
 from distill_run.report.typesetting import Head, write_templates
 from distill_run.sweeps.grouping import gather_sweep
-from distill_run.sweeps.points import find_runs, read_point
+from distill_run.sweeps.points import Point, read_points
 from distill_run.sweeps.report import facts, tables
 from distill_run.sweeps.report.answers import answers
 from distill_run.sweeps.report.summary import summarise_sweep
@@ -18,17 +18,21 @@ def write_sweep_report(directories: Sequence[Path], output: Path) -> SweepReport
 
     Only files are read, so that this can be done at any time, also while the sweep is running.
     """
-    report = read_sweep(directories, output)
+    return report_points(read_points(directories), directories, output)
+
+
+def report_points(points: Sequence[Point], directories: Sequence[Path], output: Path) -> SweepReport:
+    """Write the report of runs that are read already, and return it."""
+    report = summarise_sweep(gather_sweep(directories, points), output)
     write_sweep_json(report, output)
-    write_text(output / "sweep.csv", tables.to_csv(report))
+    write_text(output / tables.RUNS_FILE, tables.to_csv(report))
     _write_pages(report, output)
     return report
 
 
 def read_sweep(directories: Sequence[Path], output: Path) -> SweepReport:
     """The report of all runs below the directories, as it would stand in `output`; nothing is written."""
-    points = [read_point(run_dir) for run_dir in find_runs(directories)]
-    return summarise_sweep(gather_sweep(directories, points), output)
+    return summarise_sweep(gather_sweep(directories, read_points(directories)), output)
 
 
 def _write_pages(report: SweepReport, output: Path) -> None:

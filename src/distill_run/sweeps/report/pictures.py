@@ -2,7 +2,7 @@
 
 from distill_run.report.drawing import Picture, render
 from distill_run.sweeps.report.answers import listed
-from distill_run.sweeps.report.coordinates import parallel_coordinates
+from distill_run.sweeps.report.coordinates import drawn_settings, parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, seed_strip
 from distill_run.sweeps.report.heat_map import heat_maps, is_grid, side_keys
 from distill_run.sweeps.report.summary import counted, setting_name
@@ -84,12 +84,16 @@ def _heat_maps(report: SweepReport) -> Picture:
 
 
 def _coordinates(report: SweepReport) -> Picture:
+    drawn, completed = len(drawn_settings(report)), len(report.completed_settings)
+    cut = (
+        f" {drawn:,} of {completed:,} settings are drawn, evenly spread over the ranking." if drawn < completed else ""
+    )
     return Picture(
         NAME,
         "All settings at a glance",
         f"Parallel coordinates of {', '.join(report.keys)} and validation accuracy. {_recommended(report)}",
         "Each line is a setting: it crosses each axis at its value and ends at its validation accuracy, the mean over "
-        f"its {report.unit}s. Darker is better; the black line is the setting that is best on validation.",
+        f"its {report.unit}s. Darker is better; the black line is the setting that is best on validation.{cut}",
         render(parallel_coordinates(report)),
     )
 

@@ -12,11 +12,13 @@ from distill_run.safe_text import csv_lines
 from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.answers import ALIKE
 from distill_run.sweeps.report.summary import short_keys
+from distill_run.sweeps.report.sweep_report import FILE_NAME as SETTINGS_FILE
 from distill_run.sweeps.report.sweep_report import BaselineReport, RunEntry, SettingReport, SweepReport
 from distill_run.sweeps.values import shown
 from distill_run.units import NONE, change, duration, p_value, percent, shorten, whole_percent, with_spread
 
 MAX_ERROR_LENGTH = 400
+RUNS_FILE = "sweep.csv"
 P_HEADING = "p (Holm)"
 
 
@@ -62,13 +64,15 @@ class Cell:
 class Table:
     """Headings and rows; the first `num_texts` columns are texts, the others are figures.
 
-    `footer` are rows that stay in sight where a long table is folded.
+    `footer` are rows that stay in sight where a long table is folded. Of a very long one, a page shows the first rows;
+    the file `whole`, beside the page, has all.
     """
 
     title: str
     headings: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     num_texts: int
+    whole: str
     footer: Sequence[Sequence[Cell]] = ()
 
 
@@ -93,7 +97,7 @@ def settings_table(report: SweepReport) -> Table:
     ]
     if has_p:
         headings.append(P_HEADING)
-    return Table("Settings, ranked by validation", headings, rows, 1 + len(report.keys), footer)
+    return Table("Settings, ranked by validation", headings, rows, 1 + len(report.keys), SETTINGS_FILE, footer)
 
 
 def _baseline_row(baseline: BaselineReport, num_keys: int, columns: Iterable[str], has_p: bool) -> list[Cell]:
@@ -162,7 +166,7 @@ def runs_table(report: SweepReport) -> Table:
         rows.append([Cell(run.directory, link=link), *map(Cell, [run.status, *_values(run, keys), *numbers])])
     headings = ["run", "status", *short_keys(keys).values(), *(["seeds"] if has_repeats else [])]
     headings += [RUN_COLUMNS[name] for name in figures]
-    return Table("Runs", headings, rows, 2 + len(keys))
+    return Table("Runs", headings, rows, 2 + len(keys), RUNS_FILE)
 
 
 def troubles_table(report: SweepReport) -> Table | None:
@@ -174,7 +178,7 @@ def troubles_table(report: SweepReport) -> Table | None:
             reason = shorten(run.error or NONE, MAX_ERROR_LENGTH)
             rows.append([Cell(text) for text in (run.directory, run.status, *_values(run, keys), reason)])
     headings = ["run", "status", *short_keys(keys).values(), "reason"]
-    return Table("Runs without a result", headings, rows, len(headings)) if rows else None
+    return Table("Runs without a result", headings, rows, len(headings), RUNS_FILE) if rows else None
 
 
 def _values(run: RunEntry, keys: Sequence[str]) -> list[str]:
