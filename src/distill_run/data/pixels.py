@@ -64,8 +64,8 @@ def _of_8_bits(file: ImageFile, mode: str) -> tuple[Image.Image, list[str]]:
         file.info["transparency"] = key * KEY_SCALES[rawmode]
     elif isinstance(key, tuple) and ";16" in rawmode:
         file.info["transparency"] = tuple(part >> 8 for part in key)
+    file.load()  # only then are the modes of some formats known
     if not file.has_transparency_data:
-        file.load()
         image, remarks = file if file.mode == mode else file.convert(mode), list[str]()
     else:
         image, remarks = _on_white(file, mode)
