@@ -145,6 +145,11 @@ def test_unreadable_files_are_named(photos: Path, tmp_path: Path) -> None:
     assert f"{day / '00.png'} cannot be read: " in text
     assert f"{day / '01.png'} cannot be read: it is empty{remedy}" in text
     assert f"{day / '02.png'} cannot be read: it is no image of a known format{remedy}" in text
+    (day / "02.png").unlink()
+    (day / "02.png").symlink_to("nowhere.png")
+    text = message_of(open_feed, settings, store, val_fraction=0.01)
+    assert f"{day / '02.png'} cannot be read: No such file or directory{remedy}" in text
+    (day / "02.png").unlink()
     for path in day.iterdir():
         path.write_bytes(b"")
     text = message_of(open_feed, settings, store, val_fraction=0.01)

@@ -137,7 +137,9 @@ def _list(split: str, folder: Path, classes: Sequence[str], top: Path, advance: 
         images, skipped = list_images(found[name]) if name in found else ([], Counter[Left]())
         if not images and split == "train":
             raise user_error(_tells_empty(found[name], skipped), "put images there, or remove the folder")
-        listing.names.extend(os.path.relpath(path, top) for path in images)
+        if images:
+            start, place = len(str(found[name])), os.path.relpath(found[name], top)
+            listing.names.extend(place + path[start:] for path in images)
         listing.targets.extend([target] * len(images))
         listing.skipped.update(skipped)
         advance()
