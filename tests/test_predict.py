@@ -223,6 +223,11 @@ def test_an_image_is_read_as_the_network_was_measured_on_it(measured: Measured, 
     assert message_of(distill_run.read_image, tmp_path / "not.png", network) == (
         f"{tmp_path}/not.png cannot be read: it is no image of a known format\n  give the file of an image"
     )
+    (tmp_path / "not.png").write_bytes(b"P6 100000 100000 255\n")
+    assert message_of(distill_run.read_image, tmp_path / "not.png", network) == (
+        f"{tmp_path}/not.png cannot be read: Image size (10000000000 pixels) exceeds limit of 178956970 pixels\n"
+        "  give the file of an image"
+    )
 
 
 def test_a_page_without_a_readable_image_says_so(measured: Measured, in_process: InProcess, tmp_path: Path) -> None:
