@@ -83,6 +83,11 @@ def skipped_notes(where: str, skipped: Counter[Left]) -> list[str]:
     return [f"{where}: {counted(number, what)} skipped, {why}" for (what, why), number in skipped.items() if number]
 
 
+def tells_empty(place: object, skipped: Counter[Left]) -> str:
+    """A sentence on a place without an image, with what it has instead."""
+    return "; ".join([f"{place} holds no image", *skipped_notes("there", skipped)])
+
+
 def given_folder(root: str | None, holds: str) -> Path:
     """The folder `dataset.root`; raises UserError, which says what it `holds`, where there is none."""
     if root is None:
@@ -104,7 +109,8 @@ def _add(entry: os.DirEntry[str], entries: Entries) -> None:
     elif kind == "file" or (kind == "link" and why_skipped(entry.name) is None):  # reading it says what is wrong
         entries.files.append(entry.name)
     else:
-        entries.skipped[Left(kind, "which leads nowhere" if kind == "link" else "no regular file")] += 1
+        why = f"{printable(entry.name)} leads nowhere" if kind == "link" else "no regular file"
+        entries.skipped[Left(kind, why)] += 1
 
 
 def _kind(entry: os.DirEntry[str]) -> str:

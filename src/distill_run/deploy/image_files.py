@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from distill_run.data.listing import list_images, skipped_notes
+from distill_run.data.listing import list_images, tells_empty
 from distill_run.deploy.checking import Compared
 from distill_run.deploy.deployable import LEVELS
 from distill_run.deploy.photographs import read_image
@@ -23,7 +23,6 @@ def read_images(folder: Path, network: Network) -> Compared:
         raise user_error(f"--images {folder} is not a folder", "give a folder of photographs")
     paths, skipped = list_images(folder)
     if not paths:
-        has = "; ".join([f"--images {folder} holds no image", *skipped_notes("there", skipped)])
-        raise user_error(has, "give a folder of photographs")
+        raise user_error(tells_empty(f"--images {folder}", skipped), "give a folder of photographs")
     images = torch.cat([read_image(path, network) for path in paths[:MOST_READ]])
     return Compared((images * LEVELS).round().to(torch.uint8), None)
