@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_read_is_a_row_and_the_rest_goes_on(
     assert (status, out) == (1, "")
     assert damaged == {"image": "mine/a.png", "error": "it is empty"}
     assert (row["image"], row["student"][0]["class"]) == ("mine/b.png", measured.class_of("student", 0))
-    assert err.splitlines()[0] == "mine: 1 file skipped, .me is no image"
+    assert err.splitlines()[0] == "mine: 1 file skipped, .me is not read as an image"
     assert err.splitlines()[-1] == "1 file of 2 could not be read"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["rows.json"]
     status, out, err = in_process(command.main, *words)
@@ -221,7 +221,12 @@ def test_an_image_is_read_as_the_network_was_measured_on_it(measured: Measured, 
     assert torch.equal(distill_run.read_image(path, network), expected)
     (tmp_path / "not.png").write_text("text")
     assert message_of(distill_run.read_image, tmp_path / "not.png", network) == (
-        f"{tmp_path}/not.png cannot be read: Pillow does not recognise it as an image\n  give the file of an image"
+        f"{tmp_path}/not.png cannot be read: it is no image of a known format\n  give the file of an image"
+    )
+    (tmp_path / "not.png").write_bytes(b"P6 100000 100000 255\n")
+    assert message_of(distill_run.read_image, tmp_path / "not.png", network) == (
+        f"{tmp_path}/not.png cannot be read: Image size (10000000000 pixels) exceeds limit of 178956970 pixels\n"
+        "  give the file of an image"
     )
 
 

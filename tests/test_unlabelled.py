@@ -230,7 +230,9 @@ def test_what_is_labelled_stays_as_it_is(album: Path, others: Path, tmp_path: Pa
     assert_equal(plain, feed, LABELLED)
     assert (plain.num_unlabelled, feed.num_unlabelled) == (0, 31)
     assert plain.unlabelled_content is None
-    assert [note for note in feed.notes if note not in plain.notes] == ["unlabelled: 1 file skipped, .txt is no image"]
+    assert [note for note in feed.notes if note not in plain.notes] == [
+        "unlabelled: 1 file skipped, .txt is not read as an image"
+    ]
 
 
 def test_images_in_memory_are_joined_by_images_of_their_shape(tmp_path: Path) -> None:

@@ -128,9 +128,10 @@ class Decoder:
         with Image.open(io.BytesIO(data), formats=formats()) as file:
             reduction = self._reduction((file.height, file.width))
             file.draft(None, (file.width // reduction, file.height // reduction))  # for a JPEG; others ignore it
-            turn, (width, height) = _turn(file), file.size
+            width, height = file.size
             with LARGE_ONES if width * height > LARGE else nullcontext():
                 image, remarks = to_mode(file, MODES[self.channels])
+                turn = _turn(file)  # after the pixels: for a PNG, this reads them, too
                 if (left := self._reduction((height, width))) > 1:
                     image = image.reduce(left)
                 return Decoded(self.form.apply(image if turn is None else image.transpose(turn)), remarks)

@@ -9,7 +9,15 @@ from itertools import count
 from pathlib import Path
 
 from distill_run.data.labels import SPLITS, class_folders, nearest, some
-from distill_run.data.listing import Left, given_folder, list_images, read_folder, skipped_notes, why_skipped
+from distill_run.data.listing import (
+    Left,
+    given_folder,
+    list_images,
+    read_folder,
+    skipped_notes,
+    tells_empty,
+    why_skipped,
+)
 from distill_run.data.photo_list import FileReader, PhotoList
 from distill_run.data.source import PhotoSource
 from distill_run.errors import Mistake, UserError, user_error
@@ -37,8 +45,8 @@ def load(*, root: str | None, channels: int, listener: Listener) -> PhotoSource:
     """The photographs under `root`, in 1 (grey) or 3 (colour) channels; they are not read yet.
 
     The classes are the folders of ROOT/train, or else of ROOT, in alphabetical order. Raises UserError for whatever
-    would lose data without notice: a missing folder, a class that train does not have. Files that have no image's
-    extension are counted in the notes.
+    would lose data without notice: a missing folder, a class that train does not have. What else is not read is counted
+    in the notes.
     """
     folders, notes = _split_folders(root)
     source = list_splits(Path(root or ""), folders, channels, listener)
@@ -136,19 +144,16 @@ def _list(split: str, folder: Path, classes: Sequence[str], top: Path, advance: 
     for target, name in enumerate(classes):
         images, skipped = list_images(found[name]) if name in found else ([], Counter[Left]())
         if not images and split == "train":
-            raise user_error(_tells_empty(found[name], skipped), "put images there, or remove the folder")
-        listing.names.extend(os.path.relpath(path, top) for path in images)
+            raise user_error(tells_empty(found[name], skipped), "put images there, or remove the folder")
+        if images:
+            start, place = len(str(found[name])), os.path.relpath(found[name], top)
+            listing.names.extend(place + path[start:] for path in images)
         listing.targets.extend([target] * len(images))
         listing.skipped.update(skipped)
         advance()
     if not listing.names:
-        raise user_error(_tells_empty(folder, listing.skipped), "put images into its class folders")
+        raise user_error(tells_empty(folder, listing.skipped), "put images into its class folders")
     return listing
-
-
-def _tells_empty(folder: Path, skipped: Counter[Left]) -> str:
-    """A sentence on a folder without an image, with what it has instead."""
-    return "; ".join([f"{folder} holds no image", *skipped_notes("there", skipped)])
 
 
 def _check_classes(folder: Path, found: Sequence[str], classes: Sequence[str]) -> None:

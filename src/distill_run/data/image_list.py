@@ -83,6 +83,8 @@ def _read(name: str, file: str, root: str, *, is_only: bool) -> list[Row]:
             rows = list(_parse(name, file, text, is_only=is_only))
     except (UnicodeDecodeError, csv.Error) as error:
         raise user_error(f"{file} cannot be read: {error}", "save it as text in UTF-8") from error
+    except OSError as error:
+        raise user_error(f"{file} cannot be read: {error.strerror}", f"make {path} readable") from error
     if not rows:
         raise user_error(f"{file} lists no image", f"add a line for each image, or leave dataset.{name} out")
     return rows

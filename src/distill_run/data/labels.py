@@ -15,7 +15,7 @@ import torch
 from distill_run.data.listing import read_folder
 from distill_run.data.photo_list import PhotoList, Reader
 from distill_run.data.source import PhotoSource
-from distill_run.errors import Mistake, refuse, user_error
+from distill_run.errors import Mistake, UserError, refuse, user_error
 from distill_run.units import printable
 
 SPLITS = ("train", "val", "test")
@@ -71,12 +71,7 @@ def class_folders(folder: Path) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in read_folder(folder).folders:
         if not _is_text(name):
-            meant = folder / _guess(name)
-            raise user_error(
-                f"{folder / printable(name)} is a class whose name is no text that can be printed",
-                f"type mv {_typed(folder / name)} "
-                + shlex.quote(str(folder / "new_name" if meant.exists() else meant)),
-            )
+            raise _unprintable(folder / name)
         label = as_label(name)
         if label in found:
             raise user_error(
@@ -121,11 +116,16 @@ def _is_text(name: str) -> bool:
     return name.isprintable() or not any(category(char) in ("Cc", "Cs") for char in name)
 
 
-def _guess(name: str) -> str:
-    """What a name may have meant: that of an old archive is in Latin-1, as a rule."""
-    data = os.fsencode(name)
-    text = data.decode("latin-1") if any(category(char) == "Cs" for char in name) else name
-    return "".join(char for char in text if category(char) != "Cc").strip() or "new_name"
+def _unprintable(path: Path) -> UserError:
+    """The error for a class folder whose name is no text; that of an old archive is in Latin-1, as a rule."""
+    is_utf_8 = not any(category(char) == "Cs" for char in path.name)
+    text = path.name if is_utf_8 else os.fsencode(path.name).decode("latin-1")
+    meant = path.with_name("".join(char for char in text if category(char) != "Cc").strip() or "new_name")
+    typed = shlex.quote(str(path.with_name("new_name") if meant.exists() else meant))
+    return user_error(
+        f"{printable(str(path))} is a class whose name is no text that can be printed",
+        f"type mv {_typed(path)} {typed}",
+    )
 
 
 def _typed(path: Path) -> str:

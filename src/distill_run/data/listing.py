@@ -54,10 +54,11 @@ def read_folder(folder: str | Path) -> Entries:
 def list_images(folder: Path) -> tuple[list[str], Counter[Left]]:
     """The paths of all images in a folder and its subfolders, sorted, and how much else there is, by why.
 
-    A folder that several links lead to is read once.
+    A folder that several links lead to is read once; a link to a folder above is not followed.
     """
     images, skipped = [], Counter[Left]()
-    for path in _walk(str(folder), set(), skipped):
+    above = {os.path.realpath(parent) for parent in folder.absolute().parents}
+    for path in _walk(str(folder), above, skipped):
         if (left := why_skipped(path)) is None:
             images.append(path)
         else:
@@ -82,6 +83,11 @@ def skipped_notes(where: str, skipped: Counter[Left]) -> list[str]:
     return [f"{where}: {counted(number, what)} skipped, {why}" for (what, why), number in skipped.items() if number]
 
 
+def tells_empty(place: object, skipped: Counter[Left]) -> str:
+    """A sentence on a place without an image, with what it has instead."""
+    return "; ".join([f"{place} holds no image", *skipped_notes("there", skipped)])
+
+
 def given_folder(root: str | None, holds: str) -> Path:
     """The folder `dataset.root`; raises UserError, which says what it `holds`, where there is none."""
     if root is None:
@@ -103,7 +109,8 @@ def _add(entry: os.DirEntry[str], entries: Entries) -> None:
     elif kind == "file" or (kind == "link" and why_skipped(entry.name) is None):  # reading it says what is wrong
         entries.files.append(entry.name)
     else:
-        entries.skipped[Left(kind, "which leads nowhere" if kind == "link" else "no regular file")] += 1
+        why = f"{printable(entry.name)} leads nowhere" if kind == "link" else "no regular file"
+        entries.skipped[Left(kind, why)] += 1
 
 
 def _kind(entry: os.DirEntry[str]) -> str:
@@ -123,12 +130,12 @@ def _walk(folder: str, known: set[str], skipped: Counter[Left]) -> Iterator[str]
     """The paths of all files, except in folders that are `known` by their real paths."""
     real = os.path.realpath(folder)
     if real in known:
-        skipped[Left("link", "to a folder that is read anyway")] += 1
+        skipped[Left("link", "to a folder above it, or to one that is read anyway")] += 1
         return
     known.add(real)
-    entries = read_folder(folder)
+    entries, start = read_folder(folder), os.path.join(folder, "")  # noqa: PTH118
     skipped.update(entries.skipped)
-    paths = [os.path.join(folder, name) for name in entries.folders]  # noqa: PTH118
-    yield from (os.path.join(folder, name) for name in entries.files)  # noqa: PTH118
+    yield from (start + name for name in entries.files)
+    paths = [start + name for name in entries.folders]
     for path in sorted(paths, key=lambda path: (os.path.islink(path), path)):  # noqa: PTH114  # links come last
         yield from _walk(path, known, skipped)

@@ -58,14 +58,14 @@ def _of_16_bits(file: ImageFile) -> tuple[Image.Image, list[str]]:
 
 def _of_8_bits(file: ImageFile, mode: str) -> tuple[Image.Image, list[str]]:
     """An image in any mode that Pillow brings to 8 bits itself."""
-    rawmode = str(file.tile[0].args) if file.tile else ""  # before it is read: then there are no tiles left
+    rawmode = str(file.tile[0][3]) if file.tile else ""  # as it lies in the file: what is read has no tiles any more
     key = file.info.get("transparency")
     if isinstance(key, int) and rawmode in KEY_SCALES:
         file.info["transparency"] = key * KEY_SCALES[rawmode]
     elif isinstance(key, tuple) and ";16" in rawmode:
         file.info["transparency"] = tuple(part >> 8 for part in key)
+    file.load()  # only then are the modes of some formats known
     if not file.has_transparency_data:
-        file.load()
         image, remarks = file if file.mode == mode else file.convert(mode), list[str]()
     else:
         image, remarks = _on_white(file, mode)

@@ -32,7 +32,10 @@ LEVELS = 256  # values of a channel
 
 
 class Reading(NamedTuple):
-    """What became of one photograph: pixels (H, W, C) and how often each value stands in each channel, or a reason."""
+    """What became of one photograph: pixels (H, W, C), how often each value stands in each channel, and remarks.
+
+    Or the `reason` why it cannot be read.
+    """
 
     pixels: NDArray[np.uint8] | None
     counts: list[int]

@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 import numpy as np
 
 from distill_run.data.labels import SPLITS, Labelled, as_label, is_whole, label_source, order_classes
-from distill_run.data.listing import Left, given_folder, skipped_notes, why_not_read
+from distill_run.data.listing import Left, given_folder, read_folder, skipped_notes, why_not_read
 from distill_run.data.photo_list import Reader, change_of
 from distill_run.data.source import PhotoSource
 from distill_run.errors import first_line, user_error
@@ -110,7 +110,7 @@ def _shards(root: str | None) -> dict[str, list[Path]]:
     folders = {"train": top} | {name: top / name for name in SPLITS if (top / name).is_dir()}
     shards = {name: sorted(folder.glob("*.tar")) for name, folder in folders.items()}
     for name, folder in folders.items():
-        for path in sorted(folder.iterdir()):
+        for path in (folder / file for file in read_folder(folder).files):
             if path.suffix in UNPACK and (path.suffix == ".tgz" or Path(path.stem).suffix == ".tar"):
                 raise user_error(
                     f"{path} is compressed: its images cannot be read one by one", f"type {UNPACK[path.suffix]} {path}"

@@ -8,7 +8,7 @@ import torch
 
 from distill_run.data.batches import UNLABELLED
 from distill_run.data.decode import MODES
-from distill_run.data.listing import list_images, skipped_notes
+from distill_run.data.listing import list_images, skipped_notes, tells_empty
 from distill_run.data.photo_list import FileReader, PhotoList
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import JoinedPhotos
@@ -36,7 +36,7 @@ def list_unlabelled(folder: str | None, channels: int) -> tuple[PhotoList | None
         )
     paths, skipped = list_images(top)
     if not paths:
-        raise user_error(f"{UNLABELLED_KEY}={folder} holds no image", "put images there, in any subfolders")
+        raise user_error(tells_empty(f"{UNLABELLED_KEY}={folder}", skipped), "put images there, in any subfolders")
     reader = FileReader(top, (os.path.relpath(path, top) for path in paths))
     return PhotoList.of_all(reader, [UNLABELLED] * len(paths), channels), skipped_notes(UNLABELLED_NAME, skipped)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from distill_run.data.listing import list_images
+from distill_run.data.listing import list_images, tells_empty
 from distill_run.deploy.checking import Compared
 from distill_run.deploy.deployable import LEVELS
 from distill_run.deploy.photographs import read_image
@@ -21,8 +21,8 @@ def read_images(folder: Path, network: Network) -> Compared:
     """
     if not folder.is_dir():
         raise user_error(f"--images {folder} is not a folder", "give a folder of photographs")
-    paths, _ = list_images(folder)
+    paths, skipped = list_images(folder)
     if not paths:
-        raise user_error(f"--images {folder} holds no image", "give a folder of photographs")
+        raise user_error(tells_empty(f"--images {folder}", skipped), "give a folder of photographs")
     images = torch.cat([read_image(path, network) for path in paths[:MOST_READ]])
     return Compared((images * LEVELS).round().to(torch.uint8), None)
