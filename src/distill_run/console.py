@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 from rich.table import Table
 
+from distill_run.errors import Interrupted, forget_stdout
 from distill_run.listener import Listener
 from distill_run.units import duration
 
@@ -34,6 +35,13 @@ COLUMN_GAP = 2  # between two columns of a table
 PLAIN_WIDTH = 400  # columns in a file or a pipe: wide enough for the tables
 
 
+class _Terminal(RichConsole):
+    def on_broken_pipe(self) -> None:
+        """End as after Ctrl-C where nobody reads any more, as after `| head`: what was done is kept."""
+        forget_stdout()
+        raise Interrupted
+
+
 class Console:
     """Writes lines, tables and the live display to stdout, and the lines to the log as well.
 
@@ -45,7 +53,7 @@ class Console:
         # A notebook gets plain lines, as a file does: rich would make each of them an output of its own, and a
         # notebook's stdout says that it is a terminal, but does not move a cursor.
         is_terminal = False if RichConsole().is_jupyter else None  # None: the file says it
-        self.rich = RichConsole(
+        self.rich = _Terminal(
             file=sys.stderr if stderr else sys.stdout,
             highlight=False,
             soft_wrap=True,
