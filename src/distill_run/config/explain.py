@@ -24,7 +24,7 @@ from distill_run.config.compose import (
     plain_config,
 )
 from distill_run.config.hints import MANY_OPTIONS, all_keys, meant_overrides, missing_argument
-from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_none, text_of
+from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_none, text_of, values_of
 from distill_run.config.paths import SEVERAL, SINGLE
 from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import Mistake, UserError, first_line, show, unknown_key
@@ -139,6 +139,8 @@ def _error_of(overrides: list[str], extra_dir: Path | None) -> Exception | None:
 
 def _chosen(override: Override) -> list[str]:
     """The options that an override of a group names."""
+    if override.is_discrete_sweep():
+        return values_of(override)
     value = override.value()
     return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
@@ -193,10 +195,13 @@ def _with_file(mistake: Mistake, overrides: Sequence[str], extra_dir: Path) -> M
 
 
 def _keys_set_by(path: Path, group: str) -> set[str]:
-    """The keys of the configuration that an option's file sets."""
-    is_global = "@package _global_" in path.read_text(encoding="utf-8")
-    prefix = "" if is_global else f"{group.replace('/', '.')}."
-    node = OmegaConf.load(path)
+    """The keys of the configuration that an option's file sets; none where it cannot be read."""
+    try:
+        is_global = "@package _global_" in path.read_text(encoding="utf-8")
+        node = OmegaConf.load(path)
+    except COMPOSITION_ERRORS:
+        return set()
     if not isinstance(node, DictConfig):
         return set()
+    prefix = "" if is_global else f"{group.replace('/', '.')}."
     return set(all_keys(literal_config(plain_config(node, resolve=False)), prefix))
