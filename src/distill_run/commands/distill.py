@@ -27,7 +27,7 @@ from distill_run.config.overrides import count_points, swept_keys
 from distill_run.config.paths import at_home, readable
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.versions import VERSION_BASE
-from distill_run.errors import UserError, first_line, user_error
+from distill_run.errors import UserError, first_line, interruptions, user_error
 from distill_run.quoting import override
 from distill_run.record.status import record_failure
 from distill_run.sweeps.places import refused_place, take_place
@@ -93,7 +93,7 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
 def _errors_of_hydra() -> Iterator[None]:
     """Get what goes wrong while Hydra runs a sweep as an exception, not printed and ended; some as a UserError."""
     try:
-        with full_errors():
+        with interruptions(), full_errors():
             yield
     except BrokenExecutor as error:
         what = "a process of the sweep was killed, perhaps for want of memory"
