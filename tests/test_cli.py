@@ -1,5 +1,6 @@
 """The installed command: its help, its errors, its exit status, and that a mistake leaves nothing behind."""
 
+import io
 import json
 import re
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from conftest import TINY, Command, InProcess
@@ -16,7 +18,8 @@ from distill_run.commands.arguments import arguments_for_hydra
 from distill_run.commands.help import GROUPS, KEYS, help_page
 from distill_run.commands.run import main
 from distill_run.config.compose import compose, option_names
-from distill_run.errors import UserError
+from distill_run.console import Console
+from distill_run.errors import Interrupted, UserError
 
 MISTAKES = {
     "teacher=cnn_larg": "teacher=cnn_larg is not there\n  did you mean cnn_large?",
@@ -89,6 +92,13 @@ MISTAKES = {
 
 
 Call = Callable[..., tuple[int, str, str]]
+
+
+class ClosedPipe(io.StringIO):
+    """What stdout is after `| head` has ended."""
+
+    def flush(self) -> None:
+        raise BrokenPipeError
 
 
 @pytest.fixture
@@ -174,6 +184,89 @@ def test_own_options_stand_beside_the_others_in_errors_and_in_the_help(tmp_path:
     page = call("--config-dir", "own", "--help")[1].split()
     assert {"gentle", "photos", "mine/first", "patches", "journal"} <= set(page)
     assert not {"gentle", "photos"} & set(call("--help")[1].split())
+
+
+OWN_MISTAKES = {  # of experiment/own.yaml, with what is told after its name
+    "defaults:\n  - /mode: dkd": (
+        "experiment=own has a mistake in its file: Multiple values for mode. To override a value use 'override mode: "
+        "dkd'\n  mend {file}"
+    ),
+    "defaults:\n  - override /mode: nothere": (
+        "experiment=own has a mistake in its file: In 'config': Could not find 'mode/nothere' Available options in "
+        "'mode': attention "
+    ),
+    "mode: {temperature: 2": "experiment=own has a mistake in its file: while parsing a flow mapping in ",
+    "epochs: 3": "epochs is not a key of the configuration (in {file})\n  distill-run --help lists the keys",
+    "training: {student: {epoch: 3}}": "training.student.epoch is not a key of the configuration (in {file})\n  did",
+    "mode: {temperature: 0}": "mode.temperature=0 is not accepted (in {file})\n  write a number above 0",
+}
+
+
+def test_a_mistake_in_one_s_own_file_is_told_with_the_file(tmp_path: Path, call: Call) -> None:
+    file = tmp_path / "own's (1)/experiment/own.yaml"
+    file.parent.mkdir(parents=True)
+    arguments = ("--config-dir", str(tmp_path / "own's (1)"), "experiment=own")
+    for text, told in OWN_MISTAKES.items():
+        file.write_text(f"# @package _global_\n{text}\n")
+        status, _, err = call(*arguments)
+        assert (status, len(err.splitlines())) == (1, 2), text
+        assert err.startswith(f"error: {told.replace('{file}', str(file))}")
+    file.write_text("mode: {temperature: 2}\n")
+    told = f"error: {file} does not begin with # @package _global_\n  write this line at its top\n"
+    assert call(*arguments) == (1, "", told)
+    file.with_name("own.yaml").write_text("# @package _global_\nmode: {temperature: 0}\n")
+    assert call(*arguments, "mode.temperature=-1")[2] == (  # the command line's own mistake names no file
+        "error: mode.temperature=-1 is not accepted\n  write a number above 0\n"
+    )
+    (tmp_path / "own's (1)/model").mkdir()
+    (tmp_path / "own's (1)/model/net.yaml").write_text("- 1\n")
+    assert call(*arguments)[2] == (
+        f"error: {tmp_path}/own's (1)/model/net.yaml holds no keys\n"
+        "  write lines of the form KEY: VALUE into it, or remove it\n"
+    )
+
+
+def test_a_relative_path_that_is_not_there_is_told_with_where_it_begins(tmp_path: Path, call: Call) -> None:
+    assert call("resume=out/x") == (
+        1,
+        "",
+        "error: resume=out/x is not the directory of a run\n"
+        f"  look into outputs/runs for it; out/x is looked for in {tmp_path}\n",
+    )
+
+
+def test_a_key_that_does_not_exist_is_never_taken_for_the_path_of_a_class(call: Call) -> None:
+    assert "_target_" not in call("mode._targt_=x")[2]
+
+
+def test_a_path_of_an_option_may_begin_with_a_tilde(
+    tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    told = f"error: --config-dir {tmp_path}/mine is not a folder\n  give the folder of your own files\n"
+    assert call("--config-dir=~/mine")[2] == told
+    assert call("--config-dir=~nobody-at-all/x")[2].startswith(
+        "error: argument -cd/--config-dir: ~nobody-at-all/x is in the home directory of nobody\n  write distill-run "
+    )
+
+
+def test_ctrl_c_within_hydra_is_an_interruption(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stop:
+            raise ConfigCompositionException from stop  # as Hydra does
+
+    monkeypatch.setattr("hydra.compose", interrupted)
+    assert call("seed=1") == (130, "", "")
+
+
+def test_a_closed_pipe_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distill_run.console.forget_stdout", lambda: None)  # this one is pytest's
+    console = Console()
+    console.rich.file = ClosedPipe()
+    with pytest.raises(Interrupted):
+        console.note("nobody reads this")
 
 
 def test_options_that_exclude_each_other_are_refused(call: Call) -> None:
@@ -308,7 +401,8 @@ def test_the_command_runs_and_says_what_to_do_next(command: Command, tmp_path: P
     assert lines[0] == "loading PyTorch ..."  # before the seconds that this takes
     assert lines[-4:-2] == ["report   out/report.html", "student  out/checkpoints/student.pt"]
     assert lines[-2].startswith("repeat   distill-run teacher=cnn_tiny student=mlp 'student.hidden=[8]' ")
-    assert lines[-1].endswith('network = load_network("out/checkpoints/student.pt")')
+    student = tmp_path / "out/checkpoints/student.pt"
+    assert lines[-1].endswith(f'network = load_network("{student}")')
     assert json.loads((tmp_path / "out" / "environment.json").read_text())["command"] == lines[-2].removeprefix(
         "repeat   "
     )

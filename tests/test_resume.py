@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 
 from conftest import TINY, without_pages
@@ -22,6 +23,8 @@ from distill_run.config.settings import compose_config, settings_of
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.pipeline import run
+from distill_run.quoting import override
+from helpers import message_of
 
 # All that has a state: momentum, a plateau's memory, batch norm; and dropout, which must not have one.
 STATEFUL = (
@@ -159,6 +162,28 @@ def test_a_store_may_have_moved(uninterrupted: Path) -> None:
     assert settings.training.views == 2
 
 
+def test_a_run_is_found_again_from_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its relative paths begin at the folder in which it was started, if that is still there."""
+    folder = tmp_path / "o'brien (1e3)"
+    (folder / "1e3").mkdir(parents=True)
+    (folder / "store").mkdir()
+    monkeypatch.chdir(folder)
+    with without_pages():
+        run(compose_config([*TINY, "store_dir=store", "baseline=false"]), Path("run"))
+    saved = yaml.safe_load(Path("run/config.yaml").read_text())
+    Path("run/config.yaml").write_text(yaml.safe_dump({**saved, "dataset": {**saved["dataset"], "root": "1e3"}}))
+    assert resumed("resume=run").dataset.root == "1e3"  # a text, although YAML leaves its quotes out
+    monkeypatch.chdir(tmp_path)
+    settings = resumed(override("resume", folder / "run"))
+    assert (settings.store_dir, settings.dataset.root) == (str(folder / "store"), str(folder / "1e3"))
+    folder.rename(tmp_path / "moved")
+    assert resumed("resume=moved/run").store_dir == "store"
+    monkeypatch.chdir(tmp_path / "moved")
+    assert resumed("resume=run").store_dir == "store"
+    Path("run/config.yaml").write_text("seed: [")
+    assert message_of(resumed, "resume=run").startswith("run/config.yaml cannot be read (while parsing")
+
+
 def test_images_may_have_moved(tmp_path: Path, photos: Path) -> None:
     overrides = [*TINY, "dataset=image_folder", f"dataset.root={photos}", f"store_dir={tmp_path / 'store'}"]
     run(compose_config(overrides), tmp_path / "run")
@@ -232,6 +257,6 @@ def test_sigterm_ends_the_command_with_the_way_to_resume_it(tmp_path: Path) -> N
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130
     assert err == ""
-    assert out.splitlines()[-1] == "interrupted; to go on: distill-run resume=out"
+    assert out.splitlines()[-1] == f"interrupted; to go on: distill-run resume={tmp_path / 'out'}"
     assert json.loads((tmp_path / "out" / "status.json").read_text()) == {"status": "interrupted"}
     assert list((tmp_path / "outputs" / "store").glob("[!.]*")) == []

@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 from rich.table import Table
 
+from distill_run.errors import Interrupted, forget_stdout
 from distill_run.listener import Listener
 from distill_run.safe_text import for_terminal, hold_any_text
 from distill_run.units import duration
@@ -40,6 +41,13 @@ def escape(text: str) -> str:
     return escape_markup(for_terminal(text))
 
 
+class _Terminal(RichConsole):
+    def on_broken_pipe(self) -> None:
+        """End as after Ctrl-C where nobody reads any more, as after `| head`: what was done is kept."""
+        forget_stdout()
+        raise Interrupted
+
+
 class Console:
     """Writes lines, tables and the live display to stdout, and the lines to the log as well.
 
@@ -53,7 +61,7 @@ class Console:
         is_terminal = False if RichConsole().is_jupyter else None  # None: the file says it
         file = sys.stderr if stderr else sys.stdout
         hold_any_text(file)
-        self.rich = RichConsole(
+        self.rich = _Terminal(
             file=file,
             highlight=False,
             soft_wrap=True,

@@ -113,6 +113,20 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
+@contextmanager
+def interruptions() -> Iterator[None]:
+    """Raise KeyboardInterrupt, not what another library made of it: Hydra takes one for a mistake in its files."""
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, KeyboardInterrupt):
+            cause = cause.__cause__ or cause.__context__
+        if cause is not None:
+            raise KeyboardInterrupt from error
+        raise
+
+
 def leave(command: Callable[[], bool]) -> NoReturn:
     """Run a command and end the program with an exit status.
 

@@ -32,6 +32,7 @@ from distill_run.data.feed import Feed
 from distill_run.data.opening import Feeds
 from distill_run.data.views import ViewChoice
 from distill_run.listener import NOBODY
+from distill_run.quoting import override
 from distill_run.store import Store
 from distill_run.units import counted, duration, quantity
 
@@ -105,7 +106,7 @@ def compare(console: Console, folder: Path, size: str, overrides: Sequence[str],
 def open_feed(folder: Path, store: Path, overrides: Sequence[str]) -> Feed:
     """The feed of a folder, which reads its files in workers."""
     window = "dataset.augment.random_resized_crop.scale=[0.08,1.0]"
-    settings = compose_config([*KEYS, f"dataset.root='{folder}'", window, *overrides]).dataset
+    settings = compose_config([*KEYS, override("dataset.root", folder), window, *overrides]).dataset
     return Feeds().open(settings, Builder(), torch.device("cpu"), Store(store, NOBODY)).feed
 
 

@@ -6,14 +6,17 @@ No torch at module level: help, shell completion and mistakes in the configurati
 import contextlib
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import BrokenExecutor
 from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from distill_run.commands.arguments import arguments_for_hydra, hydra_words, read_arguments
+from distill_run.commands.arguments import arguments_for_hydra, full_errors, hydra_words, read_arguments
 from distill_run.commands.help import WIDTH, help_page
 from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
@@ -24,7 +27,7 @@ from distill_run.config.overrides import count_points, swept_keys
 from distill_run.config.paths import at_home, readable
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.versions import VERSION_BASE
-from distill_run.errors import UserError
+from distill_run.errors import UserError, first_line, interruptions, user_error
 from distill_run.quoting import override
 from distill_run.record.status import record_failure
 from distill_run.sweeps.places import refused_place, take_place
@@ -85,10 +88,25 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
 
     def work(progress: SweepProgress) -> None:
         words = ["--multirun", *(["--config-dir", str(extra_dir)] if extra_dir else [])]
-        with progress.shown():
+        with progress.shown(), _errors_of_hydra():
             _call_hydra(words, [*overrides, *own, override("hydra.sweep.dir", progress.directory)], extra_dir)
 
     return host(request, place, swept_keys(overrides), work)
+
+
+@contextlib.contextmanager
+def _errors_of_hydra() -> Iterator[None]:
+    """Get what goes wrong while Hydra runs a sweep as an exception, not printed and ended; some as a UserError."""
+    try:
+        with interruptions(), full_errors():
+            yield
+    except BrokenExecutor as error:
+        what = "a process of the sweep was killed, perhaps for want of memory"
+        remedy = "write hydra.launcher.n_jobs=1; the same command goes on with the sweep"
+        raise user_error(what, remedy) from error
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        what = f"the sweep could not go on: {first_line(error)}"
+        raise user_error(what, "the same command goes on with it; HYDRA_FULL_ERROR=1 shows where it was") from error
 
 
 def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) -> None:

@@ -37,7 +37,7 @@ def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
     try:
         with told_of_no_room("hydra.run.dir", run_dir), _logged(run_dir):
             run(settings, run_dir, command=command)
-    except (UserError, KeyboardInterrupt, BrokenPipeError):
+    except (UserError, KeyboardInterrupt):
         _remove_unused(run_dir)
         raise
 

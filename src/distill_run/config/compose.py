@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from distill_run.config.paths import at_home
 from distill_run.config.schema import Settings, read_settings
 from distill_run.config.versions import VERSION_BASE, register_resolver, store_config
-from distill_run.errors import user_error
+from distill_run.errors import interruptions, user_error
 from distill_run.quoting import for_hydra, for_omegaconf, override, typed
 
 # A file of these folders is written once and offered under several group names.
@@ -70,7 +70,7 @@ def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Com
         offer_roles(extra_dir)
         overrides += own_folder_overrides(extra_dir)
         overrides.append(f"hydra.searchpath=[{for_hydra(f'file://{extra_dir.resolve()}')}]")
-    with initialize_config_dir(str(config_dir()), **VERSION_BASE):
+    with interruptions(), initialize_config_dir(str(config_dir()), **VERSION_BASE):
         composed = hydra.compose("config", overrides, return_hydra_config=True)
     HydraConfig.instance().set_config(composed)  # ${hydra:...} reads it, in `names`
     config = OmegaConf.masked_copy(at_home(composed), [str(key) for key in composed if key != "hydra"])

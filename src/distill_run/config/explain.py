@@ -12,9 +12,19 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from distill_run.config.compose import ROLES, Composed, check, compose, config_dir, option_names, option_paths
+from distill_run.config.compose import (
+    ROLES,
+    Composed,
+    check,
+    compose,
+    config_dir,
+    literal_config,
+    option_names,
+    option_paths,
+    plain_config,
+)
 from distill_run.config.hints import MANY_OPTIONS, all_keys, meant_overrides, missing_argument
-from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_none, text_of
+from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_none, text_of, values_of
 from distill_run.config.paths import SEVERAL, SINGLE
 from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import Mistake, UserError, first_line, show, unknown_key
@@ -129,6 +139,8 @@ def _error_of(overrides: list[str], extra_dir: Path | None) -> Exception | None:
 
 def _chosen(override: Override) -> list[str]:
     """The options that an override of a group names."""
+    if override.is_discrete_sweep():
+        return values_of(override)
     value = override.value()
     return [str(each) for each in value] if isinstance(value, list) else [str(value)]
 
@@ -147,7 +159,9 @@ def naming_files(overrides: Sequence[str], extra_dir: Path | None) -> Iterator[N
     try:
         yield
     except UserError as error:
-        mistakes = [_with_file(_with_place(mistake, overrides), overrides, extra_dir) for mistake in error.mistakes]
+        mistakes = [_with_place(mistake, overrides) for mistake in error.mistakes]
+        if extra_dir is not None:
+            mistakes = [_with_file(mistake, overrides, extra_dir) for mistake in mistakes]
         if mistakes == error.mistakes:
             raise
         raise UserError(mistakes) from error
@@ -164,13 +178,15 @@ def _with_place(mistake: Mistake, overrides: Sequence[str]) -> Mistake:
     return mistake
 
 
-def _with_file(mistake: Mistake, overrides: Sequence[str], extra_dir: Path | None) -> Mistake:
+def _with_file(mistake: Mistake, overrides: Sequence[str], extra_dir: Path) -> Mistake:
     """The mistake; where it is about a key that a chosen file sets, and the command line does not, with this file."""
     key = re.split(r"[^\w.]", mistake.what, maxsplit=1)[0]
     typed_keys = {override.partition("=")[0].lstrip("+") for override in overrides}
     for override in filter(None, map(parse_or_none, overrides)):
         paths = option_paths(override.key_or_group, extra_dir)
         for path in [paths[name] for name in _chosen(override) if name in paths]:
+            if not path.is_relative_to(extra_dir):
+                continue
             if mistake.what.startswith("experiment is not a key"):
                 return Mistake(f"{path} does not begin with # @package _global_", "write this line at its top")
             if key not in typed_keys and key in _keys_set_by(path, override.key_or_group):
@@ -179,8 +195,13 @@ def _with_file(mistake: Mistake, overrides: Sequence[str], extra_dir: Path | Non
 
 
 def _keys_set_by(path: Path, group: str) -> set[str]:
-    """The keys of the configuration that an option's file sets."""
-    is_global = "@package _global_" in path.read_text(encoding="utf-8")
+    """The keys of the configuration that an option's file sets; none where it cannot be read."""
+    try:
+        is_global = "@package _global_" in path.read_text(encoding="utf-8")
+        node = OmegaConf.load(path)
+    except COMPOSITION_ERRORS:
+        return set()
+    if not isinstance(node, DictConfig):
+        return set()
     prefix = "" if is_global else f"{group.replace('/', '.')}."
-    node = OmegaConf.load(path)
-    return set(all_keys(node, prefix)) if isinstance(node, DictConfig) else set()
+    return set(all_keys(literal_config(plain_config(node, resolve=False)), prefix))

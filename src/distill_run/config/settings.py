@@ -37,16 +37,7 @@ def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed
     except UserError:  # a ValueError, too, which says already what is wrong
         raise
     except COMPOSITION_ERRORS as error:
-        if _is_interruption(error):
-            raise KeyboardInterrupt from error
         raise UserError(explain(overrides, extra_dir, error)) from error
-
-
-def _is_interruption(error: BaseException | None) -> bool:
-    """Whether Ctrl-C is what an error of Hydra's comes from."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def settings_of(composed: DictConfig, overrides: Sequence[str]) -> Settings:

@@ -42,7 +42,7 @@ def status_after(error: BaseException | None) -> RunStatus:
     """The status of a run that an error has ended; None is none."""
     if error is None:
         return RunStatus("completed")
-    if isinstance(error, KeyboardInterrupt | BrokenPipeError):  # nobody reads the output any more, as after `| head`
+    if isinstance(error, KeyboardInterrupt):
         return RunStatus("interrupted")
     if isinstance(error, PrunedError):
         return RunStatus("pruned")

@@ -1,5 +1,6 @@
 """Shows the progress of a sweep by reading its run directories again and again: the runs may be in any process."""
 
+import _thread
 import json
 import shlex
 import statistics
@@ -66,9 +67,12 @@ class SweepProgress:
         return f"sweep: {count}in {shown_path(self.directory)}{earlier}"
 
     def _watch(self, display: SweepDisplay, finished: threading.Event) -> None:
-        while not finished.wait(POLL_SECONDS):
+        try:
+            while not finished.wait(POLL_SECONDS):
+                self.look(display)
             self.look(display)
-        self.look(display)
+        except KeyboardInterrupt:  # nobody reads the display any more: the points end as after Ctrl-C
+            _thread.interrupt_main()
 
     def look(self, display: SweepDisplay) -> None:
         """Tell which points have ended since the last look, and show what the others do."""
