@@ -231,7 +231,11 @@ def test_a_mistake_is_told_in_two_lines() -> None:
         ("name", "inception_v3", "another name; torchvision's inception_v3 gives more than logits in training"),
         ("pretrained", 1, "true or false, or a file with a state dict"),
         ("input_size", [32], "pixels a side, or [height,width] in pixels, or null"),
-        ("arguments", None, "further arguments of the model's constructor, as in {dropout: 0.2}"),
+        (
+            "arguments",
+            None,
+            "further arguments of the model's constructor, as in {dropout: 0.2}; weights have keys of their own",
+        ),
     ):
         told = message_of(build, node_of("torchvision", "resnet18", **{key: value}))
         assert told == f"teacher.{key}={'null' if value is None else value} is not accepted\n  write {words}"
