@@ -20,8 +20,9 @@ from conftest import TINY, without_pages
 from distill_run import tensor_files
 from distill_run.config.settings import compose_config
 from distill_run.errors import UserError
-from distill_run.files import RunFiles
+from distill_run.files import RunFiles, write_text
 from distill_run.pipeline import run
+from distill_run.record.status import read_status
 from distill_run.report.run_report import RunReport
 from distill_run.store import META, NOT_A_RECORD, damage, damaged_parts, read_meta, read_uses
 
@@ -174,6 +175,22 @@ def test_entries_of_earlier_versions_are_read(copied: Path) -> None:
     assert read_uses(record) == uses
 
 
+@pytest.mark.parametrize("content", [b"", bytes(25)])
+def test_a_status_that_a_loss_of_power_emptied_is_none(content: bytes, tmp_path: Path) -> None:
+    RunFiles(tmp_path).status.write_bytes(content)
+    assert read_status(tmp_path) is None
+
+
+def test_a_loss_of_power_finds_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes are on the disk before the name stands for them."""
+    done: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append("sync"), sync(descriptor)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("rename"), replace(*paths)))
+    write_text(tmp_path / "status.json", "{}")
+    assert done == ["sync", "rename"]
+
+
 class FullDisk:
     """Lets so many operations on files succeed; the next one fails as on a full disk, and so do all after it."""
 
@@ -205,7 +222,7 @@ def full_after(num_allowed: int, folder: Path) -> Iterator[FullDisk]:
             disk.spend(file)
             return int(write(content))
 
-        opened.write = writing
+        opened.write = writing  # type: ignore[method-assign]
         return opened
 
     def counted(act: Callable[..., Any]) -> Callable[..., Any]:

@@ -507,6 +507,21 @@ def test_what_timm_has_not_or_cannot_reach_is_told(monkeypatch: pytest.MonkeyPat
     assert told == "the published weights of test_resnet cannot be fetched: An error happened\n" + OFFLINE
 
 
+@pytest.mark.parametrize("damage", ["half", "empty", "other"])
+def test_cached_weights_that_are_damaged_are_named(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    path.parent.mkdir()
+    torch.save({"a": torch.ones(100)}, path)
+    content = path.read_bytes()
+    path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "other": content}[damage])
+    what, remedy = message_of(build, node_of("torchvision", "squeezenet1_1", pretrained=True)).split("\n")
+    assert what.startswith(f"the published weights of squeezenet1_1 in {path} cannot be read: ")
+    assert remedy == f"  remove {path}, and they are fetched again"
+
+
 def test_weights_that_came_damaged_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     def damaged(*_: object, **__: object) -> None:
         raise RuntimeError('invalid hash value (expected "0c", got "e3")')

@@ -9,11 +9,23 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from distill_run.errors import gather, user_error
 
-# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1, and the others for
+# values where it expects names, as in dataset=[[1]]; a YAML file of the user may not be readable.
+COMPOSITION_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    RecursionError,
+    YAMLError,
+)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
