@@ -107,6 +107,18 @@ def call(in_process: InProcess) -> Call:
     return partial(in_process, main, "distill-run")
 
 
+def test_a_link_that_leads_nowhere_is_told(in_process: InProcess, tmp_path: Path) -> None:
+    """As outputs is, on a disk that is not mounted."""
+    (tmp_path / "outputs").symlink_to("unmounted/outputs")
+    status, _, told = in_process(main, "distill-run", "store_dir=outputs/store", "hydra.run.dir=outputs/run")
+    link = f"{tmp_path / 'outputs'} is a link to unmounted/outputs, which does not exist"
+    assert (status, told) == (
+        1,
+        f"error: hydra.run.dir=outputs/run: {link}\n"
+        "  mount that disk or mend the link, or choose another folder, as in hydra.run.dir=/tmp/outputs\n",
+    )
+
+
 def test_a_mistake_is_told_in_two_lines_and_leaves_nothing_behind(tmp_path: Path, call: Call) -> None:
     for argument, told in MISTAKES.items():
         status, _, err = call(argument)

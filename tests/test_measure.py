@@ -55,7 +55,7 @@ def rows_of(out: str) -> list[dict[str, Any]]:
 def test_every_form_is_measured_alike(tiny_report: RunReport, exported: Path, in_process: InProcess) -> None:
     student = RunFiles(tiny_report.run_dir).student
     places = [str(path) for path in (student, exported / "net.onnx", exported / "net.pt2")]
-    status, out, err = in_process(measure.main, "distill-measure", *places, places[0], "--format", "json")
+    status, out, err = in_process(measure.main, "distill-measure", *places, places[0], "--trust", "--format", "json")
     assert (status, err) == (0, "")
     rows = rows_of(out)
     assert [row["file"] for row in rows] == places
@@ -106,7 +106,7 @@ def test_the_threads_are_those_that_were_asked_for(
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     place = str(exported / "net.pt2")
-    assert in_process(measure.main, "distill-measure", place, "--threads", "3", "--format", "json")[0] == 0
+    assert in_process(measure.main, "distill-measure", place, "--trust", "--threads", "3", "--format", "json")[0] == 0
     assert asked[0] == 3
 
 
@@ -127,13 +127,27 @@ def test_files_that_cannot_be_measured_are_told(exported: Path, in_process: InPr
         (tmp_path / name).write_text("no network")
     program = torch.export.load(exported / "net.pt2")
     torch.export.save(program, tmp_path / "bare.pt2")
-    status, _, err = in_process(measure.main, "distill-measure", "bad.onnx", "bad.pt2", "bare.pt2", "--format", "json")
+    places = ("bad.onnx", "bad.pt2", "bare.pt2")
+    status, _, err = in_process(measure.main, "distill-measure", *places, "--trust", "--format", "json")
     assert status == 1
     first, remedy, second, _, *third = err.splitlines()
     assert first.startswith("error: bad.onnx is no ONNX file that can be run: ")
     assert second.startswith("error: bad.pt2 is no exported program: ")
     assert remedy == "  give a file that distill-export wrote"
     assert third == ["error: the metadata of bare.pt2 do not say which images it takes", remedy]
+
+
+def test_a_file_that_can_run_code_needs_a_word_and_the_others_are_measured(
+    tiny_report: RunReport, exported: Path, in_process: InProcess
+) -> None:
+    student, program = str(RunFiles(tiny_report.run_dir).student), str(exported / "net.pt2")
+    status, out, err = in_process(measure.main, "distill-measure", student, program, "--format", "json")
+    assert status == 1
+    assert [row["file"] for row in rows_of(out)] == [student]
+    assert err == (
+        f"error: {program} is a file of torch.export, which can run code when it is opened\n"
+        "  if it comes from you or from someone you trust, add --trust\n"
+    )
 
 
 def test_what_an_onnx_file_needs_is_told(

@@ -232,7 +232,11 @@ def test_a_mistake_is_told_in_two_lines() -> None:
         ("name", "inception_v3", "another name; torchvision's inception_v3 gives more than logits in training"),
         ("pretrained", 1, "true or false, or a file with a state dict"),
         ("input_size", [32], "pixels a side, or [height,width] in pixels, or null"),
-        ("arguments", None, "further arguments of the model's constructor, as in {dropout: 0.2}"),
+        (
+            "arguments",
+            None,
+            "further arguments of the model's constructor, as in {dropout: 0.2}; weights have keys of their own",
+        ),
     ):
         told = message_of(build, node_of("torchvision", "resnet18", **{key: value}))
         assert told == f"teacher.{key}={'null' if value is None else value} is not accepted\n  write {words}"
@@ -503,6 +507,21 @@ def test_what_timm_has_not_or_cannot_reach_is_told(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", absent)
     told = message_of(build, node_of("timm", "test_resnet", pretrained=True))
     assert told == "the published weights of test_resnet cannot be fetched: An error happened\n" + OFFLINE
+
+
+@pytest.mark.parametrize("damage", ["half", "empty", "other"])
+def test_cached_weights_that_are_damaged_are_named(
+    damage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    path = tmp_path / "checkpoints" / "squeezenet1_1-b8a52dc0.pth"
+    path.parent.mkdir()
+    torch.save({"a": torch.ones(100)}, path)
+    content = path.read_bytes()
+    path.write_bytes({"half": content[: len(content) // 2], "empty": b"", "other": content}[damage])
+    what, remedy = message_of(build, node_of("torchvision", "squeezenet1_1", pretrained=True)).split("\n")
+    assert what.startswith(f"the published weights of squeezenet1_1 in {path} cannot be read: ")
+    assert remedy == f"  remove {path}, and they are fetched again"
 
 
 def test_weights_that_came_damaged_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -211,13 +211,38 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     assert str(caught.value) == (f"resume={tmp_path} has no checkpoint yet\n  run its command again, without resume=")
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    run(settings_for(tmp_path), tmp_path / "run")
+def test_a_damaged_checkpoint_lets_its_training_begin_anew(
+    tmp_path: Path, uninterrupted: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop_after(59)
+    with pytest.raises(Interrupted):
+        run(settings_for(tmp_path), tmp_path / "run")
+    monkeypatch.undo()
     path = tmp_path / "run" / "checkpoints" / "last.pt"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError) as caught:
-        resume(tmp_path / "run")
-    assert str(path) in str(caught.value)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+    resume(tmp_path / "run")
+    (warning,) = [
+        text for text in json.loads((tmp_path / "run" / "report.json").read_text())["warnings"] if "begins anew" in text
+    ]
+    assert warning.startswith(f"{path} is not a readable checkpoint: its part archive/data/")
+    assert warning.endswith(" has changed since it was written: the training that was cut short begins anew")
+    expected, found = student_of(uninterrupted), student_of(tmp_path / "run")
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert figures_of(tmp_path / "run") == figures_of(uninterrupted)
+
+
+def test_a_damaged_configuration_is_told_in_two_lines(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.pt").touch()
+    for text, why in (("seed: [0", "ParserError: while parsing a flow sequence"), ("", "ConfigAttributeError: ")):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(UserError) as caught:
+            resumed(f"resume={tmp_path}")
+        (mistake,) = caught.value.mistakes
+        assert mistake.what.startswith(f"{tmp_path / 'config.yaml'} is damaged: {why}")
+        assert mistake.remedy == "start a new run, without resume="
 
 
 def test_another_teacher_than_before_is_refused(

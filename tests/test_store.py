@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from distill_run.files import atomic_path, write_json, write_json_lines, write_text
 from distill_run.listener import NOBODY, Listener
-from distill_run.store import Store, canonical, damaged_parts, file_hash, fingerprint_of, read_meta, read_uses
+from distill_run.store import Store, canonical, damage, damaged_parts, file_hash, fingerprint_of, read_meta, read_uses
 from helpers import examples, message_of
 
 leaves = st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-10, 10) | st.text(max_size=5)
@@ -350,6 +350,30 @@ def test_an_entry_that_cannot_be_published_is_an_error(tmp_path: Path) -> None:
     told = message_of(make_store(tmp_path).obtain, "teacher", "a", make_while_a_file_stands_in_the_way)
     assert told.startswith(f"store_dir={tmp_path}: Not a directory ({tmp_path / 'teacher'}")
     assert [path.name for path in (tmp_path / "teacher").iterdir()] == ["a"]
+
+
+def test_an_entry_that_may_not_be_read_is_not_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store may be another user's."""
+    store = make_store(tmp_path)
+    path, _ = store.obtain("teacher", "a", leave_weights)
+
+    def refuse(file: Path, listener: Listener) -> str:
+        raise PermissionError(errno.EACCES, "Permission denied", str(file))
+
+    monkeypatch.setattr("distill_run.store.file_hash", refuse)
+    assert message_of(store.obtain, "teacher", "a", leave_weights) == (
+        f"store_dir={tmp_path}: Permission denied ({path / 'weights'})\n"
+        "  choose another folder, as in store_dir=/tmp/elsewhere"
+    )
+    assert (path / "weights").read_text(encoding="utf-8") == "w"
+
+
+def test_a_damaged_fact_is_found(tmp_path: Path) -> None:
+    """meta.json has its own hash: a fact that is changed is no fact any more."""
+    path, _ = make_store(tmp_path).obtain("teacher", "a", leave_weights)
+    text = (path / "meta.json").read_text(encoding="utf-8")
+    (path / "meta.json").write_text(text.replace("a letter", "b letter"), encoding="utf-8")
+    assert damage(path) == "meta.json"
 
 
 def test_only_a_block_that_ends_well_replaces_the_file(tmp_path: Path) -> None:

@@ -58,6 +58,21 @@ def test_mnist_gains_a_channel(dataset: str, tmp_path: Path) -> None:
     assert len(source.classes) == 10
 
 
+@pytest.mark.parametrize("damage", ["short", "empty", "page", "too few labels"])
+def test_damaged_files_are_told_with_what_to_remove(damage: str, tmp_path: Path) -> None:
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    images = struct.pack(">IIII", 0x803, 4, 28, 28) + bytes(4 * 28 * 28)
+    damaged = {"short": images[:500], "empty": b"", "page": b"<html>503</html>" * 90}.get(damage, images)
+    targets = struct.pack(">II", 0x801, 3) + bytes(3) if damage == "too few labels" else None
+    for split in ("train", "t10k"):
+        (folder / f"{split}-images-idx3-ubyte").write_bytes(damaged)
+        (folder / f"{split}-labels-idx1-ubyte").write_bytes(targets or struct.pack(">II", 0x801, 4) + bytes(4))
+    what, remedy = message_of(load, dataset="MNIST", root=str(tmp_path), download=False).split("\n")
+    assert what.startswith(f"MNIST in {folder} is damaged, or not whole: ")
+    assert remedy == f"  remove {folder}, and let it be fetched again; or copy torchvision's files there again"
+
+
 def test_svhn_keeps_its_layout(tmp_path: Path) -> None:
     scipy_io = pytest.importorskip("scipy.io", reason="torchvision reads SVHN with SciPy")
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3, 2), dtype=np.uint8)

@@ -18,6 +18,8 @@ from distill_run.own_code import naming_own_code, place_in
 from distill_run.quoting import bracketed
 
 T = TypeVar("T")
+# What constructors raise for values that they cannot use.
+REFUSALS = (ValueError, TypeError, ArithmeticError, AttributeError, LookupError, RuntimeError)
 OWN_PACKAGES = ("distill_run", "torch.optim", "torchvision", "timm")
 
 
@@ -47,9 +49,9 @@ class Builder:
                 raise error.under(key) from error
             except UserError:
                 raise
-            except (ValueError, TypeError) as error:
+            except REFUSALS as error:
                 place = place_in(error, self.code_dir)
-                if place and isinstance(error, TypeError):  # a slip in the code, not a refused value
+                if place and not isinstance(error, ValueError):  # a slip in the code, not a refused value
                     raise
                 raised = f"; it was raised in {place}" if place else ""
                 raise user_error(f"{key}: {error}", f"see the arguments of {node['_target_']}{raised}") from error

@@ -1,6 +1,7 @@
 """Networks in files, with all that is needed to build them again."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,13 @@ from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.models.network import Network, build_network
 from distill_run.models.pretrained import without_fetching
-from distill_run.tensor_files import load, load_weights, save
-from distill_run.typed_json import read_object
+from distill_run.tensor_files import REPLACE, load, load_weights, save
+from distill_run.typed_json import decode, read_object
 
 NETWORK_FORMAT = 1
 NETWORK_KEYS = {"format", "name", "architecture", "in_channels", "image_size", "classes", "mean", "std", "weights"}
 
 HUB_CONFIG, HUB_WEIGHTS = "config.json", "model.safetensors"  # the names that model hubs expect
-
-ADDED = {"crop_ratio": 1.0}  # keys that the first files lack, with what held for them
 
 
 def network_content(network: Network, node: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -95,20 +94,54 @@ def _read_hub_config(path: Path) -> dict[str, Any]:
 
 
 def rebuild(content: dict[str, Any], builder: Builder) -> Network:
-    """The network that `network_content` described, with its weights; raises UserError for an unknown format."""
+    """The network that `network_content` described, with its weights.
+
+    Raises UserError for an unknown format, and for what no network can have.
+    """
     if content["format"] != NETWORK_FORMAT:
         raise user_error(
             f"the network file has format {content['format']}, this program reads {NETWORK_FORMAT}",
             "use the version of distill-run that wrote it",
         )
-    content = {**ADDED, **content}
-    shape = ImageShape(content["in_channels"], tuple(content["image_size"]), len(content["classes"]))
-    node, mean, std = content["architecture"], content["mean"], content["std"]
-    network = build_network(node, "architecture", shape, mean, std, 0, builder)
-    load_weights(network.architecture, content["weights"], content["name"])
-    network.classes = tuple(content["classes"])
-    network.crop_ratio = content["crop_ratio"]
+    try:
+        about = decode(_About, content)
+        about.check(content["weights"])
+    except ValueError as error:
+        raise user_error(f"the network file is damaged: {error}", REPLACE) from error
+    shape = ImageShape(about.in_channels, about.image_size, len(about.classes))
+    network = build_network(about.architecture, "architecture", shape, about.mean, about.std, 0, builder)
+    load_weights(network.architecture, content["weights"], about.name)
+    network.classes, network.crop_ratio = about.classes, about.crop_ratio
     return network
+
+
+@dataclass(frozen=True)
+class _About:
+    """What the file of a network holds beside its weights. A field with a default is absent in the first files."""
+
+    name: str
+    architecture: dict[str, Any]
+    in_channels: int
+    image_size: tuple[int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_ratio: float = 1.0
+
+    def check(self, weights: Any) -> None:
+        """Raise ValueError for what decode cannot see."""
+        if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
+            raise ValueError("its weights are not tensors by their names")
+        if len(self.image_size) != 2 or min(*self.image_size, self.in_channels, len(self.classes)) < 1:
+            raise ValueError("its images or its classes are none")
+        if (
+            not len(self.mean) == len(self.std) == self.in_channels
+            or min(self.std) <= 0
+            or not 0 < self.crop_ratio <= 1
+        ):
+            raise ValueError("its normalisation does not fit its images")
+        if not isinstance(self.architecture.get("_target_"), str):
+            raise ValueError("its architecture has no name")
 
 
 def load_given(network: Network, given: Mapping[str, Tensor]) -> None:

@@ -138,7 +138,7 @@ def _logged(run_dir: Path) -> Iterator[None]:
 class _LogFile(logging.FileHandler):
     """A log that a full disk ends, but not the run; logging would write a traceback to stderr for each line."""
 
-    def handleError(self, record: logging.LogRecord) -> None:
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the name is logging's
         """Say nothing."""
 
 

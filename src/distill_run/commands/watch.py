@@ -18,6 +18,7 @@ from distill_run.sweeps.report.live import LiveReport
 LOOPBACK = "127.0.0.1"
 HOSTS = (LOOPBACK, "localhost")  # another name in a request means a page of elsewhere that wants to read this one
 LATER = '<meta http-equiv="refresh" content="5"><p>The report cannot be made at this moment: {}</p>'
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"  # a run's page may be a stranger's
 SERVED = (".html", ".png", ".json", ".csv", ".md")  # of the report's directory
 
 
@@ -83,6 +84,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Cache-Control", "no-store")
+        self.send_header("Content-Security-Policy", POLICY)
         self.end_headers()
         with suppress(ConnectionError):  # the reader has gone
             self.wfile.write(body)

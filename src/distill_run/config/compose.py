@@ -190,7 +190,7 @@ def _load(path: Path, changed: int) -> DictConfig:  # noqa: ARG001 - a file that
 
 
 def _run_dir(resume: str | None, new: str) -> str:
-    return resume or new
+    return str(resume) if resume else new  # a folder may be called 2024
 
 
 def own_folder_overrides(extra_dir: Path) -> list[str]:

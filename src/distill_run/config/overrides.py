@@ -11,12 +11,24 @@ from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from distill_run.errors import UserError, gather, user_error
 
-# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1, and hands on what is
-# raised where a YAML file is read.
-COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException, ValueError, OSError, yaml.YAMLError)
+# Hydra raises a plain ValueError for a key of a list that is no number, as in student.hidden.x=1, the others for values
+# where it expects names, as in dataset=[[1]], and hands on what is raised where a YAML file is read.
+COMPOSITION_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    AssertionError,
+    RecursionError,
+    OSError,
+    YAMLError,
+)
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:

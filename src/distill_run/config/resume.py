@@ -121,6 +121,8 @@ def _read(path: Path, composed: DictConfig) -> DictConfig:
         saved = literal_config(plain)
         _upgrade(saved, composed)
         OmegaConf.resolve(saved)
+    except OSError:
+        raise
     except Exception as error:  # whatever a text raises that is no YAML, or has lost some of its keys
         raise user_error(
             f"{path} is damaged: {type(error).__name__}: {first_line(error)}", "start a new run, without resume="

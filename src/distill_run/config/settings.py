@@ -49,6 +49,7 @@ def settings_of(composed: DictConfig, overrides: Sequence[str]) -> Settings:
 
 def _settings_to_resume(composed: DictConfig, overrides: Sequence[str]) -> Settings:
     """The settings of the run that `composed.resume` names; raises UserError where there is nothing to resume."""
+    composed.resume = str(composed.resume)  # a folder may be called 2024
     files = RunFiles(Path(composed.resume))
     if not files.config.is_file():
         raise user_error(f"resume={files.run_dir} is not the directory of a run", "look into outputs/runs for it")

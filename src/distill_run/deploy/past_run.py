@@ -46,7 +46,7 @@ class PastRun:
             return cls(run_dir, saved_settings(files.config, code_dir, trusts=trusts), report)
         except UserError:
             raise
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise user_error(
                 f"{run_dir} holds no completed run: {error}",
                 f"let it end, as in {resume_command(run_dir)}, or give the file of a network",

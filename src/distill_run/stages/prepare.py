@@ -65,7 +65,7 @@ def open_workshop(
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
         checkpoint_minutes=settings.checkpoint.every_minutes,
-        resume_point=_read_resume_point(last_path) if settings.resume else None,
+        resume_point=_read_resume_point(last_path, watcher) if settings.resume else None,
     )
     return workshop, settings
 
@@ -84,12 +84,13 @@ def builder_of(settings: Settings) -> Builder:
     return Builder(tuple(settings.trusted_packages), Path(settings.code_dir) if settings.code_dir else None)
 
 
-def _read_resume_point(path: Path) -> ResumePoint:
+def _read_resume_point(path: Path, watcher: Watcher) -> ResumePoint | None:
+    """What a run left when it was cut short; None where the file is damaged: then the training in it begins anew."""
     try:
         content = load(path)
     except UserError as error:
-        remedy = f"remove {path}, then type the run's own command: what is in the store is not trained again"
-        raise user_error(error.mistakes[0].what, remedy) from error
+        watcher.warned(f"{error.mistakes[0].what}: the training that was cut short begins anew")
+        return None
     if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
         raise user_error(f"{path} is not the checkpoint of a run", "start a new run, without resume=")
     return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])
