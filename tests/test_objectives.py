@@ -223,7 +223,9 @@ REFUSED: dict[type[Objective], dict[str, tuple[list[object], str]]] = {
         "temperature": ([0, "4", True], ABOVE_0), "alpha": ([-0.1, 1.5, None], FRACTION), "weight": ([-1], AT_LEAST_0),
         "divergence": (["kl"], "one of forward, reverse, jensen_shannon"), "standardize_logits": ([1, "std"], ONE_OF_3),
     },
-    HardTargets: {"alpha": ([2], FRACTION), "label_smoothing": ([-1], BELOW_1), "standardize_logits": ([None], ONE_OF_3)},
+    HardTargets: {
+        "alpha": ([2], FRACTION), "label_smoothing": ([-1], BELOW_1), "standardize_logits": ([None], ONE_OF_3),
+    },
     VirtualTeacher: {
         "temperature": ([0.0], ABOVE_0), "alpha": ([1.1], FRACTION), "correct_probability": ([1, 0.0], INSIDE),
     },
