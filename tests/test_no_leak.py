@@ -82,6 +82,7 @@ def poison(source: Source) -> Source:
     return replace(source, test=Split(torch.from_numpy(noise), targets))
 
 
+@pytest.mark.slow
 def test_no_digit_of_the_test_split_is_learnt_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folders, reports = [tmp_path / "clean", tmp_path / "poisoned"], []
     original = digits.load

@@ -110,8 +110,9 @@ def test_an_evaluation_names_the_size_of_its_images() -> None:
     )
 
 
-@pytest.mark.parametrize(("batch_size", "half"), [(64, 32), (100_000, 573)])
-@pytest.mark.parametrize(("stage", "role"), [("teacher", "teacher"), ("baseline", "student")])
+@pytest.mark.parametrize(
+    ("stage", "role", "batch_size", "half"), [("teacher", "teacher", 64, 32), ("baseline", "student", 100_000, 573)]
+)
 def test_a_training_names_its_batch_size_and_a_smaller_one(
     stage: str, role: str, batch_size: int, half: int, tmp_path: Path
 ) -> None:
