@@ -60,6 +60,13 @@ class Dropping(nn.Module):
         return logits
 
 
+class Named(Pooled):
+    """The same, whose logits have a name."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": super().forward(images)}
+
+
 def reused(student: nn.Module, teacher: nn.Module, factor: int = 2, last_relu: bool = True) -> ReusedClassifier:
     shape = {"in_channels": 1, "image_size": (8, 8), "num_classes": 3}
     return ReusedClassifier(**shape, student=student, teacher=teacher, factor=factor, last_relu=last_relu)  # type: ignore[arg-type]
@@ -114,7 +121,7 @@ def test_a_student_of_ours_ends_at_its_last_features(name: str) -> None:
     assert not hooks_of(network)
 
 
-@pytest.mark.parametrize("kind", [partial(Pooled, 4, 1), Dropping])
+@pytest.mark.parametrize("kind", [partial(Pooled, 4, 1), partial(Named, 4, 1), Dropping])
 def test_features_that_the_student_itself_changes_are_read_before_it_does(kind: Callable[[], nn.Module]) -> None:
     student = kind()
     network = reused(student, Pooled(6, 1)).train()

@@ -192,7 +192,7 @@ def test_bank_and_live_teacher_give_the_classes_of_the_dataset(gigabytes: int, t
     torch.testing.assert_close(guide(batch).logits, expected)
     in_order = "teacher_classes=[0,1,2,3,4,5,6,7,8,9]"
     assert message_of(open_run, tmp_path, [*own, in_order, "mode=simkd", "student=cnn_tiny"]) == (
-        "mode=simkd: it takes the teacher's last layer, which is of other classes\n"
+        "mode=simkd: it takes the teacher's last layer, whose classes are others or in another order\n"
         "  choose another mode, as in mode=soft"
     )
     other = open_run(tmp_path, [*own, in_order])
