@@ -26,7 +26,16 @@ from distill_run.engine.evaluate import (
     predict,
     reliability,
 )
-from helpers import TinyClassifier, examples, fill, numpy_cross_entropy, numpy_log_softmax, some_logits, some_split
+from helpers import (
+    TinyClassifier,
+    examples,
+    few_examples,
+    fill,
+    numpy_cross_entropy,
+    numpy_log_softmax,
+    some_logits,
+    some_split,
+)
 
 
 def certain(decisions: list[int], num_classes: int) -> torch.Tensor:
@@ -34,15 +43,11 @@ def certain(decisions: list[int], num_classes: int) -> torch.Tensor:
     return nn.functional.one_hot(torch.tensor(decisions), num_classes).double() * 1e4
 
 
-@pytest.mark.filterwarnings("ignore:y_pred contains classes not in y_true", "ignore:A single label was found")
-@examples
-@given(seed=st.integers(0, 10_000), num=st.integers(1, 200), num_classes=st.integers(2, 12), scale=st.floats(0.01, 30))
-def test_the_figures_are_those_of_torchmetrics_and_sklearn(seed: int, num: int, num_classes: int, scale: float) -> None:
-    logits = torch.from_numpy(some_logits(seed, num, num_classes, scale))
-    targets = torch.from_numpy(np.random.default_rng(seed).integers(0, num_classes, num))
-    ours = measure(logits, targets)
+def figures_of_others(logits: torch.Tensor, targets: torch.Tensor) -> dict[str, float]:
+    """The figures of torchmetrics, of scikit-learn and of NumPy's formulas."""
+    num_classes = logits.shape[1]
     top = min(5, num_classes)
-    theirs = {
+    return {
         "accuracy": multiclass_accuracy(logits, targets, num_classes, average="micro").item(),
         "top5_accuracy": multiclass_accuracy(logits, targets, num_classes, average="micro", top_k=top).item(),
         "ece": multiclass_calibration_error(logits.softmax(1), targets, num_classes, n_bins=15, norm="l1").item(),
@@ -51,7 +56,42 @@ def test_the_figures_are_those_of_torchmetrics_and_sklearn(seed: int, num: int, 
         "balanced_accuracy": balanced_accuracy_score(targets, logits.argmax(1)),
         "macro_f1": f1_score(targets, logits.argmax(1), average="macro"),
     }
-    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+
+
+OTHERS_WARN = pytest.mark.filterwarnings(
+    "ignore:y_pred contains classes not in y_true", "ignore:A single label was found"
+)
+
+
+@OTHERS_WARN
+@examples
+@given(seed=st.integers(0, 10_000), num=st.integers(1, 200), num_classes=st.integers(2, 12), scale=st.floats(0.01, 30))
+def test_the_figures_are_those_of_torchmetrics_and_sklearn(seed: int, num: int, num_classes: int, scale: float) -> None:
+    logits = torch.from_numpy(some_logits(seed, num, num_classes, scale))
+    targets = torch.from_numpy(np.random.default_rng(seed).integers(0, num_classes, num))
+    assert measure(logits, targets) == pytest.approx(figures_of_others(logits, targets), rel=1e-5, abs=1e-6)
+
+
+@OTHERS_WARN
+@few_examples
+@given(
+    seed=st.integers(0, 10_000),
+    num=st.integers(1, 40),
+    num_classes=st.integers(2, 12),
+    size=st.sampled_from([1.0, 1e2, 1e4]),
+    absent=st.booleans(),
+)
+def test_the_figures_of_extreme_logits_are_theirs_too(
+    seed: int, num: int, num_classes: int, size: float, absent: bool
+) -> None:
+    """Logits of -size, 0 and size have many ties and are certain; the first class may have no image at all."""
+    draw = np.random.default_rng(seed)
+    logits = torch.from_numpy(draw.integers(-1, 2, (num, num_classes)) * size)
+    targets = torch.from_numpy(draw.integers(int(absent), num_classes, num))
+    assert measure(logits, targets) == pytest.approx(figures_of_others(logits, targets), rel=1e-5, abs=1e-6)
+    assert measure(logits.float(), targets) == pytest.approx(figures_of_others(logits, targets), rel=1e-5, abs=1e-6)
+    labels = range(num_classes)
+    assert confusion(logits, targets).tolist() == confusion_matrix(targets, logits.argmax(1), labels=labels).tolist()
 
 
 def test_the_figures_of_certain_and_of_ignorant_networks() -> None:

@@ -33,9 +33,7 @@ HEADER = re.compile(
 )
 NAME = re.compile(r"(?P<dataset>\w+)/(?P<student>\w+)_from_(?P<teacher>\w+?)_(?P<suffix>[a-z]\w*)")
 PUBLISHED = sorted(f"{path.parent.name}/{path.stem}" for path in FOLDER.glob("*/[!_]*.yaml") if "_from_" in path.stem)
-MODES = {
-    "cifar10/resnet20_from_resnet110_soft": "none"
-}  # to which soft targets are added: the cross-entropy has weight 1
+MODES = {"cifar10/resnet20_from_resnet110_soft": "none"}  # with soft targets beside a cross-entropy of weight 1
 SMALL_RATE = ("mobilenet_v2", "shufflenet_v1", "shufflenet_v2")
 
 

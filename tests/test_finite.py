@@ -15,6 +15,7 @@ from distill_run.engine.device import choose_device
 from distill_run.engine.finite import check_logits_of
 from distill_run.engine.loop import Trainer
 from distill_run.errors import DivergedError
+from distill_run.models.layers import last_linear
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import LogitObjective, TargetObjective
 from distill_run.objectives.hard import HardTargets
@@ -46,7 +47,7 @@ def images() -> Trainer:
             batch.images[3, 0, 1, 2] = NAN
             yield batch
 
-    trainer.batches.epoch = spoilt  # type: ignore[method-assign]
+    trainer.batches.epoch = spoilt  # type: ignore[method-assign, assignment]
     return trainer
 
 
@@ -151,7 +152,7 @@ def test_the_bank_keeps_no_logits_that_are_not_finite(top_k: str, tmp_path: Path
     opened = open_run(tmp_path, [*TINY, f"logit_bank_top_k={top_k}", "training.teacher.epochs=1"])
     trained = opened.teacher()
     with torch.no_grad():
-        next(layer for layer in reversed(list(trained.own_network.modules())) if hasattr(layer, "bias")).bias[7] = NAN
+        last_linear(trained.own_network, "teacher")[1].bias[7] = NAN
     trainer, guide = opened.student(dataclasses.replace(trained, fingerprint="0" * 64))
     assert guide is not None
     assert message_of(guide, next(iter(trainer.batches.epoch(1)))) == (

@@ -10,16 +10,18 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from distill_run.build import Builder
 from distill_run.config.compose import config_dir
 from distill_run.data.source import ImageShape
-from distill_run.models.given_weights import take_weights
+from distill_run.models.given_weights import WRAPPERS, take_weights
 from distill_run.models.network import build_network
 from distill_run.tensor_files import load, load_weights
-from helpers import message_of
+from helpers import examples, message_of
 
 Weights = dict[str, Tensor]
 GIVEN = "teacher_checkpoint=x.pt"
@@ -242,3 +244,30 @@ def test_files_of_repdistiller_and_mdistiller_are_read(option: str) -> None:
     assert all(torch.equal(tensor, again.state_dict()[key]) for key, tensor in network.state_dict().items())
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again.eval()(images), network.eval()(images))
+
+
+@examples
+@given(
+    prefix=st.lists(st.sampled_from(["module", "model", "net", "0", "student", "encoder_q"]), max_size=3),
+    inserted=st.sampled_from(["", "_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module."]),
+    place=st.integers(0, 4),
+    wrappers=st.lists(st.sampled_from(WRAPPERS), max_size=3),
+    beside=st.booleans(),
+)
+def test_weights_are_found_in_any_nest_of_wrappers(
+    prefix: list[str], inserted: str, place: int, wrappers: list[str], beside: bool
+) -> None:
+    """Prefixes of any length, what libraries insert at any depth, dictionaries in dictionaries, tensors beside."""
+    network = small()
+    held: Any = {}
+    for key, tensor in network.state_dict().items():
+        parts = [*prefix, *key.split(".")]
+        where = min(place, len(parts) - 1)
+        held[".".join(parts[:where] + [""] * (where > 0)) + inserted + ".".join(parts[where:])] = tensor
+    if beside:
+        held["criterion.weight"] = torch.ones(5)
+    for wrapper in reversed(wrappers):
+        held = {wrapper: held, "epoch": 3}
+    taken = take_weights(held, network, GIVEN)
+    assert all(torch.equal(taken.weights[key], tensor) for key, tensor in network.state_dict().items())
+    load_weights(network, {key: taken.weights[key] for key in network.state_dict()}, "small")

@@ -210,7 +210,7 @@ def test_what_an_objective_asks_of_the_teacher_and_of_its_mode_file() -> None:
         assert objective.state_dict() == {}
 
 
-ABOVE_0, AT_LEAST_0, FRACTION, STANDARDIZE = (
+ABOVE_0, AT_LEAST_0, FRACTION, ONE_OF_3 = (
     "a number above 0",
     "a number of at least 0",
     "a number from 0 to 1",
@@ -221,19 +221,21 @@ BELOW_1, INSIDE = "a number from 0 to below 1", "a number between 0 and 1"
 REFUSED: dict[type[Objective], dict[str, tuple[list[object], str]]] = {
     SoftTargets: {
         "temperature": ([0, "4", True], ABOVE_0), "alpha": ([-0.1, 1.5, None], FRACTION), "weight": ([-1], AT_LEAST_0),
-        "divergence": (["kl"], "one of forward, reverse, jensen_shannon"), "standardize_logits": ([1, "std"], STANDARDIZE),
+        "divergence": (["kl"], "one of forward, reverse, jensen_shannon"), "standardize_logits": ([1, "std"], ONE_OF_3),
     },
-    HardTargets: {"alpha": ([2], FRACTION), "label_smoothing": ([-1], BELOW_1), "standardize_logits": ([None], STANDARDIZE)},
+    HardTargets: {
+        "alpha": ([2], FRACTION), "label_smoothing": ([-1], BELOW_1), "standardize_logits": ([None], ONE_OF_3),
+    },
     VirtualTeacher: {
         "temperature": ([0.0], ABOVE_0), "alpha": ([1.1], FRACTION), "correct_probability": ([1, 0.0], INSIDE),
     },
     Decoupled: {
         "temperature": ([-4], ABOVE_0), "target_weight": ([-1], AT_LEAST_0), "non_target_weight": ([-1], AT_LEAST_0),
-        "weight": ([-1], AT_LEAST_0), "warmup_epochs": ([-1], AT_LEAST_0), "standardize_logits": (["yes"], STANDARDIZE),
+        "weight": ([-1], AT_LEAST_0), "warmup_epochs": ([-1], AT_LEAST_0), "standardize_logits": (["yes"], ONE_OF_3),
     },
     Correlation: {
         "temperature": ([0], ABOVE_0), "inter_weight": ([-1], AT_LEAST_0), "intra_weight": ([-1], AT_LEAST_0),
-        "weight": (["2"], AT_LEAST_0), "standardize_logits": ([0], STANDARDIZE),
+        "weight": (["2"], AT_LEAST_0), "standardize_logits": ([0], ONE_OF_3),
     },
     CrossEntropy: {"label_smoothing": ([1], BELOW_1)},
 }  # fmt: skip

@@ -16,11 +16,12 @@ from distill_run.data.source import ImageShape
 from distill_run.models.network import build_network
 from distill_run.pipeline import run
 from distill_run.record.status import read_status
-from distill_run.stages.assembly import TeacherShape
+from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.rehearse import rehearse
+from distill_run.stages.training import Architecture
 from distill_run.stages.trial import try_step
 from helpers import message_of, open_store
-from workshops import Opened, open_run, open_settings
+from workshops import Opened, open_run
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -209,11 +210,21 @@ RETURNS = (
 )
 
 
-def of_own_model(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Opened:
-    """A run whose student is a model of this code, before anything is trained."""
-    monkeypatch.delitem(sys.modules, "own_thing", raising=False)  # of the test before
-    mine = write(folder / "mine", "model", "own_thing", code)
-    return open_settings(compose_config([*PAIR, "student=own_thing", f"store_dir={folder / 'store'}"], mine), folder)
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory: pytest.TempPathFactory) -> Opened:
+    return open_run(tmp_path_factory.mktemp("opened"), TINY)
+
+
+def own_student(opened: Opened, value: str, folder: Path, change: str = "") -> Prepared:
+    """A student whose forward returns `value`, built and tried as before a run."""
+    code = RETURNS.format(value=value).replace("num_classes)\n    def", f"num_classes)\n        {change}\n    def")
+    write(folder, "model", f"own_{folder.name}", code)
+    architecture = Architecture("student", "own", {"_target_": f"own_{folder.name}.Own"})
+    training = dataclasses.replace(opened.lineup.student.training.alone("student"), architecture=architecture)
+    assembler = dataclasses.replace(opened.workshop.assembler, builder=Builder(code_dir=folder))
+    prepared = Prepared(training, assembler.assemble(training))
+    try_step(prepared, None, opened.workshop.feed)
+    return prepared
 
 
 @pytest.mark.parametrize(
@@ -222,12 +233,11 @@ def of_own_model(code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Op
      "logits.double()", "self.layer(images.mul_(2).div_(2).flatten(1))"],
 )  # fmt: skip
 def test_the_logits_are_taken_from_what_a_forward_returns_where_they_have_that_name(
-    value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    value: str, opened: Opened, tmp_path: Path
 ) -> None:
     """Images that a network changes in place are its own copy."""
-    opened = of_own_model(RETURNS.format(value=value), tmp_path, monkeypatch)
-    network, feed = opened.lineup.student.assembly.network, opened.workshop.feed
-    images = next(iter(feed.val.chunks(5)))
+    network = own_student(opened, value, tmp_path).assembly.network
+    images = next(iter(opened.workshop.feed.val.chunks(5)))
     before = images.clone()
     layer = network.architecture.layer
     assert isinstance(layer, torch.nn.Linear)
@@ -263,18 +273,18 @@ SHAPE = "\n  its forward must return logits of shape (N, 10)"
     ],
 )  # fmt: skip
 def test_a_forward_that_returns_no_logits_is_told_before_anything_is_trained(
-    value: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    value: str, told: str, opened: Opened, tmp_path: Path
 ) -> None:
-    assert message_of(of_own_model, RETURNS.format(value=value), tmp_path, monkeypatch).startswith(told)
+    assert message_of(own_student, opened, value, tmp_path).startswith(told)
 
 
-def test_a_network_without_weights_that_can_be_trained_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    told = "student has no weights that can be trained\n  give its layers as attributes of its module"
-    for change in ("self.layer = [self.__dict__['_modules'].pop('layer')][0].forward", "self.requires_grad_(False)"):
-        code = RETURNS.replace("num_classes)\n    def", f"num_classes)\n        {change}\n    def")
-        assert message_of(of_own_model, code.format(value="logits"), tmp_path, monkeypatch) == told
+@pytest.mark.parametrize(
+    "change", ["self.layer = self.__dict__['_modules'].pop('layer').forward", "self.requires_grad_(False)"]
+)
+def test_a_network_without_weights_that_can_be_trained_is_refused(change: str, opened: Opened, tmp_path: Path) -> None:
+    assert message_of(own_student, opened, "logits", tmp_path, change) == (
+        "student has no weights that can be trained\n  give its layers as attributes of its module"
+    )
 
 
 def test_a_mistake_in_a_dataset_is_told_with_its_line(tmp_path: Path) -> None:

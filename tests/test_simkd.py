@@ -60,6 +60,13 @@ class Dropping(nn.Module):
         return logits
 
 
+class Named(Pooled):
+    """The same, whose logits have a name."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:  # type: ignore[override]
+        return {"logits": super().forward(images)}
+
+
 def reused(student: nn.Module, teacher: nn.Module, factor: int = 2, last_relu: bool = True) -> ReusedClassifier:
     shape = {"in_channels": 1, "image_size": (8, 8), "num_classes": 3}
     return ReusedClassifier(**shape, student=student, teacher=teacher, factor=factor, last_relu=last_relu)  # type: ignore[arg-type]
@@ -114,7 +121,7 @@ def test_a_student_of_ours_ends_at_its_last_features(name: str) -> None:
     assert not hooks_of(network)
 
 
-@pytest.mark.parametrize("kind", [partial(Pooled, 4, 1), Dropping])
+@pytest.mark.parametrize("kind", [partial(Pooled, 4, 1), partial(Named, 4, 1), Dropping])
 def test_features_that_the_student_itself_changes_are_read_before_it_does(kind: Callable[[], nn.Module]) -> None:
     student = kind()
     network = reused(student, Pooled(6, 1)).train()
@@ -193,48 +200,41 @@ def test_a_copied_network_keeps_its_features_to_itself() -> None:
     torch.testing.assert_close(twin(images), network((images - 0.5) / 0.5))
 
 
+def built(name: str, **changes: object) -> Network:
+    node = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
+    return build_network(node | changes, "student", ImageShape(1, (32, 32), 3), [0.0], [1.0], 0, Builder()).eval()
+
+
+def on_small_images(student: nn.Module, widened: bool) -> ReusedClassifier:
+    teacher, how = Pooled(6, 1), {"last_relu": True, "widened": widened}
+    return ReusedClassifier(
+        in_channels=1, image_size=(32, 32), num_classes=3, student=student, teacher=teacher, factor=2, **how
+    )
+
+
 @pytest.mark.parametrize(
-    ("name", "channels", "cut"),
+    ("name", "place", "channels", "before"),
     [
-        ("shufflenet_v2", 464, "last"),
-        ("mobilenet_v2", 160, "last"),
-        ("shufflenet_v1", 960, None),
-        ("wrn_16_1", 64, None),
+        ("shufflenet_v2", "stages.2", 464, 1024),
+        ("mobilenet_v2", "stages.3", 160, 1280),
+        ("shufflenet_v1", "stages.2", 960, 960),
+        ("wrn_16_1", "activation", 64, 64),
     ],
 )
 def test_the_student_is_projected_from_its_last_stage_as_in_the_published_program(
-    name: str, channels: int, cut: str | None
+    name: str, place: str, channels: int, before: int
 ) -> None:
     """Not from the convolution after it, which serves the student's own classifier; files of before keep that."""
-    node = yaml.safe_load((config_dir() / "model" / f"{name}.yaml").read_text(encoding="utf-8"))
-    shape, images = ImageShape(1, (32, 32), 3), torch.rand(2, 1, 32, 32)
-    size = {"in_channels": 1, "image_size": (32, 32), "num_classes": 3}
-    whole = build_network(node, "student", shape, [0.0], [1.0], 0, Builder()).eval()
-    made = {
-        widened: ReusedClassifier(
-            **size, student=copy.deepcopy(whole.architecture), teacher=Pooled(6, 1), factor=2, last_relu=True,
-            widened=widened,
-        ).eval()
-        for widened in (False, True)
-    }  # fmt: skip
-    assert made[False].projection[0].in_channels == channels  # type: ignore[union-attr]
-    stage = FeatureReader(
-        whole, {"last": "activation" if name == "wrn_16_1" else f"stages.{len(whole.architecture.stages) - 1}"}
-    )  # type: ignore[arg-type]
-    assert torch.equal(made[False].student(images), stage(images).features["last"])
-    assert made[False].is_cut
-    left = {key.split(".")[0] for key, _ in made[False].student.named_parameters()}
-    assert ("last" in left) is False
-    before = {"shufflenet_v2": 1024, "mobilenet_v2": 1280}.get(name, channels)
-    assert made[True].projection[0].in_channels == before  # type: ignore[union-attr]
+    whole, images = built(name), torch.rand(2, 1, 32, 32)
+    network = on_small_images(copy.deepcopy(whole.architecture), widened=False).eval()
+    assert network.projection.get_submodule("0").in_channels == channels
+    assert network.is_cut
+    assert torch.equal(network.student(images), FeatureReader(whole, {"last": place})(images).features["last"])
+    assert not any(key.startswith("last.") for key in network.student.state_dict())
+    old = on_small_images(copy.deepcopy(whole.architecture), widened=True)
+    assert old.projection.get_submodule("0").in_channels == before
 
 
-def test_a_wide_shufflenet_has_the_704_channels_of_the_table() -> None:
-    node = compose_config(["experiment=cifar100/shufflenet_v2_from_resnet32x4_simkd"]).student
-    student = build_network(node, "student", ImageShape(3, (32, 32), 100), [0.0] * 3, [1.0] * 3, 0, Builder())
-    shape = {"in_channels": 3, "image_size": (32, 32), "num_classes": 100}
-    teacher = nn.Sequential(nn.Conv2d(3, 8, 3), Pool(), nn.Linear(8, 100))
-    network = ReusedClassifier(  # type: ignore[call-overload]
-        **shape, student=student.architecture, teacher=teacher, factor=2, last_relu=True, widened=False
-    )
-    assert network.projection[0].in_channels == 704
+def test_the_wide_shufflenet_of_the_table_is_projected_from_704_channels() -> None:
+    student = built("shufflenet_v2", widths=[176, 352, 704]).architecture
+    assert on_small_images(student, widened=False).projection.get_submodule("0").in_channels == 704

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from distill_run.config.schema import DeviceSettings
 from distill_run.errors import user_error
@@ -125,15 +126,26 @@ def choose_device(wanted: DeviceSettings) -> Device:
 @cache
 def check_compiler(kind: str) -> None:
     """Compile a sum; raises UserError where torch.compile finds no compiler for the device."""
-    try:
-        torch.compile(lambda numbers: numbers + numbers.sin())(torch.zeros(2, device=kind))
-    except Exception as error:  # of dynamo, of inductor, or of the compiler that they call
-        lines = [line for line in str(error).splitlines() if line and not line.endswith(" raised:")]
-        reason = lines[0] if lines else type(error).__name__
-        raise user_error(
-            f"device.compile=true, but torch.compile does not work here: {reason}",
-            "install a C++ compiler (for CUDA also triton), or write device.compile=false",
-        ) from error
+    compiled(lambda numbers: numbers + numbers.sin())(torch.zeros(2, device=kind))
+
+
+def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """What torch.compile makes of a network or a function; a call raises UserError where it cannot be compiled."""
+    made = torch.compile(function)
+
+    def call(values: Tensor) -> Tensor:
+        try:
+            return made(values)
+        except RuntimeError as error:
+            if not any(kind.__name__ == "TorchDynamoException" for kind in type(error).__mro__):
+                raise
+            lines = [line for line in str(error).splitlines() if line and not line.endswith(" raised:")]
+            raise user_error(
+                f"device.compile=true, but torch.compile does not work here: {[*lines, type(error).__name__][0]}",
+                "install a C++ compiler (for CUDA also triton), or write device.compile=false",
+            ) from error
+
+    return call
 
 
 def _available_kinds() -> list[str]:

@@ -12,7 +12,7 @@ from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.draws import stream
 from distill_run.data.source import ImageSet
-from distill_run.engine.device import Device
+from distill_run.engine.device import Device, compiled
 from distill_run.engine.evaluate import commonest_share, measure, predict
 from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
 from distill_run.engine.finite import CALMER, first_not_finite
@@ -75,7 +75,7 @@ class Trainer:
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
-        self.read = FeatureReader(network, points, torch.compile(network) if device.settings.compile else network)
+        self.read = FeatureReader(network, points, compiled(network) if device.settings.compile else network)
         self.epoch, self.step = 1, 0  # the epoch in progress (from 1) and its next step (from 0)
         self.history: list[dict[str, Any]] = []
         self.selected: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import torch
@@ -142,7 +143,8 @@ def mean_work(network: nn.Module, shape: ImageShape) -> float:
 
 def count_macs(network: nn.Module, shape: ImageShape) -> int:
     """Multiply-accumulate operations for one image: half the FLOPs of its convolutions and matrix products."""
-    image = torch.zeros(1, shape.in_channels, *shape.image_size, device=next(network.parameters()).device)
+    tensor = next(chain(network.parameters(), network.buffers()))  # own code may have no parameters
+    image = torch.zeros(1, shape.in_channels, *shape.image_size, device=tensor.device)
     with in_eval_mode(network):
         return macs_of(network, image)
 

@@ -11,7 +11,7 @@ from distill_run.data.source import ImageShape
 from distill_run.losses.numerics import as_maps
 from distill_run.models.features import INPUT, FeatureReader, choose_points, feature_points, read_shapes
 from distill_run.models.layers import last_linear
-from distill_run.models.network import Network
+from distill_run.models.network import Network, logits_of
 from distill_run.rules import FLAG, whole
 
 
@@ -57,7 +57,7 @@ class ReusedClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, K) of normalised images (N, C, H, W)."""
-        features = self.student(images) if self.is_cut else self._read_features(images)
+        features = logits_of(self.student(images), self.student) if self.is_cut else self._read_features(images)
         projected: Tensor = self.projection(adaptive_avg_pool2d(as_maps(features), self.size))
         logits: Tensor = self.classifier(projected.mean((2, 3)))
         return logits
@@ -120,11 +120,11 @@ def _values_at(places: list[str], network: Network, shape: ImageShape) -> list[T
 
     A copy of the network computes them in training mode, in which dropout gives a new tensor.
     """
-    read = FeatureReader(copy.deepcopy(network).train(), {place: place for place in places})
+    read = FeatureReader(copy.deepcopy(network).train(), {place: place for place in places if place})
     images = torch.zeros(2, shape.in_channels, *shape.image_size, device=network.mean.device)
     with torch.random.fork_rng(devices=[]), torch.no_grad():
-        features = read(images).features
-    return [features[place] for place in places]
+        outputs = read(images)
+    return [outputs.features[place] if place else outputs.logits for place in places]
 
 
 def _unnormalised(architecture: nn.Module, shape: ImageShape) -> Network:

@@ -122,7 +122,7 @@ class Assembler:
                 with naming_the_option(training, name, term):
                     if single(teacher.network).class_outputs is not None:
                         raise user_error(
-                            "it takes the teacher's last layer, which is of other classes",
+                            "it takes the teacher's last layer, whose classes are others or in another order",
                             "choose another mode, as in mode=soft",
                         )
                     node = term.student_node(node, teacher.node)
