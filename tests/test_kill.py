@@ -1,20 +1,29 @@
 """Killed anywhere, a run goes on, and its end is that of an uninterrupted one, bit for bit.
 
-All of it, for an hour or so: python -m pytest -n0 -m slow tests/test_kill.py
+All of it, for an hour or so: python -m pytest -n0 -m slow tests/test_kill.py. With DISTILL_RUN_KILL_STEP=6, every sixth
+write of the runs that are killed at their writes.
 """
 
 import dataclasses
 import os
+import random
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch._dynamo  # noqa: F401 - each forked process would load it
 
-from conftest import TINY, without_pages
+from conftest import TINY, write_photos
+from distill_run.commands.run import main as distill_run
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
 from distill_run.pipeline import run
-from killing import call, difference, outcome
+from killing import call, difference, kill_after, outcome
 
 # All that has a state of its own: a search, an assistant, repeats, views, a moving average; saved after every step.
 EVERYTHING = (
@@ -22,22 +31,43 @@ EVERYTHING = (
     *("repeats=2", "assistants=mlp", "assistants.mlp.hidden=[8]", "training.views=2", "training.student.ema=0.9"),
     *("training.student.lr_search=[0.01,0.1]", "robustness_images=10", "checkpoint.every_minutes=1e-9"),
 )
-KILLED = -9
+# Photographs that two processes read, new views in every epoch, an export.
+PHOTOS = (
+    *(word for word in TINY if not word.startswith(("dataset.", "training.student.batch", "training.teacher.batch"))),
+    *("dataset=image_folder", "dataset.root=../photos", "dataset.image_size=8", "dataset.memory_gigabytes=0"),
+    *("dataset.workers=2", "training.teacher.batch_size=8", "training.student.batch_size=8", "export=safetensors"),
+    "checkpoint.every_minutes=1e-9",
+)
+KILLED = -signal.SIGKILL
+MOMENTS = 50
+STEP = int(os.environ.get("DISTILL_RUN_KILL_STEP", "1"))
 
 
 class Killed:
-    """A run that is killed and goes on."""
+    """A run in folder/out that is killed and goes on, from settings or by its command."""
 
-    def __init__(self, folder: Path, settings: Settings) -> None:
-        self.folder, self.settings = folder, settings
+    def __init__(self, folder: Path, words: Sequence[str], settings: Settings | None = None) -> None:
+        self.folder, self.words, self.settings = folder, words, settings
 
     def begin_or_go_on(self) -> None:
         """What a person does: resume= where there is a checkpoint, otherwise the same command."""
-        last = Path("out/checkpoints/last.pt")
-        run(dataclasses.replace(self.settings, resume="out" if last.exists() else None), "out")
+        goes_on = Path("out/checkpoints/last.pt").exists()
+        if self.settings is None:
+            sys.argv = ["distill-run", *(["resume=out"] if goes_on else self.words)]
+            distill_run()
+        else:
+            run(dataclasses.replace(self.settings, resume="out" if goes_on else None), "out")
 
     def __call__(self, kill_at: int | None = None) -> int:
         return call(self.folder, self.begin_or_go_on, kill_at)
+
+    def after(self, seconds: float) -> int:
+        """Killed after so much time, unless it has ended."""
+        return kill_after(seconds, self.folder, self.begin_or_go_on)
+
+    def problem(self, expected: dict[str, Any]) -> str | None:
+        """What is wrong at the end, after it has gone on."""
+        return self.said if self() else difference(outcome(self.folder), expected)
 
     @property
     def said(self) -> str:
@@ -48,42 +78,55 @@ class Killed:
         return self.folder.with_suffix(".writes").read_text().splitlines()
 
 
-@pytest.fixture(scope="module")
-def settings() -> Settings:
-    return compose_config(EVERYTHING)
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Killed:
-    """An uninterrupted run."""
-    killed = Killed(tmp_path_factory.mktemp("whole") / "run", settings)
-    with without_pages():
-        assert killed() == 0, killed.said
-    return killed
+def uninterrupted(folder: Path, words: Sequence[str], settings: Settings | None = None) -> Killed:
+    whole = Killed(folder / "whole", words, settings)
+    assert whole() == 0, whole.said
+    return whole
 
 
 @pytest.mark.usefixtures("no_pages")
-def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(
-    tmp_path: Path, settings: Settings, whole: Killed
-) -> None:
-    killed = Killed(tmp_path / "run", settings)
+def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    settings = compose_config(EVERYTHING)
+    whole = uninterrupted(tmp_path, EVERYTHING, settings)
+    killed = Killed(tmp_path / "run", EVERYTHING, settings)
     for _ in range(3):
         assert killed(len(whole.writes) // 5) == KILLED
-    assert killed() == 0, killed.said
-    assert difference(outcome(killed.folder), outcome(whole.folder)) is None
+    assert killed.problem(outcome(whole.folder)) is None
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
 @pytest.mark.usefixtures("no_pages")
-def test_a_run_that_is_killed_at_any_write_ends_like_an_uninterrupted_one(
-    tmp_path: Path, settings: Settings, whole: Killed
-) -> None:
-    expected = outcome(whole.folder)
-    found = {}
-    step = int(os.environ.get("DISTILL_RUN_KILL_STEP", "1"))
-    for write, what in list(enumerate(whole.writes))[::step]:
-        killed = Killed(tmp_path / f"{write}", settings)
+@pytest.mark.parametrize("words", [EVERYTHING, PHOTOS], ids=["everything", "photos"])
+def test_a_run_that_is_killed_at_any_write_ends_like_an_uninterrupted_one(words: Sequence[str], tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos")
+    settings = compose_config(words)
+    whole = uninterrupted(tmp_path, words, settings)
+    expected, found = outcome(whole.folder), {}
+    for write in range(0, len(whole.writes), STEP):
+        killed = Killed(tmp_path / f"{write}", words, settings)
         assert killed(write) == KILLED
-        found[f"{write} {what}"] = killed.said if killed() else difference(outcome(killed.folder), expected)
+        found[f"{write} {whole.writes[write]}"] = killed.problem(expected)
+        shutil.rmtree(killed.folder)
+    print(f"{len(found)} kills at the {len(whole.writes)} writes")
     assert {write: problem for write, problem in found.items() if problem} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_a_command_that_is_killed_at_random_moments_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+    """From its first moment to its last, also while its pages are written; a moment may come after the end."""
+    words = [*EVERYTHING, "hydra.run.dir=out"]
+    begun = time.monotonic()
+    whole = uninterrupted(tmp_path, words)
+    seconds, drawn = time.monotonic() - begun, random.Random(13)
+    expected, found, kills = outcome(whole.folder), {}, 0
+    for moment in range(MOMENTS):
+        after = seconds * (moment + drawn.random()) / MOMENTS
+        killed = Killed(tmp_path / f"{moment}", words)
+        kills += killed.after(after) == KILLED
+        found[f"{after:.2f} of {seconds:.2f} s"] = killed.problem(expected)
+        shutil.rmtree(killed.folder)
+    print(f"{kills} of {MOMENTS} moments hit a run of {seconds:.1f} s")
+    assert {moment: problem for moment, problem in found.items() if problem} == {}
+    assert kills > MOMENTS / 2

@@ -1,5 +1,7 @@
 """The logit bank: every image gets the teacher's logits of its own view, whatever asks for them and in what order."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -372,3 +374,22 @@ def test_several_processes_share_one_teacher_and_one_bank(tmp_path: Path) -> Non
     for number in range(3):
         content = tensor_files.load(tmp_path / f"process_{number}" / "checkpoints" / "student.pt")
         torch.testing.assert_close(content["weights"], weights_of(alone), rtol=0, atol=0)
+
+
+class _SignalInTheBank(Watcher):
+    """Sends a signal when the first of the five chunks of the second view is there."""
+
+    def worked(self, work: str, done: int, total: int) -> None:
+        if work == "the teacher's logits of view 1":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_while_a_bank_is_filled_does_not_wait_for_the_view(tmp_path: Path) -> None:
+    whole = tiny_run(tmp_path, name="whole", store="other")
+    settings = compose_config([*AUGMENTED, f"store_dir={tmp_path / 'store'}"])
+    with pytest.raises(Interrupted):
+        run(settings, tmp_path / "run", watchers=[_SignalInTheBank()])
+    (bank,) = (tmp_path / "store" / "logits").iterdir()
+    assert sorted(path.name for path in bank.glob("*.npy")) == ["view_0.npy"]
+    resumed = tiny_run(tmp_path, f"resume={tmp_path / 'run'}")
+    torch.testing.assert_close(weights_of(resumed), weights_of(whole), rtol=0, atol=0)

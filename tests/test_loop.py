@@ -1,11 +1,16 @@
 """The training loop: what it does to the networks, and that it is what one would write by hand."""
 
+import copy
+import os
+import signal
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_run.data.batches import Batch
+from distill_run.engine import loop
 from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.schedules import Constant, Cosine, Plateau
@@ -205,3 +210,28 @@ def test_a_training_ends_with_what_its_stop_was_requested_with_at_the_end_of_an_
             trainer.fit(watcher, stop)
     assert trainer.epoch == 2
     assert [(state["epoch"], state["step"]) for state in watcher.saved] == [(2, 0)]
+
+
+def test_the_state_is_saved_within_an_epoch_where_its_time_has_come() -> None:
+    often, seldom = make(epochs=2), make(epochs=2)
+    often.checkpoint_seconds, seldom.checkpoint_seconds = 0.0, 3600.0
+    places = [(state["epoch"], state["step"]) for state in fit(often).saved]
+    assert places == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4), (3, 0)]
+    assert [(state["epoch"], state["step"]) for state in fit(seldom).saved] == [(2, 0), (3, 0)]
+
+
+def test_a_signal_during_validation_ends_the_training_after_its_last_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, cut, resumed = make(epochs=2), make(epochs=2), make(epochs=2)
+    fit(whole)
+    watcher = Watcher()
+    with monkeypatch.context() as patch, StopRequest() as stop:
+        patch.setattr(loop, "predict", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(Interrupted):
+            cut.fit(watcher, stop)
+    (state,) = watcher.saved
+    assert (state["epoch"], state["step"], state["history"]) == (1, 4, [])
+    resumed.load_state(copy.deepcopy(state))
+    fit(resumed)
+    ours, theirs = resumed.network.state_dict(), whole.network.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
+    assert [row["val"] for row in resumed.history] == [row["val"] for row in whole.history]

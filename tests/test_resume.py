@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.pipeline import run
 from distill_run.quoting import override
+from distill_run.report.run_report import read_report
 from helpers import message_of
 
 # All that has a state: momentum, a plateau's memory, batch norm; and dropout, which must not have one.
@@ -81,9 +83,9 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
     return arrange
 
 
-# The tiny run has 36 steps of the teacher, 18 of the baseline, 18 of the student; each of the epochs, two of a
-# training, polls once more at its end.
-@pytest.mark.parametrize("steps", [1, 27, 37, 59, 72])
+# The tiny run has 36 steps of the teacher, 18 of the baseline, 18 of the student, in two epochs each. An epoch polls
+# twice more, before its validation and at its end; one of the student also before its view of the bank.
+@pytest.mark.parametrize("steps", [1, 27, 39, 63, 78])
 def test_a_run_cut_at_any_step_ends_like_an_uninterrupted_one(
     steps: int, tmp_path: Path, uninterrupted: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,12 +102,22 @@ def test_a_run_cut_at_any_step_ends_like_an_uninterrupted_one(
     assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "completed"}
 
 
-def test_resuming_a_completed_run_changes_nothing(tmp_path: Path) -> None:
-    run(settings_for(tmp_path), tmp_path / "run")
-    before = json.loads((tmp_path / "run" / "report.json").read_text())
-    resume(tmp_path / "run")
-    after = json.loads((tmp_path / "run" / "report.json").read_text())
-    assert after["student"] == before["student"]
+def test_resuming_a_completed_run_writes_nothing_and_says_where_its_report_is(
+    uninterrupted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")}
+    report = run(resumed(f"resume={uninterrupted}"), uninterrupted)
+    assert report.to_dict() == json.loads((uninterrupted / "report.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in uninterrupted.rglob("*")} == before
+    assert capsys.readouterr().out == f"the run is completed; its report is {uninterrupted / 'report.html'}\n"
+
+
+def test_a_completed_run_gets_what_is_asked_for_later(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    report = run(resumed(f"resume={tmp_path / 'run'}", "robustness_images=5"), tmp_path / "run")
+    assert report.robustness is not None
+    assert read_report(uninterrupted).robustness is None
+    assert report.student == read_report(uninterrupted).student
 
 
 def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:

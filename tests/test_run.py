@@ -21,7 +21,8 @@ from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data import packing
 from distill_run.data.digits import load as load_digits
-from distill_run.errors import DivergedError, UserError
+from distill_run.engine.loop import Trainer
+from distill_run.errors import DivergedError, Interrupted, UserError
 from distill_run.listener import working
 from distill_run.pipeline import run
 from distill_run.record.console_watcher import ConsoleWatcher
@@ -277,6 +278,25 @@ def test_a_learning_rate_is_found_on_validation_and_its_curve_reported(tmp_path:
     assert report.summary["teacher"]["learning_rate"] == 0.1
     assert report.summary["student"]["learning_rate"] == report.summary["baseline"]["learning_rate"] == 0.2
     assert (report.run_dir / "plots" / "lr_search.png").is_file()
+
+
+def test_the_rates_that_were_tried_before_an_interruption_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, fit = [], Trainer.fit
+
+    def note(self: Trainer, watcher: Any, stop: Any) -> None:
+        tried.append(self.stage)
+        if len(tried) == 2:
+            raise Interrupted
+        fit(self, watcher, stop)
+
+    monkeypatch.setattr(Trainer, "fit", note)
+    search = ("baseline=false", "training.teacher.lr_search=[0.05,0.1]")
+    with pytest.raises(Interrupted):
+        tiny_run(tmp_path, *search)
+    tiny_run(tmp_path, *search)
+    assert tried == ["teacher lr=0.05", "teacher lr=0.1", "teacher lr=0.1", "teacher", "student"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from distill_run.config.presets import expand_presets
 from distill_run.console import Console
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
+from distill_run.report.run_report import RunReport
 from distill_run.sweeps.progress import SweepProgress
 from helpers import message_of
 from sweeps import write_run
@@ -304,13 +305,19 @@ def test_the_time_left_is_that_of_the_usual_point_times_those_left(tmp_path: Pat
     assert SweepProgress(tmp_path, None, [], Console(), took=[1.0])._left([]) == []
 
 
-def test_several_points_at_once_share_a_teacher_and_a_display(command: Command, tmp_path: Path) -> None:
-    swept = ["mode.temperature=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
+def test_several_points_at_once_share_a_teacher_and_a_display(
+    command: Command, tmp_path: Path, tiny_report: RunReport
+) -> None:
+    swept = ["mode.temperature=2,4", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"]
     done = command("-m", *TINY, *swept)
     assert done.returncode == 0, done.stderr
     assert statuses(tmp_path / "sweep") == dict.fromkeys("01", "completed")
     reports = [json.loads(path.read_text()) for path in (tmp_path / "sweep").glob("*/report.json")]
     assert [report["teacher"]["reused"] for report in reports].count(False) == 1
+    # The second point is the run of the default temperature: neither its place nor other processes change a number.
+    second = json.loads((tmp_path / "sweep" / "1" / "report.json").read_text())
+    for network in ("teacher", "baseline", "student"):
+        assert second[network]["selected"] == tiny_report.summary[network]["selected"]
     lines = [line for line in done.stdout.splitlines() if " mode.temperature=" in line and " val " in line]
     assert len(lines) == 2
     assert (tmp_path / "sweep" / "sweep.html").is_file()

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException

@@ -23,11 +23,11 @@ def first_difference(before: RunFiles, now: RunFiles) -> str | None:
     """
     ours, theirs = read_object(before.report), read_object(now.report)
     told = [
-        _different("report.json", {"content": ours["dataset"]["content"]}, {"content": theirs["dataset"]["content"]})
+        _different("report.json", _content(ours), _content(theirs)),
+        _other_epoch(_epochs(before), _epochs(now)),
+        _different("student.pt", _weights(before), _weights(now)),
+        _different("report.json", dict(_numbers(ours)), dict(_numbers(theirs))),
     ]
-    told.append(_other_epoch(_epochs(before), _epochs(now)))
-    told.append(_different("student.pt", _weights(before), _weights(now)))
-    told.append(_different("report.json", dict(_numbers(ours)), dict(_numbers(theirs))))
     return next((text for text in told if text), None)
 
 
@@ -40,6 +40,11 @@ def other_environment(before: RunFiles, now: RunFiles) -> list[str]:
         for key in keys
         if ours.get(key) != theirs.get(key)
     ]
+
+
+def _content(report: dict[str, Any]) -> Figures:
+    """The sha256 of the dataset."""
+    return {"dataset.content": report["dataset"]["content"]}
 
 
 def _epochs(files: RunFiles) -> dict[str, Figures]:
