@@ -171,7 +171,8 @@ def _with_place(mistake: Mistake, overrides: Sequence[str]) -> Mistake:
     """The mistake; where it is about a relative path of the command line that is not there, with where it begins."""
     for override in filter(None, map(parse_or_none, overrides)):
         path = override.value()
-        if not isinstance(path, str) or path not in mistake.what or override.key_or_group not in (*SINGLE, *SEVERAL):
+        is_read = override.key_or_group in (*SINGLE, *SEVERAL) and override.key_or_group != "store_dir"
+        if not is_read or not isinstance(path, str) or path not in mistake.what:
             continue
         if path and not Path(path).is_absolute() and not Path(path).exists():
             return Mistake(mistake.what, f"{mistake.remedy}; {path} is looked for in {Path.cwd()}")
