@@ -77,7 +77,7 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
             mistakes.update(dict.fromkeys(_contradictions(saved, OmegaConf.select(composed, key), key)))
     if mistakes:
         raise UserError(mistakes)
-    saved.resume = composed.resume
+    _move(saved, "resume", composed)
     return check(saved)
 
 
@@ -137,7 +137,8 @@ def _move(saved: DictConfig, key: str, composed: DictConfig) -> None:
     """Set `key`, and the saved keys that follow from it, to what the command says."""
     for name in MAY_MOVE[key]:
         if key == name or OmegaConf.select(saved, name) is not None:
-            OmegaConf.update(saved, name, OmegaConf.select(composed, key))
+            value = OmegaConf.select(composed, key)
+            OmegaConf.update(saved, name, for_omegaconf(value) if isinstance(value, str) else value)
 
 
 def _upgrade(saved: DictConfig, composed: DictConfig) -> None:
