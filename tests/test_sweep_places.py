@@ -13,7 +13,7 @@ from distill_run.config.overrides import all_points
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.settings import compose_or_explain
 from distill_run.sweeps.host import Place, host
-from distill_run.sweeps.places import point_folders, take_place
+from distill_run.sweeps.places import point_folders, refused_place, take_place
 from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.request import Request
@@ -99,6 +99,10 @@ def test_a_point_keeps_its_place_and_takes_nobody_else_s(tmp_path: Path) -> None
             f"hydra.sweep.subdir puts this point into {taken}, which has another run\n"
             "  write a pattern that differs between the points, as in 'hydra.sweep.subdir=${hydra.job.num}'"
         )
+    write_run(refused_place(tmp_path, 1), status="failed")
+    assert list(point_folders(tmp_path)) == ["0", "1"]
+    take_place(tmp_path, 1, tmp_path / "b")
+    assert not refused_place(tmp_path, 1).exists()  # it is no longer refused
     (tmp_path / "points/1.json").write_text("{")  # damaged: as if it were not there
     assert list(point_folders(tmp_path)) == ["0"]
 

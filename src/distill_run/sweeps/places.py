@@ -4,6 +4,7 @@ A point that begins elsewhere writes down where, in points/NUMBER.json of the sw
 report find the point whatever the pattern is, and whichever process runs it.
 """
 
+import shutil
 from pathlib import Path
 
 from filelock import FileLock
@@ -35,6 +36,7 @@ def take_place(sweep_dir: Path, number: int, folder: Path) -> Path:
                 f"hydra.sweep.subdir puts this point into {folder}, which has another run",
                 "write a pattern that differs between the points, as in 'hydra.sweep.subdir=${hydra.job.num}'",
             )
+        shutil.rmtree(refused_place(sweep_dir, number), ignore_errors=True)
         write_json(sweep_dir / POINTS / f"{number}.json", {"run_dir": _movable(folder, sweep_dir)})
     return folder
 
