@@ -1,8 +1,6 @@
-"""Texts as a person can type them: quoted for Hydra's grammar of overrides, then for the shell."""
+"""Texts quoted for Hydra's grammar of overrides; shlex.join then quotes the overrides for the shell."""
 
 import re
-import shlex
-from collections.abc import Iterable
 
 from distill_run.errors import user_error
 
@@ -38,11 +36,6 @@ def quoted(text: str) -> str:
 def override(key: str, text: object) -> str:
     """The override that gives a key this text."""
     return f"{key}={for_hydra(str(text))}"
-
-
-def typed(words: Iterable[str]) -> str:
-    """The words as one types them in a shell."""
-    return shlex.join(words)
 
 
 def _is_number(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,6 @@ from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_non
 from distill_run.config.paths import SEVERAL, SINGLE
 from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import Mistake, UserError, first_line, show, unknown_key
-from distill_run.quoting import typed
 
 MOST_SAID = 400  # characters of what Hydra says of a file
 # Plug-ins of Hydra: which package has an option that this installation lacks.
@@ -116,7 +116,7 @@ def _rejected_key(override: Override, base: Composed, extra_dir: Path | None) ->
         lacking = (missing_argument(name, text, base, extra_dir) for name in names)
         return next(filter(None, lacking), None) or unknown_key(key, known)
     if override.is_add():
-        return Mistake(f"{text}: {key} exists already", f"write {typed([text.lstrip('+')])}")
+        return Mistake(f"{text}: {key} exists already", f"write {shlex.quote(text.lstrip('+'))}")
     return Mistake(f"{text} is not accepted", f"{key} is {show(OmegaConf.select(base.config, key))} here")
 
 
