@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from distill_run.config.compose import literal_config, plain_config
 from distill_run.config.overrides import parse
 from distill_run.config.paths import at_home, home, readable
-from distill_run.quoting import for_hydra, override, typed
+from distill_run.quoting import for_hydra, override
 from distill_run.record.command import resume_command
 from helpers import examples, message_of
 
@@ -26,7 +26,7 @@ TEXTS = st.one_of(
 @examples
 @given(TEXTS)
 def test_what_is_printed_and_typed_again_is_the_same_text(text: str) -> None:
-    (word,) = shlex.split(typed([override("store_dir", text)]))
+    (word,) = shlex.split(shlex.join([override("store_dir", text)]))
     (read,) = parse([word])
     (again,) = parse([f"store_dir={read.get_value_element_as_str()}"])  # as Hydra hands it to the point of a sweep
     config = OmegaConf.create({"store_dir": ""})

@@ -107,11 +107,16 @@ def test_the_loop_knows_no_mode_no_dataset_and_no_architecture() -> None:
 def test_the_commands_load_nothing_heavy_before_they_must() -> None:
     """Help, completion and mistakes in the configuration answer before torch could be loaded."""
     program = (
-        "from distill_run.commands import export, measure, predict, preflight, report, run, search, store\n"
+        "from distill_run.commands import distill, export, measure, predict, preflight, report, search, store\n"
         "from distill_run.config.settings import compose_config\n"
         "compose_config()"
     )
     assert modules_loaded_by(program) <= {"hydra", "rich"}
+
+
+def test_ctrl_c_meets_distill_run_before_it_loads_hydra() -> None:
+    """What is imported before main() runs would end with a traceback."""
+    assert modules_loaded_by("from distill_run.commands.run import main") == set()
 
 
 def test_a_sweep_is_reported_without_torch(tmp_path: Path) -> None:

@@ -178,13 +178,14 @@ def test_points_in_nested_folders_are_told_and_paths_stay_where_the_command_was_
 
 
 def test_a_point_whose_folder_has_another_run_fails_and_leaves_that_run_alone(sweep: Any, tmp_path: Path) -> None:
-    """Hydra reads the clock once for all points, so that they share this folder; before, nobody can know."""
-    status, out, err = sweep("mode.temperature=1,2", "hydra.sweep.dir=mine", "hydra.sweep.subdir=${now:%f}")
+    folder = tmp_path / "shared"
+    assert sweep("mode.temperature=1", "hydra.sweep.dir=one", f"hydra.sweep.subdir={folder}")[0] == 0
+    assert sweep("mode.temperature=1", "hydra.sweep.dir=one", f"hydra.sweep.subdir={folder}")[0] == 0  # its own
+    status, out, err = sweep("mode.temperature=2", "hydra.sweep.dir=two", f"hydra.sweep.subdir={folder}")
     assert (status, err) == (1, "")
-    (folder,) = (path for path in (tmp_path / "mine").iterdir() if (path / "report.json").is_file())
     assert json.loads((folder / "report.json").read_text())["mode"]["temperature"] == 1
-    assert f"   1 mode.temperature=2   failed: hydra.sweep.subdir puts this point into {folder}, which has" in out
-    assert json.loads((tmp_path / "mine/points/1/status.json").read_text())["status"] == "failed"
+    assert f"   0    failed: hydra.sweep.subdir puts this point into {folder}, which has another run" in out
+    assert json.loads((tmp_path / "two/points/0/status.json").read_text())["status"] == "failed"
 
 
 def test_a_point_that_fails_before_it_begins_is_listed_too(sweep: Any, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from distill_run.config.overrides import all_points
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.settings import compose_or_explain
 from distill_run.sweeps.host import Place, host
-from distill_run.sweeps.places import point_folders, take_place
+from distill_run.sweeps.places import point_folders, refused_place, take_place
+from distill_run.sweeps.points import find_runs
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.request import Request
 from helpers import message_of
@@ -98,6 +99,10 @@ def test_a_point_keeps_its_place_and_takes_nobody_else_s(tmp_path: Path) -> None
             f"hydra.sweep.subdir puts this point into {taken}, which has another run\n"
             "  write a pattern that differs between the points, as in 'hydra.sweep.subdir=${hydra.job.num}'"
         )
+    write_run(refused_place(tmp_path, 1), status="failed")
+    assert list(point_folders(tmp_path)) == ["0", "1"]
+    take_place(tmp_path, 1, tmp_path / "b")
+    assert not refused_place(tmp_path, 1).exists()  # it is no longer refused
     (tmp_path / "points/1.json").write_text("{")  # damaged: as if it were not there
     assert list(point_folders(tmp_path)) == ["0"]
 
@@ -179,3 +184,14 @@ def test_values_that_a_file_gives_to_hydra_s_sweeper_are_swept(tmp_path: Path) -
     (tmp_path / "experiment/own.yaml").write_text(f"# @package _global_\n{params}")
     composed = compose_or_explain(["experiment=own"], tmp_path)
     assert sweeper_overrides(composed, ["experiment=own", "seed=3"]) == ["mode.alpha=0.1,0.5"]
+
+
+def test_folders_that_are_called_by_numbers_are_counted_once(tmp_path: Path) -> None:
+    """As with hydra.sweep.subdir=${seed}; behind a link, too."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    for number, seed in enumerate((1, 2)):
+        write_run(take_place(tmp_path / "link", number, tmp_path / f"link/{seed}"), [f"seed={seed}"])
+    places = {"0": tmp_path / "real/1", "1": tmp_path / "real/2"}
+    assert point_folders(tmp_path / "link") == places
+    assert find_runs([tmp_path / "link"]) == list(places.values())

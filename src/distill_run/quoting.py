@@ -1,7 +1,6 @@
-"""Texts as a person can type them: quoted for Hydra's grammar of overrides, then for the shell."""
+"""Texts quoted for Hydra's grammar of overrides; shlex.join then quotes the overrides for the shell."""
 
 import re
-import shlex
 from collections.abc import Iterable
 
 from distill_run.errors import user_error
@@ -43,11 +42,6 @@ def override(key: str, text: object) -> str:
 def bracketed(texts: Iterable[str]) -> str:
     """A list of texts as the value of an override."""
     return f"[{','.join(map(for_hydra, texts))}]"
-
-
-def typed(words: Iterable[str]) -> str:
-    """The words as one types them in a shell."""
-    return shlex.join(words)
 
 
 def _is_number(text: str) -> bool:

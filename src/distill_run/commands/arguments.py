@@ -3,6 +3,7 @@
 import argparse
 import itertools
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,7 +13,6 @@ from typing import Any, NoReturn
 
 from distill_run.config.hints import known_keys, meant_overrides
 from distill_run.errors import Mistake, UserError, user_error
-from distill_run.quoting import typed
 
 OPTIONS = ("help", "version", "info")  # people write these without the dashes
 
@@ -122,7 +122,7 @@ def _whole(key: str, value: str, arguments: argparse.Namespace) -> str:
     """The override that gives a value to a key, whose name may be a short one, as temperature is."""
     overrides = [word for word in arguments.overrides if not _is_bare(word)]
     known = known_keys(overrides, arguments.config_dir)
-    return (key not in known and meant_overrides(key, value, known)) or typed([f"{key}={value}"])
+    return (key not in known and meant_overrides(key, value, known)) or shlex.quote(f"{key}={value}")
 
 
 def check_config_dir(folder: Path | None) -> None:

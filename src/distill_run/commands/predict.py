@@ -3,6 +3,7 @@
 No torch at module level: help and mistakes in the arguments are told without it.
 """
 
+import shlex
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -12,7 +13,6 @@ from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.threads import let_threads_wait
 from distill_run.console import Console
 from distill_run.errors import Mistake, UserError, leave, told_if_interrupted
-from distill_run.quoting import typed
 
 ABOUT = "The classes that a student, and beside it its teacher, give to photographs; or a page of its mistakes."
 USAGE = (
@@ -73,7 +73,8 @@ def _read_arguments(arguments: list[str]) -> Namespace:
         if not path.exists()
     ]
     if not options.images and not options.errors:
-        remedy = f"name images or folders: {typed(['distill-predict', str(options.place), 'photos'])}; or add --errors"
+        example = shlex.join(["distill-predict", str(options.place), "photos"])
+        remedy = f"name images or folders: {example}; or add --errors"
         mistakes.append(Mistake("no image is named", f"{remedy}, for those of the test split"))
     if options.errors:
         for name in ("format", "top"):

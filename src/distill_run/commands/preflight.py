@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -16,7 +17,6 @@ from distill_run.config.paths import home
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain, settings_of
 from distill_run.errors import gather, user_error
-from distill_run.quoting import typed
 
 LOADING = "loading PyTorch ..."
 
@@ -56,7 +56,7 @@ def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -
     """
     parsed = parse(overrides)
     if not multirun and (swept := [text_of(override) for override in parsed if override.is_sweep_override()]):
-        raise user_error(f"{swept[0]} has several values", f"write {typed(['distill-run', '-m', *swept])}")
+        raise user_error(f"{swept[0]} has several values", f"write {shlex.join(['distill-run', '-m', *swept])}")
     if multirun and any(override.key_or_group == "resume" for override in parsed):
         raise user_error("resume= goes on with a single run", "leave -m out")
     if multirun and any(override.key_or_group == "verify" for override in parsed):

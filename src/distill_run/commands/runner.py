@@ -17,6 +17,7 @@ from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
 from distill_run.errors import PrunedError, UserError, file_error
 from distill_run.files import RunFiles, told_of_no_room
+from distill_run.quoting import for_omegaconf
 from distill_run.record.status import read_status, record_failure
 from distill_run.report.run_report import read_report
 from distill_run.safe_text import ANY_TEXT
@@ -109,7 +110,7 @@ def _read_settings(config: DictConfig, overrides: Sequence[str], run_dir: Path) 
     files = RunFiles(run_dir)
     if not files.last.is_file():
         return check(config)
-    config.resume = str(run_dir)
+    config.resume = for_omegaconf(str(run_dir))
     return resumed_settings(files.config, config, overrides)
 
 

@@ -1,5 +1,6 @@
 """From command-line overrides to a configuration: where the YAML lies, how groups are offered, what Hydra composes."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,7 @@ from distill_run.config.paths import at_home
 from distill_run.config.schema import Settings, read_settings
 from distill_run.config.versions import VERSION_BASE, register_resolver, store_config
 from distill_run.errors import interruptions, user_error
-from distill_run.quoting import for_hydra, for_omegaconf, override, typed
+from distill_run.quoting import for_hydra, for_omegaconf, override
 
 # A file of these folders is written once and offered under several group names.
 ROLES = {
@@ -202,4 +203,4 @@ def command_line(overrides: Sequence[str], code_dir: str | None) -> str:
     """The command that a person types to repeat a run with these overrides."""
     folder = ["--config-dir", code_dir] if code_dir else []
     own = [each for each in overrides if not each.startswith("code_dir=")]
-    return typed(["distill-run", *folder, *own])
+    return shlex.join(["distill-run", *folder, *own])

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,6 @@ from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_non
 from distill_run.config.paths import SEVERAL, SINGLE
 from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import Mistake, UserError, first_line, show, unknown_key
-from distill_run.quoting import typed
 
 MOST_SAID = 400  # characters of what Hydra says of a file
 # Plug-ins of Hydra: which package has an option that this installation lacks.
@@ -116,7 +116,7 @@ def _rejected_key(override: Override, base: Composed, extra_dir: Path | None) ->
         lacking = (missing_argument(name, text, base, extra_dir) for name in names)
         return next(filter(None, lacking), None) or unknown_key(key, known)
     if override.is_add():
-        return Mistake(f"{text}: {key} exists already", f"write {typed([text.lstrip('+')])}")
+        return Mistake(f"{text}: {key} exists already", f"write {shlex.quote(text.lstrip('+'))}")
     return Mistake(f"{text} is not accepted", f"{key} is {show(OmegaConf.select(base.config, key))} here")
 
 
@@ -171,7 +171,8 @@ def _with_place(mistake: Mistake, overrides: Sequence[str]) -> Mistake:
     """The mistake; where it is about a relative path of the command line that is not there, with where it begins."""
     for override in filter(None, map(parse_or_none, overrides)):
         path = override.value()
-        if not isinstance(path, str) or path not in mistake.what or override.key_or_group not in (*SINGLE, *SEVERAL):
+        is_read = override.key_or_group in (*SINGLE, *SEVERAL) and override.key_or_group != "store_dir"
+        if not is_read or not isinstance(path, str) or path not in mistake.what:
             continue
         if path and not Path(path).is_absolute() and not Path(path).exists():
             return Mistake(mistake.what, f"{mistake.remedy}; {path} is looked for in {Path.cwd()}")

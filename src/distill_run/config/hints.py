@@ -1,5 +1,6 @@
 """What a person may mean who names a key that does not exist, or one that the chosen option lacks."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from omegaconf import DictConfig
 from distill_run.config.compose import ROLES, Composed, compose, load_options
 from distill_run.config.overrides import COMPOSITION_ERRORS, keys_of
 from distill_run.errors import Mistake
-from distill_run.quoting import typed
 
 MANY_OPTIONS = 12  # of more than these, only some are told
 
@@ -36,7 +36,8 @@ def meant_overrides(name: str, value: str, known: Iterable[str]) -> str:
     Empty where the name is no short form of a known key.
     """
     keys = ROLES.get(name) or [key for key in known if _is_short_for(name, key)]
-    return " or ".join(typed([f"{key}={value}"]) for key in sorted(keys, key=lambda key: key.count("."))[:MANY_OPTIONS])
+    nearest = sorted(keys, key=lambda key: key.count("."))[:MANY_OPTIONS]
+    return " or ".join(shlex.quote(f"{key}={value}") for key in nearest)
 
 
 def _is_short_for(name: str, key: str) -> bool:

@@ -1,5 +1,6 @@
 """The settings of a run that goes on: those that it saved, brought up to date, and moved where the command says."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from distill_run.config.overrides import keys_of, parse
 from distill_run.config.schema import Settings
 from distill_run.errors import Mistake, UserError, first_line, show, user_error
 from distill_run.files import RunFiles
-from distill_run.quoting import bracketed, for_omegaconf, typed
+from distill_run.quoting import bracketed, for_omegaconf
 from distill_run.typed_json import read_object
 
 # Keys that may differ from those of the interrupted run, and the saved keys that follow from them.
@@ -89,7 +90,8 @@ def resumed_settings(saved_path: Path, composed: DictConfig, overrides: Sequence
             mistakes.update(dict.fromkeys(_contradictions(saved, OmegaConf.select(composed, key), key)))
     if mistakes:
         raise UserError(mistakes)
-    saved.resume, saved.verify = composed.resume, composed.verify
+    for key in ("resume", "verify"):
+        _move(saved, key, composed)
     return check(saved)
 
 
@@ -133,7 +135,7 @@ def _read(path: Path, composed: DictConfig) -> DictConfig:
 def _foreign_code(saved: DictConfig, composed: DictConfig, path: Path) -> Iterator[Mistake]:
     """A mistake for what would be run because a saved configuration names it, and the command does not."""
     if saved.code_dir is not None and composed.code_dir is None:
-        remedy = f"if you trust it, add {typed(['--config-dir', str(saved.code_dir)])}"
+        remedy = f"if you trust it, add --config-dir {shlex.quote(str(saved.code_dir))}"
         yield Mistake(f"{path} names code in {saved.code_dir}, which would be run", remedy)
     surplus = [name for name in saved.trusted_packages if name not in composed.trusted_packages]
     if surplus:
@@ -180,7 +182,8 @@ def _move(saved: DictConfig, key: str, composed: DictConfig) -> None:
     """Set `key`, and the saved keys that follow from it, to what the command says."""
     for name in MAY_MOVE[key]:
         if key == name or OmegaConf.select(saved, name) is not None:
-            OmegaConf.update(saved, name, OmegaConf.select(composed, key))
+            value = OmegaConf.select(composed, key)
+            OmegaConf.update(saved, name, for_omegaconf(value) if isinstance(value, str) else value)
 
 
 def _upgrade(saved: DictConfig, composed: DictConfig) -> None:

@@ -4,7 +4,7 @@ A point that begins elsewhere writes down where, in points/NUMBER.json of the sw
 report find the point whatever the pattern is, and whichever process runs it.
 """
 
-import os
+import shutil
 from pathlib import Path
 
 from filelock import FileLock
@@ -18,11 +18,12 @@ LOCK = ".lock"
 
 
 def take_place(sweep_dir: Path, number: int, folder: Path) -> Path:
-    """The folder of a point that begins; both paths are absolute.
+    """The folder of a point that begins.
 
     It is `folder`, which Hydra has made, or that of an earlier try, where a pattern with the time gives a new one.
     Raises UserError where another run has this folder.
     """
+    sweep_dir, folder = sweep_dir.resolve(), folder.resolve()
     if folder == sweep_dir / str(number):
         return folder
     (sweep_dir / POINTS).mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,7 @@ def take_place(sweep_dir: Path, number: int, folder: Path) -> Path:
                 f"hydra.sweep.subdir puts this point into {folder}, which has another run",
                 "write a pattern that differs between the points, as in 'hydra.sweep.subdir=${hydra.job.num}'",
             )
+        shutil.rmtree(refused_place(sweep_dir, number), ignore_errors=True)
         write_json(sweep_dir / POINTS / f"{number}.json", {"run_dir": _movable(folder, sweep_dir)})
     return folder
 
@@ -49,7 +51,7 @@ def recorded_places(sweep_dir: Path) -> dict[int, Path]:
     places = {}
     for path in (sweep_dir / POINTS).glob("*.json"):
         try:
-            places[int(path.stem)] = Path(os.path.normpath(sweep_dir / str(read_object(path)["run_dir"])))
+            places[int(path.stem)] = (sweep_dir / str(read_object(path)["run_dir"])).resolve()
         except (ValueError, KeyError):
             continue
     return places
@@ -58,9 +60,10 @@ def recorded_places(sweep_dir: Path) -> dict[int, Path]:
 def point_folders(sweep_dir: Path) -> dict[str, Path]:
     """The folders of all points that have begun, by their numbers in order."""
     folders = {str(number): place for number, place in recorded_places(sweep_dir).items()}
+    recorded = set(folders.values())
     for parent in (sweep_dir, sweep_dir / POINTS):
-        for path in parent.iterdir() if parent.is_dir() else ():
-            if path.name.isdigit() and path.is_dir():
+        for path in parent.resolve().iterdir() if parent.is_dir() else ():
+            if path.name.isdecimal() and path.is_dir() and path not in recorded:
                 folders.setdefault(path.name, path)
     return dict(sorted(folders.items(), key=lambda item: int(item[0])))
 

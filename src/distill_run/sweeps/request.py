@@ -6,6 +6,7 @@ left.
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,16 +91,16 @@ def write_record(folder: Path, request: Request, is_complete: bool) -> None:
 def count_not_begun(directories: Iterable[Path], run_dirs: Sequence[Path]) -> int:
     """How many runs the sweeps at or below these directories asked for in vain so far."""
     asked_for = [directory.resolve() for directory in directories]
-    parents = {parent for run_dir in run_dirs for parent in run_dir.parents}
+    below = Counter(parent for run_dir in run_dirs for parent in run_dir.parents)
+    known = set(run_dirs)
     missing = 0
-    for folder in {*parents, *asked_for}:
+    for folder in {*below, *asked_for}:
         if not any(folder.is_relative_to(directory) for directory in asked_for):
             continue  # only some runs of that sweep were asked for
         asked = _read_record(folder).get("num_points")
         if isinstance(asked, int):
-            elsewhere = set(recorded_places(folder).values())
-            begun = sum(run_dir in elsewhere or run_dir.is_relative_to(folder) for run_dir in run_dirs)
-            missing += max(asked - begun, 0)
+            outside = [place for place in recorded_places(folder).values() if not place.is_relative_to(folder)]
+            missing += max(asked - below[folder] - len(known.intersection(outside)), 0)
     return missing
 
 
