@@ -40,6 +40,14 @@ def escape(text: str) -> str:
     return escape_markup(for_terminal(text))
 
 
+class _Rich(RichConsole):
+    """A closed pipe is an error, which `leave` tells nobody of; rich would end the program with exit status 1."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise the error that is being handled."""
+        raise  # rich calls this where it has caught it
+
+
 class Console:
     """Writes lines, tables and the live display to stdout, and the lines to the log as well.
 
@@ -53,7 +61,7 @@ class Console:
         is_terminal = False if RichConsole().is_jupyter else None  # None: the file says it
         file = sys.stderr if stderr else sys.stdout
         hold_any_text(file)
-        self.rich = RichConsole(
+        self.rich = _Rich(
             file=file,
             highlight=False,
             soft_wrap=True,
