@@ -184,11 +184,17 @@ def test_a_status_that_a_loss_of_power_emptied_is_none(content: bytes, tmp_path:
 def test_a_loss_of_power_finds_the_old_file_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The bytes are on the disk before the name stands for them."""
     done: list[str] = []
-    sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append("sync"), sync(descriptor)))
-    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("rename"), replace(*paths)))
+    replace = os.replace
+
+    def replacing(*paths: Path) -> None:
+        done.append("rename")
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", lambda _: done.append("sync"))
+    monkeypatch.setattr(os, "replace", replacing)
     write_text(tmp_path / "status.json", "{}")
     assert done == ["sync", "rename"]
+    assert (tmp_path / "status.json").read_text() == "{}"
 
 
 class FullDisk:

@@ -178,6 +178,13 @@ def check_all(tiny: RunReport, folder: Path, form: settings) -> None:
     form(given(values)(lambda content: check_uses(folder, content)))()
 
 
+def test_a_saved_configuration_whose_packages_are_no_list(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump({**PLAIN, "trusted_packages": 5}), encoding="utf-8")
+    with pytest.raises(UserError, match="trusted_packages=5 is not accepted"):
+        saved_settings(path)
+
+
 def test_a_few_cases_of_each(tiny_report: RunReport, tmp_path: Path) -> None:
     check_all(tiny_report, tmp_path, SHORT)
 

@@ -33,7 +33,7 @@ def test_data_are_left_alone_in_a_pipe(capsys: pytest.CaptureFixture[str], monke
 
 
 def test_a_spreadsheet_computes_no_cell() -> None:
-    rows = [
+    rows: list[list[object]] = [
         ["=1+1", "+cmd", "-x.jpg", "@home", "\tx"],
         ["-1.5", "+49", "1e-3", "a=b", -0.25],
         ["-5%", "", None, "'", "ü"],

@@ -137,9 +137,9 @@ def _foreign_code(saved: DictConfig, composed: DictConfig, path: Path) -> Iterat
     if saved.code_dir is not None and composed.code_dir is None:
         remedy = f"if you trust it, add --config-dir {shlex.quote(str(saved.code_dir))}"
         yield Mistake(f"{path} names code in {saved.code_dir}, which would be run", remedy)
-    surplus = [name for name in saved.trusted_packages if name not in composed.trusted_packages]
-    if surplus:
-        remedy = f"if you trust them too, add 'trusted_packages={bracketed(map(str, saved.trusted_packages))}'"
+    trusted = saved.trusted_packages if OmegaConf.is_list(saved.trusted_packages) else []  # `check` refuses others
+    if surplus := [name for name in trusted if name not in composed.trusted_packages]:
+        remedy = f"if you trust them too, add 'trusted_packages={bracketed(map(str, trusted))}'"
         yield Mistake(f"{path} trusts packages whose code would be run: {', '.join(map(str, surplus))}", remedy)
 
 
