@@ -23,6 +23,7 @@ from distill_run.config.settings import compose_config, settings_of
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.pipeline import run
+from distill_run.record.status import RunStatus, write_status
 from distill_run.report.run_report import read_report
 
 # All that has a state: momentum, a plateau's memory, batch norm; and dropout, which must not have one.
@@ -202,6 +203,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     run(settings_for(tmp_path), tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
+    write_status(tmp_path / "run", RunStatus("interrupted"))
     with pytest.raises(UserError) as caught:
         resume(tmp_path / "run")
     assert str(path) in str(caught.value)
