@@ -157,15 +157,15 @@ def _next(answers: Iterator[Answer]) -> Answer | None:
         ) from error
 
 
-def _begin_worker(number: int) -> None:
+def _begin_worker(number: int) -> None:  # noqa: ARG001
     """Leave signals to the process that trains, and the other cores to the other workers.
 
     A worker is a copy of that process, with what it does about signals, and with its objects: these are left alone,
     among them those of other workers. A cluster sends SIGTERM to all processes: the step in progress needs the images.
     """
     gc.freeze()
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
+    for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_SECONDS))
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # torch raises an error wherever it is for any other end
     torch.set_num_threads(1)
