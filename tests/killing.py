@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
 CLOCK = ("seconds", "images_per_second", "data_share", "train_seconds", "peak_memory_bytes")
+SHARED = ("reused", "origin", "warnings")
 ERROR = 99  # the exit status of a process that ends with a traceback
 
 
@@ -99,7 +100,11 @@ def kill_after(seconds: float, folder: Path, work: Callable[[], object]) -> int:
 
 
 def outcome(folder: Path) -> dict[str, Any]:
-    """All that must be equal at the end: weights, figures, reports, the names of the files; no times and no paths."""
+    """All that must be equal at the end: weights, figures, reports, the names of the files; no times and no paths.
+
+    In a sweep it is a matter of time which point trains what all share, and is warned of it.
+    """
+    is_sweep = any(folder.glob("out/*/report.json"))
     found: dict[str, Any] = {"files": sorted(str(path.relative_to(folder)) for path in _kept(folder))}
     for path in _kept(folder):
         name = str(path.relative_to(folder))
@@ -110,7 +115,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         elif path.name == "metrics.jsonl":
             found[name] = [_plain(json.loads(line)) for line in path.read_text().splitlines()]
         elif path.name in ("report.json", "status.json", "figures.json"):
-            found[name] = _plain(json.loads(path.read_text()))
+            found[name] = _plain(json.loads(path.read_text()), (*CLOCK, *(SHARED if is_sweep else ())))
     return found
 
 
@@ -121,14 +126,14 @@ def _kept(folder: Path) -> list[Path]:
     )
 
 
-def _plain(value: Any) -> Any:
-    """The same without times; a tensor becomes its bytes."""
+def _plain(value: Any, ignored: Sequence[str] = CLOCK) -> Any:
+    """The same without the keys that may differ; a tensor becomes its bytes."""
     if isinstance(value, torch.Tensor):
         return value.dtype, value.shape, value.numpy().tobytes()
     if isinstance(value, dict):
-        return {key: _plain(child) for key, child in value.items() if key not in CLOCK}
+        return {key: _plain(child, ignored) for key, child in value.items() if key not in ignored}
     if isinstance(value, list):
-        return [_plain(child) for child in value]
+        return [_plain(child, ignored) for child in value]
     return value
 
 

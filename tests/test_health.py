@@ -75,10 +75,25 @@ def test_few_steps_are_told_once_for_each_recipe() -> None:
 def test_few_steps_of_a_network_from_the_store_are_told_as_well() -> None:
     health, told = watched()
     rows = [row(epoch, loss=2 / epoch, val=0.6) for epoch in (1, 2)]
-    reused = dataclasses.replace(trained("teacher", 0.6, rows), origin=Origin.REUSED, cost=Cost(steps=36))
+    reused = dataclasses.replace(trained("teacher", 0.6, rows), origin=Origin.REUSED, num_epochs=2, cost=Cost(steps=36))
     health.stage_ended(reused)
     assert told == ["the teacher has 36 steps in all, too few to learn from: set training.teacher.epochs=3"]
     assert health.failures == ["the teacher has 36 steps in all, too few to learn from"]
+
+
+def test_what_was_seen_before_an_interruption_is_told_again_and_once() -> None:
+    """Of a training that goes on, and of one that an earlier process has finished."""
+    rows = [row(epoch, loss=3 / epoch, answers=1.0) for epoch in range(1, 10)]
+    words = "gives all validation images one class after epoch 4"
+    health, told = watched()
+    begin(health, "student", history=tuple(rows[:5]))
+    health.epoch_ended(rows[5])
+    assert [text for text in told if words in text] == told
+    assert len(told) == 1
+    health, told = watched()
+    done = dataclasses.replace(trained("student", 0.6, rows), num_epochs=9, cost=Cost(steps=90))
+    health.stage_ended(done)
+    assert [words in text for text in told] == [True]
 
 
 def test_one_answer_for_all_images_is_told_after_a_third_of_the_training() -> None:

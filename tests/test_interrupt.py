@@ -110,3 +110,11 @@ def test_the_processes_of_a_sweep_end_with_it(is_killed: bool, monkeypatch: pyte
     assert ours.recv() == "SIGUSR2"
     sweep.join()
     assert not ask_children()
+
+
+def test_a_copy_of_the_process_decides_itself_what_a_signal_does() -> None:
+    with StopRequest():
+        if not (copy := os.fork()):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.waitpid(copy, 0)[1] == 0

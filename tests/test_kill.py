@@ -38,6 +38,11 @@ PHOTOS = (
     *("dataset.workers=2", "training.teacher.batch_size=8", "training.student.batch_size=8", "export=safetensors"),
     "checkpoint.every_minutes=1e-9",
 )
+# Each of the two processes loads torch.
+SWEEP = (
+    *("-m", *TINY, "training.student.epochs=20", "checkpoint.every_minutes=1e-3", "mode.temperature=1,2,3"),
+    *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"),
+)
 KILLED = -signal.SIGKILL
 MOMENTS = 50
 STEP = int(os.environ.get("DISTILL_RUN_KILL_STEP", "1"))
@@ -108,25 +113,27 @@ def test_a_run_that_is_killed_at_any_write_ends_like_an_uninterrupted_one(words:
         assert killed(write) == KILLED
         found[f"{write} {whole.writes[write]}"] = killed.problem(expected)
         shutil.rmtree(killed.folder)
-    print(f"{len(found)} kills at the {len(whole.writes)} writes")
     assert {write: problem for write, problem in found.items() if problem} == {}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-def test_a_command_that_is_killed_at_random_moments_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("words", "moments"), [([*EVERYTHING, "hydra.run.dir=out"], MOMENTS), (SWEEP, MOMENTS // 5)], ids=["run", "sweep"]
+)
+def test_a_command_that_is_killed_at_random_moments_ends_like_an_uninterrupted_one(
+    words: Sequence[str], moments: int, tmp_path: Path
+) -> None:
     """From its first moment to its last, also while its pages are written; a moment may come after the end."""
-    words = [*EVERYTHING, "hydra.run.dir=out"]
     begun = time.monotonic()
     whole = uninterrupted(tmp_path, words)
     seconds, drawn = time.monotonic() - begun, random.Random(13)
     expected, found, kills = outcome(whole.folder), {}, 0
-    for moment in range(MOMENTS):
-        after = seconds * (moment + drawn.random()) / MOMENTS
+    for moment in range(moments):
+        after = seconds * (moment + drawn.random()) / moments
         killed = Killed(tmp_path / f"{moment}", words)
         kills += killed.after(after) == KILLED
         found[f"{after:.2f} of {seconds:.2f} s"] = killed.problem(expected)
         shutil.rmtree(killed.folder)
-    print(f"{kills} of {MOMENTS} moments hit a run of {seconds:.1f} s")
     assert {moment: problem for moment, problem in found.items() if problem} == {}
-    assert kills > MOMENTS / 2
+    assert kills > moments / 2

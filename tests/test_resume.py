@@ -25,6 +25,7 @@ from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.pipeline import run
 from distill_run.quoting import override
+from distill_run.record.status import RunStatus, write_status
 from distill_run.report.run_report import read_report
 from helpers import message_of
 

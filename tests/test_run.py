@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import json
 import os
+import signal
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,7 +23,7 @@ from distill_run.console import Console
 from distill_run.data import packing
 from distill_run.data.digits import load as load_digits
 from distill_run.engine.loop import Trainer
-from distill_run.errors import DivergedError, Interrupted, UserError
+from distill_run.errors import DivergedError, Interrupted, UserError, user_error
 from distill_run.listener import working
 from distill_run.pipeline import run
 from distill_run.record.console_watcher import ConsoleWatcher
@@ -278,6 +279,21 @@ def test_a_learning_rate_is_found_on_validation_and_its_curve_reported(tmp_path:
     assert report.summary["teacher"]["learning_rate"] == 0.1
     assert report.summary["student"]["learning_rate"] == report.summary["baseline"]["learning_rate"] == 0.2
     assert (report.run_dir / "plots" / "lr_search.png").is_file()
+
+
+class _Fails(Watcher):
+    """Fails as a process does that has received the same signal as the run."""
+
+    def epoch_ended(self, row: dict[str, Any]) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise user_error("a process that reads images has ended", "memory may be short")
+
+
+def test_an_error_after_a_signal_is_an_interruption(tmp_path: Path) -> None:
+    settings = compose_config([*TINY, f"store_dir={tmp_path / 'store'}"])
+    with pytest.raises(Interrupted, match="SIGTERM"):
+        run(settings, tmp_path / "run", watchers=[_Fails()])
+    assert read_json(tmp_path / "run" / "status.json") == {"status": "interrupted"}
 
 
 def test_the_rates_that_were_tried_before_an_interruption_are_kept(

@@ -11,10 +11,11 @@ import pytest
 from conftest import InProcess
 from distill_run import tensor_files
 from distill_run.commands.run import main
+from distill_run.commands.verify import verify
 from distill_run.config.settings import compose_config
 from distill_run.files import RunFiles
 from distill_run.pipeline import run
-from distill_run.record.comparison import first_difference, other_environment
+from distill_run.record.comparison import Recorded, first_difference, other_environment
 from distill_run.report.run_report import RunReport
 from helpers import message_of
 
@@ -40,6 +41,10 @@ def copies(tiny_report: RunReport, tmp_path: Path) -> tuple[RunFiles, RunFiles]:
     return RunFiles(tiny_report.run_dir), RunFiles(tmp_path / "copy")
 
 
+def between(ours: RunFiles, theirs: RunFiles) -> str | None:
+    return first_difference(Recorded.read(ours), Recorded.read(theirs))
+
+
 def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     content = json.loads(path.read_text())
     change(content)
@@ -48,28 +53,28 @@ def change_json(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def test_what_differs_first_is_told_in_the_order_of_a_run(copies: tuple[RunFiles, RunFiles]) -> None:
     ours, theirs = copies
-    assert first_difference(ours, theirs) is None
+    assert between(ours, theirs) is None
     change_json(theirs.report, lambda report: report["student"].update(train_seconds=9.0, origin="elsewhere"))
-    assert first_difference(ours, theirs) is None
+    assert between(ours, theirs) is None
     before = json.loads(ours.report.read_text())["fidelity"]["kl"]
     change_json(theirs.report, lambda report: report["fidelity"].update(kl=2.5))
-    assert first_difference(ours, theirs) == f"report.json, fidelity.kl: {before} then, 2.5 now"
+    assert between(ours, theirs) == f"report.json, fidelity.kl: {before} then, 2.5 now"
     student = tensor_files.load(theirs.student)
     name = next(iter(student["weights"]))
     norm = student["weights"][name].norm().item()
     student["weights"][name] *= 0
     tensor_files.save(theirs.student, student)
-    assert first_difference(ours, theirs) == f"student.pt, {name}: norm {norm!r} then, norm 0.0 now"
+    assert between(ours, theirs) == f"student.pt, {name}: norm {norm!r} then, norm 0.0 now"
     rows = [json.loads(line) for line in theirs.metrics.read_text().splitlines()]
     loss = rows[1]["val"]["nll"]
     rows[1] = {**rows[1], "seconds": 9.0, "val": {**rows[1]["val"], "nll": 0.5}}
     theirs.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert first_difference(ours, theirs) == f"teacher, epoch 2, val.nll: {loss} then, 0.5 now"
+    assert between(ours, theirs) == f"teacher, epoch 2, val.nll: {loss} then, 0.5 now"
     theirs.metrics.write_text("".join(json.dumps(row) + "\n" for row in rows[:1]))
-    assert first_difference(ours, theirs) == "metrics.jsonl: 6 epochs then, 1 now"
+    assert between(ours, theirs) == "metrics.jsonl: 6 epochs then, 1 now"
     change_json(theirs.report, lambda report: report["dataset"].update(content="f"))
     content = json.loads(ours.report.read_text())["dataset"]["content"]
-    assert first_difference(ours, theirs) == f"report.json, dataset.content: {content} then, f now"
+    assert between(ours, theirs) == f"report.json, dataset.content: {content} then, f now"
 
 
 def test_the_environment_says_what_would_have_to_be_equal(copies: tuple[RunFiles, RunFiles]) -> None:
@@ -79,10 +84,21 @@ def test_the_environment_says_what_would_have_to_be_equal(copies: tuple[RunFiles
     assert recorded.keys() >= set(deciding)
     change_json(theirs.environment, lambda content: content.update(command="x", directory="y", threads=64))
     change_json(theirs.environment, lambda content: content.pop("cpu_capability"))
-    assert other_environment(ours, theirs) == [
+    assert other_environment(Recorded.read(ours), Recorded.read(theirs)) == [
         f"environment.json, cpu_capability: {recorded['cpu_capability']} then, absent now",
         f"environment.json, threads: {recorded['threads']} then, 64 now",
     ]
+
+
+def test_damaged_files_are_told_before_anything_is_trained(copies: tuple[RunFiles, RunFiles]) -> None:
+    _, theirs = copies
+    settings = compose_config([f"verify={theirs.run_dir}"])
+    told = f"the files of {theirs.run_dir} are damaged: %s\n  a run can be compared as it was left only"
+    theirs.metrics.write_text('{"stage": "teacher"}\n')
+    assert message_of(verify, settings, theirs.run_dir) == told % "KeyError 'epoch'"
+    theirs.report.write_text("[]")
+    damage = "ValueError report.json is damaged (it holds no object)"
+    assert message_of(verify, settings, theirs.run_dir) == told % damage
 
 
 def test_a_run_that_cannot_be_verified_says_why(tiny_report: RunReport, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
 """Photographs served by workers: the batches, the views and the trained weights are those of the feed in memory."""
 
 import dataclasses
+import multiprocessing
+import os
+import signal
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +23,10 @@ from conftest import TINY, without_pages
 from distill_run import load_network
 from distill_run.config.schema import DatasetSettings
 from distill_run.config.settings import compose_config
+from distill_run.data import photo_split
 from distill_run.data.batches import Batch
 from distill_run.data.feed import Feed, MemoryFeed
+from distill_run.data.photo_split import _begin_worker
 from distill_run.data.photos import KeptPhotos
 from distill_run.data.views import ViewChoice
 from distill_run.data.window import RandomResizedCrop
@@ -233,3 +239,26 @@ def test_the_weights_are_those_of_the_feed_in_memory_also_across_an_interruption
     whole, cut = (load_network(tmp_path / name / "checkpoints" / "student.pt") for name in ("whole", "cut"))
     for (name, ours), theirs in zip(whole.state_dict().items(), cut.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
+
+
+def _work_on(result: Connection) -> None:
+    _begin_worker(0)
+    result.send("begun")
+    while True:
+        result.send(result.recv())
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_signal_to_all_processes_leaves_the_workers_the_time_of_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photo_split, "WORKER_SECONDS", 1)
+    ours, theirs = multiprocessing.Pipe()
+    worker = multiprocessing.get_context("fork").Process(target=_work_on, args=(theirs,))
+    worker.start()
+    assert ours.recv() == "begun"
+    assert worker.pid is not None
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTERM):
+        os.kill(worker.pid, number)
+        ours.send(number)
+        assert ours.recv() == number
+    worker.join()
+    assert worker.exitcode == 0

@@ -12,7 +12,7 @@ from distill_run.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.deploy.student_export import add_card, export_student
 from distill_run.engine.interrupt import StopRequest
-from distill_run.errors import Interrupted, user_error
+from distill_run.errors import Interrupted, UserError, user_error
 from distill_run.files import RunFiles, told_of_no_room
 from distill_run.out_of_memory import told_of_no_memory
 from distill_run.own_code import naming_own_code
@@ -79,7 +79,7 @@ def run(
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
         lineup = make_lineup(settings, workshop)
         facts = RunFacts(run_dir, settings, workshop.store.environment, watcher.warned)
-        with _told(watcher, facts), _explained(own_code):
+        with _told(watcher, facts, stop), _explained(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
             if settings.measure_speed:
@@ -150,15 +150,21 @@ def _train_all(lineup: Lineup, workshop: Workshop) -> Outcome:
 
 
 @contextmanager
-def _told(watcher: Watcher, facts: RunFacts) -> Iterator[None]:
-    """Tell the watchers when the run begins, and when it ends, with or without an error."""
+def _told(watcher: Watcher, facts: RunFacts, stop: StopRequest) -> Iterator[None]:
+    """Tell the watchers when the run begins, and when it ends, with or without an error.
+
+    A run that was asked to stop is interrupted, whatever its processes say that have received the same signal.
+    """
     try:
         watcher.run_begun(facts)
         yield
-    except KeyboardInterrupt as stop:
-        watcher.run_ended(stop)
-        raise Interrupted(*stop.args) from stop
+    except KeyboardInterrupt as interruption:
+        watcher.run_ended(interruption)
+        raise Interrupted(*interruption.args) from interruption
     except BaseException as error:
+        if stop.requested and isinstance(error, UserError):
+            watcher.run_ended(stop.error)
+            raise stop.error from error
         watcher.run_ended(error)
         raise
     watcher.run_ended(None)

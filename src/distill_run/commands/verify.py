@@ -7,11 +7,10 @@ from pathlib import Path
 
 from distill_run.config.schema import Settings
 from distill_run.console import Console
-from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
 from distill_run.pipeline import run
 from distill_run.record.command import command_of
-from distill_run.record.comparison import first_difference, other_environment
+from distill_run.record.comparison import Recorded, first_difference, other_environment
 from distill_run.record.console_watcher import ConsoleWatcher
 
 
@@ -28,26 +27,17 @@ def verify(settings: Settings, run_dir: Path) -> bool:
     Says what differs first, and what differs in the environment. Nothing in `run_dir` is changed. Raises UserError
     where a file of the run cannot be read.
     """
+    before = Recorded.read(RunFiles(run_dir))
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder, "run")
-        repeated = dataclasses.replace(
-            settings,
-            verify=None,
-            store_dir=str(Path(folder, "store")),
-            measure_speed=False,
-            export=None,
-            watchers={},
-            tracker={},
+        store_dir = str(Path(folder, "store"))
+        alone = dataclasses.replace(
+            settings, verify=None, store_dir=store_dir, measure_speed=False, export=None, watchers={}, tracker={}
         )
         watcher = _Progress(Console(), again)
-        run(repeated, again, command=command_of(run_dir), console=Console(quiet=True), watchers=[watcher])
-        try:
-            difference = first_difference(RunFiles(run_dir), RunFiles(again))
-            environment = other_environment(RunFiles(run_dir), RunFiles(again))
-        except UserError:
-            raise
-        except ValueError as damage:
-            raise user_error(f"verify={run_dir}: {damage}", "its files must be as the run has left them") from damage
+        run(alone, again, command=command_of(run_dir), console=Console(quiet=True), watchers=[watcher])
+        now = Recorded.read(RunFiles(again))
+    difference, environment = first_difference(before, now), other_environment(before, now)
     if difference is None:
         sys.stdout.write(
             "identical: the weights of student.pt, all epochs of metrics.jsonl, the figures of report.json\n"

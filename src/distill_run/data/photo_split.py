@@ -1,6 +1,7 @@
 """Photographs with their targets as an image set: opened one by one, rendered in batches by worker processes."""
 
 import gc
+import os
 import signal
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +21,7 @@ from distill_run.errors import Mistake, UserError, first_line, user_error
 warnings.filterwarnings("ignore", "This DataLoader will create")
 
 PREFETCHED = 2  # batches of each worker that are rendered ahead
+WORKER_SECONDS = 2  # that a worker goes on after SIGTERM
 
 
 @dataclass(frozen=True)
@@ -156,12 +158,14 @@ def _next(answers: Iterator[Answer]) -> Answer | None:
 
 
 def _begin_worker(number: int) -> None:  # noqa: ARG001
-    """Leave Ctrl-C to the process that trains, and the other cores to the other workers.
+    """Leave signals to the process that trains, and the other cores to the other workers.
 
     A worker is a copy of that process, with what it does about signals, and with its objects: these are left alone,
-    among them those of other workers.
+    among them those of other workers. A cluster sends SIGTERM to all processes: the step in progress needs the images.
     """
     gc.freeze()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for each in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(each, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(WORKER_SECONDS))
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))  # torch raises an error wherever it is for any other end
     torch.set_num_threads(1)

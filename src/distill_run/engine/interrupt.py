@@ -45,6 +45,7 @@ class StopRequest:
 
     def __enter__(self) -> Self:
         self._is_main = threading.current_thread() is threading.main_thread()
+        self._process = os.getpid()
         if self._is_main:
             self._previous = [signal.signal(number, self._receive) for number in SIGNALS]
         return self
@@ -78,6 +79,8 @@ class StopRequest:
             self._is_polled = was_polled
 
     def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - the signature is Python's
+        if os.getpid() != self._process:
+            return  # a copy of the process, which has just begun: it will decide itself what it does about signals
         is_first, is_repeated = not self._received, number in self._received
         self._received.add(number)
         self.request(Interrupted(signal.Signals(number).name))

@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from torch import Tensor
 
+from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
 from distill_run.tensor_files import load
 from distill_run.typed_json import read_object
@@ -16,41 +18,58 @@ WHO_AND_WHERE = ("command", "directory")  # of environment.json: they change no 
 Figures = dict[str, Any]  # by their names, as in val.accuracy
 
 
-def first_difference(before: RunFiles, now: RunFiles) -> str | None:
-    """Where the later run left the earlier one, in words; None where data, figures and weights are equal to the bit.
+@dataclass(frozen=True)
+class Recorded:
+    """What a completed run has left that another one of the same settings must leave as well.
 
-    Raises ValueError or UserError for a file that cannot be read.
+    `epochs` holds the figures of each epoch, by its stage and number, in the order of training.
     """
-    ours, theirs = read_object(before.report), read_object(now.report)
+
+    content: Figures
+    epochs: dict[str, Figures]
+    weights: Figures
+    figures: Figures
+    environment: dict[str, Any]
+
+    @classmethod
+    def read(cls, files: RunFiles) -> Self:
+        """What the files of a run say; raises UserError that names the run where they cannot be read."""
+        try:
+            report = read_object(files.report)
+            rows = [json.loads(line) for line in files.metrics.read_text(encoding="utf-8").splitlines()]
+            return cls(
+                content={"dataset.content": report["dataset"]["content"]},
+                epochs={f"{row['stage']}, epoch {row['epoch']}": dict(_numbers(row)) for row in rows},
+                weights=load(files.student)["weights"],
+                figures=dict(_numbers(report)),
+                environment=read_object(files.environment),
+            )
+        except UserError:
+            raise
+        except (LookupError, TypeError, ValueError) as damage:
+            what = f"the files of {files.run_dir} are damaged: {type(damage).__name__} {damage}"
+            raise user_error(what, "a run can be compared as it was left only") from damage
+
+
+def first_difference(before: Recorded, now: Recorded) -> str | None:
+    """Where the later run left the earlier one, in words; None where data, figures and weights are equal to the bit."""
     told = [
-        _different("report.json", _content(ours), _content(theirs)),
-        _other_epoch(_epochs(before), _epochs(now)),
-        _different("student.pt", _weights(before), _weights(now)),
-        _different("report.json", dict(_numbers(ours)), dict(_numbers(theirs))),
+        _different("report.json", before.content, now.content),
+        _other_epoch(before.epochs, now.epochs),
+        _different("student.pt", before.weights, now.weights),
+        _different("report.json", before.figures, now.figures),
     ]
     return next((text for text in told if text), None)
 
 
-def other_environment(before: RunFiles, now: RunFiles) -> list[str]:
+def other_environment(before: Recorded, now: Recorded) -> list[str]:
     """What differs in the two environment.json, a line for each key, but for what cannot change a number."""
-    ours, theirs = read_object(before.environment), read_object(now.environment)
-    keys = [key for key in {**ours, **theirs} if key not in WHO_AND_WHERE]
+    ours, theirs = before.environment, now.environment
     return [
         f"environment.json, {key}: {_shown(ours, key)} then, {_shown(theirs, key)} now"
-        for key in keys
-        if ours.get(key) != theirs.get(key)
+        for key in {**ours, **theirs}
+        if key not in WHO_AND_WHERE and ours.get(key) != theirs.get(key)
     ]
-
-
-def _content(report: dict[str, Any]) -> Figures:
-    """The sha256 of the dataset."""
-    return {"dataset.content": report["dataset"]["content"]}
-
-
-def _epochs(files: RunFiles) -> dict[str, Figures]:
-    """The figures of each epoch, by its stage and number, in the order of training."""
-    rows = [json.loads(line) for line in files.metrics.read_text(encoding="utf-8").splitlines()]
-    return {f"{row['stage']}, epoch {row['epoch']}": dict(_numbers(row)) for row in rows}
 
 
 def _other_epoch(before: dict[str, Figures], now: dict[str, Figures]) -> str | None:
@@ -60,11 +79,6 @@ def _other_epoch(before: dict[str, Figures], now: dict[str, Figures]) -> str | N
         if text := _different(epoch, ours, theirs):
             return text
     return None if len(before) == len(now) else f"metrics.jsonl: {len(before)} epochs then, {len(now)} now"
-
-
-def _weights(files: RunFiles) -> Figures:
-    weights: Figures = load(files.student)["weights"]
-    return weights
 
 
 def _different(where: str, before: Figures, now: Figures) -> str | None:
