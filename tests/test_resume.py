@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -79,8 +80,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
 
 
 # The tiny run has 36 steps of the teacher, 18 of the baseline, 18 of the student; each of the epochs, two of a
-# training, polls once more at its end.
-@pytest.mark.parametrize("steps", [1, 27, 37, 59, 72])
+# training, polls once more at its end. tests/test_kill.py cuts it at many more places.
+@pytest.mark.parametrize("steps", [27, 59, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 37, 72))])
 def test_a_run_cut_at_any_step_ends_like_an_uninterrupted_one(
     steps: int, tmp_path: Path, uninterrupted: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,8 +98,8 @@ def test_a_run_cut_at_any_step_ends_like_an_uninterrupted_one(
     assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "completed"}
 
 
-def test_resuming_a_completed_run_changes_nothing(tmp_path: Path) -> None:
-    run(settings_for(tmp_path), tmp_path / "run")
+def test_resuming_a_completed_run_changes_nothing(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
     before = json.loads((tmp_path / "run" / "report.json").read_text())
     resume(tmp_path / "run")
     after = json.loads((tmp_path / "run" / "report.json").read_text())
@@ -186,8 +187,8 @@ def test_a_run_without_a_checkpoint_cannot_be_resumed(tmp_path: Path) -> None:
     assert str(caught.value) == (f"resume={tmp_path} has no checkpoint yet\n  run its command again, without resume=")
 
 
-def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
-    run(settings_for(tmp_path), tmp_path / "run")
+def test_a_damaged_checkpoint_is_refused(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
     path = tmp_path / "run" / "checkpoints" / "last.pt"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError) as caught:
@@ -196,10 +197,9 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 def test_another_teacher_than_before_is_refused(
-    tmp_path: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: Path, tmp_path: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(settings_for(tmp_path), tmp_path / "first")
-    teacher = next((tmp_path / "store" / "teacher").iterdir()) / "weights.pt"
+    teacher = next((uninterrupted.parent / "store" / "teacher").iterdir()) / "weights.pt"
     checkpoint = tmp_path / "teacher.pt"
     checkpoint.write_bytes(teacher.read_bytes())
     stop_after(5)
