@@ -1,12 +1,16 @@
 """Run directories as a sweep leaves them, written by hand: no training, figures that a test can work out."""
 
 import json
+import random
 import shlex
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from distill_run.files import RunFiles
 
 
 def made_up_report(
@@ -93,3 +97,24 @@ def write_run(
             json.dumps(made_up_report(**{"seed": seeds[0] if seeds else 0, **figures}))
         )
     return run_dir
+
+
+def copy_runs(run_dir: Path, folder: Path, commands: Iterable[str]) -> None:
+    """A folder of runs with files as large as real ones: copies of a completed run that a report can read.
+
+    Each has a command, one seed and accuracies of its own.
+    """
+    files = RunFiles(run_dir)
+    report = json.loads(files.report.read_text())
+    environment = json.loads(files.environment.read_text())
+    generator = random.Random(0)
+    for number, command in enumerate(commands):
+        copy = RunFiles(folder / str(number))
+        copy.run_dir.mkdir(parents=True)
+        for split in ("val", "test"):
+            correct = generator.randrange(100, report["dataset"][f"{split}_size"])
+            report["student"]["selected"][split]["accuracy"] = correct / report["dataset"][f"{split}_size"]
+        copy.report.write_text(json.dumps({**report, "seed": number, "repeats": []}))
+        copy.environment.write_text(json.dumps({**environment, "command": command}))
+        for path in (files.config, files.status, files.metrics):
+            shutil.copyfile(path, copy.run_dir / path.name)

@@ -35,7 +35,7 @@ from workshops import Opened, open_run
 # Views that differ, a student that listens to the teacher alone.
 AUGMENTED = (
     *(*TINY, "dataset.augment.crop.padding=2", "dataset.augment.flip.enabled=true"),
-    *("mode.alpha=1", "mode.temperature=2"),
+    *("mode.alpha=1", "mode.temperature=2", "baseline=false"),
 )
 pytestmark = pytest.mark.usefixtures("no_pages")
 

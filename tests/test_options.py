@@ -1,5 +1,6 @@
 """Every option of every config group is composed, built and trained for a step, on photographs of noise."""
 
+import copy
 import dataclasses
 import math
 from importlib.util import find_spec
@@ -8,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from conftest import write_photos
 from distill_run.config.compose import ROLES, check, compose, config_dir, option_names
@@ -98,7 +101,7 @@ def test_every_group_is_covered() -> None:
 
 def is_one_of_many(option: str) -> bool:
     """Whether it is an experiment of a published pair; those of one pair are tried always, the others with -m slow."""
-    return option.startswith("experiment=cifar100/") and "resnet20_from_resnet56" not in option
+    return "_from_" in option and "resnet20_from_resnet56" not in option
 
 
 def options() -> list[Any]:
@@ -126,6 +129,16 @@ def test_the_terms_of_all_modes_add_up(folder: Path, source: Any) -> None:
     assert figures.keys() == {"loss", "accuracy", "cross_entropy", "distillation", *others}
     assert list(trainer.loss.terms) == ["distillation", *others]
     assert all(parameter.grad is not None for parameter in trainer.loss.parameters() if parameter.requires_grad)
+
+
+def test_compositions_share_the_store_of_options_and_leave_it_as_it_is() -> None:
+    compose()
+    store = ConfigStore.instance()
+    before = OmegaConf.to_yaml(store.load("student/cnn_tiny.yaml").node)
+    assert compose(["student=cnn_tiny", "student.dropout=0.5"]).config.student.dropout == 0.5
+    assert copy.deepcopy(store) is store
+    assert OmegaConf.to_yaml(store.load("student/cnn_tiny.yaml").node) == before
+    assert compose(["student=cnn_tiny"]).config.student.dropout == 0.0
 
 
 def test_the_settings_of_an_experiment_survive_a_round_trip() -> None:

@@ -25,7 +25,6 @@ from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import Interrupted, UserError
 from distill_run.pipeline import run
 from distill_run.quoting import override
-from distill_run.record.status import RunStatus, write_status
 from distill_run.report.run_report import read_report
 from helpers import message_of
 
@@ -86,16 +85,20 @@ def stop_after(monkeypatch: pytest.MonkeyPatch) -> StopAfter:
 
 # The tiny run has 36 steps of the teacher, 18 of the baseline, 18 of the student, in two epochs each. An epoch polls
 # twice more, before its validation and at its end; one of the student also before its view of the bank.
-@pytest.mark.parametrize("steps", [1, 27, 39, 63, 78])
+@pytest.mark.parametrize("polls", [27, 63, *(pytest.param(polls, marks=pytest.mark.slow) for polls in (1, 39, 78))])
 def test_a_run_cut_at_any_step_ends_like_an_uninterrupted_one(
-    steps: int, tmp_path: Path, uninterrupted: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
+    polls: int,
+    tmp_path: Path,
+    uninterrupted: Path,
+    stop_after: StopAfter,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stop_after(steps)
+    stop_after(polls)
     with pytest.raises(Interrupted):
         run(settings_for(tmp_path), tmp_path / "run")
     assert json.loads((tmp_path / "run" / "status.json").read_text()) == {"status": "interrupted"}
     monkeypatch.undo()
-    torch.manual_seed(steps)  # whatever state the generator is in
+    torch.manual_seed(polls)  # whatever state the generator is in
     resume(tmp_path / "run")
     expected, found = student_of(uninterrupted), student_of(tmp_path / "run")
     assert all(torch.equal(found[name], value) for name, value in expected.items())
@@ -259,13 +262,12 @@ def test_a_damaged_configuration_is_told_in_two_lines(tmp_path: Path) -> None:
 
 
 def test_another_teacher_than_before_is_refused(
-    tmp_path: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
+    uninterrupted: Path, tmp_path: Path, stop_after: StopAfter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(settings_for(tmp_path), tmp_path / "first")
-    teacher = next((tmp_path / "store" / "teacher").iterdir()) / "weights.pt"
+    teacher = next((uninterrupted.parent / "store" / "teacher").iterdir()) / "weights.pt"
     checkpoint = tmp_path / "teacher.pt"
     checkpoint.write_bytes(teacher.read_bytes())
-    stop_after(5)
+    stop_after(80)  # in the student's training: the baseline asks for no teacher
     with pytest.raises(Interrupted):
         run(settings_for(tmp_path, f"teacher_checkpoint={checkpoint}"), tmp_path / "run")
     monkeypatch.undo()

@@ -1,7 +1,9 @@
 """distill-store: it shows what is there, finds what has changed, and removes nothing that somebody needs."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +15,9 @@ from typing import Any
 import pytest
 
 from conftest import InProcess
+from distill_run.commands import inventory
 from distill_run.commands import store as store_command
-from distill_run.commands.inventory import Entry, list_entries
+from distill_run.commands.inventory import Entry, list_entries, records
 from distill_run.files import write_json
 from distill_run.listener import NOBODY
 from distill_run.store import Store, read_meta
@@ -339,6 +342,31 @@ def test_a_run_that_begins_to_use_an_entry_meanwhile_keeps_it(
     monkeypatch.setattr("distill_run.commands.collect.list_entries", list_and_begin)
     assert ask("gc")[1] == ["teacher   aaaaaaaaaaaa  a run has just begun to use it: kept", "0 entries, 0B removed"]
     assert entries_of(root) == {"teacher/a"}
+
+
+def test_the_records_are_read_once_for_all_entries_unless_one_is_written(
+    root: Path, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in (A, B, C, D):
+        add(root, "teacher", name)
+    add_run(tmp_path / "run", root, f"teacher/{A}")
+    os.utime(root / ".runs", (1e9, 1e9))  # long ago: a folder that has just changed is read again
+    reads = 0
+
+    def count(root: Path) -> dict[Path, tuple[Path, list[str]]]:
+        nonlocal reads
+        reads += 1
+        return records(root)
+
+    monkeypatch.setattr(inventory, "records", count)
+    users = inventory.Users(root)
+    entries = [root / "teacher" / name for name in (A, B, C, D)]
+    assert [len(users.of(entry)) for entry in entries] == [1, 0, 0, 0]
+    assert reads == 1
+    add_run(tmp_path / "other", root, f"teacher/{B}")
+    assert users.of(entries[1]) == [tmp_path / "other"]
+    shutil.rmtree(tmp_path / "other")
+    assert users.of(entries[1]) == []
 
 
 def test_references_survive_a_move_of_store_and_runs_together_and_a_link_to_the_store(

@@ -360,6 +360,40 @@ def test_seeds_alone_give_a_strip(tmp_path: Path) -> None:
     assert "Run by run" in page_of(tmp_path).text
 
 
+def test_of_very_many_rows_a_page_shows_the_first_and_a_file_has_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill_run.report.typesetting.MAX_ROWS", 32)
+    write_grid(tmp_path, seeds=(0,), mode__temperature=range(1, 36))
+    page = page_of(tmp_path)
+    assert page.text.count("The page ends after 32 of 35 rows; ") == 2
+    assert "35 rows; sweep.json has all." in page.text
+    assert "35 rows; sweep.csv has all." in page.text
+    assert page.all("a")[-1]["href"] == "31/report.html"
+    assert "The page ends after 32 of 35 rows; `sweep.csv` has all." in markdown(tmp_path)
+    assert len((tmp_path / "sweep.csv").read_text().splitlines()) == 1 + 35
+
+
+def test_of_very_many_settings_a_picture_shows_some_in_equal_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("distill_run.report.drawing.MAX_MARKS", 10)
+    monkeypatch.setattr("distill_run.sweeps.report.heat_map.MAX_TICKS", 10)
+    said = "The picture shows 9 of 25, in equal steps."
+    line = write_grid(tmp_path / "line", seeds=(0,), mode__temperature=range(25))
+    assert len(key_curve(line, "mode.temperature").axes[0].lines[0].get_xdata()) == 9  # type: ignore[arg-type]
+    assert said in page_of(tmp_path / "line").text
+    seeds = write_grid(tmp_path / "seeds", seeds=range(25))
+    assert len(seed_strip(seeds).axes[0].lines[0].get_xdata()) == 9  # type: ignore[arg-type]
+    assert said in page_of(tmp_path / "seeds").text
+    write_grid(tmp_path / "many", seeds=(0,), a=range(5), b=range(5), c=(0, 1))
+    assert "The picture shows 10 of 50, in equal steps." in page_of(tmp_path / "many").text
+    grid = write_grid(tmp_path / "grid", seeds=(0,), a=range(25), b=range(2))
+    axes = heat_maps(grid).axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "3", "6", "9", "12", "15", "18", "21", "24"]
+    assert np.asarray(axes.images[0].get_array()).shape == (2, 25)
+
+
 def test_key_names_are_never_read_as_formulas(tmp_path: Path) -> None:
     keys = (r"$\frac$", r"$\b$", r"$\c$")
     for num_keys in range(1, 4):

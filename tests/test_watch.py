@@ -11,6 +11,8 @@ import pytest
 
 from conftest import InProcess
 from distill_run.commands import report, watch
+from distill_run.sweeps.points import Point, read_point
+from distill_run.sweeps.report import live
 from distill_run.sweeps.report.live import LiveReport
 from helpers import Page
 from sweeps import write_run
@@ -25,12 +27,12 @@ def write_epochs(run_dir: Path, accuracies: list[float], stage: str = "teacher")
 
 def test_a_run_in_progress_shows_its_epochs_and_then_its_report(tmp_path: Path) -> None:
     run_dir = write_run(tmp_path / "run", status="running")
-    live = LiveReport([run_dir], run_dir)
-    first = live.page()
+    growing = LiveReport([run_dir], run_dir)
+    first = growing.page()
     assert REFRESH in Page(first).all("meta")
     assert "preparing (still running, or killed)" in Page(first).text
     write_epochs(run_dir, [0.25, 0.5])
-    page = Page(live.page())
+    page = Page(growing.page())
     assert "teacher epoch 2, val 50.00%" in page.text
     # The second of two epochs stands to the right; an accuracy of a half in the middle of a picture of 320 x 100.
     assert [line["points"] for line in page.all("polyline")] == ["160.0,75.0 320.0,50.0"]
@@ -44,18 +46,38 @@ def test_a_sweep_is_reported_again_when_a_run_has_changed(tmp_path: Path) -> Non
     write_run(tmp_path / "0", ["mode.alpha=0.1"], test=0.625)
     running = write_run(tmp_path / "1", ["mode.alpha=0.9"], status="running")
     write_epochs(running, [0.75], "student")
-    live = LiveReport([tmp_path], tmp_path)
-    page = Page(live.page())
+    growing = LiveReport([tmp_path], tmp_path)
+    page = Page(growing.page())
     assert REFRESH in page.all("meta")
     assert "student epoch 1, val 75.00%" in page.text
     file = (tmp_path / "sweep.html").read_text()
     assert "refresh" not in file
     assert "In progress" not in file
-    assert live.page() is live.page()  # nothing has changed
+    assert growing.page() is growing.page()  # nothing has changed
     (running / "status.json").write_text('{"status": "failed", "error": "no paper"}')
-    page = Page(live.page())
+    page = Page(growing.page())
     assert "In progress" not in page.text
     assert "no paper" in page.text
+
+
+def test_only_the_runs_that_have_changed_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(3):
+        write_run(tmp_path / str(number), [f"mode.alpha=0.{number}"], status="running")
+    read: list[str] = []
+
+    def reading(run_dir: Path) -> Point:
+        read.append(run_dir.name)
+        return read_point(run_dir)
+
+    monkeypatch.setattr(live, "read_point", reading)
+    monkeypatch.setattr(live, "MAX_OPEN_ROWS", 2)
+    report = LiveReport([tmp_path], tmp_path)
+    text = Page(report.page()).text
+    assert "These are the last 2 of 3 runs that are not completed." in text
+    assert read == ["0", "1", "2"]
+    (tmp_path / "1" / "status.json").write_text('{"status": "failed", "error": "no paper"}')
+    assert "no paper" in report.page()
+    assert read == ["0", "1", "2", "1"]
 
 
 @contextmanager

@@ -46,7 +46,7 @@ def decode(kind: type[T], content: object, key: str = "") -> T:
     A field that has a default may be absent. Other keys than those of the fields are ignored: a later version may have
     added them. `key` is the place of the content in its file.
     """
-    read: T = _reader(kind)(content, key)
+    read: T = _reader(typing.cast(Any, kind))(content, key)
     return read
 
 

@@ -5,9 +5,10 @@ inches: a layout engine would draw each figure twice, and take longer than a sho
 """
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -20,10 +21,13 @@ from PIL import Image
 from distill_run.files import write_bytes
 from distill_run.report.png import data_uri, png_of
 
+T = TypeVar("T")
+
 DOTS_PER_INCH = 160
 COLOURS = {"teacher": "#667080", "baseline": "#b85c00", "student": "#1565c0"}
 MARKERS = {"teacher": "s", "baseline": "^", "student": "o"}
 INK, MUTED, FAINT = "#1f2733", "#98a1ae", "#d9dee6"
+MAX_MARKS = 200  # more settings or runs cannot be told apart
 STEPS = [1, 2, 2.5, 5, 10]  # between the ticks of an axis
 
 
@@ -73,6 +77,11 @@ def lay_out(
         x = left + index * (size[0] + gap)
         panels.append(figure.add_axes((x / width, bottom / height, size[0] / width, size[1] / height)))
     return figure, panels
+
+
+def spread(items: Sequence[T]) -> Sequence[T]:
+    """The items, or MAX_MARKS of them at most: the first and others in equal steps."""
+    return items[:: max(1, -(-len(items) // MAX_MARKS))]
 
 
 def dress(axes: Axes, y_label: str, x_label: str) -> None:

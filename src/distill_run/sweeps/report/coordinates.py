@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator
 from numpy.typing import NDArray
 
-from distill_run.report.drawing import INK, MUTED, STEPS, lay_out
+from distill_run.report.drawing import INK, MUTED, STEPS, lay_out, spread
 from distill_run.sweeps.report.curves import scale_of
 from distill_run.sweeps.report.heat_map import BLUES
 from distill_run.sweeps.report.summary import short_keys
-from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
+from distill_run.sweeps.report.sweep_report import SweepReport
 from distill_run.sweeps.values import order, shown
 from distill_run.units import shorten
 
@@ -21,7 +21,6 @@ MAX_NAMED_VALUES = 12
 NUM_TICKS = 5
 MAX_WIDTH = 11.0  # inches, of the panel
 FAINTEST = 0.25  # of the colour map: a line must be visible on white
-MAX_LINES = 500
 SPREAD = 0.05  # distance between lines through the same value, as a share of the axis
 BEST: dict[str, Any] = {
     "color": INK, "linewidth": 2.4, "zorder": 4, "clip_on": False,
@@ -29,16 +28,10 @@ BEST: dict[str, Any] = {
 }  # fmt: skip
 
 
-def drawn_settings(report: SweepReport) -> list[SettingReport]:
-    """The completed settings; of many, some that are evenly spread over the ranking, the first among them."""
-    settings = report.completed_settings
-    return settings[:: -(-len(settings) // MAX_LINES)]
-
-
 def parallel_coordinates(report: SweepReport) -> Figure:
     """A line for each setting, through its values to its validation accuracy; the darker, the higher that is."""
     keys = report.keys
-    settings = sorted(drawn_settings(report), key=lambda setting: setting.mean("val_accuracy"))
+    settings = sorted(spread(report.completed_settings), key=lambda setting: setting.mean("val_accuracy"))
     accuracies = np.array([setting.mean("val_accuracy") for setting in settings])
     shares, ticks = _scale(accuracies, {f"{tick:.1%}": tick for tick in _even_ticks(accuracies)})
     size = (min(1.9 * len(keys), MAX_WIDTH), 3.3)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator, PercentFormatter
 
-from distill_run.report.drawing import COLOURS, INK, MARKERS, add_legend, dress, lay_out, ring
+from distill_run.report.drawing import COLOURS, INK, MARKERS, add_legend, dress, lay_out, ring, spread
 from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
 from distill_run.sweeps.values import order, shown
 from distill_run.units import shorten
@@ -33,7 +33,7 @@ def scale_of(values: Sequence[Any]) -> Scale:
 
 def key_curve(report: SweepReport, key: str) -> Figure:
     """Means over the runs of each setting, with their intervals and the single runs, by the value of the only key."""
-    settings = sorted(report.completed_settings, key=lambda setting: order(setting.values[key]))
+    settings = sorted(spread(report.completed_settings), key=lambda setting: order(setting.values[key]))
     values = [setting.values[key] for setting in settings]
     scale, names = scale_of(values), [shown(value) for value in values]
     positions: Positions = dict(zip(range(len(values)) if scale == "categories" else values, settings, strict=True))
@@ -116,7 +116,7 @@ def _ring_best(axes: Axes, positions: Positions, best: SettingReport, name: str)
 def seed_strip(report: SweepReport) -> Figure:
     """Student and baseline of each run of the only setting; dashed lines are the means."""
     keys, setting = report.replicate_keys, report.settings[0]
-    runs = [run for run in report.runs if run.status == "completed"]
+    runs = list(spread([run for run in report.runs if run.status == "completed"]))
     runs.sort(key=lambda run: [order(run.values[key]) for key in keys])
     names = [", ".join(shown(run.values[key]) for key in keys) for run in runs]
     figure, panels = _panels(names)

@@ -1,12 +1,14 @@
 """The figures of a sweep with their captions. Importing this module imports matplotlib."""
 
-from distill_run.report.drawing import Picture, render
+from collections.abc import Sequence
+
+from distill_run.report.drawing import Picture, render, spread
 from distill_run.sweeps.report.answers import listed
-from distill_run.sweeps.report.coordinates import drawn_settings, parallel_coordinates
+from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, seed_strip
 from distill_run.sweeps.report.heat_map import heat_maps, is_grid, side_keys
 from distill_run.sweeps.report.summary import counted, setting_name
-from distill_run.sweeps.report.sweep_report import SweepReport
+from distill_run.sweeps.report.sweep_report import RunEntry, SettingReport, SweepReport
 from distill_run.sweeps.report.trade_off import LATENCY, axes_of, has_trade_off, network_name, pareto_front, trade_off
 from distill_run.units import three_digits
 
@@ -43,19 +45,26 @@ def _recommended(report: SweepReport) -> str:
 
 
 def _seeds(report: SweepReport) -> Picture:
+    completed = [run for run in report.runs if run.status == "completed"]
     return Picture(
         NAME,
         "Run by run",
         f"Validation and test accuracy of {counted(report.counts['completed'], 'run')} that differ only in "
         f"{listed(report.replicate_keys)}. The table below has their figures.",
         f"Each mark is the selected epoch of one run{_repeated(report)}. A line joins the student and the baseline "
-        f"of the same {'seed' if report.unit == 'run' else 'run'}. Dashed lines are the means.",
+        f"of the same {'seed' if report.unit == 'run' else 'run'}. Dashed lines are the means.{_drawn(completed)}",
         render(seed_strip(report)),
     )
 
 
 def _repeated(report: SweepReport) -> str:
     return ", the mean over its seeds" if report.unit == "seed" else ""
+
+
+def _drawn(items: Sequence[SettingReport] | Sequence[RunEntry]) -> str:
+    """A sentence that says how many settings or runs are drawn; empty where all are."""
+    drawn = spread(items)
+    return f" The picture shows {len(drawn):,} of {len(items):,}, in equal steps." if len(drawn) < len(items) else ""
 
 
 def _curve(report: SweepReport) -> Picture:
@@ -65,7 +74,8 @@ def _curve(report: SweepReport) -> Picture:
         f"Accuracy by {key}",
         f"Validation and test accuracy by {key}. {_recommended(report)}",
         f"The band is the 95% interval of the mean over the {report.unit}s of a setting; it needs at least two. The "
-        "ring is the setting that is best on validation; test accuracy took no part in the choice.",
+        "ring is the setting that is best on validation; test accuracy took no part in the choice."
+        f"{_drawn(report.completed_settings)}",
         render(key_curve(report, key)),
     )
 
@@ -84,16 +94,13 @@ def _heat_maps(report: SweepReport) -> Picture:
 
 
 def _coordinates(report: SweepReport) -> Picture:
-    drawn, completed = len(drawn_settings(report)), len(report.completed_settings)
-    cut = (
-        f" {drawn:,} of {completed:,} settings are drawn, evenly spread over the ranking." if drawn < completed else ""
-    )
     return Picture(
         NAME,
         "All settings at a glance",
         f"Parallel coordinates of {', '.join(report.keys)} and validation accuracy. {_recommended(report)}",
         "Each line is a setting: it crosses each axis at its value and ends at its validation accuracy, the mean over "
-        f"its {report.unit}s. Darker is better; the black line is the setting that is best on validation.{cut}",
+        f"its {report.unit}s. Darker is better; the black line is the setting that is best on validation."
+        f"{_drawn(report.completed_settings)}",
         render(parallel_coordinates(report)),
     )
 
