@@ -16,6 +16,7 @@ from distill_run.deploy.shipped import open_shipped
 from distill_run.files import RunFiles
 from distill_run.models.pretrained import ARGUMENTS
 from distill_run.report.run_report import RunReport
+from distill_run.sweeps.search import Search
 from helpers import message_of
 
 CODE = """
@@ -112,3 +113,11 @@ def test_a_network_chooses_no_files_for_timm() -> None:
     for name in ("checkpoint_path", "pretrained_cfg", "cache_dir"):
         assert not ARGUMENTS.accepts({"dropout": 0.2, name: "evil.pt"})
     assert ARGUMENTS.accepts({"dropout": 0.2})
+
+
+def test_a_study_that_is_none_is_told(tmp_path: Path) -> None:
+    (tmp_path / "study.db").write_bytes(b"no database" * 100)
+    assert message_of(Search(tmp_path, 1, 0, {}).open_study) == (
+        f"{tmp_path / 'study.db'} cannot be read: (sqlite3.DatabaseError) file is not a database\n"
+        "  name another folder, as in --search-dir DIR"
+    )

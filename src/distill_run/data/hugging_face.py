@@ -86,7 +86,7 @@ def _open(root: str | None) -> tuple[dict[str, Any], list[str]]:
         raise user_error("dataset.root is not set", save)
     try:
         found = datasets.load_from_disk(root)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # of damaged files datasets raises anything, KeyError and TypeError among it
         raise user_error(f"dataset.root={root} is no saved dataset: {first_line(error)}", save) from error
     if not isinstance(found, datasets.DatasetDict):
         return {"train": found}, []

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_run.errors import PrunedError
+from distill_run.errors import PrunedError, first_line, user_error
 from distill_run.sweeps.space import Space
 
 if TYPE_CHECKING:
@@ -36,14 +36,20 @@ class Search:
         from optuna.trial import TrialState
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        study = optuna.create_study(
-            storage=f"sqlite:///{self.folder / STUDY}",
-            study_name="search",
-            direction="maximize",
-            load_if_exists=True,
-            # n_warmup_steps is the first step at which Optuna may give up a trial; our steps are epochs, from 1 on.
-            pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS + 1),
-        )
+        place = self.folder / STUDY
+        try:
+            study = optuna.create_study(
+                storage=f"sqlite:///{place}",
+                study_name="search",
+                direction="maximize",
+                load_if_exists=True,
+                # n_warmup_steps is the first step at which Optuna may give up a trial; our steps are epochs, from 1 on.
+                pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS + 1),
+            )
+        except Exception as error:  # of a file that is no study, SQLite, SQLAlchemy and Optuna raise their own
+            raise user_error(
+                f"{place} cannot be read: {first_line(error)}", "name another folder, as in --search-dir DIR"
+            ) from error
         for trial in study.get_trials(states=(TrialState.RUNNING,)):
             study.enqueue_trial(trial.params)
             study.tell(trial.number, state=TrialState.FAIL)

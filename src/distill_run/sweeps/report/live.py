@@ -106,11 +106,10 @@ def _refreshing(page: str, runs: Sequence[LiveRun], num_unfinished: int) -> str:
     charset = '<meta charset="utf-8">'
     refresh = f'{charset}\n<meta http-equiv="refresh" content="{REFRESH_SECONDS}">'
     page = page.replace(charset, refresh, 1)
-    return (
-        page.replace("</header>", f"</header>\n{_render('live_runs.html', runs=runs, count=num_unfinished)}", 1)
-        if runs
-        else page
-    )
+    if not runs:
+        return page
+    section = _render("live_runs.html", runs=runs, count=num_unfinished)
+    return page.replace("</header>", f"</header>\n{section}", 1)
 
 
 def _render(name: str, **content: Any) -> str:
