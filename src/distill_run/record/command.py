@@ -1,11 +1,10 @@
 """The commands of a run: the one in its environment.json, which repeats it, and the one that goes on with it."""
 
-import shlex
 from pathlib import Path
 
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
-from distill_run.quoting import override
+from distill_run.quoting import typed
 from distill_run.typed_json import read_object
 
 
@@ -28,4 +27,4 @@ def command_of(run_dir: Path) -> str:
 
 def resume_command(run_dir: Path) -> str:
     """The command that goes on with a run, as one types it in any folder."""
-    return shlex.join(["distill-run", override("resume", run_dir.absolute())])
+    return f"distill-run {typed('resume', run_dir.absolute())}"
