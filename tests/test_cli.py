@@ -40,6 +40,10 @@ MISTAKES = {
         "mode.divergence=sideways is not accepted\n  write one of forward, reverse, jensen_shannon"
     ),
     "mode.temperature=1,2": "mode.temperature=1,2 has several values\n  write distill-run -m mode.temperature=1,2",
+    "dataset.root=a,b": (
+        "dataset.root=a,b has several values\n"
+        "  write distill-run -m dataset.root=a,b, or dataset.root='\"a,b\"' for one path"
+    ),
     "training.student.batch_size=1": (
         "training.student.batch_size=1 is not accepted\n  write a whole number of at least 2"
     ),

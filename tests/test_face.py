@@ -57,7 +57,7 @@ def test_python_m_works_like_the_command() -> None:
 def test_overrides_that_do_not_fit_are_explained_as_on_the_command_line() -> None:
     assert message_of(distill_run.compose_config, ["mode=soft", "mode.temprature=8", "teacher=cnn_larg"]) == (
         "teacher=cnn_larg is not there\n  did you mean cnn_large?\n"
-        "mode.temprature is not a key of the configuration\n  did you mean mode.temperature or mode._target_?"
+        "mode.temprature is not a key of the configuration\n  did you mean mode.temperature?"
     )
     assert message_of(distill_run.compose_config, ["seed=-1", "training.view_seed=0"]) == (
         "seed=-1 is not accepted\n  write a whole number from 0 to 2^63 - 1"

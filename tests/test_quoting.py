@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from distill_run.config.compose import literal_config, plain_config
 from distill_run.config.overrides import parse
 from distill_run.config.paths import at_home, home, readable
-from distill_run.quoting import for_hydra, override
+from distill_run.quoting import for_hydra, override, typed
 from distill_run.record.command import resume_command
 from helpers import examples, message_of
 
@@ -26,7 +26,8 @@ TEXTS = st.one_of(
 @examples
 @given(TEXTS)
 def test_what_is_printed_and_typed_again_is_the_same_text(text: str) -> None:
-    (word,) = shlex.split(shlex.join([override("store_dir", text)]))
+    (word,) = shlex.split(typed("store_dir", text))
+    assert word == override("store_dir", text)
     (read,) = parse([word])
     (again,) = parse([f"store_dir={read.get_value_element_as_str()}"])  # as Hydra hands it to the point of a sweep
     config = OmegaConf.create({"store_dir": ""})
@@ -64,6 +65,7 @@ def test_a_text_is_quoted_where_hydra_would_read_something_else() -> None:
 
 def test_the_command_that_goes_on_with_a_run_can_be_typed_anywhere(tmp_path: Path) -> None:
     for name in ("my runs/exp 1", "exp (a)", "exp,v2", "jürgen", "o'brien"):
+        assert resume_command(tmp_path / name).startswith("distill-run resume=")
         words = shlex.split(resume_command(tmp_path / name))
         (read,) = parse(words[1:])
         assert (words[0], read.value()) == ("distill-run", str(tmp_path / name))
@@ -112,5 +114,5 @@ def test_a_tilde_is_the_home_directory_or_refused(monkeypatch: pytest.MonkeyPatc
     assert home("store_dir", "./~/store") == "./~/store"
     assert message_of(home, "store_dir", "~nobody-at-all/x") == (
         "store_dir=~nobody-at-all/x is in the home directory of nobody\n"
-        '  write the whole path, or store_dir="./~nobody-at-all/x"'
+        "  write the whole path, or store_dir='\"./~nobody-at-all/x\"'"
     )

@@ -1,6 +1,7 @@
-"""Texts quoted for Hydra's grammar of overrides; shlex.join then quotes the overrides for the shell."""
+"""Texts as a person can type them: quoted for Hydra's grammar of overrides, then for the shell."""
 
 import re
+import shlex
 from collections.abc import Iterable
 
 from distill_run.errors import user_error
@@ -37,6 +38,11 @@ def quoted(text: str) -> str:
 def override(key: str, text: object) -> str:
     """The override that gives a key this text."""
     return f"{key}={for_hydra(str(text))}"
+
+
+def typed(key: str, text: object) -> str:
+    """The same override as one types it in a shell."""
+    return f"{key}={shlex.quote(for_hydra(str(text)))}"
 
 
 def bracketed(texts: Iterable[str]) -> str:

@@ -122,7 +122,7 @@ def _whole(key: str, value: str, arguments: argparse.Namespace) -> str:
     """The override that gives a value to a key, whose name may be a short one, as temperature is."""
     overrides = [word for word in arguments.overrides if not _is_bare(word)]
     known = known_keys(overrides, arguments.config_dir)
-    return (key not in known and meant_overrides(key, value, known)) or shlex.quote(f"{key}={value}")
+    return (key not in known and meant_overrides(key, value, known)) or f"{key}={shlex.quote(value)}"
 
 
 def check_config_dir(folder: Path | None) -> None:

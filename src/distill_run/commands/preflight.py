@@ -13,10 +13,11 @@ from pathlib import Path
 
 from distill_run.config.compose import Composed
 from distill_run.config.overrides import parse, points_to_check, text_of
-from distill_run.config.paths import home
+from distill_run.config.paths import SEVERAL, SINGLE, home
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain, settings_of
 from distill_run.errors import gather, user_error
+from distill_run.quoting import typed
 
 LOADING = "loading PyTorch ..."
 
@@ -56,7 +57,9 @@ def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -
     """
     parsed = parse(overrides)
     if not multirun and (swept := [text_of(override) for override in parsed if override.is_sweep_override()]):
-        raise user_error(f"{swept[0]} has several values", f"write {shlex.join(['distill-run', '-m', *swept])}")
+        key, _, value = swept[0].partition("=")
+        one = f", or {typed(key, value)} for one path" if key in (*SINGLE, *SEVERAL) else ""
+        raise user_error(f"{swept[0]} has several values", f"write {shlex.join(['distill-run', '-m', *swept])}{one}")
     if multirun and any(override.key_or_group == "resume" for override in parsed):
         raise user_error("resume= goes on with a single run", "leave -m out")
     if multirun and any(override.key_or_group == "verify" for override in parsed):

@@ -116,7 +116,7 @@ def _rejected_key(override: Override, base: Composed, extra_dir: Path | None) ->
         lacking = (missing_argument(name, text, base, extra_dir) for name in names)
         return next(filter(None, lacking), None) or unknown_key(key, known)
     if override.is_add():
-        return Mistake(f"{text}: {key} exists already", f"write {shlex.quote(text.lstrip('+'))}")
+        return Mistake(f"{text}: {key} exists already", f"write {key}={shlex.quote(value)}")
     return Mistake(f"{text} is not accepted", f"{key} is {show(OmegaConf.select(base.config, key))} here")
 
 

@@ -37,7 +37,7 @@ def meant_overrides(name: str, value: str, known: Iterable[str]) -> str:
     """
     keys = ROLES.get(name) or [key for key in known if _is_short_for(name, key)]
     nearest = sorted(keys, key=lambda key: key.count("."))[:MANY_OPTIONS]
-    return " or ".join(shlex.quote(f"{key}={value}") for key in nearest)
+    return " or ".join(f"{key}={shlex.quote(value)}" for key in nearest)
 
 
 def _is_short_for(name: str, key: str) -> bool:

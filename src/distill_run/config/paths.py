@@ -7,7 +7,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from distill_run.config.overrides import parse_or_none
 from distill_run.errors import user_error
-from distill_run.quoting import for_omegaconf, override, quoted
+from distill_run.quoting import for_omegaconf, quoted, typed
 
 # The keys that name files or folders; the second ones may also name a list of them.
 SINGLE = (
@@ -28,7 +28,7 @@ def home(key: str, path: str) -> str:
         return str(Path(path).expanduser())
     except RuntimeError as error:
         what = f"{key}={path} is in the home directory of nobody"
-        raise user_error(what, f"write the whole path, or {override(key, f'./{path}')}") from error
+        raise user_error(what, f"write the whole path, or {typed(key, f'./{path}')}") from error
 
 
 def at_home(config: DictConfig) -> DictConfig:

@@ -1,13 +1,13 @@
 """The commands of a run: the one in its environment.json, which repeats it, and the one that goes on with it."""
 
+import shlex
 from pathlib import Path
 
 from distill_run.build import OWN_PACKAGES
-from distill_run.config.compose import command_line
 from distill_run.config.schema import Settings
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
-from distill_run.quoting import bracketed, override
+from distill_run.quoting import bracketed, typed
 from distill_run.typed_json import read_object
 
 
@@ -33,9 +33,10 @@ def resume_command(run_dir: Path, settings: Settings | None = None) -> str:
 
     With the run's `settings`, it names the code that the user has trusted.
     """
-    words = [override("resume", run_dir.absolute())]
-    if settings is None:
-        return command_line(words, None)
-    if tuple(settings.trusted_packages) != OWN_PACKAGES:
-        words.append(f"trusted_packages={bracketed(settings.trusted_packages)}")
-    return command_line(words, str(Path(settings.code_dir).absolute()) if settings.code_dir else None)
+    words = ["distill-run"]
+    if settings is not None and settings.code_dir:
+        words.append(f"--config-dir {shlex.quote(str(Path(settings.code_dir).absolute()))}")
+    words.append(typed("resume", run_dir.absolute()))
+    if settings is not None and tuple(settings.trusted_packages) != OWN_PACKAGES:
+        words.append(f"trusted_packages={shlex.quote(bracketed(settings.trusted_packages))}")
+    return " ".join(words)
