@@ -24,7 +24,7 @@ from distill_run.files import RunFiles, write_text
 from distill_run.pipeline import run
 from distill_run.record.status import read_status
 from distill_run.report.run_report import RunReport
-from distill_run.store import META, NOT_A_RECORD, damage, damaged_parts, read_meta, read_uses
+from distill_run.store_records import META, NOT_A_RECORD, damage, damaged_parts, read_meta, read_uses
 
 PLAIN = [*TINY, "teacher.widths=[2]", "training.teacher.epochs=1", "training.student.epochs=1"]
 

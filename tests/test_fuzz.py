@@ -31,7 +31,7 @@ from distill_run.record.status import read_status
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.stages.prepare import _read_resume_point
 from distill_run.stages.watcher import Watcher
-from distill_run.store import damage, damaged_parts
+from distill_run.store_records import damage, damaged_parts
 
 SHORT = settings(deadline=None, max_examples=15, derandomize=True, database=None)
 LONG = settings(

@@ -33,7 +33,7 @@ from distill_run.console import Console
 from distill_run.engine.loop import Trainer
 from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport, read_report
-from distill_run.store import damage
+from distill_run.store_records import damage
 from sweeps import copy_runs
 
 NUM_RUNS, NUM_POINTS, NUM_PROCESSES = 10_000, 500, 16

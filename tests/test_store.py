@@ -18,8 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from distill_run.files import atomic_path, write_json, write_json_lines, write_text
+from distill_run.fingerprints import canonical, file_hash, fingerprint_of
 from distill_run.listener import NOBODY, Listener
-from distill_run.store import Store, canonical, damage, damaged_parts, file_hash, fingerprint_of, read_meta, read_uses
+from distill_run.store import Store
+from distill_run.store_records import damage, damaged_parts, read_meta, read_uses
 from helpers import examples, message_of
 
 leaves = st.none() | st.booleans() | st.integers(-1000, 1000) | st.floats(-10, 10) | st.text(max_size=5)
@@ -360,7 +362,7 @@ def test_an_entry_that_may_not_be_read_is_not_damaged(tmp_path: Path, monkeypatc
     def refuse(file: Path, listener: Listener) -> str:
         raise PermissionError(errno.EACCES, "Permission denied", str(file))
 
-    monkeypatch.setattr("distill_run.store.file_hash", refuse)
+    monkeypatch.setattr("distill_run.store_records.file_hash", refuse)
     assert message_of(store.obtain, "teacher", "a", leave_weights) == (
         f"store_dir={tmp_path}: Permission denied ({path / 'weights'})\n"
         "  choose another folder, as in store_dir=/tmp/elsewhere"

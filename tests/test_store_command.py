@@ -20,7 +20,8 @@ from distill_run.commands import store as store_command
 from distill_run.commands.inventory import Entry, list_entries, records
 from distill_run.files import write_json
 from distill_run.listener import NOBODY
-from distill_run.store import Store, read_meta
+from distill_run.store import Store
+from distill_run.store_records import read_meta
 from distill_run.units import age
 
 NAMES = {letter: letter * 64 for letter in "abcdef"}

@@ -9,64 +9,40 @@ system: when its owner dies the lock is free at once, and the next process takes
     ROOT/.runs/                  a file for each run: the entries that it uses
 """
 
-import hashlib
-import json
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from distill_run.files import atomic_path, flush, told_of_no_room, write_json
-from distill_run.listener import NOBODY, Listener, working
+from distill_run.files import atomic_path, told_of_no_room, write_json
+from distill_run.fingerprints import file_hash, fingerprint_of
+from distill_run.listener import Listener
+from distill_run.store_records import (
+    NOT_A_RECORD,
+    damage,
+    is_sound_part,
+    read_meta,
+    read_uses,
+    write_meta,
+    write_new_meta,
+    write_uses,
+)
 from distill_run.units import duration
 
-FORMAT = 3  # raised when the content of an entry for the same inputs changes
-META, ENVIRONMENT = "meta.json", "environment.json"
+ENVIRONMENT = "environment.json"
 LOCKS, RUNS = ".locks", ".runs"
-SEAL = "sha256"  # of the rest of a record in RUNS
 SHOWN_NAME = 12  # digits of a fingerprint that messages show
-CHUNK_BYTES = 2**24  # of a file that is hashed
 LONGEST_WAIT_SECONDS = 30.0
 FIRST_WAIT_SECONDS = 10.0  # until it is said again that another process is waited for
-# What reading a JSON file raises whose content is another.
-NOT_A_RECORD = (ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 T = TypeVar("T")
-
-
-def canonical(value: Any) -> Any:
-    """The same value in one fixed form: keys sorted, whole floats as integers, tuples as lists."""
-    if isinstance(value, dict):
-        return {str(key): canonical(value[key]) for key in sorted(value)}
-    if isinstance(value, list | tuple):
-        return [canonical(item) for item in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value
-
-
-def fingerprint_of(inputs: dict[str, Any]) -> str:
-    """The sha256 of inputs, in hexadecimal; inputs are plain containers, numbers, texts and None."""
-    text = json.dumps({"format": FORMAT, "inputs": canonical(inputs)}, sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_hash(path: Path, listener: Listener = NOBODY) -> str:
-    """The sha256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file, working(listener, f"checking {path.name}", path.stat().st_size) as advance:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-            advance(file.tell())
-    return digest.hexdigest()
 
 
 class Store:
@@ -118,7 +94,7 @@ class Store:
                 facts = {**make(working), "run": self._place}
                 if self.environment:
                     write_json(working / ENVIRONMENT, self.environment)
-                _write_new_meta(working, facts, self.listener)
+                write_new_meta(working, facts, self.listener)
                 working.rename(path)
         return path, False
 
@@ -126,10 +102,10 @@ class Store:
         """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
         path = self.path(kind, fingerprint) / file_name
         with self._told_of_no_room():
-            if _is_sound_part(path, self.listener):
+            if is_sound_part(path, self.listener):
                 return path
             with self.locked(kind, fingerprint):
-                if _is_sound_part(path, self.listener):
+                if is_sound_part(path, self.listener):
                     return path
                 if path.exists():
                     self._tell(kind, fingerprint, f"in the store is damaged ({file_name}): it is made again")
@@ -137,7 +113,7 @@ class Store:
                     make(temporary)
                     digest = file_hash(temporary, self.listener)
                 meta = read_meta(path.parent)
-                _write_meta(path.parent, {**meta, "parts": {**meta["parts"], file_name: digest}})
+                write_meta(path.parent, {**meta, "parts": {**meta["parts"], file_name: digest}})
         return path
 
     def is_own(self, directory: Path) -> bool:
@@ -160,9 +136,8 @@ class Store:
         except (OSError, *NOT_A_RECORD):  # the first use, or a damaged record: this run names its entries again
             entries = set()
         if f"{kind}/{fingerprint}" not in entries:
-            uses = {"run": place, "entries": sorted({*entries, f"{kind}/{fingerprint}"})}
             with self._told_of_no_room():
-                write_json(path, {**uses, SEAL: fingerprint_of(uses)})
+                write_uses(path, {"run": place, "entries": sorted({*entries, f"{kind}/{fingerprint}"})})
 
     @contextmanager
     def locked(self, kind: str, fingerprint: str) -> Iterator[None]:
@@ -243,65 +218,3 @@ def _inside(folder: Path, act: Callable[[], T]) -> T:
             return act()
         except FileNotFoundError:
             continue
-
-
-def read_uses(path: Path) -> dict[str, Any]:
-    """The record of a run's entries: `run` and `entries`; raises OSError or one of NOT_A_RECORD where it is damaged."""
-    uses: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    seal = uses.pop(SEAL, None)
-    if uses.keys() != {"run", "entries"} or seal not in (None, fingerprint_of(uses)):  # the first records have no seal
-        raise ValueError(f"{path.name} has changed since it was written")
-    return uses
-
-
-def read_meta(directory: Path) -> dict[str, Any]:
-    """The content of an entry's meta.json."""
-    meta: dict[str, Any] = json.loads((directory / META).read_text(encoding="utf-8"))
-    return meta
-
-
-def damage(directory: Path, listener: Listener = NOBODY) -> str | None:
-    """The name of a file in an entry whose bytes have changed, or None; parts that were added later are not checked.
-
-    Raises PermissionError for a file that may not be read: that is no damage.
-    """
-    try:
-        meta = read_meta(directory)
-        files = dict(meta["files"])
-        own = files.pop(META, None)
-        if own not in (None, _hash_of_meta(meta)):  # the first entries do not have it
-            return META
-        return next((name for name, digest in files.items() if file_hash(directory / name, listener) != digest), None)
-    except PermissionError:
-        raise
-    except (OSError, *NOT_A_RECORD) as error:
-        return Path(error.filename).name if isinstance(error, OSError) and error.filename else META
-
-
-def damaged_parts(directory: Path) -> list[str]:
-    """The names of the files that were added to an entry and whose bytes have changed since."""
-    return [name for name in read_meta(directory)["parts"] if not _is_sound_part(directory / name)]
-
-
-def _is_sound_part(path: Path, listener: Listener = NOBODY) -> bool:
-    return path.is_file() and read_meta(path.parent)["parts"].get(path.name) == file_hash(path, listener)
-
-
-def _write_new_meta(directory: Path, facts: dict[str, Any], listener: Listener) -> None:
-    """Write the meta.json of a new entry, whose other files are complete."""
-    digests = {}
-    for file in sorted(directory.iterdir()):
-        flush(file)
-        digests[file.name] = file_hash(file, listener)
-    created = datetime.now(UTC).isoformat(timespec="seconds")
-    _write_meta(directory, {**facts, "created": created, "files": digests, "parts": {}})
-
-
-def _write_meta(directory: Path, meta: dict[str, Any]) -> None:
-    """Write meta.json with the hash of its own content beside those of the files."""
-    write_json(directory / META, {**meta, "files": {**meta["files"], META: _hash_of_meta(meta)}})
-
-
-def _hash_of_meta(meta: dict[str, Any]) -> str:
-    files = {name: digest for name, digest in meta["files"].items() if name != META}
-    return fingerprint_of({**meta, "files": files})

@@ -37,6 +37,7 @@ from distill_run.data.opening import Feeds
 from distill_run.engine.evaluate import measure
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, first_line, leave, user_error
+from distill_run.fingerprints import fingerprint_of
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.health import Health
 from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher
@@ -47,7 +48,6 @@ from distill_run.stages.student import train_student
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
-from distill_run.store import fingerprint_of
 
 FACTORS = (0.3, 3.0)  # of the default learning rate
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from distill_run.errors import user_error
-from distill_run.store import META, NOT_A_RECORD, RUNS, SHOWN_NAME, read_meta, read_uses
+from distill_run.store import RUNS, SHOWN_NAME
+from distill_run.store_records import META, NOT_A_RECORD, read_meta, read_uses
 from distill_run.units import quantity
 
 NAME = re.compile(r"[0-9a-f]{64}")

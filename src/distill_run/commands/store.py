@@ -13,7 +13,8 @@ from distill_run.commands.inventory import Entry, counted, list_entries
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.errors import leave, user_error
-from distill_run.store import LOCKS, META, NOT_A_RECORD, RUNS, damage, damaged_parts
+from distill_run.store import LOCKS, RUNS
+from distill_run.store_records import META, NOT_A_RECORD, damage, damaged_parts
 from distill_run.units import age, quantity
 
 ABOUT = "List what the store holds, verify it, or remove what no run uses."

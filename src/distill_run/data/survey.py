@@ -21,8 +21,10 @@ from distill_run.data.decode import Decoder
 from distill_run.data.photo_list import PhotoList, reason_of
 from distill_run.data.pixels import DARK, DEEP
 from distill_run.errors import Mistake, refuse, user_error
+from distill_run.fingerprints import fingerprint_of
 from distill_run.listener import Listener, working
-from distill_run.store import Store, fingerprint_of, read_meta
+from distill_run.store import Store
+from distill_run.store_records import read_meta
 from distill_run.tensor_files import save_arrays
 from distill_run.units import counted
 

@@ -14,7 +14,7 @@ from distill_run.files import write_json_lines, write_text
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.training import Training
-from distill_run.store import read_meta
+from distill_run.store_records import read_meta
 from distill_run.tensor_files import load, load_weights, save_arrays
 
 

@@ -12,6 +12,7 @@ from distill_run.config.schema import Settings
 from distill_run.data.imagenet import imagenet_names
 from distill_run.data.source import ImageFacts, ImageShape
 from distill_run.errors import user_error
+from distill_run.fingerprints import file_hash
 from distill_run.models.class_outputs import ClassOutputs, Head
 from distill_run.models.given_weights import take_weights
 from distill_run.models.network import Network, build_network
@@ -25,7 +26,6 @@ from distill_run.models.pretrained import (
 )
 from distill_run.stages.teacher_classes import REMEDY, ChosenOutputs, outputs_for_classes
 from distill_run.stages.training import Architecture
-from distill_run.store import file_hash
 from distill_run.tensor_files import load, load_weights
 
 IN_ORDER = "the file holds no class names: its outputs are taken in the order of the dataset's classes"

@@ -23,6 +23,7 @@ from distill_run.engine.device import storage_dtype
 from distill_run.engine.finite import MEND_TEACHER
 from distill_run.errors import user_error
 from distill_run.files import write_text
+from distill_run.fingerprints import fingerprint_of
 from distill_run.listener import working
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
@@ -32,7 +33,6 @@ from distill_run.stages.top_logits import Rows, TopLogits, row_type
 from distill_run.stages.trained import Trained
 from distill_run.stages.training import Training
 from distill_run.stages.workshop import Workshop
-from distill_run.store import fingerprint_of
 from distill_run.tensor_files import save_array
 from distill_run.units import quantity
 

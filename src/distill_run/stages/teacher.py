@@ -2,12 +2,12 @@
 
 from distill_run.engine.evaluate import measure, predict
 from distill_run.engine.finite import check_logits_of
+from distill_run.fingerprints import fingerprint_of
 from distill_run.losses.logits import averaged_logits
 from distill_run.models.ensemble import Ensemble
 from distill_run.stages.given_teacher import GivenTeacher
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.workshop import Workshop
-from distill_run.store import fingerprint_of
 from distill_run.units import rounded
 
 

@@ -14,10 +14,11 @@ import yaml
 
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
+from distill_run.fingerprints import canonical
 from distill_run.record.status import read_status
 from distill_run.report.network_report import RepeatReport
 from distill_run.report.run_report import RunReport, read_report
-from distill_run.store import META, canonical
+from distill_run.store_records import META
 from distill_run.sweeps.command_lines import DEFAULT, CommandLine, read_command_line
 from distill_run.sweeps.places import POINTS, recorded_places
 from distill_run.sweeps.values import natural

@@ -19,7 +19,7 @@ from distill_run.build import folder_hash
 from distill_run.config.schema import Settings
 from distill_run.errors import user_error
 from distill_run.files import write_json
-from distill_run.store import fingerprint_of
+from distill_run.fingerprints import fingerprint_of
 from distill_run.sweeps.places import recorded_places
 from distill_run.typed_json import read_object
 

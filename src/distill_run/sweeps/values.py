@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from distill_run.errors import show
-from distill_run.store import canonical
+from distill_run.fingerprints import canonical
 
 CONSTANTS = {"null": None, "true": True, "false": False}
 
