@@ -21,7 +21,7 @@ from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.models.features import feature_points, read_shapes
 from distill_run.models.network import Network, build_network, count_macs
-from distill_run.models.pretrained import without_fetching
+from distill_run.models.published import without_fetching
 from distill_run.stages.given_teacher import IN_ORDER
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.training import Architecture

@@ -12,7 +12,7 @@ from distill_run.data.source import ImageShape
 from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.models.network import Network, build_network
-from distill_run.models.pretrained import without_fetching
+from distill_run.models.published import without_fetching
 from distill_run.tensor_files import REPLACE, load, load_weights, save
 from distill_run.typed_json import decode, read_object
 

@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from distill_run.errors import RejectedValueError, first_line, user_error
 from distill_run.models.fitting import (
-    Published,
     adapt_first_convolution,
     first_convolution,
     fit_to_images,
-    for_channels,
 )
 from distill_run.models.given_weights import take_weights
 from distill_run.models.layers import last_layer
+from distill_run.models.published import published_by_timm, published_by_torchvision, timm_library
 from distill_run.rules import FLAG, TEXT, Rule, list_of, optional, whole
 from distill_run.tensor_files import load, load_weights
 
@@ -78,7 +77,7 @@ def torchvision_model(
 
     _check(name, models.list_models(module=models), "torchvision")
     _check_keys(pretrained, input_size, arguments)
-    published = _published_by_torchvision(name) if pretrained else None
+    published = published_by_torchvision(name) if pretrained else None
     size = _size(input_size, published.input_size if published else image_size)
     if name.startswith("vit_"):  # all others take images of any size that is large enough
         arguments = {"image_size": size[0], **arguments}
@@ -108,12 +107,12 @@ def timm_model(
     A name may choose the weights, as in resnet18.a1_in1k. A constructor that takes `img_size` receives the size of the
     images.
     """
-    timm = _timm()
+    timm = timm_library()
     _check(name, {*timm.list_models(), *timm.list_pretrained()}, "timm")
     _check_keys(pretrained, input_size, arguments)
     if pretrained is True and not timm.is_model_pretrained(name):
         raise RejectedValueError("pretrained", pretrained, f"false; timm has no weights for {name}")
-    published = _published_by_timm(name) if pretrained else None
+    published = published_by_timm(name) if pretrained else None
     size = _size(input_size, published.input_size if published else image_size)
     shape = {"num_classes": num_classes, "in_chans": 3 if isinstance(pretrained, str) else in_channels}
     create = partial(timm.create_model, name, pretrained=pretrained is True, **shape, **arguments)
@@ -122,40 +121,6 @@ def timm_model(
     if isinstance(pretrained, str):
         _load_all_but_head(model, _read(pretrained, model), in_channels, name)
     return fit_to_images(model, name, in_channels, image_size, size, published)
-
-
-def without_fetching(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The same YAML, but it builds the network without fetching published weights; for a file that holds the weights.
-
-    `input_size` then holds the size that the published weights need. A component within the node is treated likewise.
-    """
-    settled = dict(node)
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            settled[key] = without_fetching(value)
-    published = PUBLISHED.get(settled.get("_target_", ""))
-    if published is not None and settled["pretrained"]:
-        settled["pretrained"] = False
-        if settled["input_size"] is None:
-            settled["input_size"] = list(published(settled["name"]).input_size)
-    return settled
-
-
-def weight_files(node: Mapping[str, Any]) -> list[Path]:
-    """The files of weights that an architecture, or a component within it, starts from."""
-    inner = [path for value in node.values() if isinstance(value, Mapping) for path in weight_files(value)]
-    own = node.get("pretrained") if is_published(node) else None
-    return [Path(own), *inner] if isinstance(own, str) else inner
-
-
-def published_classes(node: Mapping[str, Any]) -> int:
-    """How many outputs the published weights of an architecture of torchvision or timm have; 0: no head."""
-    return PUBLISHED[node["_target_"]](node["name"]).num_classes
-
-
-def is_published(node: Mapping[str, Any]) -> bool:
-    """Whether an architecture is torchvision's or timm's, which publish weights."""
-    return node.get("_target_") in PUBLISHED
 
 
 def head_of_others(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
@@ -200,60 +165,6 @@ def _num_channels(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None
     path, _ = first_convolution(model)
     kernels = weights.get(f"{path}.weight")
     return None if kernels is None or kernels.ndim < 2 else kernels.shape[1]
-
-
-def published_images(node: Mapping[str, Any]) -> Published | None:
-    """The images that the weights which an architecture starts from were published with; None where it has none."""
-    return PUBLISHED[node["_target_"]](node["name"]) if is_published(node) and node["pretrained"] else None
-
-
-def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[list[float], list[float]] | None:
-    """Mean and standard deviation of each channel that the published weights of an architecture were trained with.
-
-    None for an architecture that is neither torchvision's nor timm's.
-    """
-    published = PUBLISHED.get(node["_target_"])
-    if published is None:
-        return None
-    found = published(node["name"])
-    return for_channels(found.mean, in_channels), for_channels(found.std, in_channels)
-
-
-def _published_by_torchvision(name: str) -> Published:
-    from torchvision import models
-
-    weights = models.get_model_weights(name).DEFAULT
-    preset = weights.transforms()
-    (side,) = preset.crop_size
-    (resized,) = preset.resize_size
-    num_classes = len(weights.meta["categories"])
-    return Published((side, side), tuple(preset.mean), tuple(preset.std), side / resized, num_classes)
-
-
-def _published_by_timm(name: str) -> Published:
-    known = _timm().get_pretrained_cfg(name)
-    _, height, width = known.input_size
-    size, mean, std = (height, width), tuple(known.mean), tuple(known.std)
-    return Published(size, mean, std, known.crop_pct, known.num_classes)
-
-
-PUBLISHED: dict[str, Callable[[str], Published]] = {
-    f"{__name__}.torchvision_model": _published_by_torchvision,
-    f"{__name__}.timm_model": _published_by_timm,
-}
-
-
-def network_name(option: str, node: Mapping[str, Any]) -> str:
-    """What people call the network of an option of conf/model: its name in torchvision or timm, or else the option."""
-    return str(node["name"]) if node.get("_target_") in PUBLISHED else option
-
-
-def _timm() -> Any:
-    try:
-        import timm
-    except ImportError as error:
-        raise user_error("this architecture needs the package timm", "pip install 'distill-run[models]'") from error
-    return timm
 
 
 def _check(name: str, names: Iterable[str], library: str) -> None:
@@ -306,7 +217,7 @@ def _torchvision_file(name: str) -> Path:
 def _timm_folder(name: str) -> Path:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    known = _timm().get_pretrained_cfg(name)
+    known = timm_library().get_pretrained_cfg(name)
     return Path(HF_HUB_CACHE, f"models--{(known.hf_hub_id or 'timm/').replace('/', '--')}")
 
 

@@ -16,10 +16,10 @@ from distill_run.fingerprints import file_hash
 from distill_run.models.class_outputs import ClassOutputs, Head
 from distill_run.models.given_weights import take_weights
 from distill_run.models.network import Network, build_network
-from distill_run.models.pretrained import (
+from distill_run.models.pretrained import num_outputs
+from distill_run.models.published import (
     is_published,
     network_name,
-    num_outputs,
     published_classes,
     published_normalisation,
     weight_files,

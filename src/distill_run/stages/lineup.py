@@ -6,7 +6,7 @@ from typing import NamedTuple
 from distill_run.config.schema import Settings
 from distill_run.models.ensemble import Ensemble
 from distill_run.models.network import Network, count_params
-from distill_run.models.pretrained import weight_files
+from distill_run.models.published import weight_files
 from distill_run.stages.assembly import Prepared, TeacherShape
 from distill_run.stages.given_teacher import GivenTeacher, GivenTeachers
 from distill_run.stages.lr_search import find_learning_rate

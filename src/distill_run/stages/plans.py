@@ -13,7 +13,7 @@ from distill_run.data.feed import Feed
 from distill_run.data.views import ViewChoice
 from distill_run.errors import user_error
 from distill_run.fingerprints import file_hash
-from distill_run.models.pretrained import weight_files
+from distill_run.models.published import weight_files
 from distill_run.stages.class_weights import class_weights
 from distill_run.stages.program import program_identity
 from distill_run.stages.training import Architecture, DataFacts, Training

@@ -15,7 +15,7 @@ from distill_run.engine.environment import describe_environment
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
-from distill_run.models.pretrained import network_name, published_images
+from distill_run.models.published import network_name, published_images
 from distill_run.stages.budget import complete_training
 from distill_run.stages.class_weights import about_class_weights, class_weights
 from distill_run.stages.program import program_identity

@@ -12,7 +12,7 @@ from distill_run.data.opening import check_source
 from distill_run.data.view_steps import build_steps
 from distill_run.engine.device import choose_device
 from distill_run.errors import Mistake, UserError, gather, user_error
-from distill_run.models.pretrained import weight_files
+from distill_run.models.published import weight_files
 from distill_run.objectives.assemble import build_objectives
 from distill_run.stages.given_teacher import check_normalisation, check_untrained
 from distill_run.stages.plans import checkpoint_paths, teacher_nodes

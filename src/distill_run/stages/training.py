@@ -8,7 +8,7 @@ from typing import Any
 from distill_run.config.schema import DeviceSettings, Recipe
 from distill_run.data.views import ViewChoice
 from distill_run.fingerprints import fingerprint_of
-from distill_run.models.pretrained import network_name
+from distill_run.models.published import network_name
 
 SEARCH_KEYS = ("lr_search", "lr_search_epochs")  # of a recipe; only the rate that the search found matters
 
