@@ -110,7 +110,7 @@ def outcome(folder: Path) -> dict[str, Any]:
         name = str(path.relative_to(folder))
         if path.suffix == ".pt" and path.name != "last.pt":
             found[name] = _plain(torch.load(path, weights_only=True))
-        elif path.suffix in (".npy", ".npz", ".csv"):
+        elif path.suffix in (".npy", ".npz") or path.name == "predictions.csv":
             found[name] = path.read_bytes()
         elif path.name == "metrics.jsonl":
             found[name] = [_plain(json.loads(line)) for line in path.read_text().splitlines()]

@@ -19,19 +19,23 @@ from distill_run.report.cells import repeat_rows
 from distill_run.report.facts import tiles
 from distill_run.report.run_report import RunReport, read_report
 from distill_run.stages.trained import Trained
-from distill_run.stages.watcher import Watcher
+from distill_run.stages.watcher import StageFacts, Watcher
 from helpers import message_of
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 class Listening(Watcher):
-    """Notes which stages have ended; may ask for a stop when one has."""
+    """Notes which trainings have begun and which stages have ended; may ask for a stop when one has."""
 
     def __init__(self, stop_after: str = "", stop: StopRequest | None = None) -> None:
+        self.begun: list[str] = []
         self.ended: list[tuple[str, bool]] = []
         self.stop_after = stop_after
         self.stop = stop
+
+    def stage_begun(self, stage: StageFacts) -> None:
+        self.begun.append(stage.name)
 
     def stage_ended(self, trained: Trained) -> None:
         self.ended.append((trained.stage, trained.reused))
@@ -117,8 +121,10 @@ def test_a_resumed_run_does_not_train_its_finished_students_again(report: RunRep
     watcher = Listening()
     run(dataclasses.replace(settings, resume=str(tmp_path / "run")), tmp_path / "run", watchers=[watcher])
     again = read_report(tmp_path / "run")
+    assert watcher.begun == ["baseline 3", "student 3"]
+    # What was trained before the interruption was trained in this run.
     assert [each for each in watcher.ended if each[0].startswith("student")] == [
-        ("student", True), ("student 2", True), ("student 3", False),
+        ("student", False), ("student 2", False), ("student 3", False),
     ]  # fmt: skip
     found, expected = ([repeat.student.selected for repeat in each.repeats] for each in (again, report))
     assert found == expected
