@@ -211,7 +211,7 @@ def test_a_closed_pipe_ends_it_quietly(
     with os.fdopen(writer, "w") as closed:
         monkeypatch.setattr("sys.stdout", closed)
         status, _, err = in_process(command.main, "distill-predict", measured.run_dir, str(digits))
-    assert (status, err) == (0, "")
+    assert (status, err) == (130, "")
 
 
 def test_an_image_is_read_as_the_network_was_measured_on_it(measured: Measured, digits: Path, tmp_path: Path) -> None:

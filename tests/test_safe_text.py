@@ -80,7 +80,7 @@ def raising(error: BaseException) -> Callable[[], bool]:
             1,
             "error: a file or a stream: no number\n  give files and folders that can be read, and written\n",
         ),
-        (BrokenPipeError(32, "Broken pipe"), 0, ""),
+        (BrokenPipeError(32, "Broken pipe"), 130, ""),
         (KeyboardInterrupt(), 130, ""),
         (Interrupted("SIGTERM"), 130, ""),
         (Interrupted("SIGTERM", written="x.csv was not written"), 130, "interrupted: x.csv was not written\n"),

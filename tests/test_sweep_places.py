@@ -50,7 +50,7 @@ ENDS: dict[str, tuple[Work, dict[str, int]]] = {
     "given up": (partial(nested, second="pruned"), {"completed": 1, "pruned": 1}),
     "failed": (partial(nested, second="failed"), {"completed": 1, "failed": 1}),
     "killed": (partial(nested, second="running"), {"completed": 1, "unfinished": 1}),
-    "empty status": (with_an_empty_status, {"completed": 1, "unreadable": 1}),
+    "empty status": (with_an_empty_status, {"completed": 1, "unfinished": 1}),
     "vanished": (with_a_point_that_vanished, {"completed": 1, "unreadable": 1}),
     "never begun": (with_a_point_that_never_began, {"completed": 1, "not begun": 1}),
 }

@@ -464,7 +464,6 @@ def test_a_damaged_run_is_unreadable_and_says_why(tmp_path: Path) -> None:
         ("report.json", "[" * 100_000, "report.json is damaged ("),
         ("status.json", '{"status": "done"}', "status.json has the status 'done', which is not known"),
         ("status.json", '{"status": ["running"]}', "status.json has the status ['running'], which is not known"),
-        ("status.json", "", "status.json is damaged ("),
         ("environment.json", None, "environment.json is missing, and with it the command"),
         ("environment.json", "{}", "environment.json has no command"),
         ("environment.json", '{"command": "a \'b"}', "environment.json has a damaged command (No closing quotation)"),

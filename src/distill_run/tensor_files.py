@@ -109,6 +109,8 @@ def _check_bytes(path: Path) -> None:
             return
     with zipfile.ZipFile(path) as archive:
         parts = archive.infolist()
+        if any(part.filename.endswith("/constants.pkl") for part in parts):
+            return  # a TorchScript archive, which torch.load refuses unread
         is_stored = all(part.compress_type == zipfile.ZIP_STORED for part in parts)
         if not is_stored or sum(part.file_size for part in parts) > path.stat().st_size:
             raise zipfile.BadZipFile("its parts are compressed, which could fill the memory")

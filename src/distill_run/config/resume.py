@@ -119,7 +119,8 @@ def _read(path: Path, composed: DictConfig) -> DictConfig:
     """
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8"))
-        assert isinstance(plain, dict)
+        if not isinstance(plain, dict):
+            raise TypeError("it holds no settings")
         saved = literal_config(plain)
         _upgrade(saved, composed)
         OmegaConf.resolve(saved)
