@@ -252,7 +252,10 @@ def test_a_damaged_checkpoint_lets_its_training_begin_anew(
 def test_a_damaged_configuration_is_told_in_two_lines(tmp_path: Path) -> None:
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "last.pt").touch()
-    for text, why in (("seed: [0", "ParserError: while parsing a flow sequence"), ("", "TypeError: it holds no settings")):
+    for text, why in (
+        ("seed: [0", "ParserError: while parsing a flow sequence"),
+        ("", "TypeError: it holds no settings"),
+    ):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(UserError) as caught:
             resumed(f"resume={tmp_path}")
