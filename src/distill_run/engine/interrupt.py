@@ -13,8 +13,10 @@ from typing import Self
 
 from distill_run.errors import Interrupted
 
-HANDED_ON = signal.SIGUSR2  # how a sweep's process asks those of its points
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, HANDED_ON)  # SLURM sends USR1 for --signal=USR1@120
+HANDED_ON = getattr(signal, "SIGUSR2", signal.SIGTERM)  # how a sweep's process asks those of its points
+# SLURM sends USR1 for --signal=USR1@120; Windows has neither of the last two.
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2")
+SIGNALS = tuple(signal.Signals[name] for name in NAMES if name in signal.Signals.__members__)
 PARENT_SECONDS = 1.0  # between two looks whether the parent process is there
 GRACE_SECONDS = 60.0  # that a process has to end its step and save its state before it may be killed
 
