@@ -60,5 +60,5 @@ def test_a_notebook_runs_shows_the_report_and_goes_on_after_an_interruption(tmp_
     assert "<th>student mlp</th>" in result.data["text/html"]
     assert result.data["text/plain"].startswith("<RunReport of outputs/runs/")
     lines = texts(cut)["stdout"].splitlines()
-    assert lines[-2:] == ["interrupted; to go on: distill-run resume=outputs/cut", "interrupted"]
+    assert lines[-2:] == [f"interrupted; to go on: distill-run resume={tmp_path}/outputs/cut", "interrupted"]
     assert texts(resumed)["stdout"].splitlines()[-1] == "2 True"

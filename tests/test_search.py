@@ -19,6 +19,7 @@ from optuna.trial import TrialState
 from conftest import TINY, InProcess
 from distill_run.commands.search import main, run_trial
 from distill_run.commands.spaces import read_space
+from distill_run.config.compose import option_names
 from distill_run.config.overrides import parse
 from distill_run.config.settings import compose_config
 from distill_run.engine.interrupt import StopRequest
@@ -118,7 +119,6 @@ def test_a_space_that_holds_nothing_to_draw_from_is_refused() -> None:
     endless = "has no end\n  write two numbers, as in"
     whole = "cannot be searched\n  write whole numbers from above 0, each of them, as in tag(log,range(1,100))"
     refused = {
-        "glob(*)": "cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small",
         **dict.fromkeys(("interval(2,1)", "interval(1,1)", "interval(nan,1)", "int(interval(0.5,0.7))"), rising),
         **dict.fromkeys(("tag(log,interval(0,1))", "tag(log,interval(-1,1))"), from_above_0),
         "tag(log,int(interval(0.5,9)))": from_above_0,
@@ -216,7 +216,7 @@ MISTAKES = {
     ("student=mlp,cnn_tny",): "student=cnn_tny is not there\n  did you mean cnn_tiny?",
     (ALPHA, "mode.temperature=0"): "mode.temperature=0 is not accepted\n  write a number above 0",
     (ALPHA, "seed"): "seed cannot be read\n  write key=value, and quote special characters",
-    ("student=glob(*)",): ("student=glob(*) cannot be searched\n  name the choices, as in student=cnn_tiny,cnn_small"),
+    ("student=glob(cnn_x*)",): f"student=glob(cnn_x*) matches nothing\n  there are {', '.join(option_names('model'))}",
     (ALPHA, "+sweep=seeds"): "+sweep=seeds is a grid\n  write its keys with spaces of your own",
     (ALPHA, "--trials=0"): "--trials=0 is not accepted\n  write a whole number of at least 1",
     (ALPHA, "--trials=many"): f"argument --trials: invalid int value: 'many'\n  {USAGE}",
@@ -354,8 +354,8 @@ def test_the_same_command_goes_on_after_an_interruption(
 def test_a_search_that_dies_is_taken_up_in_the_directory_that_it_named(
     tiny: tuple[str, ...], search: Search, at_trial: AtTrial, tmp_path: Path
 ) -> None:
-    at_trial(0, MemoryError())
-    with pytest.raises(MemoryError):
+    at_trial(0, ZeroDivisionError())
+    with pytest.raises(ZeroDivisionError):
         search(*tiny, ALPHA, "--trials=1", "--search-dir=mine")
     at_trial(0, Interrupted("SIGINT"))
     _, out, _ = search(*tiny, ALPHA, "--trials=1", "--search-dir=mine")
