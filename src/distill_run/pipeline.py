@@ -18,7 +18,7 @@ from distill_run.out_of_memory import told_of_no_memory
 from distill_run.own_code import naming_own_code
 from distill_run.record.command import command_of, resume_command
 from distill_run.record.console_watcher import ConsoleWatcher
-from distill_run.record.run_record import RunRecord
+from distill_run.record.run_record import RunRecord, remove_finished
 from distill_run.record.status import RunStatus, read_status
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
@@ -61,6 +61,7 @@ def run(
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     console = console or Console()
     if settings.resume and (completed := _completed(RunFiles(run_dir), settings)):
+        remove_finished(RunFiles(run_dir))  # it may have been killed while it ended
         console.note(f"the run is completed; its report is {shown_path(RunFiles(run_dir).report_page)}")
         return completed
     _check_unused(RunFiles(run_dir), settings)

@@ -84,10 +84,15 @@ class RunRecord(Watcher):
         with suppress(OSError) if status.status == "failed" else nullcontext():
             self._write_status(status)
         if error is None:
-            shutil.rmtree(self.files.finished, ignore_errors=True)
+            remove_finished(self.files)
 
     def _is_preferred(self, student: Trained) -> bool:
         return self._student is None or student.rank > self._student.rank
 
     def _write_status(self, status: RunStatus) -> None:
         write_status(self.files.run_dir, status)
+
+
+def remove_finished(files: RunFiles) -> None:
+    """Remove what a run with several students keeps of them until it is completed."""
+    shutil.rmtree(files.finished, ignore_errors=True)
