@@ -96,7 +96,7 @@ def test_a_sweep_of_five_hundred_runs_keeps_its_memory_and_its_files(
         seen.append((pages * resource.getpagesize() / MEGABYTE, num_files, time.process_time()))
         return goodness
 
-    monkeypatch.setattr(command, "run_recorded", measured)
+    monkeypatch.setattr("distill_run.commands.distill.run_recorded", measured)
     short = ["training.teacher.epochs=1", "training.student.epochs=1", "training.student.batch_size=1024"]
     swept = ["mode.temperature=range(1,26)", f"mode.alpha={','.join(f'{i / 20}' for i in range(20))}"]
     with without_pages():
