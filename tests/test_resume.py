@@ -116,6 +116,14 @@ def test_resuming_a_completed_run_writes_nothing_and_says_where_its_report_is(
     assert capsys.readouterr().out == f"the run is completed; its report is {uninterrupted / 'report.html'}\n"
 
 
+def test_what_a_kill_at_the_very_end_has_left_is_removed(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    left = tmp_path / "run" / "checkpoints" / "finished"
+    (left / "student").mkdir(parents=True)
+    run(resumed(f"resume={tmp_path / 'run'}"), tmp_path / "run")
+    assert not left.exists()
+
+
 def test_a_completed_run_gets_what_is_asked_for_later(uninterrupted: Path, tmp_path: Path) -> None:
     shutil.copytree(uninterrupted, tmp_path / "run")
     report = run(resumed(f"resume={tmp_path / 'run'}", "robustness_images=5"), tmp_path / "run")

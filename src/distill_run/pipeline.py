@@ -16,6 +16,7 @@ from distill_run.errors import Interrupted, UserError, user_error
 from distill_run.files import RunFiles, told_of_no_room
 from distill_run.out_of_memory import told_of_no_memory
 from distill_run.own_code import naming_own_code
+from distill_run.quoting import typed
 from distill_run.record.command import command_of, resume_command
 from distill_run.record.console_watcher import ConsoleWatcher
 from distill_run.record.run_record import RunRecord, remove_finished
@@ -60,9 +61,7 @@ def run(
     """
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     console = console or Console()
-    if settings.resume and (completed := _completed(RunFiles(run_dir), settings)):
-        remove_finished(RunFiles(run_dir))  # it may have been killed while it ended
-        console.note(f"the run is completed; its report is {shown_path(RunFiles(run_dir).report_page)}")
+    if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
         return completed
     _check_unused(RunFiles(run_dir), settings)
     own_code = Path(settings.code_dir) if settings.code_dir else None
@@ -112,8 +111,8 @@ def _folder(settings: Settings) -> Path:
     return new_run_dir()
 
 
-def _completed(files: RunFiles, settings: Settings) -> RunReport | None:
-    """The report of a completed run that has all that the settings ask for; None where something is left to do."""
+def _completed(files: RunFiles, settings: Settings, console: Console) -> RunReport | None:
+    """The report of a completed run that has all that the settings ask for, which is told; None for any other run."""
     try:
         status = read_status(files.run_dir)
         report = read_report(files.run_dir)
@@ -121,14 +120,18 @@ def _completed(files: RunFiles, settings: Settings) -> RunReport | None:
         return None
     saved = yaml.safe_load(files.config.read_text(encoding="utf-8"))
     is_asked_for = any(key in saved and saved[key] != getattr(settings, key) for key in ADDED_LATER)
-    return report if status == RunStatus("completed") and not is_asked_for else None
+    if status != RunStatus("completed") or is_asked_for:
+        return None
+    remove_finished(files)  # it may have been killed while it ended
+    console.note(f"the run is completed; its report is {shown_path(files.report_page)}")
+    return report
 
 
 def _check_unused(files: RunFiles, settings: Settings) -> None:
     """Raise UserError where a new run would overwrite what another one has left, or where none is wanted."""
     if settings.verify:
         raise user_error(
-            f"verify={settings.verify} is a command, not a run", f"write distill-run verify={settings.verify}"
+            f"verify={settings.verify} is a command, not a run", f"write distill-run {typed('verify', settings.verify)}"
         )
     if not settings.resume and any(file.exists() for file in (files.last, files.student, files.finished, files.report)):
         raise user_error(

@@ -17,7 +17,6 @@ from distill_run.sweeps.report.results import tell_sweep_results
 from distill_run.sweeps.request import Request, dated_directory, named_directory, write_record
 
 WELL_ENDED = ("completed", "pruned")
-
 POLL_SECONDS = 0.1
 
 
