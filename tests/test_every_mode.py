@@ -51,19 +51,19 @@ def trainer_of(mode: str, store: Path, *overrides: str) -> tuple[Trainer, Any]:
 
 
 def take_a_step(trainer: Trainer, step: int = 0) -> None:
-    trainer.network.train()
-    trainer.loss.train()
+    trainer.learner.network.train()
+    trainer.learner.loss.train()
     trainer.step = step
     trainer._train_step(trainer.batches.epoch(1, first_step=step), Watcher())
 
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:
-    parts = {"network": trainer.network.state_dict(), "loss": trainer.loss.state_dict()}
+    parts = {"network": trainer.learner.network.state_dict(), "loss": trainer.learner.loss.state_dict()}
     return {f"{part}.{name}": value for part, state in parts.items() for name, value in state.items()}
 
 
 def learning_of(trainer: Trainer) -> dict[str, torch.nn.Parameter]:
-    parts = {"network": trainer.network, "loss": trainer.loss}
+    parts = {"network": trainer.learner.network, "loss": trainer.learner.loss}
     named = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.named_parameters()}
     return {name: value for name, value in named.items() if value.requires_grad}
 
@@ -75,7 +75,7 @@ def test_all_that_should_learn_learns_and_the_teacher_does_not(mode: str, store:
     before = {name: value.detach().clone() for name, value in learning_of(trainer).items()}
     frozen = {} if guide is None else {name: value.clone() for name, value in guide.network.state_dict().items()}
     take_a_step(trainer)
-    optimized = {id(each) for group in trainer.optimizer.param_groups for each in group["params"]}
+    optimized = {id(each) for group in trainer.learner.optimizer.param_groups for each in group["params"]}
     kept = state_of(trainer)
     for name, parameter in learning_of(trainer).items():
         assert parameter.grad is not None, name
@@ -85,7 +85,7 @@ def test_all_that_should_learn_learns_and_the_teacher_does_not(mode: str, store:
     changed = [name for name, value in learning_of(trainer).items() if not torch.equal(value, before[name])]
     assert len(changed) > 0.9 * len(before)
     if guide is None:
-        assert trainer.loss.needs == "nothing"
+        assert trainer.learner.loss.needs == "nothing"
         return
     assert isinstance(guide, LiveTeacher)
     assert not any(module.training for module in guide.network.modules())
@@ -128,9 +128,9 @@ def test_a_student_ships_without_what_only_trains(mode: str, store: Path, tmp_pa
 def test_every_mode_adds_to_soft_by_its_weight(mode: str, store: Path) -> None:
     trainer, guide = trainer_of("soft", store, f"also={mode}", *overrides_of(mode, f"mode.also.{mode}"))
     batch = next(trainer.batches.epoch(1))
-    trainer.network.eval()
-    loss, parts = trainer.loss.losses(batch, trainer.read(batch.images), guide(batch))
-    terms = trainer.loss.terms
+    trainer.learner.network.eval()
+    loss, parts = trainer.learner.loss.losses(batch, trainer.learner.read(batch.images), guide(batch))
+    terms = trainer.learner.loss.terms
     assert parts.keys() == {"cross_entropy", "distillation", mode}
     soft = terms["distillation"]
     expected = soft.task_weight * parts["cross_entropy"] + soft.weight * parts["distillation"]
@@ -147,5 +147,5 @@ def test_mixed_images_work_with_every_mode(mode: str, store: Path) -> None:
     assert all(parameter.grad is not None for parameter in learning_of(trainer).values())
     if isinstance(guide, LiveTeacher | SeveralTeachers) or guide is None:
         return
-    live = LiveTeacher(guide.teacher, trainer.device)  # the bank was filled with the same mixtures
+    live = LiveTeacher(guide.teacher, trainer.learner.device)  # the bank was filled with the same mixtures
     torch.testing.assert_close(guide(batch).logits, live(batch).logits, rtol=1e-5, atol=1e-5)

@@ -44,8 +44,8 @@ def test_accumulated_batches_make_the_step_of_one_large_batch() -> None:
     found, expected = fit(small), fit(large)
     assert small.num_steps == large.num_steps == 3
     assert found.losses == pytest.approx(expected.losses, rel=1e-5)
-    for name, value in weights_of(large.network).items():
-        torch.testing.assert_close(small.network.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    for name, value in weights_of(large.learner.network).items():
+        torch.testing.assert_close(small.learner.network.state_dict()[name], value, rtol=1e-5, atol=1e-6)
     for one, other in zip(found.rows, expected.rows, strict=True):
         assert one["train"] == pytest.approx(other["train"], rel=1e-5)
         assert one["learning_rate"] == other["learning_rate"]
@@ -58,7 +58,7 @@ def test_steps_are_told_with_the_images_of_all_their_batches() -> None:
             self.losses.append(num_images)
 
     trainer, watcher = make(accumulation=2, epochs=1), Counting()
-    trainer._train_epoch(watcher, StopRequest())
+    list(trainer._train_epoch(watcher, StopRequest()))
     assert watcher.losses == [32, 18]
 
 
@@ -69,35 +69,35 @@ def test_the_moving_average_is_that_of_every_step_and_is_what_is_evaluated() -> 
 
     class Listening(Watcher):
         def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
-            seen.append(weights_of(trainer.network.architecture))
+            seen.append(weights_of(trainer.learner.network.architecture))
 
     watcher = Listening()
-    trainer._train_epoch(watcher, StopRequest())
+    list(trainer._train_epoch(watcher, StopRequest()))
     row = trainer._finish_epoch(trainer._validate(watcher, StopRequest()))
     expected = seen[0]
     for weights in seen[1:]:
         expected = {name: 0.9 * value + 0.1 * weights[name] for name, value in expected.items()}
-    found = trainer.evaluated.architecture.state_dict()
+    found = trainer.learner.evaluated.architecture.state_dict()
     for name in expected:
         if expected[name].is_floating_point() and "num_batches" not in name:
             torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
             torch.testing.assert_close(trainer.selected["weights"][name], found[name], rtol=0, atol=0)
     assert "1.running_mean" in found
-    assert not torch.equal(found["0.weight"], trainer.network.architecture.state_dict()["0.weight"])
-    assert row["val"] == measure(predict(trainer.evaluated, trainer.val), trainer.val.targets)
+    assert not torch.equal(found["0.weight"], trainer.learner.network.architecture.state_dict()["0.weight"])
+    assert row["val"] == measure(predict(trainer.learner.evaluated, trainer.val), trainer.val.targets)
 
 
 def test_without_an_average_the_network_itself_is_evaluated() -> None:
     trainer = make()
-    assert trainer.evaluated is trainer.network
+    assert trainer.learner.evaluated is trainer.learner.network
 
 
 @pytest.mark.parametrize("is_frozen", [True, False])
 def test_frozen_batch_norm_keeps_its_statistics_and_learns_its_weights(is_frozen: bool) -> None:
     trainer = make(freeze_batch_norm=is_frozen)
-    before = weights_of(trainer.network.architecture)
+    before = weights_of(trainer.learner.network.architecture)
     fit(trainer)
-    after = trainer.network.architecture.state_dict()
+    after = trainer.learner.network.architecture.state_dict()
     statistics = [f"1.{name}" for name in ("running_mean", "running_var", "num_batches_tracked")]
     assert [torch.equal(after[name], before[name]) for name in statistics] == [is_frozen] * 3
     assert not torch.equal(after["1.weight"], before["1.weight"])
@@ -155,9 +155,8 @@ def test_a_part_of_a_rate_that_is_not_set_is_refused() -> None:
 
 def test_the_schedule_multiplies_the_rate_of_each_group() -> None:
     trainer = make(schedule=Constant(epochs=EPOCHS, warmup_epochs=2), lr=0.4, backbone_lr_factor=0.25)
-    trainer.epoch, trainer.step = 2, 0
-    trainer._set_learning_rate()
-    assert [group["lr"] for group in trainer.optimizer.param_groups] == pytest.approx([0.2, 0.05])
+    trainer.learner.scale_rates(trainer.schedule.factor(1.0))
+    assert [group["lr"] for group in trainer.learner.optimizer.param_groups] == pytest.approx([0.2, 0.05])
 
 
 @pytest.mark.parametrize("polls", [1, 3, 4])
@@ -185,7 +184,10 @@ def test_a_training_that_goes_on_ends_like_an_uninterrupted_one_with_all_of_it(p
     tensor_files.save(tmp_path / "last.pt", watcher.saved[-1])
     again.load_state(tensor_files.load(tmp_path / "last.pt"))
     fit(again)
-    for one, other in ((whole.network, again.network), (whole.evaluated, again.evaluated)):
+    for one, other in (
+        (whole.learner.network, again.learner.network),
+        (whole.learner.evaluated, again.learner.evaluated),
+    ):
         torch.testing.assert_close(dict(one.state_dict()), dict(other.state_dict()), rtol=0, atol=0)
     assert [row["val"] for row in again.history] == [row["val"] for row in rows]
     assert again.selected["epoch"] == whole.selected["epoch"]
@@ -199,4 +201,6 @@ def test_the_state_of_a_version_without_it_goes_on() -> None:
     del state["average"], state["selected"]["val"]["macro_f1"], state["selected"]["val"]["balanced_accuracy"]
     again.load_state(state)
     fit(again)
-    torch.testing.assert_close(dict(again.network.state_dict()), dict(whole.network.state_dict()), rtol=0, atol=0)
+    torch.testing.assert_close(
+        dict(again.learner.network.state_dict()), dict(whole.learner.network.state_dict()), rtol=0, atol=0
+    )

@@ -59,7 +59,7 @@ def normalisation() -> Trainer:
 
 def features() -> Trainer:
     trainer = make(points={"stem": "0"})
-    layer = trainer.network.architecture[0]  # type: ignore[index]
+    layer = trainer.learner.network.architecture[0]  # type: ignore[index]
     layer.register_forward_hook(lambda _module, _inputs, output: output * 1e38 * 1e38, prepend=True)
     return trainer
 
@@ -72,7 +72,7 @@ def logits() -> Trainer:
 
 def taught(objective: LogitObjective) -> Trainer:
     trainer = make(objective)
-    trainer.guide = lambda batch: Outputs(torch.full((len(batch.targets), 3), NAN))
+    trainer.learner.guide = lambda batch: Outputs(torch.full((len(batch.targets), 3), NAN))
     return trainer
 
 
@@ -99,16 +99,16 @@ def test_the_place_is_named_and_the_weights_stay(
 ) -> None:
     """With hard targets the loss itself is finite: the argmax of NaN is a class."""
     trainer = spoilt()
-    trainer.device = choose_device(DeviceSettings("cpu", precision, channels_last=False, compile=False))
-    before = [weight.clone() for weight in trainer.network.parameters()]
+    trainer.learner.device = choose_device(DeviceSettings("cpu", precision, channels_last=False, compile=False))
+    before = [weight.clone() for weight in trainer.learner.network.parameters()]
     with pytest.raises(DivergedError) as caught:
         fit(trainer)
     (mistake,) = caught.value.mistakes
-    what = "teacher's logits are" if HARD in trainer.loss.terms.values() else "loss is"
+    what = "teacher's logits are" if HARD in trainer.learner.loss.terms.values() else "loss is"
     assert mistake.what.startswith(f"the student's {what} not finite at epoch 1, step 1: loss=")
     assert mistake.what.endswith(f"; the first that is not: {place}")
     assert mistake.remedy.startswith(remedy)
-    assert all(map(torch.equal, trainer.network.parameters(), before))
+    assert all(map(torch.equal, trainer.learner.network.parameters(), before))
 
 
 def faulty_gradients() -> Trainer:
@@ -118,24 +118,24 @@ def faulty_gradients() -> Trainer:
 
 def test_gradients_that_are_not_finite_stop_before_the_step() -> None:
     trainer = faulty_gradients()
-    before = [weight.clone() for weight in trainer.network.parameters()]
+    before = [weight.clone() for weight in trainer.learner.network.parameters()]
     with pytest.raises(DivergedError) as caught:
         fit(trainer)
     assert caught.value.mistakes[0].what == (
         "the student's gradients are not finite at epoch 1, step 1: those of 0.weight, 0.bias, 1.weight, 1.bias, "
         "4.weight and 1 more"
     )
-    assert all(map(torch.equal, trainer.network.parameters(), before))
+    assert all(map(torch.equal, trainer.learner.network.parameters(), before))
 
 
 def test_the_scale_of_half_precision_is_lowered_before_gradients_are_given_up() -> None:
     """Steps whose gradients overflow are left out, and the scale is halved; at 1 they are not the scale's fault."""
     trainer = faulty_gradients()
-    trainer.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
-    before = [weight.clone() for weight in trainer.network.parameters()]
+    trainer.learner.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    before = [weight.clone() for weight in trainer.learner.network.parameters()]
     with pytest.raises(DivergedError, match="the student's gradients are not finite at epoch 1, step 3: "):
         fit(trainer)
-    assert all(map(torch.equal, trainer.network.parameters(), before))
+    assert all(map(torch.equal, trainer.learner.network.parameters(), before))
 
 
 def test_a_network_that_fails_on_an_image_of_the_test_split_is_told() -> None:

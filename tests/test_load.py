@@ -131,7 +131,7 @@ def run_number(number: int, folder: Path, store: str) -> None:
     train_step = Trainer._train_step
 
     def killed_once(self: Trainer, *arguments: Any) -> Any:
-        if self.stage == "teacher" and self.step == 2 and store == "store":
+        if self.learner.stage == "teacher" and self.step == 2 and store == "store":
             try:
                 (folder / "killed").touch(exist_ok=False)
             except FileExistsError:

@@ -187,7 +187,7 @@ def test_a_run_that_goes_on_gets_the_same_logits(tmp_path: Path, monkeypatch: py
     original = Trainer._train_step
 
     def stop_in_the_second_epoch(self: Trainer, batches: Iterator[Batch], watcher: Any) -> None:
-        if self.stage == "student" and (self.epoch, self.step) == (2, 3):
+        if self.learner.stage == "student" and (self.epoch, self.step) == (2, 3):
             watcher.state_saved(self.state())
             raise Interrupted
         original(self, batches, watcher)

@@ -46,7 +46,7 @@ def test_the_loop_is_the_one_that_one_would_write_by_hand() -> None:
             optimizer.step()
             scheduler.step()
     for name, value in student.state_dict().items():
-        torch.testing.assert_close(trainer.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(trainer.learner.network.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
 
 def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> None:
@@ -57,7 +57,7 @@ def test_the_teacher_is_frozen_in_eval_mode_and_sees_the_student_s_view() -> Non
     guide = LiveTeacher(teacher, device())
     trainer = make(soft_targets(), guide)
     shown: list[Tensor] = []
-    trainer.network.architecture.register_forward_pre_hook(
+    trainer.learner.network.architecture.register_forward_pre_hook(
         lambda module, inputs: shown.append(inputs[0]) if module.training else None
     )
     fit(trainer)
@@ -100,7 +100,7 @@ def test_features_and_a_projection_train_as_one_would_write_it_by_hand() -> None
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    for module, trained in ((student, trainer.network), (projection, objective.projection)):
+    for module, trained in ((student, trainer.learner.network), (projection, objective.projection)):
         for name, value in module.state_dict().items():
             torch.testing.assert_close(trained.state_dict()[name], value, rtol=1e-4, atol=1e-5)
 
@@ -111,8 +111,8 @@ def test_the_best_epoch_on_validation_is_selected_and_ties_go_to_the_lower_nll()
     best = max(watcher.rows, key=lambda row: (row["val"]["accuracy"], -row["val"]["nll"]))
     assert trainer.selected["epoch"] == best["epoch"]
     assert trainer.selected["val"] == best["val"]
-    trainer.network.architecture.load_state_dict(trainer.selected["weights"])
-    assert measure(predict(trainer.network, trainer.val), trainer.val.targets) == best["val"]
+    trainer.learner.network.architecture.load_state_dict(trainer.selected["weights"])
+    assert measure(predict(trainer.learner.network, trainer.val), trainer.val.targets) == best["val"]
 
 
 @pytest.mark.parametrize("select_by", ["accuracy", "balanced_accuracy", "macro_f1", "nll"])
@@ -147,7 +147,7 @@ def test_clipping_limits_the_step() -> None:
     start = torch.cat([parameter.detach().flatten() for parameter in network().parameters()])
     trainer = make(clip_norm=1e-3, epochs=1, schedule=Constant(epochs=1, warmup_epochs=0))
     fit(trainer)
-    end = torch.cat([parameter.detach().flatten() for parameter in trainer.network.parameters()])
+    end = torch.cat([parameter.detach().flatten() for parameter in trainer.learner.network.parameters()])
     # Four steps of at most lr * 1e-3, which momentum 0.9 stretches to 1 + 1.9 + 2.71 + 3.439 of them.
     assert 0 < (end - start).norm() <= 0.05 * 1e-3 * 9.05
 
@@ -155,15 +155,15 @@ def test_clipping_limits_the_step() -> None:
 def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     trainer = make(lr=0.05)
     fit(trainer)
-    before = {name: value.clone() for name, value in trainer.network.named_parameters()}
-    trainer.recipe = make_recipe(epochs=EPOCHS + 1)
+    before = {name: value.clone() for name, value in trainer.learner.network.named_parameters()}
+    trainer.learner.recipe = make_recipe(epochs=EPOCHS + 1)
     trainer.batches.views.split.targets[:] = 0  # type: ignore[attr-defined]
 
     class Broken(TargetObjective):
         def distillation(self, batch: Batch, student: Outputs) -> Tensor:
             return student.logits.sum() * float("inf")
 
-    trainer.loss = TotalLoss({"broken": Broken()}, label_smoothing=0.0)
+    trainer.learner.loss = TotalLoss({"broken": Broken()}, label_smoothing=0.0)
     watcher = Watcher()
     with StopRequest() as stop, pytest.raises(DivergedError) as caught:
         trainer.fit(watcher, stop)
@@ -171,7 +171,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_optimizer_step() -> None:
     assert ", cross_entropy=" in str(caught.value)
     assert ", broken=" in str(caught.value)
     assert watcher.saved == []  # the statistics of batch norm may have taken in what is not finite
-    assert all(torch.equal(value, before[name]) for name, value in trainer.network.named_parameters())
+    assert all(torch.equal(value, before[name]) for name, value in trainer.learner.network.named_parameters())
 
 
 def test_a_validation_loss_that_is_not_finite_stops_too() -> None:
@@ -232,6 +232,6 @@ def test_a_signal_during_validation_ends_the_training_after_its_last_step(monkey
     assert (state["epoch"], state["step"], state["history"]) == (1, 4, [])
     resumed.load_state(copy.deepcopy(state))
     fit(resumed)
-    ours, theirs = resumed.network.state_dict(), whole.network.state_dict()
+    ours, theirs = resumed.learner.network.state_dict(), whole.learner.network.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     assert [row["val"] for row in resumed.history] == [row["val"] for row in whole.history]

@@ -82,10 +82,10 @@ def train_for_a_step(overrides: list[str], folder: Path, source: Any) -> tuple[T
     opened = open_option(overrides, folder, source)
     teacher = opened.teacher()
     trainer, _ = opened.student(teacher)
-    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    before = [parameter.detach().clone() for parameter in trainer.learner.network.parameters()]
     trainer.fit(Watcher(), opened.workshop.stop)
     assert all(parameter.isfinite().all() for parameter in teacher.network.parameters())
-    after = list(trainer.network.parameters())
+    after = list(trainer.learner.network.parameters())
     assert all(parameter.isfinite().all() for parameter in after)
     assert any(not torch.equal(old, new) for old, new in zip(before, after, strict=True))
     figures: dict[str, float] = trainer.history[0]["train"]
@@ -117,8 +117,8 @@ def test_an_option_trains_for_a_step(option: str, folder: Path, source: Any) -> 
     if option.startswith("model="):
         batch = next(trainer.batches.epoch(1))
         with torch.no_grad():
-            expected = trainer.network.eval()(batch.images)
-        found = LiveTeacher(trainer.network, trainer.device)(batch).logits
+            expected = trainer.learner.network.eval()(batch.images)
+        found = LiveTeacher(trainer.learner.network, trainer.learner.device)(batch).logits
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)  # fresh deep networks give logits near 80
 
 
@@ -127,8 +127,8 @@ def test_the_terms_of_all_modes_add_up(folder: Path, source: Any) -> None:
     others = [mode for mode in option_names("mode") if mode not in ("soft", "simkd")]
     trainer, figures = train_for_a_step([f"also=[{','.join(others)}]"], folder, source)
     assert figures.keys() == {"loss", "accuracy", "cross_entropy", "distillation", *others}
-    assert list(trainer.loss.terms) == ["distillation", *others]
-    assert all(parameter.grad is not None for parameter in trainer.loss.parameters() if parameter.requires_grad)
+    assert list(trainer.learner.loss.terms) == ["distillation", *others]
+    assert all(parameter.grad is not None for parameter in trainer.learner.loss.parameters() if parameter.requires_grad)
 
 
 def test_compositions_share_the_store_of_options_and_leave_it_as_it_is() -> None:

@@ -65,10 +65,10 @@ def take_a_step(teacher: str, student: str, mode: str, folder: Path) -> dict[str
         guide = LiveTeacher(network, opened.workshop.device, prepared.assembly.teacher_points)
         prepared = dataclasses.replace(prepared, guide=guide)
     trainer = make_trainer(prepared, opened.workshop)
-    trainer.network.train()
+    trainer.learner.network.train()
     trainer._train_step(trainer.batches.epoch(1), Watcher())
-    assert all(each.isfinite().all() for each in trainer.network.parameters())
-    return trainer.totals.means()
+    assert all(each.isfinite().all() for each in trainer.learner.network.parameters())
+    return trainer.learner.totals.means()
 
 
 @pytest.fixture(scope="module")

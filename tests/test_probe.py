@@ -128,8 +128,8 @@ def test_a_probe_that_was_cut_short_goes_on_to_the_same_weights(weights_file: Pa
     resumed.load_state(told.states[0])
     resumed.fit(Told(), StopRequest())
     assert len(told.states) == 3
-    theirs = whole.network.state_dict()
-    assert all(torch.equal(value, theirs[key]) for key, value in resumed.network.state_dict().items())
+    theirs = whole.learner.network.state_dict()
+    assert all(torch.equal(value, theirs[key]) for key, value in resumed.learner.network.state_dict().items())
 
 
 def test_what_is_trained_is_part_of_the_fingerprint(weights_file: Path, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_the_rates_that_were_tried_before_an_interruption_are_kept(
     tried, fit = [], Trainer.fit
 
     def note(self: Trainer, watcher: Any, stop: Any) -> None:
-        tried.append(self.stage)
+        tried.append(self.learner.stage)
         if len(tried) == 2:
             raise Interrupted
         fit(self, watcher, stop)

@@ -205,7 +205,11 @@ def test_the_same_command_goes_on_with_a_sweep_that_was_cut_short(
     original = Trainer._train_step
 
     def stop_at_the_second_student(self: Trainer, batches: Any, watcher: Any) -> Any:
-        if self.stage == "student" and self.epoch == 2 and (only_sweep(tmp_path) / "0" / "report.json").exists():
+        if (
+            self.learner.stage == "student"
+            and self.epoch == 2
+            and (only_sweep(tmp_path) / "0" / "report.json").exists()
+        ):
             watcher.state_saved(self.state())
             raise Interrupted
         return original(self, batches, watcher)

@@ -12,6 +12,7 @@ from distill_run.data.views import ViewChoice, Views
 from distill_run.engine.device import Device, choose_device
 from distill_run.engine.fine_tuning import parameter_groups
 from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.learner import Learner
 from distill_run.engine.loop import Trainer
 from distill_run.engine.schedules import Constant, Schedule
 from distill_run.models.network import Network
@@ -67,20 +68,23 @@ def make(
     views = Views(split(50, seed=1), steps(crop=1, flip=True), ViewChoice(5, None, 0.0, 0.0))
     loss = TotalLoss({objective.part: objective}, label_smoothing=0.0)
     recipe = make_recipe(optimizer={"lr": lr}, **changes)
-    return Trainer(
+    learner = Learner(
         stage="student",
         network=student,
         loss=loss,
         guide=guide,
         points=points or {},
         optimizer=torch.optim.SGD(parameter_groups(student, loss, recipe, "training.student"), lr=lr, momentum=0.9),
+        recipe=recipe,
+        seed=5,
+        device=device(),
+    )
+    return Trainer(
+        learner,
         schedule=schedule or Constant(epochs=EPOCHS, warmup_epochs=0),
         batches=MemoryBatches(views, 16, seed=5),
         val=split(20, seed=2),
-        recipe=recipe,
         select_by=select_by,
-        seed=5,
-        device=device(),
     )
 
 

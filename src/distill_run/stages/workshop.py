@@ -14,6 +14,7 @@ from distill_run.engine.evaluate import predict
 from distill_run.engine.fine_tuning import parameter_groups
 from distill_run.engine.finite import check_logits_of
 from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.learner import Learner
 from distill_run.engine.loop import Trainer
 from distill_run.errors import user_error
 from distill_run.models.network import Network, mean_work
@@ -147,9 +148,9 @@ class Workshop:
     def _conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
         """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
         history, selected = trainer.history, trainer.selected
-        last_test_logits = self._test(trainer.evaluated, prepared)
-        trainer.close()
-        trainer.network.architecture.load_state_dict(selected["weights"])
+        last_test_logits = self._test(trainer.learner.evaluated, prepared)
+        trainer.learner.close()
+        trainer.learner.network.architecture.load_state_dict(selected["weights"])
         seconds = sum(row["seconds"] for row in history)
         cost = Cost(
             train_seconds=seconds,
@@ -159,12 +160,12 @@ class Workshop:
             steps=len(history) * trainer.num_steps,
         )
         return prepared.outcome(
-            Measured(selected["epoch"], selected["val"], self._test(trainer.network, prepared)),
+            Measured(selected["epoch"], selected["val"], self._test(trainer.learner.network, prepared)),
             Measured(history[-1]["epoch"], history[-1]["val"], last_test_logits),
             Origin.TRAINED,
             history=tuple(history),
             cost=cost,
-            learning_rate=trainer.base_rates[0],
+            learning_rate=trainer.learner.base_rates[0],
         )
 
     def _test(self, network: Network, prepared: Prepared) -> Tensor:
@@ -203,19 +204,22 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
     if training.unlabelled_share is not None:
         batches.share_unlabelled(training.unlabelled_share)
     learning = parameter_groups(network, assembly.loss, recipe, key)
-    return Trainer(
+    learner = Learner(
         stage=training.stage,
         network=network,
         loss=assembly.loss,
         guide=prepared.guide,
         points=assembly.student_points,
         optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
+        recipe=recipe,
+        seed=training.seed,
+        device=device,
+    )
+    return Trainer(
+        learner,
         schedule=builder.build(recipe.schedule, f"{key}.schedule", epochs=recipe.epochs),
         batches=batches,
         val=val,
-        recipe=recipe,
         select_by=training.select_by,
-        seed=training.seed,
-        device=device,
         checkpoint_seconds=60 * workshop.checkpoint_minutes if workshop.checkpoint_minutes else None,
     )

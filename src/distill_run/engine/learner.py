@@ -1,0 +1,188 @@
+"""What learns: a network with its loss and its optimizer, that takes one step after another. It knows no mode."""
+
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_run.config.schema import Recipe
+from distill_run.data.batches import Batch
+from distill_run.data.draws import stream
+from distill_run.engine.device import Device, compiled
+from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
+from distill_run.engine.finite import CALMER, first_not_finite
+from distill_run.engine.protocols import Guide
+from distill_run.engine.totals import Totals
+from distill_run.errors import DivergedError, Mistake
+from distill_run.models.features import FeatureReader
+from distill_run.models.network import Network
+from distill_run.objectives.base import total
+from distill_run.objectives.total import TotalLoss
+from distill_run.tensor_files import some_of
+
+SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
+
+
+class Learner:
+    """A network with what teaches it, and the figures of the epoch in progress.
+
+    `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
+    places of the network's features that the loss reads, by their names. What layers such as dropout draw is a function
+    of `seed`, epoch and step.
+    """
+
+    def __init__(
+        self,
+        *,
+        stage: str,
+        network: Network,
+        loss: TotalLoss,
+        guide: Guide | None,
+        points: Mapping[str, str],
+        optimizer: torch.optim.Optimizer,
+        recipe: Recipe,
+        seed: int,
+        device: Device,
+    ) -> None:
+        self.stage = stage
+        self.network = network
+        self.loss = loss
+        self.guide = guide
+        self.optimizer = optimizer
+        self.recipe = recipe
+        self.seed = seed
+        self.device = device
+        self.scaler = device.grad_scaler()
+        self.base_rates = [group["lr"] for group in optimizer.param_groups]
+        self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
+        self.read = FeatureReader(network, points, compiled(network) if device.settings.compile else network)
+        self.totals = Totals()
+
+    @property
+    def evaluated(self) -> Network:
+        """The network that is measured and kept: the moving average of the weights, where the recipe asks for one."""
+        if self.average is None:
+            return self.network
+        assert isinstance(self.average.module, Network)
+        return self.average.module
+
+    def begin(self) -> None:
+        """Let the layers do what they do in training."""
+        self.network.train()
+        self.loss.train()
+        if self.recipe.freeze_batch_norm:
+            freeze_batch_norm(self.network)
+
+    def scale_rates(self, factor: float) -> None:
+        """Set each learning rate to that part of the optimizer's own."""
+        for group, base_rate in zip(self.optimizer.param_groups, self.base_rates, strict=True):
+            group["lr"] = base_rate * factor
+
+    def step(self, batches: Iterator[Batch], num_batches: int, num_images: int) -> Tensor:
+        """Change the weights by the mean gradient of the next batches, which have so many images; returns the loss.
+
+        Raises DivergedError, before anything is changed, for a loss, teacher's logits or gradients that are not finite.
+        """
+        self.optimizer.zero_grad(set_to_none=True)
+        losses = []
+        for _ in range(num_batches):
+            start = time.perf_counter()
+            batch = next(batches)
+            made = time.perf_counter()
+            losses.append(self._add_gradients(batch, len(batch.targets) / num_images))
+            self.totals.add_time(time.perf_counter() - start, made - start)
+        start = time.perf_counter()
+        self._update(num_images, self._place(batch))
+        self.totals.add_time(time.perf_counter() - start, 0.0)
+        return total(losses)
+
+    def close(self) -> None:
+        """Take the hooks out of the network, and free what only the training needed."""
+        self.read.remove()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that a resume needs, as plain containers and tensors."""
+        return {
+            "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "loss": self.loss.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "totals": self.totals.state(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on where the state was taken."""
+        self.network.load_state_dict(state["network"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.loss.load_state_dict(state["loss"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.totals = Totals(**state["totals"])
+
+    def weights(self) -> dict[str, Tensor]:
+        """A copy of the weights and buffers of the evaluated network, on the CPU."""
+        return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
+
+    def _add_gradients(self, batch: Batch, share: float) -> Tensor:
+        """Add the gradients of a batch, which has that share of the step's images; returns its share of the loss."""
+        self.device.seed(stream("dropout", self.seed, batch.epoch, batch.step) >> 1)
+        with self.device.autocast():
+            outputs = self.read(batch.images)
+        guidance = self.guide(batch) if self.guide else None
+        loss, parts = self.loss.losses(batch, outputs, guidance)
+        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        finite = torch.isfinite(loss)
+        if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
+            finite = finite & guidance.logits.isfinite().all()
+        if not finite:  # waits for the device, which by now has the backward pass to work at
+            what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
+            faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
+            where, remedy = faulty or ("the sum of the terms", CALMER)
+            evidence = f"{self._evidence(batch, loss, parts)}; the first that is not: {where}"
+            raise self._diverged(f"{what} not finite at {self._place(batch)}: {evidence}", remedy)
+        self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
+        return loss.detach() * share
+
+    def _update(self, num_images: int, place: str) -> None:
+        """Change the weights by the gradients of so many images, and their moving average by the weights."""
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.get_total_norm(self._gradients())
+        if not torch.isfinite(norm) and self.scaler.get_scale() <= SMALLEST_SCALE:  # else the scaler skips this step
+            raise self._diverged(f"gradients are not finite at {place}: {self._faulty_gradients()}", CALMER)
+        if self.recipe.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self._parameters(), self.recipe.clip_norm, norm)
+            self.totals.add_flag("clipped", norm > self.recipe.clip_norm, num_images)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.network)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
+    def _gradients(self) -> list[Tensor]:
+        return [parameter.grad for parameter in self._parameters() if parameter.grad is not None]
+
+    def _place(self, batch: Batch) -> str:
+        """The step of a batch, as people count."""
+        return f"epoch {batch.epoch}, step {batch.step // self.recipe.accumulation + 1}"
+
+    def _diverged(self, what: str, remedy: str) -> DivergedError:
+        return DivergedError([Mistake(f"the {self.stage}'s {what}", remedy)])
+
+    def _evidence(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> str:
+        """What the loss consists of, how large the gradients are, and the samples."""
+        norm = nn.utils.get_total_norm(self._gradients()).item()
+        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in {"loss": loss, **parts}.items())
+        return f"{shown}; gradient norm {norm:.4g}; samples {batch.indices.tolist()[:8]}..."
+
+    def _faulty_gradients(self) -> str:
+        """The weights whose gradients are not finite; where each is, their sum of squares is too large."""
+        named = (*self.network.architecture.named_parameters(), *self.loss.named_parameters())
+        faulty = [name for name, weight in named if weight.grad is not None and not weight.grad.isfinite().all()]
+        return f"those of {some_of(faulty)}" if faulty else "the length of all of them"
