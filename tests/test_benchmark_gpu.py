@@ -1,11 +1,15 @@
 """The benchmarks of a GPU, on a CPU: what they print, what they count, and what they would run."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
 
-from distill_run.benchmarks import gpu
+from distill_run.benchmarks import gpu, published
 from distill_run.benchmarks.peaks import flops_of, peak_flops
+from distill_run.files import RunFiles
+from distill_run.report.run_report import RunReport
 from helpers import message_of
 
 
@@ -56,3 +60,38 @@ def test_a_peak_is_known_by_the_name_of_the_gpu_and_the_precision() -> None:
         ("cpu", "fp32"),
     ):
         assert peak_flops(name, precision) is None
+
+
+SHORT = "cifar100/resnet20_from_resnet56_soft"
+
+
+def test_the_commands_of_the_published_rows_are_printed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    words = ["--list", "--rows", SHORT, "--folder", str(tmp_path), "dataset.root=data", "device=cuda"]
+    assert published.main([*words, "--seeds", "2"])
+    assert capsys.readouterr().out.splitlines() == [
+        f"distill-run experiment={SHORT} device.precision={precision} repeats=2 store_dir={tmp_path}/store "
+        f"hydra.run.dir={tmp_path}/{SHORT}/{precision} dataset.root=data device=cuda"
+        for precision in ("fp32", "bf16")
+    ]
+    RunFiles(tmp_path / SHORT / "fp32").last.parent.mkdir(parents=True)
+    RunFiles(tmp_path / SHORT / "fp32").last.write_bytes(b"")
+    published.main([*words, "--precisions", "fp32"])
+    assert capsys.readouterr().out == f"distill-run resume={tmp_path}/{SHORT}/fp32\n"
+
+
+def test_ours_stand_beside_the_published_figures(tiny_report: RunReport) -> None:
+    """The figures of that row are those of the last epoch; one seed has no standard deviation."""
+    last = [
+        network.last.test.accuracy for network in (tiny_report.teacher, *tiny_report.baselines, tiny_report.student)
+    ]
+    lines = published.table([published.Row.of(SHORT)], {(SHORT, "fp32"): tiny_report})
+    assert lines[2:] == [
+        f"| {SHORT} | published | 72.34% | 69.06% | 70.66% |  |",
+        f"| {SHORT} | fp32 | {' | '.join(f'{100 * accuracy:.2f}%' for accuracy in last)} | 1 |",
+    ]
+
+
+def test_a_row_without_published_figures_is_refused() -> None:
+    for name in ("founding_cifar10", "cifar100/nothing"):
+        told = f"--rows={name} is not an experiment with published figures"
+        assert message_of(published.main, ["--list", "--rows", name]).startswith(told)
