@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -63,7 +63,7 @@ class Trainer:
             for step in self.steps(watcher, stop):
                 step.take()
 
-    def steps(self, watcher: LoopWatcher, stop: StopRequest) -> Iterator["Step"]:
+    def steps(self, watcher: LoopWatcher, stop: StopRequest) -> Generator["Step", None, None]:
         """The same with a pause before each step, which is for others to take: so several trainings go on together."""
         while self.epoch <= self.learner.recipe.epochs and not self._is_out_of_patience():
             yield from self._train_epoch(watcher, stop)
@@ -167,6 +167,11 @@ class Step(NamedTuple):
     trainer: Trainer
     batches: Iterator[Batch]
     watcher: LoopWatcher
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and number of the step, by which steps of several trainings are in order."""
+        return self.trainer.epoch, self.trainer.step
 
     def take(self) -> None:
         """Change the weights; raises DivergedError as Trainer.fit does."""
