@@ -80,7 +80,18 @@ def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Com
 
 def literal_config(plain: Mapping[str, Any]) -> DictConfig:
     """The configuration of plain values, in whose texts `${` begins no interpolation."""
-    return OmegaConf.create({key: _literal(value) for key, value in plain.items()})
+    return with_compile_word(OmegaConf.create({key: _literal(value) for key, value in plain.items()}))
+
+
+def with_compile_word(config: DictConfig) -> DictConfig:
+    """The same configuration, with a word in device.compile: to YAML an `off` is false, and earlier versions had flags.
+
+    Whatever is no flag stays as it is.
+    """
+    device = OmegaConf.select(config, "device")
+    if OmegaConf.is_dict(device) and isinstance(device.get("compile"), bool):
+        device["compile"] = "default" if device["compile"] else "off"
+    return config
 
 
 def _literal(value: Any) -> Any:

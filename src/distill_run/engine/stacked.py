@@ -219,7 +219,8 @@ def _add_gradients(members: Sequence[_Member]) -> None:
             member.error = error_of(partial(member.score, own))
         losses = [member.learner.scaled(member.scored) for member in members if member.error is None]
         if losses:
-            total(losses).backward()  # type: ignore[no-untyped-call]
+            with members[0].learner.device.backward():
+                total(losses).backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # such as a lack of memory: that of all of them
         for member in members:
             member.error = member.error or error

@@ -132,7 +132,7 @@ def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSett
         "views": views,
         "top_k": training.top_k,
         "code": training.code,
-        "device": {**dataclasses.asdict(device), "compile": None},  # the teacher is not compiled
+        "device": {**device.inputs, "compile": None},  # the teacher is not compiled
     }
 
 

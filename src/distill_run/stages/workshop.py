@@ -235,7 +235,9 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         loss=assembly.loss,
         guide=prepared.guide,
         points=assembly.student_points,
-        optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
+        optimizer=builder.build(
+            device.fused(recipe.optimizer, f"{key}.optimizer"), f"{key}.optimizer", params=learning
+        ),
         recipe=recipe,
         seed=training.seed,
         device=device,
