@@ -1,4 +1,4 @@
-"""The launcher of hydra/launcher=fused. Hydra wants it in this package, and loads that for every program: it is small."""
+"""The launcher of hydra/launcher=fused: Hydra takes launchers from this package alone, and loads it at every start."""
 
 from collections.abc import Sequence
 
