@@ -1,7 +1,7 @@
 """The story of a run: teacher -> baseline -> distilled student -> report."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from distill_run.stages.trained import Outcome, Repeat
 from distill_run.stages.wanted import Story, Wanted
 from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
 from distill_run.stages.workshop import Workshop
+from distill_run.stretches import Within
 from distill_run.units import shown_path
 
 ADDED_LATER = ("export", "export_int8", "measure_speed", "robustness_images")  # to a completed run, where asked for
@@ -73,8 +74,12 @@ def story_of(
     console: Console | None = None,
     watchers: Sequence[Watcher] = (),
     feeds: Feeds | None = None,
+    within: Within = nullcontext,
 ) -> Story[RunReport]:
-    """What happens in a run: see `run`. It pauses where baselines or students are to be trained."""
+    """What happens in a run: see `run`. It pauses where baselines or students are to be trained.
+
+    What is done for these trainings is done `within` such a block.
+    """
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     console = console or Console()
     if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
@@ -97,7 +102,7 @@ def story_of(
         facts = RunFacts(run_dir, settings, workshop.store.environment, watcher.warned)
         with _told(watcher, facts, stop), _explained(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
-            outcome = yield from _train_all(lineup, workshop)
+            outcome = yield from _train_all(lineup, workshop, within)
             if settings.measure_speed:
                 outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
             exports = export_student(record.files, settings, workshop, command, watcher)
@@ -156,7 +161,7 @@ def _check_unused(files: RunFiles, settings: Settings) -> None:
         )
 
 
-def _train_all(lineup: Lineup, workshop: Workshop) -> Story[Outcome]:
+def _train_all(lineup: Lineup, workshop: Workshop, within: Within) -> Story[Outcome]:
     """The teacher, the assistants, then baseline and student of each repeat."""
     teacher = obtain_teacher(lineup, workshop)
     lineup = search_rates(lineup, workshop)
@@ -164,9 +169,9 @@ def _train_all(lineup: Lineup, workshop: Workshop) -> Story[Outcome]:
     guide = [teacher, *assistants][-1]
     repeats = []
     for pairs in _at_once(lineup.pairs, workshop):
-        alone = [Wanted(baseline, workshop, "baseline") for baseline, _ in pairs if baseline is not None]
+        alone = [Wanted(baseline, workshop, "baseline", within) for baseline, _ in pairs if baseline is not None]
         baselines = (yield alone) if alone else [None] * len(pairs)
-        students = yield [want_student(prepared, guide, workshop) for _, prepared in pairs]
+        students = yield [want_student(prepared, guide, workshop, within) for _, prepared in pairs]
         seeds = [prepared.training.seed for _, prepared in pairs]
         repeats += [Repeat(*each) for each in zip(seeds, baselines, students, strict=True)]
     return Outcome(teacher, assistants, repeats)

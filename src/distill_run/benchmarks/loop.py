@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = replace(settings, training=training)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
-        workshop = _workshop(settings, Path(folder), stop)
+        workshop = noise_workshop(settings, Path(folder), stop, NUM_IMAGES)
         planner = Planner(settings, workshop.feed, workshop.builder)
         (teacher,), student = planner.teachers(), planner.students()[0]
         network = workshop.assembler.make_network(teacher, teacher.architecture.node).eval()
@@ -78,10 +78,11 @@ def main(arguments: Sequence[str]) -> None:
     console.note(f"logit bank / bare loop    {median(bank / bare for _, _, bank, bare in rounds):>9.2f}")
 
 
-def _workshop(settings: Settings, folder: Path, stop: StopRequest) -> Workshop:
+def noise_workshop(settings: Settings, folder: Path, stop: StopRequest, num_images: int) -> Workshop:
+    """A workshop whose training images are noise in the shape of CIFAR-10's."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    split = Split(images, torch.arange(NUM_IMAGES) % 10)
+    images = torch.randint(0, 256, (num_images, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    split = Split(images, torch.arange(num_images) % 10)
     small = split.select(torch.arange(10))
     device, builder = choose_device(settings.device), builder_of(settings)
     source = Source(split, small, small, tuple("0123456789"))

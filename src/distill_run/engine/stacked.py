@@ -1,6 +1,7 @@
 """Steps of several students of one architecture, whose forward and backward passes are those of one stacked network."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -17,6 +18,7 @@ from distill_run.engine.loop import Step
 from distill_run.engine.together import error_of, take_in_turn
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import total
+from distill_run.out_of_memory import is_out_of_memory
 
 TRIES = 5  # steps of each way that are timed, after as many that are not
 TOLERANCE = 0.02  # of the largest logit, also in bf16: a stacked network adds in another order
@@ -107,7 +109,13 @@ def measured_faster(tell: Callable[[str], None]) -> IsFaster:
                 logits = stacked_logits(networks, images)
             logits.float().square().mean().backward()  # type: ignore[no-untyped-call]
 
-        turn, stack = _seconds(in_turn, images[0].device), _seconds(stacked, images[0].device)
+        turn = _seconds(in_turn, images[0].device)
+        try:
+            stack = _seconds(stacked, images[0].device)
+        except RuntimeError as error:  # all activations at once need more memory than those of one
+            if not is_out_of_memory(error):
+                raise
+            stack = math.inf
         way = "stacked" if stack < turn else "in turn"
         tell(
             f"{len(learners)} networks train together, {way}: measured {1000 * stack:.1f} ms for a stacked forward and "

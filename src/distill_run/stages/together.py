@@ -16,6 +16,7 @@ from distill_run.stages.entry import write_entry
 from distill_run.stages.trained import Trained
 from distill_run.stages.wanted import Wanted
 from distill_run.stages.watcher import Watcher
+from distill_run.stretches import in_stretches
 
 Outcome = Trained | BaseException
 
@@ -46,16 +47,18 @@ def obtain_together(several: Sequence[Wanted], take: Take) -> list[Outcome]:
     for number, wanted in enumerate(several):
         if number not in came:
             assert wanted.kind is not None
-            came[number] = _outcome(partial(wanted.workshop.obtain, wanted.kind, wanted.prepared))
+            came[number] = _outcome(wanted, partial(wanted.workshop.obtain, wanted.kind, wanted.prepared))
         elif isinstance(trained := came[number], Trained):
-            wanted.workshop.watcher.stage_ended(trained)
+            with wanted.within():
+                wanted.workshop.watcher.stage_ended(trained)
     return [came[number] for number in range(len(several))]
 
 
-def _outcome(act: Callable[[], Trained]) -> Outcome:
-    """What an act returns or raises."""
+def _outcome(wanted: Wanted, act: Callable[[], Trained]) -> Outcome:
+    """What an act for a training returns or raises."""
     try:
-        return act()
+        with wanted.within():
+            return act()
     except (Exception, KeyboardInterrupt) as error:
         return error
 
@@ -91,7 +94,8 @@ class _Obtaining:
             return write_entry(trained, wanted.prepared.training, directory)
 
         try:
-            directory, was_there = wanted.workshop.store.obtain(wanted.kind, wanted.fingerprint, make)
+            with wanted.within():
+                directory, was_there = wanted.workshop.store.obtain(wanted.kind, wanted.fingerprint, make)
         except _NotTrainedError:
             return
         if was_there:
@@ -105,7 +109,7 @@ class _Obtaining:
 
 
 def _train_alone(wanted: Wanted) -> Outcome:
-    return _outcome(partial(wanted.workshop.train, wanted.prepared))
+    return _outcome(wanted, partial(wanted.workshop.train, wanted.prepared))
 
 
 def train_all(several: Sequence[Wanted], take: Take) -> list[Outcome]:
@@ -114,7 +118,8 @@ def train_all(several: Sequence[Wanted], take: Take) -> list[Outcome]:
     trainers: dict[int, Trainer] = {}
     for number, wanted in enumerate(several):
         try:
-            trainers[number] = wanted.workshop.begin(wanted.prepared)
+            with wanted.within():
+                trainers[number] = wanted.workshop.begin(wanted.prepared)
         except Exception as refusal:
             outcomes[number] = refusal
     own_batches = [trainer.batches for trainer in trainers.values()]
@@ -122,8 +127,9 @@ def train_all(several: Sequence[Wanted], take: Take) -> list[Outcome]:
     watchers = _watchers({number: several[number].workshop.watcher for number in trainers}, trainers)
     steps = []
     for number, trainer in trainers.items():
-        workshop = dataclasses.replace(several[number].workshop, watcher=watchers[number])
-        steps.append(workshop.steps(trainer, several[number].prepared.training))
+        wanted = several[number]
+        workshop = dataclasses.replace(wanted.workshop, watcher=watchers[number])
+        steps.append(in_stretches(workshop.steps(trainer, wanted.prepared.training), wanted.within))
     try:
         with several[0].workshop.stop.polled():
             errors = train_together(steps, take)
@@ -135,7 +141,7 @@ def train_all(several: Sequence[Wanted], take: Take) -> list[Outcome]:
             watcher.tell()
     for (number, trainer), error in zip(trainers.items(), errors, strict=True):
         conclude = partial(several[number].workshop.conclude, trainer, several[number].prepared)
-        outcomes[number] = error or _outcome(conclude)
+        outcomes[number] = error or _outcome(several[number], conclude)
     return [outcomes[number] for number in range(len(several))]
 
 

@@ -7,6 +7,7 @@ from typing import TypeVar
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Trained
 from distill_run.stages.workshop import Workshop
+from distill_run.stretches import Within
 
 T = TypeVar("T")
 
@@ -15,12 +16,14 @@ T = TypeVar("T")
 class Wanted:
     """A training that a run waits for, and the workshop where it happens.
 
-    Its outcome is kept in the workshop's store, as one of that `kind`; None: nowhere. `teacher` is who guides it.
+    Its outcome is kept in the workshop's store, as one of that `kind`; None: nowhere. `teacher` is who guides it. What
+    is done for it is done `within` such a block.
     """
 
     prepared: Prepared
     workshop: Workshop
     kind: str | None
+    within: Within
     teacher: Trained | None = None
 
     @property
