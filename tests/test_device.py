@@ -246,5 +246,5 @@ def test_keys_that_change_nothing_on_a_cpu_do_not_make_two_trainings_different()
     for kind, is_same in (("cpu", True), ("cuda", False)):
         device = dataclasses.replace(wanted(kind), compile="default")
         for other in ({"deterministic": False}, {"compile": "max"}):
-            assert (dataclasses.replace(device, **other).inputs == device.inputs) is is_same  # type: ignore[arg-type]
+            assert (dataclasses.replace(device, **other).inputs == device.inputs) is is_same
         assert dataclasses.replace(device, compile="off").inputs != device.inputs

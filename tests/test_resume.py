@@ -146,7 +146,7 @@ def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:
 
 
 def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path, tmp_path: Path) -> None:
-    """Schedules moved to another module, the augmentation became a mapping of components, a flag a word, keys new."""
+    """Schedules moved, the augmentation became a mapping of components, a flag became a word, keys are new."""
     saved = OmegaConf.load(uninterrupted / "config.yaml")
     saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
     del saved.dataset.test_fraction, saved.dataset.sampling

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -131,6 +132,7 @@ class MemoryBatches(Batches):
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
         view, device = self.views.choice.view_of(epoch), self.views.split.targets.device
-        batches = torch.split(self.order(epoch).to(device), self.batch_size)
+        order = self.order(epoch)
+        on_host, placed = (torch.split(indices, self.batch_size) for indices in (order, order.to(device)))
         for step in range(first_step, self.num_steps):
-            yield self.views.batch(batches[step], view, epoch, step)
+            yield replace(self.views.batch(placed[step], view, epoch, step), host_indices=on_host[step])

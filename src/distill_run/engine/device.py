@@ -1,6 +1,7 @@
 """What computes, in which precision: every `auto` is resolved here, and says what it became and why."""
 
 import dataclasses
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -98,6 +99,16 @@ class Device:
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Keeps small gradients of fp16 from vanishing; does nothing in other precisions."""
         return torch.amp.GradScaler(self.settings.kind, enabled=self.settings.precision == "fp16")
+
+    def send(self, values: Tensor) -> Tensor:
+        """A tensor of the CPU on the device; a GPU takes it when it comes to it, and is not waited for."""
+        if self.settings.kind == "cuda":
+            values = values.pin_memory()
+        return values.to(self.torch_device, non_blocking=self.settings.kind == "cuda")
+
+    def free_bytes(self) -> float:
+        """The memory that is free on a CUDA device; infinity where nobody says, or where the device has no own."""
+        return torch.cuda.mem_get_info()[0] if self.settings.kind == "cuda" else math.inf
 
     def reset_peak_memory(self) -> None:
         """Begin to measure the peak memory of a stage."""

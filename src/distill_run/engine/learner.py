@@ -12,7 +12,7 @@ from distill_run.data.batches import Batch
 from distill_run.data.draws import stream
 from distill_run.engine.checks import AtOnce, check_for
 from distill_run.engine.device import Device, compiled
-from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
+from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
 from distill_run.engine.finite import CALMER, first_not_finite
 from distill_run.engine.protocols import Guide
 from distill_run.engine.totals import Totals
@@ -69,7 +69,7 @@ class Learner:
         self.device = device
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
-        self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
+        self.average = None if recipe.ema is None else MovingAverage(network, recipe.ema)
         # The gradients of several batches are added up: a graph would overwrite the first ones.
         forward = compiled(network, device.settings, with_graphs=recipe.accumulation == 1)
         self.read = FeatureReader(network, points, forward)
