@@ -64,8 +64,8 @@ class SweepLoader:
         self._loader = loader
         self.variants = Variants(partial(loader.load_sweep_config, config))
 
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """The configuration of a point of the sweep that is configured by `master_config`."""
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:  # noqa: ARG002
+        """The configuration of a point; that of the sweep is known."""
         return self.variants.compose(sweep_overrides)
 
     def __getattr__(self, name: str) -> Any:

@@ -60,13 +60,11 @@ class Composed:
         return {str(key): str(value) for key, value in plain_config(self.hydra.sweep, resolve=False).items()}
 
 
-def compose(
-    overrides: Sequence[str] = (), extra_dir: Path | None = None, variants: Variants | None = None
-) -> Composed:
+def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None, variants: Variants | None = None) -> Composed:
     """The configuration of a command line's overrides, not checked yet.
 
-    `extra_dir` is a folder of your own files, as `--config-dir` names it; `variants` are shared by several command lines
-    that differ in little. Raises Hydra's ConfigCompositionException for an override that names no key or no option;
+    `extra_dir` is a folder of your own files, as `--config-dir` names it; `variants` serve several command lines that
+    differ in little. Raises Hydra's ConfigCompositionException for an override that names no key or no option;
     `settings.compose_or_explain` says instead what to write.
     """
     register()

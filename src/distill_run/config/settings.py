@@ -31,9 +31,7 @@ def compose_config(overrides: Sequence[str] = (), extra_dir: str | Path | None =
     return settings.said_by(command_line(overrides, settings.code_dir))
 
 
-def compose_or_explain(
-    overrides: list[str], extra_dir: Path | None, variants: Variants | None = None
-) -> Composed:
+def compose_or_explain(overrides: list[str], extra_dir: Path | None, variants: Variants | None = None) -> Composed:
     """The configuration of a command line, not checked yet; raises UserError for overrides that do not compose."""
     try:
         return compose(overrides, extra_dir, variants)

@@ -54,12 +54,12 @@ class Variants:
         shared, values = [], []
         for text, override in zip(overrides, parsed, strict=True):
             key = "" if override is None else override.key_or_group
-            if override is not None and key in self._values and _is_single(override):
-                if not f"{key}.".startswith(wholes):  # the order counts where a whole node is given, too
-                    shared.append(key)
-                    values.append(override)
-                    continue
-            shared.append(text)
+            may_differ = override is not None and key in self._values and _is_single(override)
+            if override is not None and may_differ and not f"{key}.".startswith(wholes):  # else their order counts
+                shared.append(key)
+                values.append(override)
+            else:
+                shared.append(text)
         return tuple(shared), values
 
     def _parse(self, text: str) -> Override | None:
@@ -78,8 +78,9 @@ def _is_single(override: Override) -> bool:
 
 def _is_value(override: Override, config: DictConfig) -> bool:
     """Whether an override changes one value of a configuration that was composed with it."""
-    is_group = override.key_or_group in config.hydra.runtime.choices
-    return _is_single(override) and not is_group and not OmegaConf.is_config(OmegaConf.select(config, override.key_or_group))
+    key = override.key_or_group
+    is_group = key in config.hydra.runtime.choices
+    return _is_single(override) and not is_group and not OmegaConf.is_config(OmegaConf.select(config, key))
 
 
 def _dirname(overrides: Sequence[Override], pattern: DictConfig) -> str:
