@@ -147,7 +147,8 @@ def test_reliability_shows_filled_bins_and_the_share_of_all(logits: Tensor, targ
     curve = figure.axes[0].lines[1]
     assert list(curve.get_xdata()) == confidence[share > 0].tolist()  # type: ignore[arg-type]
     assert list(curve.get_ydata()) == accuracy[share > 0].tolist()  # type: ignore[arg-type]
-    heights = [bar.vertices[:, 1].max() for bar in figure.axes[0].collections[0].get_paths()]
+    bars = figure.axes[0].collections[0].get_paths()
+    heights = [max(y for _, y in bar.to_polygons()[0].tolist()) for bar in bars]
     assert heights == share.tolist()
     ece = measure(logits / 2, targets)["ece"]
     assert figure.axes[1].get_title() == f"student: ECE {ece:.3f}"
