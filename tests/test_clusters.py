@@ -17,8 +17,11 @@ from conftest import InProcess
 from distill_run.commands.run import main
 from distill_run.commands.runner import run_recorded
 from distill_run.config.compose import compose
+from distill_run.config.plugins import is_here
+from distill_run.config.settings import compose_config
 from distill_run.errors import Interrupted, UserError
 from distill_run.files import RunFiles
+from distill_run.stages.rehearse import rehearse
 from hydra_plugins.distill_run_launchers._cluster import ClusterLauncher, LostJobError
 from hydra_plugins.distill_run_launchers._jobs import SlurmPoint, Sweep
 
@@ -177,3 +180,22 @@ def test_a_point_waits_while_another_process_does_it(tmp_path: Path, monkeypatch
         held.release()
         assert point.result() == 0.5
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_device_is_that_of_the_machine_where_a_point_runs(tmp_path: Path) -> None:
+    own = tmp_path / "hydra" / "launcher" / "site.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [slurm]\npartition: gpu\n")
+    for words, expected in (
+        (["hydra/launcher=basic"], True),
+        (["hydra/launcher=slurm"], False),
+        (["hydra/launcher=site"], False),
+        (["hydra/launcher=slurm", "hydra.launcher.cluster=local"], True),
+        (["hydra/launcher=ray_cluster"], True),
+        (["hydra/launcher=ray_cluster", "hydra.launcher.init.address=auto"], False),
+    ):
+        assert is_here(compose([*words, "hydra.sweep.dir=out"], tmp_path).hydra) == expected
+    settings = compose_config(["device=mps"])
+    with pytest.raises(UserError, match="mps"):
+        rehearse(settings)
+    rehearse(settings, is_here=False)

@@ -3,7 +3,6 @@
 import errno
 import os
 import shlex
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -12,16 +11,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from omegaconf import DictConfig
-
-from distill_run import rules
 from distill_run.config.compose import Composed
 from distill_run.config.overrides import parse, points_to_check, text_of
 from distill_run.config.paths import SEVERAL, SINGLE, home
-from distill_run.config.plugins import PACKAGES, missing_package
+from distill_run.config.plugins import check_engine, is_here
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain, settings_of
-from distill_run.errors import UserError, gather, user_error
+from distill_run.errors import gather, user_error
 from distill_run.quoting import typed
 
 LOADING = "loading PyTorch ..."
@@ -44,7 +40,7 @@ def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> l
 
     from distill_run.stages.rehearse import rehearse  # torch is loaded only here, once nothing else is wrong
 
-    gather(partial(rehearse, point.settings) for point in points)
+    gather(partial(rehearse, point.settings, is_here(point.composed.hydra)) for point in points)
     return points
 
 
@@ -81,26 +77,12 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) ->
     attempts: list[Callable[[], object]] = [
         partial(settings_of, composed.config, overrides),
         partial(check_writable, key, output_dir),
-        partial(_check_engine, composed.hydra),
+        partial(check_engine, composed.hydra),
     ]
     settings = gather(attempts)[0]
     assert isinstance(settings, Settings)
     check_writable("store_dir", settings.store_dir)
     return Checked(settings, composed, Path(output_dir))
-
-
-def _check_engine(own: DictConfig) -> None:
-    """Raise UserError where the chosen launcher or sweeper needs what this machine lacks; `own` is Hydra's part."""
-    choices = own.runtime.choices
-    if mistakes := list(filter(None, (missing_package(group, choices[group]) for group in PACKAGES))):
-        raise UserError(mistakes)
-    if choices["hydra/launcher"] == "slurm":
-        rules.one_of("slurm", "local").check("hydra.launcher.cluster", own.launcher.cluster)
-        if own.launcher.cluster == "slurm" and shutil.which("sbatch") is None:
-            raise user_error(
-                "hydra/launcher=slurm: this machine has no sbatch",
-                "type the command on a login node of the cluster; hydra.launcher.cluster=local runs the jobs here",
-            )
 
 
 def one_seed_a_point(points: Iterable[Settings]) -> list[str]:

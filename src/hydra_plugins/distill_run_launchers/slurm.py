@@ -5,7 +5,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -65,7 +64,7 @@ class SlurmLauncher(ClusterLauncher):
             subprocess.run(["scancel", *dict.fromkeys(job.job_id.split("_")[0] for job in jobs)], check=False)
             return
         for job in jobs:
-            with suppress(ProcessLookupError):
+            if not job.done():
                 os.kill(int(job.job_id), signal.SIGTERM)  # submitit's own way gives them a second
         deadline = time.monotonic() + GRACE_SECONDS
         while time.monotonic() < deadline and not all(job.done() for job in jobs):
