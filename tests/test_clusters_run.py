@@ -1,4 +1,4 @@
-"""Sweeps through submitit's local jobs and through Ray: whole, interrupted, lost, pre-empted.
+"""Sweeps through submitit (local jobs, and a stand-in for SLURM) and through Ray: whole, interrupted, lost, pre-empted.
 
 Left out where submitit or Ray are not installed. All of it, for some minutes:
 python -m pytest -n0 -m slow tests/test_clusters_run.py
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 
+import slurm
 from conftest import TINY
 from distill_run import load_network
 from distill_run.report.run_report import RunReport
@@ -26,14 +27,32 @@ pytestmark = pytest.mark.slow
 COMMAND = str(Path(sys.executable).with_name("distill-run"))
 TWO = (*TINY, "mode.temperature=2,4")
 LONG = (*TWO, "training.student.epochs=60", "baseline=false")
+SLURM = ("hydra/launcher=slurm", "hydra.launcher.cpus_per_task=1", "hydra.launcher.gpus_per_node=1")
 LOCAL = ("hydra/launcher=slurm", "hydra.launcher.cluster=local", "hydra.launcher.cpus_per_task=1")
 RAY = ("hydra/launcher=ray_cluster", "hydra.launcher.remote.num_cpus=1")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted sweep, in one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    assert end_of(begun(LONG, folder))[0] == 0
+    return folder / "sweep"
 
 
 @pytest.fixture
 def local() -> tuple[str, ...]:
     pytest.importorskip("submitit")
     return LOCAL
+
+
+@pytest.fixture
+def commands_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a stand-in for SLURM, whose jobs are processes of this machine."""
+    pytest.importorskip("submitit")
+    slurm.install(tmp_path / "slurm")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'slurm'}:{os.environ['PATH']}")
+    return tmp_path / "slurm"
 
 
 @pytest.fixture
@@ -133,10 +152,8 @@ def test_a_sweep_over_two_nodes_of_ray(tmp_path: Path, nodes: Any, tiny_report: 
 
 
 def test_a_pre_empted_job_goes_on_and_its_end_is_that_of_an_uninterrupted_one(
-    tmp_path: Path, local: Sequence[str]
+    tmp_path: Path, local: Sequence[str], whole: Path
 ) -> None:
-    (tmp_path / "whole").mkdir()
-    assert end_of(begun(LONG, tmp_path / "whole"))[0] == 0
     sweep = begun([*LONG, *local], tmp_path)
     wait_for(lambda: student_trains(tmp_path / "sweep" / "0"))
     (first, _) = processes_of_jobs(tmp_path / "sweep")
@@ -144,7 +161,36 @@ def test_a_pre_empted_job_goes_on_and_its_end_is_that_of_an_uninterrupted_one(
     assert end_of(sweep)[0] == 0
     outputs = "".join(path.read_text() for path in (tmp_path / "sweep" / ".submitit").glob("*/*.out"))
     assert outputs.count("Requeued job") == 1
-    assert same_students(tmp_path / "sweep", tmp_path / "whole" / "sweep")
+    assert same_students(tmp_path / "sweep", whole)
+
+
+def test_a_pre_empted_job_of_slurm_goes_on(tmp_path: Path, commands_of_slurm: Path, whole: Path) -> None:
+    """SLURM sends SIGTERM first where it pre-empts, and the signal of --signal after it."""
+    sweep = begun([*LONG, *SLURM], tmp_path)
+    wait_for(lambda: student_trains(tmp_path / "sweep" / "0"))
+    first = int((commands_of_slurm / "1000_0.pid").read_text())
+    os.kill(first, signal.SIGTERM)
+    wait_for(lambda: statuses(tmp_path / "sweep")[0] == "interrupted")
+    os.kill(first, signal.SIGUSR2)
+    assert end_of(sweep)[::2] == (0, "")
+    assert (tmp_path / "sweep" / ".submitit" / "1000_0" / "1000_0_0_log.out").read_text().count("Requeued job") == 1
+    assert same_students(tmp_path / "sweep", whole)
+    script = (commands_of_slurm / "1000.sbatch").read_text()
+    for line in ("--signal=USR2@120", "--array=0-1%2", "--cpus-per-task=1", "--gpus-per-node=1", "--time=240"):
+        assert f"#SBATCH {line}\n" in script
+
+
+def test_interrupted_jobs_of_slurm_are_cancelled_and_the_same_command_goes_on(
+    tmp_path: Path, commands_of_slurm: Path
+) -> None:
+    sweep = begun([*LONG, *SLURM], tmp_path)
+    wait_for(lambda: all(student_trains(tmp_path / "sweep" / point) for point in "01"))
+    sweep.send_signal(signal.SIGINT)
+    assert end_of(sweep)[0] == 130
+    assert statuses(tmp_path / "sweep") == ["interrupted", "interrupted"]
+    assert [(commands_of_slurm / f"1000_{task}.state").read_text() for task in (0, 1)] == ["CANCELLED", "CANCELLED"]
+    assert end_of(begun([*LONG, *SLURM], tmp_path))[0] == 0
+    assert statuses(tmp_path / "sweep") == ["completed", "completed"]
 
 
 @pytest.mark.parametrize("to_all", [False, True], ids=["the command", "all processes, as Ctrl-C does"])
@@ -176,14 +222,12 @@ def test_a_lost_local_job_is_told_and_the_same_command_does_it(tmp_path: Path, l
     assert statuses(tmp_path / "sweep") == ["completed", "completed"]
 
 
-def test_a_point_goes_on_elsewhere_when_its_node_of_ray_is_lost(tmp_path: Path, nodes: Any) -> None:
-    (tmp_path / "whole").mkdir()
-    assert end_of(begun(LONG, tmp_path / "whole"))[0] == 0
+def test_a_point_goes_on_elsewhere_when_its_node_of_ray_is_lost(tmp_path: Path, nodes: Any, whole: Path) -> None:
     sweep = begun([*LONG, *RAY, f"hydra.launcher.init.address={nodes.address}"], tmp_path)
     wait_for(lambda: all(student_trains(tmp_path / "sweep" / point) for point in "01"))
     nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
     assert end_of(sweep)[0] == 0
-    assert same_students(tmp_path / "sweep", tmp_path / "whole" / "sweep")
+    assert same_students(tmp_path / "sweep", whole)
 
 
 def test_interrupted_tasks_of_ray_save_their_state_and_the_same_command_goes_on(tmp_path: Path, nodes: Any) -> None:
