@@ -63,6 +63,7 @@ def srun(folder: Path, *words: str) -> None:
     for stream, path in ((1, out), (2, err)):
         for sign, value in places.items():
             path = path.replace(sign, value)
+        Path(path).parent.mkdir(exist_ok=True)
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644), stream)
     os.environ.update(SLURM_PROCID="0", SLURM_LOCALID="0", SLURM_NODEID="0", SLURM_JOB_NUM_NODES="1")
     os.execvp(command[0], command)
