@@ -34,7 +34,9 @@ def sbatch(folder: Path, script: str) -> None:
     for task in range(int(last[1]) + 1):
         subprocess.Popen(
             [sys.executable, __file__, str(folder), "work", array, str(task)],
-            stdout=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,  # submitit waits until nobody holds its pipes
+            stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
     sys.stdout.write(f"Submitted batch job {array}\n")

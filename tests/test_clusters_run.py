@@ -222,6 +222,19 @@ def test_a_lost_local_job_is_told_and_the_same_command_does_it(tmp_path: Path, l
     assert statuses(tmp_path / "sweep") == ["completed", "completed"]
 
 
+def test_the_command_is_killed_and_typed_again_while_its_jobs_are_at_work(
+    tmp_path: Path, local: Sequence[str], whole: Path
+) -> None:
+    sweep = begun([*LONG, *local], tmp_path)
+    wait_for(lambda: student_trains(tmp_path / "sweep" / "0"))
+    sweep.kill()
+    sweep.communicate()
+    assert end_of(begun([*LONG, *local], tmp_path))[::2] == (0, "")
+    assert same_students(tmp_path / "sweep", whole)
+    logs = [(tmp_path / "sweep" / point / "run.log").read_text() for point in "01"]
+    assert [log.count("train images a class") for log in logs] == [1, 1]  # the other jobs waited and had nothing to do
+
+
 def test_a_point_goes_on_elsewhere_when_its_node_of_ray_is_lost(tmp_path: Path, nodes: Any, whole: Path) -> None:
     sweep = begun([*LONG, *RAY, f"hydra.launcher.init.address={nodes.address}"], tmp_path)
     wait_for(lambda: all(student_trains(tmp_path / "sweep" / point) for point in "01"))
