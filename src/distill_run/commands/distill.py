@@ -33,7 +33,7 @@ from distill_run.errors import first_line, interruptions, user_error
 from distill_run.quoting import override
 from distill_run.sweeps.request import Request
 
-FUSED = "hydra_plugins.distill_run.FusedLauncher"  # what conf/hydra/launcher/fused.yaml names
+FUSED = "hydra_plugins.distill_run.fused.FusedLauncher"  # what conf/hydra/launcher/fused.yaml names
 
 
 def run_command(words: Sequence[str]) -> bool:
@@ -78,7 +78,7 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
         points = preflight(overrides, extra_dir, multirun=True)
     check_subdirs(overrides, extra_dir, first)
     if first.hydra.launcher._target_ == FUSED:  # in an editable install, Hydra does not find it by itself
-        from hydra_plugins.distill_run import FusedLauncher
+        from hydra_plugins.distill_run.fused import FusedLauncher
 
         Plugins.instance().register(FusedLauncher)
 

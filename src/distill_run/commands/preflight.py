@@ -14,6 +14,7 @@ from pathlib import Path
 from distill_run.config.compose import Composed, new_variants
 from distill_run.config.overrides import parse, points_to_check, text_of
 from distill_run.config.paths import SEVERAL, SINGLE, home
+from distill_run.config.plugins import check_engine, is_here
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain, settings_of
 from distill_run.config.variants import Variants
@@ -40,7 +41,7 @@ def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> l
 
     from distill_run.stages.rehearse import rehearse  # torch is loaded only here, once nothing else is wrong
 
-    gather(partial(rehearse, point.settings) for point in points)
+    gather(partial(rehearse, point.settings, is_here(point.composed.hydra)) for point in points)
     return points
 
 
@@ -78,6 +79,7 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool, va
     attempts: list[Callable[[], object]] = [
         partial(settings_of, composed.config, overrides),
         partial(check_writable, key, output_dir),
+        partial(check_engine, composed.hydra),
     ]
     settings = gather(attempts)[0]
     assert isinstance(settings, Settings)

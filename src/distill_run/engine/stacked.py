@@ -64,7 +64,11 @@ class StackedTaker:
     def _stacks(self, kind: Kind, steps: Sequence[Step]) -> bool:
         learners = [step.trainer.learner for step in steps]
         first = learners[0]
-        if len(steps) == 1 or any(learner.read.points for learner in learners) or first.device.settings.compile:
+        if (
+            len(steps) == 1
+            or any(learner.read.points for learner in learners)
+            or first.device.settings.compile != "off"
+        ):
             return False
         shared = len({id(step.trainer.batches) for step in steps}) == 1
         key = (*kind, len(steps), shared)
