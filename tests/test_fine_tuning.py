@@ -59,7 +59,8 @@ def test_steps_are_told_with_the_images_of_all_their_batches() -> None:
             self.losses.append(num_images)
 
     trainer, watcher = make(accumulation=2, epochs=1), Counting()
-    list(trainer._train_epoch(watcher, StopRequest()))
+    for step in trainer._train_epoch(watcher, StopRequest()):
+        step.take()
     assert watcher.losses == [32, 18]
 
 
@@ -73,7 +74,8 @@ def test_the_moving_average_is_that_of_every_step_and_is_what_is_evaluated() -> 
             seen.append(weights_of(trainer.learner.network.architecture))
 
     watcher = Listening()
-    list(trainer._train_epoch(watcher, StopRequest()))
+    for step in trainer._train_epoch(watcher, StopRequest()):
+        step.take()
     row = trainer._finish_epoch(trainer._validate(watcher, StopRequest()))
     expected = seen[0]
     for weights in seen[1:]:

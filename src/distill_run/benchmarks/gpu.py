@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from distill_run.benchmarks.loop import make_workshop, time_usual_loop
+from distill_run.benchmarks.loop import noise_workshop, time_usual_loop
 from distill_run.benchmarks.peaks import flops_of, peak_flops
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
@@ -147,7 +147,7 @@ def _open(options: Any, words: list[str], folder: Path, stop: StopRequest) -> Be
     usual += [f"training.student.batch_size={options.batch_size}", f"device={options.device}"]
     settings = compose_config([*usual, *words, *options.overrides])
     training, _ = complete_training(settings.training, options.images)
-    workshop = make_workshop(replace(settings, training=training), options.images, folder, stop)
+    workshop = noise_workshop(replace(settings, training=training), folder, stop, options.images)
     settings = replace(settings, training=training, device=workshop.device.settings)
     planner = Planner(settings, workshop.feed, workshop.builder)
     (teacher,), student = planner.teachers(), planner.students()[0]

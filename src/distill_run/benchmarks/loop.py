@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = replace(settings, training=training)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
-        workshop = make_workshop(settings, NUM_IMAGES, Path(folder), stop)
+        workshop = noise_workshop(settings, Path(folder), stop, NUM_IMAGES)
         planner = Planner(settings, workshop.feed, workshop.builder)
         (teacher,), student = planner.teachers(), planner.students()[0]
         network = workshop.assembler.make_network(teacher, teacher.architecture.node).eval()
@@ -79,8 +79,8 @@ def main(arguments: Sequence[str]) -> None:
     console.note(f"logit bank / bare loop    {median(bank / bare for _, _, bank, bare in rounds):>9.2f}")
 
 
-def make_workshop(settings: Settings, num_images: int, folder: Path, stop: StopRequest) -> Workshop:
-    """A workshop with so many images of noise, whose store is a temporary folder."""
+def noise_workshop(settings: Settings, folder: Path, stop: StopRequest, num_images: int) -> Workshop:
+    """A workshop whose training images are noise in the shape of CIFAR-10's."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (num_images, 3, 32, 32), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.arange(num_images) % 10)

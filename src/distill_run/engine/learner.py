@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,11 +19,23 @@ from distill_run.engine.totals import Totals
 from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
+from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
 from distill_run.tensor_files import some_of
 
 SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
+
+
+class Scored(NamedTuple):
+    """A batch, what network and teacher gave for it, its loss with its parts, and its `share` of the step's images."""
+
+    batch: Batch
+    outputs: Outputs
+    guidance: Outputs | None
+    loss: Tensor
+    parts: dict[str, Tensor]
+    share: float
 
 
 class Learner:
@@ -99,7 +111,7 @@ class Learner:
             losses.append(self._add_gradients(batch, len(batch.targets) / num_images))
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
-        self._update(num_images, self._place(batch))
+        self.update(num_images, batch)
         self.totals.add_time(time.perf_counter() - start, 0.0)
         return total(losses)
 
@@ -156,10 +168,26 @@ class Learner:
         self.device.seed(stream("dropout", self.seed, batch.epoch, batch.step) >> 1)
         with self.device.autocast():
             outputs = self.read(batch.images)
-        guidance = self.guide(batch) if self.guide else None
-        loss, parts = self.loss.losses(batch, outputs, guidance)
+        scored = self.score(batch, outputs, share)
         with self.device.backward():
-            self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+            self.scaled(scored).backward()  # type: ignore[no-untyped-call]
+        return self.count(scored)
+
+    def score(self, batch: Batch, outputs: Outputs, share: float) -> Scored:
+        """The loss of the network's outputs for a batch, which has that share of the step's images."""
+        guidance = self.guide(batch) if self.guide else None
+        return Scored(batch, outputs, guidance, *self.loss.losses(batch, outputs, guidance), share)
+
+    def scaled(self, scored: Scored) -> Tensor:
+        """What the gradients of a batch are computed of."""
+        return self.scaler.scale(scored.loss * scored.share)
+
+    def count(self, scored: Scored) -> Tensor:
+        """Take a batch into account whose gradients were added; returns its share of the loss.
+
+        Raises DivergedError for a loss or teacher's logits that are not finite.
+        """
+        batch, outputs, guidance, loss, parts, share = scored
         finite = torch.isfinite(loss)
         if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
             finite = finite & guidance.logits.isfinite().all()
@@ -172,13 +200,17 @@ class Learner:
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
         return loss.detach() * share
 
-    def _update(self, num_images: int, place: str) -> None:
-        """Change the weights by the gradients of so many images, and their moving average by the weights."""
+    def update(self, num_images: int, batch: Batch) -> None:
+        """Change the weights by the gradients of so many images, and their moving average by the weights.
+
+        `batch` is the last of the step. Raises DivergedError for gradients that are not finite.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(self._gradients())
         # Above the smallest scale, the scaler skips this step.
         if self.check.fails(torch.isfinite(norm)) and self.scaler.get_scale() <= SMALLEST_SCALE:
-            raise self._diverged(f"gradients are not finite at {place}: {self._faulty_gradients()}", CALMER)
+            what = f"gradients are not finite at {self._place(batch)}: {self._faulty_gradients()}"
+            raise self._diverged(what, CALMER)
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters(), self.recipe.clip_norm, norm)
             self.totals.add_flag("clipped", norm > self.recipe.clip_norm, num_images)
