@@ -61,7 +61,7 @@ class Batch:
         for targets, shares in parts:
             weights.append(shares * (targets != UNLABELLED))
             losses.append((loss(targets.clamp_min(0)) * weights[-1]).sum())
-        return torch.stack(losses).sum() / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
+        return sum(losses[1:], losses[0]) / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
 
 
 class Batches(ABC):
