@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -32,6 +32,20 @@ class Batch:
     partner_targets: Tensor | None = None
     shares: Tensor | None = None
     host_indices: Tensor | None = None
+
+    def part(self, chosen: slice, step: int, host_indices: Tensor) -> "Batch":
+        """The chosen samples as the batch of a step of their own."""
+        partners, shares = (None if each is None else each[chosen] for each in (self.partner_targets, self.shares))
+        return replace(
+            self,
+            indices=self.indices[chosen],
+            images=self.images[chosen],
+            targets=self.targets[chosen],
+            step=step,
+            partner_targets=partners,
+            shares=shares,
+            host_indices=host_indices,
+        )
 
     def mean_over_targets(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean of a loss (N,) that is a function of targets (N,), over the labelled samples; 0 if there is none.
