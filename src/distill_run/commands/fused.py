@@ -17,8 +17,9 @@ from distill_run.fingerprints import fingerprint_of
 from distill_run.stages.stories import finish_together
 from distill_run.stages.wanted import Story
 
-# Points that train together may differ in these keys: they are a student's own, and change no teacher and no image.
-OWN = ("seed", "mode", "names.mode", "watchers", "tracker", "export", "export_int8")
+# Points that train together may differ in these keys: they are a student's own, and change no teacher. With another
+# view_seed, which is the seed unless it is given, they share neither batches nor the logit bank, but a GPU.
+OWN = ("seed", "training.view_seed", "mode", "names.mode", "watchers", "tracker", "export", "export_int8")
 OWN_OF_RECIPE = (
     *("optimizer", "schedule", "clip_norm", "label_smoothing", "patience", "ema", "decay_norms", "backbone_lr_factor"),
     *("freeze_batch_norm", "lr_search", "lr_search_epochs"),
