@@ -77,7 +77,8 @@ def test_a_fused_sweep_leaves_what_the_usual_one_leaves_also_after_a_kill(usual:
     assert [log.count(f" {stage} ") for stage in ("baseline   epoch", "student    epoch")] == [0, 2]
 
     writes = whole.with_suffix(".writes").read_text().splitlines()
-    work, moment = partial(sweep, *SWEPT, FUSED), writes.index("os.rename out/3/checkpoints/last.pt.tmp")
+    work = partial(sweep, *SWEPT, FUSED)
+    moment = next(number for number, write in enumerate(writes) if "out/3/checkpoints/.last.pt" in write)
     assert call(tmp_path / "cut", work, moment) == KILLED
     assert statuses(tmp_path / "cut") == ["running"] * 4
     assert call(tmp_path / "cut", work) == 0
