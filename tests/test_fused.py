@@ -19,8 +19,8 @@ from distill_run.config.compose import compose
 from distill_run.config.settings import compose_config
 from distill_run.engine.loop import Trainer
 from distill_run.engine.stacked import StackedTaker
+from distill_run.stages.sharing import SharedTeachers
 from distill_run.stages.student import want_student
-from distill_run.stages.together import SharedTeachers
 from killing import call, difference, outcome
 from test_kill import EVERYTHING, KILLED, Killed, uninterrupted
 from workshops import open_run
@@ -106,6 +106,12 @@ def test_points_may_train_together_that_differ_in_a_students_own_keys() -> None:
     assert {group(word) for word in own} == {group()}
     others = ("student.hidden=[6]", "teacher=mlp", "training.student.epochs=3", "training.views=1", "teacher_seed=1")
     assert len({group(), *(group(word) for word in others)}) == 6
+
+
+def test_at_least_one_point_trains_at_once(in_process: InProcess) -> None:
+    status, _, err = in_process(main, "distill-run", "-m", *SMALL, FUSED, "hydra.launcher.at_once=0", "seed=0,1")
+    assert status == 1
+    assert err == "error: hydra.launcher.at_once=0 is not accepted\n  write a whole number of at least 1\n"
 
 
 def test_asked_to_stop_all_points_that_train_together_save_their_states(
