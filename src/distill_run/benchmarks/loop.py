@@ -8,6 +8,7 @@ normalise) in the two workers of a DataLoader, fp32, the teacher live. Ours is e
 alone. The images are noise in the shape of CIFAR-10's: what they show does not change the speed.
 """
 
+import math
 import sys
 import tempfile
 import time
@@ -110,8 +111,17 @@ def time_our_loop(workshop: Workshop, student: Training, teacher: Network, guide
     return speed
 
 
-def time_usual_loop(workshop: Workshop, student: Training, teacher: Training) -> float:
-    """Images a second of one epoch of a plain loop, without the time in which its workers start."""
+def time_usual_loop(
+    workshop: Workshop,
+    student: Training,
+    teacher: Training,
+    num_workers: int = NUM_WORKERS,
+    seconds: float = math.inf,
+) -> float:
+    """Images a second of one epoch of a plain loop, without the time in which its workers start.
+
+    It ends after so many `seconds` if the epoch has not ended by then.
+    """
     network, optimizer = _student(workshop, student, torch.contiguous_format)
     guide = workshop.assembler.make_network(teacher, teacher.architecture.node).to(
         memory_format=torch.contiguous_format
@@ -120,13 +130,15 @@ def time_usual_loop(workshop: Workshop, student: Training, teacher: Training) ->
     device, batch_size, split = workshop.device.torch_device, student.recipe.batch_size, _training_split(workshop)
     images = split.images.permute(0, 2, 3, 1).cpu().numpy()
     dataset = PILDataset(images, split.targets.tolist(), augment=True)
-    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=NUM_WORKERS, drop_last=True)
+    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=num_workers, drop_last=True)
     batches = iter(loader)
     train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in next(batches)])
     start, num_images = time.perf_counter(), 0
     for batch in batches:
         train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in batch])
         num_images += batch_size
+        if time.perf_counter() - start >= seconds:
+            break
     return num_images / (time.perf_counter() - start)
 
 

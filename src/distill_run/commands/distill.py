@@ -32,8 +32,12 @@ from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import first_line, interruptions, user_error
 from distill_run.quoting import override
 from distill_run.sweeps.request import Request
+from hydra_plugins.distill_run.fused import FusedLauncher
+from hydra_plugins.distill_run.ray import RayLauncher
+from hydra_plugins.distill_run.slurm import SlurmLauncher
+from hydra_plugins.distill_run.sweeper import GridSweeper
 
-FUSED = "hydra_plugins.distill_run.FusedLauncher"  # what conf/hydra/launcher/fused.yaml names
+PLUGINS = (GridSweeper, FusedLauncher, SlurmLauncher, RayLauncher)
 
 
 def run_command(words: Sequence[str]) -> bool:
@@ -77,10 +81,6 @@ def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
         overrides = expand_patterns([*of_files, *overrides], extra_dir)
         points = preflight(overrides, extra_dir, multirun=True)
     check_subdirs(overrides, extra_dir, first)
-    if first.hydra.launcher._target_ == FUSED:  # in an editable install, Hydra does not find it by itself
-        from hydra_plugins.distill_run import FusedLauncher
-
-        Plugins.instance().register(FusedLauncher)
 
     from distill_run.sweeps.host import Place, host  # loaded only here: it needs rich
     from distill_run.sweeps.progress import SweepProgress
@@ -118,6 +118,8 @@ def _errors_of_hydra() -> Iterator[None]:
 def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) -> None:
     """Let Hydra do what its options say; each point of a sweep is done by `run_point`."""
     register()
+    for plugin in PLUGINS:  # in an editable install, Hydra does not find them by itself
+        Plugins.instance().register(plugin)
     if extra_dir is not None:
         offer_roles(extra_dir)
         overrides = [*overrides, *own_folder_overrides(extra_dir)]

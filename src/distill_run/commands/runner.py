@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from omegaconf import DictConfig
 
 from distill_run.config.compose import check
@@ -55,8 +56,9 @@ def run_recorded(
 ) -> float | None:
     """A run among others, which says in its files alone how it went: see RunReport.val_goodness.
 
-    A completed run is not repeated, an interrupted one goes on. None where the run fails: then its files hold the
-    error. `compose` gives the configuration of `overrides`; it may raise UserError as well.
+    A completed run is not repeated, an interrupted one goes on, and one that another process does is waited for. None
+    where the run fails: then its files hold the error. `compose` gives the configuration of `overrides`; it may raise
+    UserError as well.
     """
     from distill_run.engine.interrupt import StopRequest
     from distill_run.stages.stories import finish
@@ -74,21 +76,35 @@ def recorded_story(
     watchers: Sequence["Watcher"] = (),
 ) -> "Story[float | None]":
     """What happens in a run among others: see run_recorded."""
-    if (goodness := _completed_goodness(run_dir)) is not None:
-        return goodness
-    try:
-        settings = _read_settings(unmeasured(compose(), overrides), overrides, run_dir)
-        report = yield from _quiet_story(settings, run_dir, command, stop, watchers)
-        return report.val_goodness
-    except (UserError, OSError) as error:
-        told = error if isinstance(error, UserError) else file_error(error)
-        record_failure(run_dir, str(told), command)
-        return None
-    except PrunedError:
-        raise
-    except Exception as error:
-        record_failure(run_dir, f"{type(error).__name__}: {error}", command)
-        raise
+    with _alone(run_dir):
+        if (goodness := _completed_goodness(run_dir)) is not None:
+            return goodness
+        try:
+            settings = _read_settings(unmeasured(compose(), overrides), overrides, run_dir)
+            report = yield from _quiet_story(settings, run_dir, command, stop, watchers)
+            return report.val_goodness
+        except (UserError, OSError) as error:
+            told = error if isinstance(error, UserError) else file_error(error)
+            record_failure(run_dir, str(told), command)
+            return None
+        except PrunedError:
+            raise
+        except Exception as error:
+            record_failure(run_dir, f"{type(error).__name__}: {error}", command)
+            raise
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Do the block while no other process does this run: a job of a cluster may outlive the command that sent it."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = RunFiles(run_dir).lock
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
 
 
 def _quiet_story(

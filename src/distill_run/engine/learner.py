@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch
 from distill_run.data.draws import stream
+from distill_run.engine.checks import AtOnce, check_for
 from distill_run.engine.device import Device, compiled
-from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
+from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
 from distill_run.engine.finite import CALMER, first_not_finite
 from distill_run.engine.protocols import Guide
 from distill_run.engine.totals import Totals
@@ -68,9 +69,12 @@ class Learner:
         self.device = device
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
-        self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
-        self.read = FeatureReader(network, points, compiled(network) if device.settings.compile else network)
+        self.average = None if recipe.ema is None else MovingAverage(network, recipe.ema)
+        # The gradients of several batches are added up: a graph would overwrite the first ones.
+        forward = compiled(network, device.settings, with_graphs=recipe.accumulation == 1)
+        self.read = FeatureReader(network, points, forward)
         self.totals = Totals()
+        self.check = check_for(device)
 
     @property
     def evaluated(self) -> Network:
@@ -95,7 +99,8 @@ class Learner:
     def step(self, batches: Iterator[Batch], num_batches: int, num_images: int) -> Tensor:
         """Change the weights by the mean gradient of the next batches, which have so many images; returns the loss.
 
-        Raises DivergedError, before anything is changed, for a loss, teacher's logits or gradients that are not finite.
+        Raises DivergedError for a loss, teacher's logits or gradients that are not finite, before anything is changed
+        where the check is AtOnce; else a caller asks `went_back` now and then.
         """
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
@@ -109,6 +114,24 @@ class Learner:
         self.update(num_images, batch)
         self.totals.add_time(time.perf_counter() - start, 0.0)
         return total(losses)
+
+    def keep(self) -> None:
+        """Remember this state, in which all is finite, if the check may have to go back to it."""
+        self.check.keep(self.state)
+
+    def went_back(self) -> bool:
+        """Whether something was not finite since `keep`.
+
+        Then the state is that of `keep` again, and from here on each step is checked at once.
+        """
+        start = time.perf_counter()
+        state = self.check.state_to_go_back_to()
+        self.totals.add_time(time.perf_counter() - start, 0.0)  # that of the steps for which the device was waited for
+        if state is None:
+            return False
+        self.check = AtOnce()
+        self.load_state(state)
+        return True
 
     def close(self) -> None:
         """Take the hooks out of the network, and free what only the training needed."""
@@ -146,7 +169,8 @@ class Learner:
         with self.device.autocast():
             outputs = self.read(batch.images)
         scored = self.score(batch, outputs, share)
-        self.scaled(scored).backward()  # type: ignore[no-untyped-call]
+        with self.device.backward():
+            self.scaled(scored).backward()  # type: ignore[no-untyped-call]
         return self.count(scored)
 
     def score(self, batch: Batch, outputs: Outputs, share: float) -> Scored:
@@ -167,7 +191,7 @@ class Learner:
         finite = torch.isfinite(loss)
         if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
             finite = finite & guidance.logits.isfinite().all()
-        if not finite:  # waits for the device, which by now has the backward pass to work at
+        if self.check.fails(finite):  # AtOnce waits for the device, which by now has the backward pass to work at
             what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
             faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
             where, remedy = faulty or ("the sum of the terms", CALMER)
@@ -183,7 +207,8 @@ class Learner:
         """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(self._gradients())
-        if not torch.isfinite(norm) and self.scaler.get_scale() <= SMALLEST_SCALE:  # else the scaler skips this step
+        # Above the smallest scale, the scaler skips this step.
+        if self.check.fails(torch.isfinite(norm)) and self.scaler.get_scale() <= SMALLEST_SCALE:
             what = f"gradients are not finite at {self._place(batch)}: {self._faulty_gradients()}"
             raise self._diverged(what, CALMER)
         if self.recipe.clip_norm is not None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.source import ImageSet
+from distill_run.engine.checks import CHECK_STEPS
 from distill_run.engine.evaluate import commonest_share, measure, predict
 from distill_run.engine.finite import CALMER
 from distill_run.engine.interrupt import StopRequest
@@ -45,6 +46,7 @@ class Trainer:
         self.select_by = select_by
         self.checkpoint_seconds = checkpoint_seconds
         self.epoch, self.step = 1, 0  # the epoch in progress (from 1) and its next step (from 0)
+        self.kept_step = 0  # that of the state which the learner has kept
         self.history: list[dict[str, Any]] = []
         self.selected: dict[str, Any] = {}
 
@@ -77,15 +79,31 @@ class Trainer:
         """The steps of the epoch in progress that are left."""
         self.learner.begin()
         saved = time.monotonic()
-        batches = self.batches.epoch(self.epoch, first_step=self.step * self.learner.recipe.accumulation)
-        for _ in range(self.step, self.num_steps):
+        batches = self._batches()
+        self._keep()
+        while self.step < self.num_steps:
             yield Step(self, batches, watcher)
-            if stop.requested:
-                watcher.state_saved(self.state())
-                raise stop.error
-            if self.checkpoint_seconds is not None and time.monotonic() - saved >= self.checkpoint_seconds:
+            is_last = stop.requested
+            is_saved = self.checkpoint_seconds is not None and time.monotonic() - saved >= self.checkpoint_seconds
+            is_due = self.step % CHECK_STEPS == 0
+            if (is_due or is_last or is_saved or self.step == self.num_steps) and self.learner.went_back():
+                self.step = self.kept_step
+                batches = self._batches()
+            elif is_due:
+                self._keep()
+            if is_last or is_saved:
                 watcher.state_saved(self.state())
                 saved = time.monotonic()
+            if is_last:
+                raise stop.error
+
+    def _batches(self) -> Iterator[Batch]:
+        """Those of the epoch in progress, from the next step on."""
+        return self.batches.epoch(self.epoch, first_step=self.step * self.learner.recipe.accumulation)
+
+    def _keep(self) -> None:
+        self.learner.keep()
+        self.kept_step = self.step
 
     def _train_step(self, batches: Iterator[Batch], watcher: LoopWatcher) -> None:
         """A step of the optimizer, on the mean gradient of the next images."""

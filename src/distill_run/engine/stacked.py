@@ -64,7 +64,11 @@ class StackedTaker:
     def _stacks(self, kind: Kind, steps: Sequence[Step]) -> bool:
         learners = [step.trainer.learner for step in steps]
         first = learners[0]
-        if len(steps) == 1 or any(learner.read.points for learner in learners) or first.device.settings.compile:
+        if (
+            len(steps) == 1
+            or any(learner.read.points for learner in learners)
+            or first.device.settings.compile != "off"
+        ):
             return False
         shared = len({id(step.trainer.batches) for step in steps}) == 1
         key = (*kind, len(steps), shared)
@@ -227,7 +231,8 @@ def _add_gradients(members: Sequence[_Member]) -> None:
             member.error = error_of(partial(member.score, own))
         losses = [member.learner.scaled(member.scored) for member in members if member.error is None]
         if losses:
-            total(losses).backward()  # type: ignore[no-untyped-call]
+            with members[0].learner.device.backward():
+                total(losses).backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # such as a lack of memory: that of all of them
         for member in members:
             member.error = member.error or error

@@ -173,9 +173,11 @@ class Workshop:
     def conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
         """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
         history, selected = trainer.history, trainer.selected
-        last_test_logits = self._test(trainer.learner.evaluated, prepared)
+        last = Measured(history[-1]["epoch"], history[-1]["val"], self._test(trainer.learner.evaluated, prepared))
         trainer.learner.close()
         trainer.learner.network.architecture.load_state_dict(selected["weights"])
+        is_last = selected["epoch"] == last.epoch  # then these are the weights that were tested
+        test_logits = last.test_logits if is_last else self._test(trainer.learner.network, prepared)
         seconds = sum(row["seconds"] for row in history)
         cost = Cost(
             train_seconds=seconds,
@@ -185,8 +187,8 @@ class Workshop:
             steps=len(history) * trainer.num_steps,
         )
         return prepared.outcome(
-            Measured(selected["epoch"], selected["val"], self._test(trainer.learner.network, prepared)),
-            Measured(history[-1]["epoch"], history[-1]["val"], last_test_logits),
+            Measured(selected["epoch"], selected["val"], test_logits),
+            last,
             Origin.TRAINED,
             history=tuple(history),
             cost=cost,
@@ -235,7 +237,9 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         loss=assembly.loss,
         guide=prepared.guide,
         points=assembly.student_points,
-        optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
+        optimizer=builder.build(
+            device.fused(recipe.optimizer, f"{key}.optimizer"), f"{key}.optimizer", params=learning
+        ),
         recipe=recipe,
         seed=training.seed,
         device=device,
