@@ -43,10 +43,12 @@ def obtain_together(several: Sequence[Wanted], take: Take) -> list[Outcome]:
     in_order = sorted(first.values(), key=lambda number: (several[number].kind or "", several[number].fingerprint))
     came: dict[int, Outcome] = {}
     _Obtaining(several, take, came).obtain(in_order, [])
+    interruption = next((end for end in came.values() if isinstance(end, KeyboardInterrupt)), None)
     for number, wanted in enumerate(several):
         if number not in came:
             assert wanted.kind is not None
-            came[number] = _outcome(wanted, partial(wanted.workshop.obtain, wanted.kind, wanted.prepared))
+            obtain = partial(wanted.workshop.obtain, wanted.kind, wanted.prepared)
+            came[number] = interruption or _outcome(wanted, obtain)
         elif isinstance(trained := came[number], Trained):
             with wanted.within():
                 wanted.workshop.watcher.stage_ended(trained)
