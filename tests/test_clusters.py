@@ -22,8 +22,8 @@ from distill_run.config.settings import compose_config
 from distill_run.errors import Interrupted, UserError
 from distill_run.files import RunFiles
 from distill_run.stages.rehearse import rehearse
-from hydra_plugins.distill_run_launchers._cluster import ClusterLauncher, LostJobError
-from hydra_plugins.distill_run_launchers._jobs import SlurmPoint, Sweep
+from hydra_plugins.distill_run._cluster import ClusterLauncher, LostJobError
+from hydra_plugins.distill_run._jobs import SlurmPoint, Sweep
 
 
 class Launcher(ClusterLauncher):

@@ -25,7 +25,6 @@ def test_every_folder_of_conf_and_of_the_source_is_a_listed_package(project: dic
     source = {path.parent for name in ("__init__.py", "*.html") for path in (CHECKOUT / "src").rglob(name)}
     names = {"distill_run." + ".".join(path.relative_to(CHECKOUT).parts) for path in conf}
     names |= {".".join(path.relative_to(CHECKOUT / "src").parts) for path in source}
-    names.add("hydra_plugins")  # no package of its own: other plug-ins share it, and Hydra looks for them there
     assert project["tool"]["setuptools"]["packages"] == sorted(names)
 
 

@@ -22,10 +22,12 @@ from distill_run.quoting import for_omegaconf
 from distill_run.record.status import read_status, record_failure
 from distill_run.report.run_report import read_report
 from distill_run.safe_text import ANY_TEXT
+from distill_run.stretches import in_stretches
 
 if TYPE_CHECKING:
     from distill_run.engine.interrupt import StopRequest
     from distill_run.report.run_report import RunReport
+    from distill_run.stages.wanted import Story
     from distill_run.stages.watcher import Watcher
 
 UNMEASURED = {"measure_speed": False, "robustness_images": 0}
@@ -58,12 +60,29 @@ def run_recorded(
     where the run fails: then its files hold the error. `compose` gives the configuration of `overrides`; it may raise
     UserError as well.
     """
+    from distill_run.engine.interrupt import StopRequest
+    from distill_run.stages.stories import finish
+
+    with stop or StopRequest() as stop:
+        return finish(recorded_story(compose, overrides, run_dir, command, stop, watchers))
+
+
+def recorded_story(
+    compose: Callable[[], DictConfig],
+    overrides: Sequence[str],
+    run_dir: Path,
+    command: str,
+    stop: "StopRequest",
+    watchers: Sequence["Watcher"] = (),
+) -> "Story[float | None]":
+    """What happens in a run among others: see run_recorded."""
     with _alone(run_dir):
         if (goodness := _completed_goodness(run_dir)) is not None:
             return goodness
         try:
             settings = _read_settings(unmeasured(compose(), overrides), overrides, run_dir)
-            return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
+            report = yield from _quiet_story(settings, run_dir, command, stop, watchers)
+            return report.val_goodness
         except (UserError, OSError) as error:
             told = error if isinstance(error, UserError) else file_error(error)
             record_failure(run_dir, str(told), command)
@@ -88,16 +107,21 @@ def _alone(run_dir: Path) -> Iterator[None]:
                 lock.unlink()
 
 
-def _run_quietly(
-    settings: Settings, run_dir: Path, command: str, watchers: Sequence["Watcher"], stop: "StopRequest | None"
-) -> "RunReport":
+def _quiet_story(
+    settings: Settings, run_dir: Path, command: str, stop: "StopRequest", watchers: Sequence["Watcher"]
+) -> "Story[RunReport]":
+    """What happens in a run that logs to its own file, also while its trainings go on."""
     from distill_run.console import Console
     from distill_run.data.opening import shared_feeds
-    from distill_run.pipeline import run
+    from distill_run.pipeline import story_of
 
-    console, feeds = Console(quiet=True), shared_feeds()
-    with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
-        return run(settings, run_dir, command=command, console=console, watchers=watchers, stop=stop, feeds=feeds)
+    @contextmanager
+    def within() -> Iterator[None]:
+        with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
+            yield
+
+    story = story_of(settings, run_dir, stop, command, Console(quiet=True), watchers, shared_feeds(), within)
+    return (yield from in_stretches(story, within))
 
 
 def _completed_goodness(run_dir: Path) -> float | None:

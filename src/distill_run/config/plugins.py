@@ -36,8 +36,8 @@ PACKAGES = {
 
 # The targets of our own launchers, on which a file of the user's may be built.
 CLUSTERS = {
-    "hydra_plugins.distill_run_launchers.slurm.SlurmLauncher": "slurm",
-    "hydra_plugins.distill_run_launchers.ray.RayLauncher": "ray_cluster",
+    "hydra_plugins.distill_run.slurm.SlurmLauncher": "slurm",
+    "hydra_plugins.distill_run.ray.RayLauncher": "ray_cluster",
 }
 
 

@@ -19,8 +19,11 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
         workshop.watcher.noted(f"{teacher.stage}: {note}")
     if teacher.warning is not None:
         workshop.watcher.warned(teacher.warning)
-    logits = {"validation": predict(network, feed.val), "test": predict(network, feed.test)}
-    for split, images in (("validation", feed.val), ("test", feed.test)):
+    splits, fingerprint = {"validation": feed.val, "test": feed.test}, fingerprint_of(teacher.inputs)
+    logits = feed.kept.get(
+        ("logits", fingerprint), lambda: {split: predict(network, images) for split, images in splits.items()}
+    )
+    for split, images in splits.items():
         check_logits_of(f"the {teacher.stage}", split, logits[split], images)
     val = measure(logits["validation"], feed.val.targets.cpu())
     measured = Measured(None, val, logits["test"])
@@ -29,7 +32,7 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
         name=teacher.name,
         node=teacher.node,
         network=network,
-        fingerprint=fingerprint_of(teacher.inputs),
+        fingerprint=fingerprint,
         selected=measured,
         last=measured,
         origin=Origin.LOADED,
@@ -44,7 +47,10 @@ def together(members: list[Trained], weights: list[float], workshop: Workshop) -
     """Several teachers as one, which gives the weighted mean of their probabilities."""
     feed = workshop.feed
     network = Ensemble([member.own_network for member in members], weights)
-    val = measure(predict(network, feed.val), feed.val.targets.cpu())
+    fingerprint = fingerprint_of({"members": [member.fingerprint for member in members], "weights": weights})
+    val = feed.kept.get(
+        ("validation", fingerprint), lambda: measure(predict(network, feed.val), feed.val.targets.cpu())
+    )
     test_logits = [(weight, member.selected.test_logits) for weight, member in zip(weights, members, strict=True)]
     measured = Measured(None, val, averaged_logits(test_logits, 1.0))
     workshop.watcher.noted(
@@ -55,7 +61,7 @@ def together(members: list[Trained], weights: list[float], workshop: Workshop) -
         name=" + ".join(member.name for member in members),
         node={},
         network=network,
-        fingerprint=fingerprint_of({"members": [member.fingerprint for member in members], "weights": weights}),
+        fingerprint=fingerprint,
         selected=measured,
         last=measured,
         origin=Origin.AVERAGED,

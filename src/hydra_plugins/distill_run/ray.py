@@ -9,8 +9,8 @@ from hydra.core.utils import JobReturn
 from distill_run.commands.threads import CHOSEN_BY_USER
 from distill_run.engine.interrupt import GRACE_SECONDS
 from distill_run.errors import first_line, user_error
-from hydra_plugins.distill_run_launchers._cluster import ClusterLauncher, LostJobError
-from hydra_plugins.distill_run_launchers._jobs import Sweep
+from hydra_plugins.distill_run._cluster import ClusterLauncher, LostJobError
+from hydra_plugins.distill_run._jobs import Sweep
 
 
 class RayLauncher(ClusterLauncher):

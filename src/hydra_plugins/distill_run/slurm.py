@@ -11,8 +11,8 @@ from hydra.core.utils import JobReturn
 
 from distill_run.engine.interrupt import GRACE_SECONDS
 from distill_run.errors import first_line, user_error
-from hydra_plugins.distill_run_launchers._cluster import ClusterLauncher, LostJobError
-from hydra_plugins.distill_run_launchers._jobs import SlurmPoint, Sweep
+from hydra_plugins.distill_run._cluster import ClusterLauncher, LostJobError
+from hydra_plugins.distill_run._jobs import SlurmPoint, Sweep
 
 # Parameters that submitit has for every engine; the others get the engine's name in front.
 COMMON = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")

@@ -11,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from distill_run.errors import Mistake, refuse
-from hydra_plugins.distill_run_launchers._jobs import Sweep
+from hydra_plugins.distill_run._jobs import Sweep
 
 AGAIN = "the same command runs it again, from its last saved state"
 
