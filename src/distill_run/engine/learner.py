@@ -12,7 +12,7 @@ from distill_run.data.batches import Batch
 from distill_run.data.draws import stream
 from distill_run.engine.device import Device, compiled
 from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
-from distill_run.engine.finite import CALMER, first_not_finite
+from distill_run.engine.finite import CALMER, first_not_finite, total_norm
 from distill_run.engine.protocols import Guide
 from distill_run.engine.totals import Totals
 from distill_run.errors import DivergedError, Mistake
@@ -151,7 +151,7 @@ class Learner:
     def _update(self, num_images: int, place: str) -> None:
         """Change the weights by the gradients of so many images, and their moving average by the weights."""
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm(self._gradients())
+        norm = total_norm(self._gradients(), is_exact=self.recipe.clip_norm is not None)
         if not torch.isfinite(norm) and self.scaler.get_scale() <= SMALLEST_SCALE:  # else the scaler skips this step
             raise self._diverged(f"gradients are not finite at {place}: {self._faulty_gradients()}", CALMER)
         if self.recipe.clip_norm is not None:

@@ -1,4 +1,4 @@
-"""Hydra's grid sweep, in which each point is composed once; Hydra looks for plug-ins in packages of this name."""
+"""A sweep over a grid, in which each point is composed once."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

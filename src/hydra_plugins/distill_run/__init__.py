@@ -1,0 +1,1 @@
+"""What Hydra takes from packages of this name alone, and loads at every start."""
