@@ -54,11 +54,11 @@ class Batch:
         distribution of the targets, as cross-entropy is, this equals the loss of the mixed distribution. A part that is
         unlabelled counts neither in the sum nor in what it is divided by.
         """
-        parts = [(self.targets, torch.ones_like(self.targets, dtype=torch.float32))]
-        if self.partner_targets is not None and self.shares is not None:
-            parts = [(self.targets, self.shares), (self.partner_targets, 1 - self.shares)]
+        if self.partner_targets is None or self.shares is None:
+            is_labelled = (self.targets != UNLABELLED).float()
+            return (loss(self.targets.clamp_min(0)) * is_labelled).sum() / is_labelled.sum().clamp_min(LEAST_WEIGHT)
         losses, weights = [], []
-        for targets, shares in parts:
+        for targets, shares in ((self.targets, self.shares), (self.partner_targets, 1 - self.shares)):
             weights.append(shares * (targets != UNLABELLED))
             losses.append((loss(targets.clamp_min(0)) * weights[-1]).sum())
         return sum(losses[1:], losses[0]) / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
