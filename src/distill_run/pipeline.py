@@ -1,9 +1,10 @@
 """The story of a run: teacher -> baseline -> distilled student -> report."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -12,10 +13,12 @@ from distill_run.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.deploy.student_export import add_card, export_student
 from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.launch import found_processes, started
 from distill_run.errors import Interrupted, UserError, user_error
 from distill_run.files import RunFiles, told_of_no_room
 from distill_run.out_of_memory import told_of_no_memory
 from distill_run.own_code import naming_own_code
+from distill_run.processes import Processes
 from distill_run.quoting import typed
 from distill_run.record.command import command_of, resume_command
 from distill_run.record.console_watcher import ConsoleWatcher
@@ -61,8 +64,13 @@ def run(
     """
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     console = console or Console()
+    found = found_processes()
+    if not found.is_first:
+        follow(found)
+        return found.from_first(lambda: read_report(run_dir))
     if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
-        return completed
+        found.from_first(lambda: None)
+        return found.from_first(lambda: completed)
     _check_unused(RunFiles(run_dir), settings)
     own_code = Path(settings.code_dir) if settings.code_dir else None
     rehearse(settings)
@@ -71,9 +79,18 @@ def run(
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     # A run that goes on keeps the command that it was started with.
     command = command_of(run_dir) if settings.resume else command or settings.command
-    with stop or StopRequest() as stop, _explained(own_code), told_of_no_room("hydra.run.dir", run_dir):
+    with (
+        stop or StopRequest() as stop,
+        _explained(own_code),
+        told_of_no_room("hydra.run.dir", run_dir),
+        ExitStack() as group,
+    ):
+        if found.size > 1:
+            settings = replace(settings, device=replace(settings.device, num_processes=found.size))
+        processes = group.enter_context(started(found, settings.device, follow))
+        processes.from_first(lambda: Beginning(settings, run_dir))
         workshop, settings = open_workshop(
-            settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
+            settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds(), processes
         )
         health = Health(workshop.feed, watcher.warned)
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
@@ -82,6 +99,7 @@ def run(
         with _told(watcher, facts, stop), _explained(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = _train_all(lineup, workshop)
+            group.close()  # the rest is for one process
             if settings.measure_speed:
                 outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
             exports = export_student(record.files, settings, workshop, command, watcher)
@@ -91,7 +109,28 @@ def run(
             write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
             add_card(record.files)
             tell_results(console, report, settings, command, record.warnings)
-    return report
+    return found.from_first(lambda: report)
+
+
+class Beginning(NamedTuple):
+    """What the first of several processes tells the others of a run that begins: its complete settings, its folder."""
+
+    settings: Settings
+    run_dir: Path
+
+
+def follow(processes: Processes) -> None:
+    """Do the part in a run of a process that is not the first: train with it, and write nothing."""
+    beginning: Beginning | None = processes.from_first(lambda: None)
+    if beginning is None:  # the run is completed already
+        return
+    settings, run_dir = beginning
+    own_code = Path(settings.code_dir) if settings.code_dir else None
+    with StopRequest(only_notes=True) as stop, _explained(own_code):
+        workshop, settings = open_workshop(
+            settings, run_dir, RunFiles(run_dir).last, "", Watchers([]), stop, Feeds(), processes
+        )
+        _train_all(make_lineup(settings, workshop), workshop)
 
 
 @contextmanager

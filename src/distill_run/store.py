@@ -21,9 +21,11 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
+from distill_run.errors import user_error
 from distill_run.files import atomic_path, told_of_no_room, write_json
 from distill_run.fingerprints import file_hash, fingerprint_of
 from distill_run.listener import Listener
+from distill_run.processes import ALONE, Processes
 from distill_run.store_records import (
     NOT_A_RECORD,
     damage,
@@ -40,6 +42,7 @@ ENVIRONMENT = "environment.json"
 LOCKS, RUNS = ".locks", ".runs"
 SHOWN_NAME = 12  # digits of a fingerprint that messages show
 LONGEST_WAIT_SECONDS = 30.0
+SHARED_SECONDS = 20.0  # in which a file that one machine has written must be seen by the others
 FIRST_WAIT_SECONDS = 10.0  # until it is said again that another process is waited for
 
 T = TypeVar("T")
@@ -51,7 +54,8 @@ class Store:
     The `listener` is told what the user may wonder about: that another process is waited for, that an entry was
     damaged, how far the check of a large file is. `environment` says where entries are made; if it is given, it stands
     in each new one. With `run_dir`, the store also records which entries this run uses (see `record_use`). `key` is the
-    key that chooses ROOT: messages name it.
+    key that chooses ROOT: messages name it. Of several `processes` of a run, the first one alone takes locks and
+    writes; the others are told what it found, read the same files, and make what is missing together with it.
     """
 
     def __init__(
@@ -61,12 +65,14 @@ class Store:
         environment: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
         key: str = "store_dir",
+        processes: Processes = ALONE,
     ) -> None:
         self.root = root
         self.listener = listener
         self.environment = environment or {}
         self.run_dir = run_dir
         self.key = key
+        self.processes = processes
 
     def path(self, kind: str, fingerprint: str) -> Path:
         """The directory of the entry with that kind and fingerprint, whether it exists or not."""
@@ -75,19 +81,31 @@ class Store:
     def obtain(self, kind: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
         """The entry's directory, and whether it existed already; if it did not, `make` fills a new one.
 
-        `make` returns facts for meta.json. If several processes ask at once, one makes the entry and the others wait;
-        if the maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
+        `make` returns facts for meta.json. If several runs ask at once, one makes the entry and the others wait; if the
+        maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
         UserError where the disk has no room, or the entry may not be read.
         """
+        path = self.path(kind, fingerprint)
+        made: list[Path] = []
+
+        def make_here(directory: Path) -> dict[str, Any]:
+            made.append(directory)
+            directory.mkdir(exist_ok=True)
+            return make(directory)
+
+        self._together(path, partial(self._obtain, kind, fingerprint), make_here)
+        return path, not made
+
+    def _obtain(self, kind: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]) -> None:
         self.record_use(kind, fingerprint)  # before the entry is made: `distill-store gc` must not remove it
         path = self.path(kind, fingerprint)
         with self._told_of_no_room():
             if path.is_dir() and not damage(path, self.listener):
-                return path, True
+                return
         with self._leaving_nothing_on_failure(), self._told_of_no_room(), self.locked(kind, fingerprint):
             if path.is_dir():
                 if not (found := damage(path, self.listener)):
-                    return path, True
+                    return
                 self._tell(kind, fingerprint, f"in the store is damaged ({found}): it is made again")
                 shutil.rmtree(path)
             with self._working_folder(path) as working:
@@ -96,29 +114,79 @@ class Store:
                     write_json(working / ENVIRONMENT, self.environment)
                 write_new_meta(working, facts, self.listener)
                 working.rename(path)
-        return path, False
 
     def obtain_part(self, kind: str, fingerprint: str, file_name: str, make: Callable[[Path], None]) -> Path:
         """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
         path = self.path(kind, fingerprint) / file_name
+        self._together(path, partial(self._obtain_part, kind, fingerprint, path), make)
+        return path
+
+    def _obtain_part(self, kind: str, fingerprint: str, path: Path, make: Callable[[Path], None]) -> None:
         with self._told_of_no_room():
             if is_sound_part(path, self.listener):
-                return path
+                return
             with self.locked(kind, fingerprint):
                 if is_sound_part(path, self.listener):
-                    return path
+                    return
                 if path.exists():
-                    self._tell(kind, fingerprint, f"in the store is damaged ({file_name}): it is made again")
+                    self._tell(kind, fingerprint, f"in the store is damaged ({path.name}): it is made again")
                 with atomic_path(path) as temporary:
                     make(temporary)
                     digest = file_hash(temporary, self.listener)
                 meta = read_meta(path.parent)
-                write_meta(path.parent, {**meta, "parts": {**meta["parts"], file_name: digest}})
-        return path
+                write_meta(path.parent, {**meta, "parts": {**meta["parts"], path.name: digest}})
+
+    def _together(self, path: Path, obtain: Callable[[Callable[[Path], T]], None], make: Callable[[Path], T]) -> None:
+        """Let the first process `obtain` what belongs in `path`; if it has to `make` that, the others do so as well.
+
+        What the others make goes nowhere. Raises UserError in a process that does not see what the first one wrote.
+        """
+        processes = self.processes
+        if processes.is_first:
+
+            def make_with_others(target: Path) -> T:
+                processes.from_first(lambda: True)
+                return make(target)
+
+            obtain(make_with_others)
+            processes.from_first(lambda: False)
+            return
+        while processes.from_first(lambda: False):
+            with tempfile.TemporaryDirectory() as scratch:
+                make(Path(scratch) / path.name)
+        self._see(path)
 
     def is_own(self, directory: Path) -> bool:
         """Whether the entry in a directory was made by this run, perhaps before it was interrupted."""
         return bool(read_meta(directory).get("run") == self._place)  # entries of earlier versions do not say it
+
+    def check_shared(self) -> None:
+        """Raise UserError in a process of the run that does not see what the first one writes."""
+        with self._told_of_no_room():
+            sign = self.processes.from_first(self._write_sign)
+        self._see(sign)
+        self.processes.any_of(False)  # all have seen it
+        if self.processes.is_first:
+            sign.unlink()
+
+    def _write_sign(self) -> Path:
+        folder = self.root / LOCKS
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".shared-", dir=folder)
+        os.close(handle)
+        return Path(name)
+
+    def _see(self, path: Path) -> None:
+        """Wait until a file of the first process is seen, which a network file system may show seconds later."""
+        deadline = time.monotonic() + SHARED_SECONDS
+        while not path.exists():
+            if time.monotonic() > deadline:
+                raise user_error(
+                    f"{self.key}: process {self.processes.rank + 1} of {self.processes.size} does not see {path}, "
+                    "which the first process has written",
+                    f"give a folder that all machines share, as in {self.key}=/shared/store",
+                )
+            time.sleep(0.1)
 
     @property
     def _place(self) -> str | None:

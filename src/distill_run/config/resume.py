@@ -31,6 +31,7 @@ MAY_MOVE = {
             "robustness_images",
             "tracker",
             "checkpoint.every_minutes",
+            "device.num_processes",
         )
     },
 }
@@ -51,6 +52,7 @@ ADDED_TO_RECIPES: dict[str, Any] = {
     "freeze_batch_norm": False,
 }
 ADDED: dict[str, Any] = {
+    "device": {"num_processes": 1, "sync_batch_norm": True},
     "dataset": {
         "sampling": None,
         "unlabelled": None,

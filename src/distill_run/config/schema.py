@@ -5,7 +5,7 @@ component (a mapping with a `_target_`) is the business of that component's cons
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import rules
@@ -105,6 +105,19 @@ class DeviceSettings:
     precision: Annotated[str, rules.one_of("auto", "fp32", "bf16", "fp16")]
     channels_last: Annotated[bool, rules.FLAG]
     compile: Annotated[bool, rules.FLAG]
+    num_processes: Annotated[int, whole(1)]
+    sync_batch_norm: Annotated[bool, rules.FLAG]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """All that a training's outcome depends on, as plain containers.
+
+        How many processes share the work is of that only where batch norm knows the images of one alone.
+        """
+        inputs = asdict(self)
+        if self.sync_batch_norm or self.num_processes == 1:
+            del inputs["num_processes"], inputs["sync_batch_norm"]
+        return inputs
 
 
 @dataclass(frozen=True)

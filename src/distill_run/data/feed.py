@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill_run.data.augment import Augmentation
 from distill_run.data.batches import Batch, Batches
-from distill_run.data.source import ImageSet, ImageShape, Split
+from distill_run.data.source import EVERYTHING, ImageSet, ImageShape, Split
 from distill_run.data.splits import Dataset, channel_statistics
 from distill_run.data.views import ViewChoice, Views
 
@@ -73,8 +73,8 @@ class Feed(ABC):
         """The training samples in batches, in the order of `seed` and in the chosen views."""
 
     @abstractmethod
-    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
-        """One view of all training samples, in the order of the pool."""
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
+        """One view of all training samples, in the order of the pool; or a part of these chunks."""
 
     @abstractmethod
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
@@ -106,11 +106,11 @@ class MemoryFeed(Feed):
         """See Feed."""
         return MemoryBatches(self._views(views), batch_size, seed)
 
-    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
         """See Feed."""
         rendered = self._views(views)
         everything = torch.arange(self.num_samples(views), device=self.train.targets.device)
-        for step, indices in enumerate(torch.split(everything, chunk_size)):
+        for step, indices in enumerate(torch.split(everything, chunk_size)[part]):
             yield rendered.batch(indices, view, step=step)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
@@ -131,6 +131,6 @@ class MemoryBatches(Batches):
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
         view, device = self.views.choice.view_of(epoch), self.views.split.targets.device
-        batches = torch.split(self.order(epoch).to(device), self.batch_size)
+        batches = self.own_shares(self.order(epoch).to(device))
         for step in range(first_step, self.num_steps):
             yield self.views.batch(batches[step], view, epoch, step)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -14,12 +15,15 @@ from distill_run.engine.device import Device, compiled
 from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
 from distill_run.engine.finite import CALMER, first_not_finite
 from distill_run.engine.protocols import Guide
+from distill_run.engine.shared_statistics import shared_statistics
 from distill_run.engine.totals import Totals
+from distill_run.engine.whole_batch import whole_batch, whole_outputs
 from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
 from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
+from distill_run.processes import ALONE, Processes
 from distill_run.tensor_files import some_of
 
 SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
@@ -30,7 +34,8 @@ class Learner:
 
     `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
     places of the network's features that the loss reads, by their names. What layers such as dropout draw is a function
-    of `seed`, epoch and step.
+    of `seed`, epoch, step and process. Of several `processes`, each passes its share of the images through the network
+    and computes the loss of the whole batch; their gradients are added up.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Learner:
         recipe: Recipe,
         seed: int,
         device: Device,
+        processes: Processes = ALONE,
     ) -> None:
         self.stage = stage
         self.network = network
@@ -54,6 +60,7 @@ class Learner:
         self.recipe = recipe
         self.seed = seed
         self.device = device
+        self.processes = processes
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
@@ -86,14 +93,17 @@ class Learner:
         Raises DivergedError, before anything is changed, for a loss, teacher's logits or gradients that are not finite.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
+        losses, num_left = [], num_images
         for _ in range(num_batches):
             start = time.perf_counter()
             batch = next(batches)
             made = time.perf_counter()
-            losses.append(self._add_gradients(batch, len(batch.targets) / num_images))
+            size = min(self.recipe.batch_size, num_left)
+            losses.append(self._add_gradients(batch, size, size / num_images))
+            num_left -= size
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
+        self._add_up()
         self._update(num_images, self._place(batch))
         self.totals.add_time(time.perf_counter() - start, 0.0)
         return total(losses)
@@ -128,12 +138,18 @@ class Learner:
         """A copy of the weights and buffers of the evaluated network, on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
 
-    def _add_gradients(self, batch: Batch, share: float) -> Tensor:
-        """Add the gradients of a batch, which has that share of the step's images; returns its share of the loss."""
-        self.device.seed(stream("dropout", self.seed, batch.epoch, batch.step) >> 1)
-        with self.device.autocast():
-            outputs = self.read(batch.images)
-        guidance = self.guide(batch) if self.guide else None
+    def _add_gradients(self, own: Batch, size: int, share: float) -> Tensor:
+        """Add the gradients of a batch, of which `own` are this process's images; returns the its share of the loss.
+
+        The batch has `size` images, that `share` of the step's.
+        """
+        self.device.seed((stream("dropout", self.seed, own.epoch, own.step) >> 1) + self.processes.rank)
+        with self.device.autocast(), self._norm(size):
+            outputs = self.read(own.images)
+        guidance = self.guide(own) if self.guide else None
+        batch = whole_batch(own, size, self.processes)
+        outputs = whole_outputs(outputs, size, self.processes)
+        guidance = guidance and whole_outputs(guidance, size, self.processes)
         loss, parts = self.loss.losses(batch, outputs, guidance)
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         finite = torch.isfinite(loss)
@@ -147,6 +163,18 @@ class Learner:
             raise self._diverged(f"{what} not finite at {self._place(batch)}: {evidence}", remedy)
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
         return loss.detach() * share
+
+    def _norm(self, num_images: int) -> AbstractContextManager[object]:
+        """The context in which batch norm sees so many images of all processes, or those of this one alone."""
+        wanted = self.device.settings.sync_batch_norm
+        return shared_statistics(self.processes, num_images) if wanted else nullcontext()
+
+    def _add_up(self) -> None:
+        """Give every process the gradients of all images. Those of the loss's own weights are the same in each."""
+        for parameter in self.loss.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.processes.size  # summed, they are a mean: equal to the last bit everywhere
+        self.processes.add_up(self._gradients())
 
     def _update(self, num_images: int, place: str) -> None:
         """Change the weights by the gradients of so many images, and their moving average by the weights."""

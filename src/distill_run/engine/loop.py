@@ -17,7 +17,7 @@ from distill_run.engine.protocols import LoopWatcher
 from distill_run.engine.schedules import Schedule
 from distill_run.engine.selection import goodness, rank
 from distill_run.engine.totals import Totals
-from distill_run.errors import DivergedError, Mistake
+from distill_run.errors import DivergedError, Interrupted, Mistake
 
 
 class Trainer:
@@ -70,7 +70,7 @@ class Trainer:
             row = self._finish_epoch(self._validate(watcher, stop))
             watcher.state_saved(self.state())
             watcher.epoch_ended(row)
-            if stop.requested:
+            if self._is_stopped(stop):
                 raise stop.error
 
     def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> Iterator[None]:
@@ -81,12 +81,19 @@ class Trainer:
         for _ in range(self.step, self.num_steps):
             self._train_step(batches, watcher)
             yield
-            if stop.requested:
+            if self._is_stopped(stop):
                 watcher.state_saved(self.state())
                 raise stop.error
             if self.checkpoint_seconds is not None and time.monotonic() - saved >= self.checkpoint_seconds:
                 watcher.state_saved(self.state())
                 saved = time.monotonic()
+
+    def _is_stopped(self, stop: StopRequest) -> bool:
+        """Whether any process has been asked to stop: signals reach them at different moments."""
+        is_stopped = self.learner.processes.any_of(stop.requested)
+        if is_stopped and not stop.requested:
+            stop.request(Interrupted())
+        return is_stopped
 
     def _train_step(self, batches: Iterator[Batch], watcher: LoopWatcher) -> None:
         """A step of the optimizer, on the mean gradient of the next images."""
@@ -100,10 +107,15 @@ class Trainer:
         watcher.stepped(self.epoch, self.step, num_images, loss)
 
     def _validate(self, watcher: LoopWatcher, stop: StopRequest) -> Tensor:
-        """The validation logits (N, K) after the last step; a signal need not wait for all of them."""
+        """The validation logits (N, K) after the last step; a signal need not wait for all of them.
+
+        Several processes go on from the same logits: what follows from them may end the training.
+        """
+        network, processes = self.learner.evaluated, self.learner.processes
         try:
             with stop.at_once():
-                return predict(self.learner.evaluated, self.val)
+                processes.copy_from_first(list(network.buffers()))
+                return predict(network, self.val, processes)
         except KeyboardInterrupt:
             watcher.state_saved(self.state())
             raise

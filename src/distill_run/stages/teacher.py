@@ -19,8 +19,9 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
         workshop.watcher.noted(f"{teacher.stage}: {note}")
     if teacher.warning is not None:
         workshop.watcher.warned(teacher.warning)
-    logits = {"validation": predict(network, feed.val), "test": predict(network, feed.test)}
-    for split, images in (("validation", feed.val), ("test", feed.test)):
+    measured_on = {"validation": feed.val, "test": feed.test}
+    logits = {split: predict(network, images, workshop.processes) for split, images in measured_on.items()}
+    for split, images in measured_on.items():
         check_logits_of(f"the {teacher.stage}", split, logits[split], images)
     val = measure(logits["validation"], feed.val.targets.cpu())
     measured = Measured(None, val, logits["test"])
@@ -44,7 +45,7 @@ def together(members: list[Trained], weights: list[float], workshop: Workshop) -
     """Several teachers as one, which gives the weighted mean of their probabilities."""
     feed = workshop.feed
     network = Ensemble([member.own_network for member in members], weights)
-    val = measure(predict(network, feed.val), feed.val.targets.cpu())
+    val = measure(predict(network, feed.val, workshop.processes), feed.val.targets.cpu())
     test_logits = [(weight, member.selected.test_logits) for weight, member in zip(weights, members, strict=True)]
     measured = Measured(None, val, averaged_logits(test_logits, 1.0))
     workshop.watcher.noted(
