@@ -29,7 +29,7 @@ ROOMS = (
     ("typed_json", "store_records"),
     ("files", "fingerprints", "rules", "own_code", "quoting"),
     ("out_of_memory",),
-    ("errors", "units", "listener"),
+    ("errors", "units", "listener", "processes"),
     ("safe_text",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
