@@ -20,6 +20,7 @@ import torch._dynamo  # noqa: F401 - each forked process would load it
 
 from conftest import TINY, write_photos
 from distill_run.commands.run import main as distill_run
+from distill_run.commands.search import main as distill_search
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
 from distill_run.pipeline import run
@@ -40,9 +41,23 @@ PHOTOS = (
 )
 # Each of the two processes loads torch.
 SWEEP = (
-    *("-m", *TINY, "training.student.epochs=20", "checkpoint.every_minutes=1e-3", "mode.temperature=1,2,3"),
+    *(
+        "distill-run",
+        "-m",
+        *TINY,
+        "training.student.epochs=20",
+        "checkpoint.every_minutes=1e-3",
+        "mode.temperature=1,2,3",
+    ),
     *("hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=out"),
 )
+# The seventh trial is the first that Optuna could give up; every trial but the first reuses the teacher.
+SEARCH = (
+    *("distill-search", *TINY, "training.student.epochs=6", "checkpoint.every_minutes=1e-3"),
+    *("mode.temperature=interval(1,9)", "training.student.optimizer.lr=tag(log,interval(1e-5,1))"),
+    *("--trials=8", "--search-dir=out"),
+)
+COMMANDS = {"distill-run": distill_run, "distill-search": distill_search}
 KILLED = -signal.SIGKILL
 MOMENTS = 50
 STEP = int(os.environ.get("DISTILL_RUN_KILL_STEP", "1"))
@@ -58,8 +73,8 @@ class Killed:
         """What a person does: resume= where there is a checkpoint, otherwise the same command."""
         goes_on = Path("out/checkpoints/last.pt").exists()
         if self.settings is None:
-            sys.argv = ["distill-run", *(["resume=out"] if goes_on else self.words)]
-            distill_run()
+            sys.argv = ["distill-run", "resume=out"] if goes_on else [*self.words]
+            COMMANDS[sys.argv[0]]()
         else:
             run(dataclasses.replace(self.settings, resume="out" if goes_on else None), "out")
 
@@ -118,7 +133,11 @@ def test_a_run_that_is_killed_at_any_write_ends_like_an_uninterrupted_one(words:
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.parametrize("words", [[*EVERYTHING, "hydra.run.dir=out"], SWEEP], ids=["run", "sweep"])
+@pytest.mark.parametrize(
+    "words",
+    [["distill-run", *EVERYTHING, "hydra.run.dir=out"], SWEEP, SEARCH],
+    ids=["run", "sweep", "search"],
+)
 def test_a_command_that_is_killed_at_random_moments_ends_like_an_uninterrupted_one(
     words: Sequence[str], tmp_path: Path
 ) -> None:

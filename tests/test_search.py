@@ -21,11 +21,10 @@ from distill_run.commands.search import main, run_trial
 from distill_run.commands.spaces import read_space
 from distill_run.config.compose import option_names
 from distill_run.config.overrides import parse
-from distill_run.config.settings import compose_config
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, Interrupted, Mistake, PrunedError
 from distill_run.stages.student import train_student
-from distill_run.stages.watcher import RunFacts
+from distill_run.stages.watcher import StageFacts
 from distill_run.sweeps import search as search_host
 from distill_run.sweeps.pruning import Pruner
 from distill_run.sweeps.space import Choices, Interval, Space
@@ -345,10 +344,10 @@ def test_the_same_command_goes_on_after_an_interruption(
     at_trial(-1, KeyError())
     assert search(*command)[0] == 0
     assert searches(tmp_path) == [folder]
-    assert outcomes(folder) == {"0": "completed", "2": "completed", "3": "completed"}
+    assert outcomes(folder) == dict.fromkeys("012", "completed")
     assert (folder / "0" / "report.json").stat().st_mtime_ns == first
-    assert trials(folder)[2].params == cut_short  # what was cut short is tried again
-    assert len({str(trial.params) for trial in trials(folder)}) == 3
+    assert trials(folder)[2].params == cut_short  # what was cut short goes on
+    assert [trial.user_attrs["folder"] for trial in trials(folder)] == [0, 1, 1, 2]
 
 
 def test_a_search_that_dies_is_taken_up_in_the_directory_that_it_named(
@@ -371,9 +370,17 @@ def test_a_search_that_dies_is_taken_up_in_the_directory_that_it_named(
 
 def values_of_seed(folder: Path, seed: int) -> list[dict[str, Any]]:
     """What a search with that seed tries first, in a study of its own."""
+    drawn = []
+
+    def note(_: list[str], run_dir: Path, trial: optuna.Trial) -> float:
+        run_dir.mkdir()
+        drawn.append(trial.params)
+        return 0.5
+
     folder.mkdir()
-    study = search_host.Search(folder, 9, seed, {}).open_study()
-    return [study.ask({"mode.alpha": FloatDistribution(0, 1)}).params for _ in range(3)]
+    search = search_host.Search(folder, 3, seed, {"mode.alpha": space_of("interval(0,1)")})
+    search.run_trials(search.open_study(), note)
+    return drawn
 
 
 def test_equal_seeds_try_equal_values_and_others_others(tiny: tuple[str, ...], search: Search, tmp_path: Path) -> None:
@@ -410,16 +417,34 @@ def test_only_the_student_is_reported_and_no_run_is_stopped_after_its_last_epoch
             return True
 
     stop = StopRequest()
-    pruner = Pruner(Trial(), stop)  # type: ignore[arg-type]
-    pruner.run_begun(RunFacts(Path(), compose_config(["training.select_by=nll"]), {}, print))
+    pruner = Pruner(Trial(), stop, "nll")  # type: ignore[arg-type]
     pruner.num_epochs = 3
     for stage, epoch in (("teacher", 1), ("baseline", 1), ("student lr=0.1", 1), ("student", 3)):
         pruner.epoch_ended({"stage": stage, "epoch": epoch, "val": {"accuracy": 0.5, "nll": epoch / 10}})
     assert reported == [(-0.3, 3)]
     assert not stop.requested
-    pruner.epoch_ended({"stage": "student", "epoch": 2, "val": {"nll": 0.2}})
-    assert stop.requested
+
+
+def test_a_trial_that_goes_on_reports_its_earlier_epochs_once_and_is_given_up_as_it_would_have_been() -> None:
+    reported: list[int] = []
+
+    class Trial:
+        """It advises to give up after the second epoch."""
+
+        def report(self, _: float, step: int) -> None:
+            reported.append(step)
+
+        def should_prune(self) -> bool:
+            return reported[-1] == 2
+
+    stop = StopRequest()
+    pruner = Pruner(Trial(), stop, "accuracy")  # type: ignore[arg-type]
+    rows = [{"stage": "student", "epoch": epoch, "val": {"accuracy": 0.5}} for epoch in (1, 2)]
+    pruner.stage_begun(StageFacts("student", "", "", 3, 9, is_search=False, history=tuple(rows)))
+    assert reported == [1, 2]
     assert isinstance(stop.error, PrunedError)
+    pruner.report(rows)
+    assert reported == [1, 2]
 
 
 def test_trials_are_not_judged_by_different_figures(search: Search) -> None:
@@ -462,7 +487,7 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path: Path) -> No
     spaces: dict[str, Space] = {"mode": Choices(("none",)), "mode.temperature": Choices(("2",))}
     searching = search_host.Search(tmp_path, 1, 0, spaces)
     study = searching.open_study()
-    searching.run_trials(study, partial(run_trial, [], None))
+    searching.run_trials(study, partial(run_trial, [], None, "accuracy"))
     assert outcomes(tmp_path) == {"0": "failed"}
     assert study.trials[0].state == TrialState.FAIL
     error = json.loads((tmp_path / "0" / "status.json").read_text())["error"]

@@ -31,6 +31,7 @@ from distill_run.config.presets import expand_patterns
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain
 from distill_run.errors import Mistake, UserError, gather, leave, user_error
+from distill_run.files import RunFiles, read_json_lines
 from distill_run.sweeps.host import Place, host
 from distill_run.sweeps.progress import SweepProgress
 from distill_run.sweeps.request import Request
@@ -81,7 +82,7 @@ def _search(arguments: Namespace) -> bool:
         search = Search(progress.directory, num_trials, arguments.search_seed, spaces)
         study = search.open_study()
         with progress.shown():
-            search.run_trials(study, partial(run_trial, fixed, extra_dir))
+            search.run_trials(study, partial(run_trial, fixed, extra_dir, settings[0].training.select_by))
 
     return host(request, place, list(spaces), work)
 
@@ -138,7 +139,7 @@ def _command_of(arguments: Namespace) -> str:
 
 
 def run_trial(
-    fixed: list[str], extra_dir: Path | None, values: list[str], run_dir: Path, trial: "Trial"
+    fixed: list[str], extra_dir: Path | None, select_by: str, values: list[str], run_dir: Path, trial: "Trial"
 ) -> float | None:
     """One run with the values of a trial; returns RunReport.val_goodness, None where it fails.
 
@@ -154,5 +155,9 @@ def run_trial(
         return compose_or_explain(overrides, extra_dir).config
 
     stop = StopRequest()
+    pruner = Pruner(trial, stop, select_by)
     command = command_line(overrides, str(extra_dir.resolve()) if extra_dir else None)
-    return run_recorded(compose, overrides, run_dir, command, [Pruner(trial, stop)], stop)
+    goodness = run_recorded(compose, overrides, run_dir, command, [pruner], stop)
+    if goodness is not None:  # the run may have been completed before the search was killed
+        pruner.report(read_json_lines(RunFiles(run_dir).metrics))
+    return goodness

@@ -1,6 +1,5 @@
 """Two runs of the same settings side by side: what differs first, and what differs in their environments."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
@@ -8,7 +7,7 @@ from typing import Any, Self
 from torch import Tensor
 
 from distill_run.errors import UserError, user_error
-from distill_run.files import RunFiles
+from distill_run.files import RunFiles, read_json_lines
 from distill_run.tensor_files import load
 from distill_run.typed_json import read_object
 
@@ -36,7 +35,7 @@ class Recorded:
         """What the files of a run say; raises UserError that names the run where they cannot be read."""
         try:
             report = read_object(files.report)
-            rows = [json.loads(line) for line in files.metrics.read_text(encoding="utf-8").splitlines()]
+            rows = read_json_lines(files.metrics)
             return cls(
                 content={"dataset.content": report["dataset"]["content"]},
                 epochs={f"{row['stage']}, epoch {row['epoch']}": dict(_numbers(row)) for row in rows},

@@ -1,7 +1,6 @@
 """Store entries of trained networks: written once, read by every run with the same inputs."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 import yaml
 
 from distill_run import checkpoint
-from distill_run.files import write_json_lines, write_text
+from distill_run.files import read_json_lines, write_json_lines, write_text
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.training import Training
@@ -43,7 +42,7 @@ def read_entry(directory: Path, prepared: Prepared, origin: Origin) -> Trained:
     load_weights(network.architecture, load(directory / "weights.pt")["weights"], training.architecture.name)
     with np.load(directory / "test_logits.npz") as logits:
         selected, last = (torch.from_numpy(logits[name]) for name in ("selected", "last"))
-    rows = [json.loads(line) for line in (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = read_json_lines(directory / "metrics.jsonl")
     meta = read_meta(directory)
     return prepared.outcome(
         Measured(**meta["selected"], test_logits=selected),
