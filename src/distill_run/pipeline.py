@@ -66,8 +66,7 @@ def run(
     console = console or Console()
     found = found_processes()
     if not found.is_first:
-        follow(found)
-        return found.from_first(lambda: read_report(run_dir))
+        return follow_found(found)
     if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
         found.from_first(lambda: None)
         return found.from_first(lambda: completed)
@@ -117,6 +116,14 @@ class Beginning(NamedTuple):
 
     settings: Settings
     run_dir: Path
+
+
+def follow_found(found: Processes) -> RunReport:
+    """Do the part in a run of a process of torchrun that is not the first; returns the report that the first wrote."""
+    follow(found)
+    report: RunReport | None = found.from_first(lambda: None)
+    assert report is not None
+    return report
 
 
 def follow(processes: Processes) -> None:

@@ -6,6 +6,7 @@ one process is the usual case; for it, each method does what is left to do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
@@ -14,6 +15,13 @@ if TYPE_CHECKING:  # the store knows this module, and its commands load no torch
     from torch import Tensor
 
 T = TypeVar("T")
+
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what it tells each of its processes
+
+
+def rank_in_torchrun() -> int | None:
+    """The rank of a process that torchrun has started; None for any other."""
+    return int(os.environ["RANK"]) if all(name in os.environ for name in TORCHRUN) else None
 
 
 class Processes:

@@ -27,29 +27,23 @@ from distill_run.config.schema import DeviceSettings
 from distill_run.engine.interrupt import SIGNALS
 from distill_run.engine.process_group import ProcessGroup, join
 from distill_run.errors import LostProcessError, Mistake, UserError, tell, user_error
-from distill_run.processes import ALONE, Processes
+from distill_run.processes import ALONE, Processes, rank_in_torchrun
 
 Work = Callable[[Processes], object]
 
-TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what it gives each of its processes
 GO_ON = "go on with resume=RUN_FOLDER, with as many processes as you like"
 PARENT_SECONDS = 1.0  # between two looks whether the process that started this one is there
 LAST_WORDS_SECONDS = 5.0  # from the end of a process's connections to the end of the process
 STUCK_SECONDS = 20.0  # that the first process may take to notice that another one has ended
 
 
-def is_under_torchrun() -> bool:
-    """Whether torchrun has started this process."""
-    return all(name in os.environ for name in TORCHRUN)
-
-
 @cache  # a process can join once
 def found_processes() -> Processes:
     """The processes that torchrun has started, which this one joins; this one alone where it has not."""
-    if not is_under_torchrun():
+    rank = rank_in_torchrun()
+    if rank is None:
         return ALONE
     _take_gpu(int(os.environ["LOCAL_RANK"]))
-    rank = int(os.environ["RANK"])
     return join("env://", rank, int(os.environ["WORLD_SIZE"]), _lost_of_torchrun if rank == 0 else LostProcessError)
 
 

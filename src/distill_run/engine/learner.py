@@ -139,7 +139,7 @@ class Learner:
         return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
 
     def _add_gradients(self, own: Batch, size: int, share: float) -> Tensor:
-        """Add the gradients of a batch, of which `own` are this process's images; returns the its share of the loss.
+        """Add the gradients of a batch, of which `own` are this process's images; returns its share of the loss.
 
         The batch has `size` images, that `share` of the step's.
         """
