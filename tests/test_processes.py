@@ -124,7 +124,7 @@ def test_each_objective_sees_the_whole_batch(mode: str, group: Processes) -> Non
 
 
 def weighted(mixup: float) -> Trainer:
-    """Class weights, missing labels, mixed images where asked for, two batches a step, clipped gradients, an average."""
+    """Class weights, missing labels, two batches a step, clipped gradients, an average; mixed images if asked for."""
     trainer = make(
         soft_targets(), LiveTeacher(network(seed=9), device()), accumulation=2, clip_norm=0.5, ema=0.9, epochs=2
     )
@@ -240,6 +240,17 @@ def test_a_store_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pyte
     assert message_of(Store(tmp_path, NOBODY, processes=second).check_shared) == (
         f"store_dir: process 2 of 2 does not see {tmp_path / 'not' / 'here'}, which the first process has written\n"
         "  give a folder that all machines share, as in store_dir=/shared/store"
+    )
+
+
+def test_processes_that_would_make_something_else_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    second = OneOf(1, 2)
+    monkeypatch.setattr(second, "from_first", lambda _: tmp_path / "teacher" / "other")
+    store = Store(tmp_path, NOBODY, processes=second)
+    assert message_of(store.obtain, "teacher", "own", lambda _: {}) == (
+        f"process 2 of 2 would make {tmp_path}/teacher/own, and the first one {tmp_path}/teacher/other: "
+        "their programs or their images are not the same\n"
+        "  install the same version of everything on all machines, and give all of them the same dataset"
     )
 
 

@@ -90,7 +90,7 @@ class Store:
 
         def make_here(directory: Path) -> dict[str, Any]:
             made.append(directory)
-            directory.mkdir(exist_ok=True)
+            directory.mkdir(exist_ok=True)  # that of a process which only helps is not there
             return make(directory)
 
         self._together(path, partial(self._obtain, kind, fingerprint), make_here)
@@ -139,21 +139,28 @@ class Store:
     def _together(self, path: Path, obtain: Callable[[Callable[[Path], T]], None], make: Callable[[Path], T]) -> None:
         """Let the first process `obtain` what belongs in `path`; if it has to `make` that, the others do so as well.
 
-        What the others make goes nowhere. Raises UserError in a process that does not see what the first one wrote.
+        What the others make goes nowhere. Raises UserError in a process that does not see what the first one wrote, or
+        would have made something else.
         """
         processes = self.processes
         if processes.is_first:
 
             def make_with_others(target: Path) -> T:
-                processes.from_first(lambda: True)
+                processes.from_first(lambda: None)
                 return make(target)
 
             obtain(make_with_others)
-            processes.from_first(lambda: False)
+            processes.from_first(lambda: path)
             return
-        while processes.from_first(lambda: False):
+        while (obtained := processes.from_first(lambda: path)) is None:
             with tempfile.TemporaryDirectory() as scratch:
                 make(Path(scratch) / path.name)
+        if obtained != path:
+            raise user_error(
+                f"process {processes.rank + 1} of {processes.size} would make {path}, and the first one {obtained}: "
+                "their programs or their images are not the same",
+                "install the same version of everything on all machines, and give all of them the same dataset",
+            )
         self._see(path)
 
     def is_own(self, directory: Path) -> bool:
@@ -195,7 +202,7 @@ class Store:
 
     def record_use(self, kind: str, fingerprint: str) -> None:
         """Record that the run uses an entry: `distill-store gc` keeps the entry as long as the run's folder exists."""
-        if self.run_dir is None:
+        if self.run_dir is None or not self.processes.is_first:
             return
         place = self._place
         path = self.root / RUNS / f"{fingerprint_of({'run': place})}.json"

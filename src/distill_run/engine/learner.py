@@ -99,7 +99,7 @@ class Learner:
             batch = next(batches)
             made = time.perf_counter()
             size = min(self.recipe.batch_size, num_left)
-            losses.append(self._add_gradients(batch, size, size / num_images))
+            losses.append(self._add_gradients(batch, size, num_images))
             num_left -= size
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
@@ -138,10 +138,10 @@ class Learner:
         """A copy of the weights and buffers of the evaluated network, on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
 
-    def _add_gradients(self, own: Batch, size: int, share: float) -> Tensor:
+    def _add_gradients(self, own: Batch, size: int, num_images: int) -> Tensor:
         """Add the gradients of a batch, of which `own` are this process's images; returns its share of the loss.
 
-        The batch has `size` images, that `share` of the step's.
+        The batch has `size` images, the step has `num_images`.
         """
         self.device.seed((stream("dropout", self.seed, own.epoch, own.step) >> 1) + self.processes.rank)
         with self.device.autocast(), self._norm(size):
@@ -151,6 +151,7 @@ class Learner:
         outputs = whole_outputs(outputs, size, self.processes)
         guidance = guidance and whole_outputs(guidance, size, self.processes)
         loss, parts = self.loss.losses(batch, outputs, guidance)
+        share = len(batch.targets) / num_images
         self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
         finite = torch.isfinite(loss)
         if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class

@@ -56,23 +56,28 @@ class SharedStatistics(TorchFunctionMode):
         """The arguments are those of torch.nn.functional.batch_norm."""
         if not training:
             return F.batch_norm(values, running_mean, running_var, weight, bias, training, momentum, eps)
-        if values.is_cuda and min(self.sizes) > 0:  # faster; torch has it for GPUs alone
-            fused: Tensor = SyncBatchNorm.apply(
-                values.contiguous(memory_format=torch.preserve_format),
-                *(weight, bias, running_mean, running_var, eps, momentum, dist.group.WORLD, self.processes.size),
-            )
+        if values.is_cuda and min(self.sizes) > 0:  # faster, and for GPUs alone
+            given = (weight, bias, running_mean, running_var, eps, momentum)
+            fused: Tensor = SyncBatchNorm.apply(values, *given, dist.group.WORLD, self.processes.size)
             return fused
-        dims, shape = [0, *range(2, values.ndim)], [1, -1, *[1] * (values.ndim - 2)]
-        wide, size = values.float(), self.sizes[self.processes.rank]
-        count = sum(self.sizes) * values[0, 0].numel()
-        mean = self.processes.sum(wide[:size].sum(dims)) / count
-        centred = wide - mean.view(shape)
-        var = self.processes.sum(centred[:size].square().sum(dims)) / count
-        with torch.no_grad():
-            if running_mean is not None and running_var is not None:
-                running_mean.lerp_(mean, momentum)
-                running_var.lerp_(var * count / (count - 1), momentum)
+        shape = [1, -1, *[1] * (values.ndim - 2)]
+        centred, var = self._centred(values.float(), running_mean, running_var, momentum)
         normalised = centred * (var + eps).rsqrt().view(shape)
         if weight is not None and bias is not None:
             normalised = normalised * weight.view(shape) + bias.view(shape)
         return normalised.to(values.dtype)
+
+    def _centred(
+        self, values: Tensor, running_mean: Tensor | None, running_var: Tensor | None, momentum: float
+    ) -> tuple[Tensor, Tensor]:
+        """The values less the mean of their channel, and its variance (C,); takes both into the running statistics."""
+        dims, size = [0, *range(2, values.ndim)], self.sizes[self.processes.rank]
+        count = sum(self.sizes) * values[0, 0].numel()
+        mean = self.processes.sum(values[:size].sum(dims)) / count
+        centred = values - mean.view(1, -1, *[1] * (values.ndim - 2))
+        var = self.processes.sum(centred[:size].square().sum(dims)) / count
+        if running_mean is not None and running_var is not None:
+            with torch.no_grad():
+                running_mean.lerp_(mean, momentum)
+                running_var.lerp_(var * count / (count - 1), momentum)
+        return centred, var

@@ -86,7 +86,8 @@ class BankedTeacher:
                 "write logit_bank_gigabytes=0: it then runs live, with as many as training.student.batch_size says",
             ):
                 rows = self._ask_teacher(view)
-            save_array(path, rows)
+            if self.workshop.processes.is_first:
+                save_array(path, rows)
 
         with self.workshop.stop.at_once():  # also while another process fills the view
             path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
