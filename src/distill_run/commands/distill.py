@@ -44,16 +44,12 @@ def run_command(words: Sequence[str]) -> bool:
     if arguments.help:
         sys.stdout.write(help_page(extra_dir, min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)))
         return True
-    rank = rank_in_torchrun()
-    if rank is not None and (arguments.multirun or expand_presets(overrides, extra_dir)[1]):
-        what = "torchrun starts the processes of one run, and this command asks for several runs"
-        raise user_error(what, "write it without torchrun, with device.num_processes=2 for two processes in each run")
     if arguments.cfg:
         read_command(overrides, extra_dir, multirun=False)
     if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
         _call_hydra(hydra_words(arguments), overrides, extra_dir)
         return True
-    if rank:
+    if rank_in_torchrun():
         return follow_first()
     with naming_files(overrides, extra_dir):
         whole, has_preset = expand_presets(overrides, extra_dir)
@@ -78,6 +74,9 @@ def _run_alone(overrides: list[str], extra_dir: Path | None) -> bool:
 
 def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
     """Run all points that are not completed yet; whether all of them are completed in the end."""
+    if rank_in_torchrun() is not None:
+        what = "torchrun starts the processes of one run, and this command asks for several runs"
+        raise user_error(what, "write it without torchrun, with device.num_processes=2 for two processes in each run")
     overrides = expand_patterns(overrides, extra_dir)
     points = preflight(overrides, extra_dir, multirun=True)
     first = points[0].composed
