@@ -46,16 +46,14 @@ def obey(processes: Processes) -> None:
     """What the second process does: whatever the first one says."""
     while True:
         act: Act | None = processes.from_first(lambda: None)
-        if act is None:
-            return
+        assert act is not None
         act(processes)
 
 
 @pytest.fixture(scope="module")
 def group() -> Iterator[Processes]:
     with started(ALONE, device_settings(num_processes=2), obey) as processes:
-        yield processes
-        processes.from_first(lambda: None)
+        yield processes  # the other process is then killed, whatever it waits for
 
 
 def both(act: Act, group: Processes) -> Any:
@@ -201,7 +199,8 @@ def asked_to_stop(processes: Processes) -> list[int]:
     """The step after which each process stops, if the second one is asked to before the third step."""
     trainer, stop = among(make(), processes), StopRequest(only_notes=True)
     try:
-        for _ in trainer.steps(Watcher(), stop):
+        for step in trainer.steps(Watcher(), stop):
+            step.take()
             if trainer.step == 2 and not processes.is_first:
                 stop.request(Interrupted())
     except Interrupted:

@@ -15,6 +15,7 @@ import distill_run
 from distill_run.engine.evaluate import confusion, measure, reliability
 from distill_run.models.network import Network
 from distill_run.report import drawing, pictures, plots
+from distill_run.report.png import png_of
 from distill_run.report.samples import Decision, Sample
 from distill_run.stages.trained import Measured, Origin, Trained
 from distill_run.units import shorten
@@ -109,14 +110,25 @@ def test_lr_search_that_both_students_share_is_drawn_once() -> None:
     assert list(lines(plots.lr_search_curve(both), 0)) == ["student"]
 
 
-def test_confusion_shows_shares_of_rows_and_counts(logits: Tensor, targets: Tensor) -> None:
+def test_confusion_shows_shares_of_rows_and_counts(
+    logits: Tensor, targets: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outline, drawn = plots.outline, []
+
+    def noted(number: str, size: float) -> Any:
+        drawn.append(int(number))
+        return outline(number, size)
+
+    monkeypatch.setattr(plots, "outline", noted)
     figure = plots.confusion_matrices({"teacher": logits, "student": logits}, targets, tuple("abcde"))
     counts = confusion(logits, targets)
     shown = torch.tensor(figure.axes[0].images[0].get_array())
     torch.testing.assert_close(shown, counts / counts.sum(1, keepdim=True))
-    written = sorted(int(text.get_text()) for text in figure.axes[1].texts)
-    assert written == sorted(counts[counts > 0].tolist())
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == list("abcde")
+    assert drawn == 2 * counts[counts > 0].tolist()
+    places = figure.axes[1].collections[0].get_offsets().data.tolist()  # type: ignore[union-attr]
+    assert places == counts.nonzero().flip(1).tolist()
+    assert [text.get_text() for text in figure.axes[0].texts] == list("aabbccddee")  # below and beside
+    assert [text.get_text() for text in figure.axes[1].texts] == list("abcde")
 
 
 def test_confusion_of_many_classes_has_no_names_and_no_counts_and_bears_a_class_without_images() -> None:
@@ -124,6 +136,7 @@ def test_confusion_of_many_classes_has_no_names_and_no_counts_and_bears_a_class_
     figure = plots.confusion_matrices({"student": many}, torch.arange(21), tuple(f"c{i}" for i in range(21)))
     assert len(figure.axes[0].get_xticks()) == len(figure.axes[0].get_yticks()) == 0
     assert not figure.axes[0].texts
+    assert not figure.axes[0].collections
     figure = plots.confusion_matrices({"student": torch.eye(3)[:2]}, torch.tensor([0, 1]), tuple("abc"))
     assert figure.axes[0].images[0].get_array().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
 
@@ -134,7 +147,8 @@ def test_reliability_shows_filled_bins_and_the_share_of_all(logits: Tensor, targ
     curve = figure.axes[0].lines[1]
     assert list(curve.get_xdata()) == confidence[share > 0].tolist()  # type: ignore[arg-type]
     assert list(curve.get_ydata()) == accuracy[share > 0].tolist()  # type: ignore[arg-type]
-    heights = [bar.get_height() for bar in figure.axes[0].patches]  # type: ignore[attr-defined]
+    bars = figure.axes[0].collections[0].get_paths()
+    heights = [max(y for _, y in bar.to_polygons()[0].tolist()) for bar in bars]
     assert heights == share.tolist()
     ece = measure(logits / 2, targets)["ece"]
     assert figure.axes[1].get_title() == f"student: ECE {ece:.3f}"
@@ -193,3 +207,20 @@ def test_only_the_figures_import_matplotlib_and_only_when_they_are_drawn() -> No
     sources = {path.stem: path.read_text(encoding="utf-8") for path in Path(distill_run.__file__).parent.rglob("*.py")}
     assert {name for name, text in sources.items() if at_once.search(text)} == drawn
     assert not any("matplotlib.pyplot" in text or "import pyplot" in text for text in sources.values())
+
+
+def test_outlines_of_numbers_have_their_middle_at_the_cell_and_the_height_of_the_font() -> None:
+    box, larger = plots.outline("10", 8.0).get_extents(), plots.outline("10", 16.0).get_extents()
+    assert (box.x0 + box.x1, box.y0 + box.y1) == pytest.approx((0, 0), abs=1e-9)
+    assert larger.height == pytest.approx(2 * box.height, rel=0.01)
+    assert box.height == pytest.approx(8 * 0.73, rel=0.1)  # DejaVu's digits, in points
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 2), (64, 41)])
+def test_a_png_holds_the_pixels(size: tuple[int, int]) -> None:
+    pixels = torch.randint(256, (*size[::-1], 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    png = png_of(Image.fromarray(pixels.numpy()))
+    shown = Image.open(io.BytesIO(png))
+    shown.load()
+    assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", size)
+    assert shown.tobytes() == pixels.numpy().tobytes()

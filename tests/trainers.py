@@ -32,7 +32,7 @@ def device(precision: str = "fp32") -> Device:
 
 def device_settings(**changes: Any) -> DeviceSettings:
     fixed: dict[str, Any] = {
-        "kind": "cpu", "precision": "fp32", "channels_last": False, "compile": False,
+        "kind": "cpu", "precision": "fp32", "channels_last": False, "compile": "off", "deterministic": True,
         "num_processes": 1, "sync_batch_norm": True,
     }  # fmt: skip
     return DeviceSettings(**{**fixed, **changes})

@@ -56,9 +56,9 @@ class Processes:
         """What `function` returns in the first process, which alone calls it; the result must be picklable."""
         return function()
 
-    def any_of(self, flag: bool) -> bool:
-        """Whether the flag is set in any process."""
-        return flag
+    def any_of(self, *flags: bool) -> tuple[bool, ...]:
+        """Of each flag, whether it is set in any process. This waits for all of them."""
+        return flags
 
     def gather(self, own: Tensor, sizes: Sequence[int]) -> Tensor:  # noqa: ARG002
         """The first rows of each process, so many as `sizes` says, in the order of the processes; no gradient."""

@@ -11,11 +11,13 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from distill_run.config.compose import Composed
+from distill_run.config.compose import Composed, new_variants
 from distill_run.config.overrides import parse, points_to_check, text_of
 from distill_run.config.paths import SEVERAL, SINGLE, home
+from distill_run.config.plugins import check_engine, is_here
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain, settings_of
+from distill_run.config.variants import Variants
 from distill_run.errors import gather, user_error
 from distill_run.quoting import typed
 
@@ -39,7 +41,7 @@ def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> l
 
     from distill_run.stages.rehearse import rehearse  # torch is loaded only here, once nothing else is wrong
 
-    gather(partial(rehearse, point.settings) for point in points)
+    gather(partial(rehearse, point.settings, is_here(point.composed.hydra)) for point in points)
     return points
 
 
@@ -64,11 +66,12 @@ def read_command(overrides: list[str], extra_dir: Path | None, multirun: bool) -
         raise user_error("resume= goes on with a single run", "leave -m out")
     if multirun and any(override.key_or_group == "verify" for override in parsed):
         raise user_error("verify= trains a single run again", "leave -m out")
-    return gather(partial(_read_point, point, extra_dir, multirun) for point in points_to_check(parsed))
+    variants = new_variants()
+    return gather(partial(_read_point, point, extra_dir, multirun, variants) for point in points_to_check(parsed))
 
 
-def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) -> Checked:
-    composed = compose_or_explain(overrides, extra_dir)
+def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool, variants: Variants) -> Checked:
+    composed = compose_or_explain(overrides, extra_dir, variants)
     if multirun:
         key, output_dir = "hydra.sweep.dir", home("hydra.sweep.dir", composed.hydra.sweep.dir)
     else:
@@ -76,6 +79,7 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool) ->
     attempts: list[Callable[[], object]] = [
         partial(settings_of, composed.config, overrides),
         partial(check_writable, key, output_dir),
+        partial(check_engine, composed.hydra),
     ]
     settings = gather(attempts)[0]
     assert isinstance(settings, Settings)

@@ -10,7 +10,7 @@ import time
 
 from distill_run.errors import LostProcessError, UserError
 
-FIRST_TELLS_SECONDS = 3.0  # in which torchrun ends this process, if the first one has failed as well
+FIRST_TELLS_SECONDS = 10.0  # in which torchrun ends this process, if the first one has failed as well
 
 
 def follow_first() -> bool:

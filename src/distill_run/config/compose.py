@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill_run.config.paths import at_home
 from distill_run.config.schema import Settings, read_settings
+from distill_run.config.variants import Variants
 from distill_run.config.versions import VERSION_BASE, register_resolver, store_config
 from distill_run.errors import interruptions, user_error
 from distill_run.quoting import for_hydra, for_omegaconf, override
@@ -51,7 +52,7 @@ class Composed:
     @property
     def is_grid(self) -> bool:
         """Whether a sweep runs each combination of the swept values once, as Hydra's own sweeper does."""
-        return str(self.hydra.sweeper._target_).endswith(".BasicSweeper")
+        return str(self.hydra.sweeper._target_).endswith((".GridSweeper", ".BasicSweeper"))
 
     @property
     def sweep_patterns(self) -> dict[str, str]:
@@ -59,11 +60,12 @@ class Composed:
         return {str(key): str(value) for key, value in plain_config(self.hydra.sweep, resolve=False).items()}
 
 
-def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Composed:
+def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None, variants: Variants | None = None) -> Composed:
     """The configuration of a command line's overrides, not checked yet.
 
-    `extra_dir` is a folder of your own files, as `--config-dir` names it. Raises Hydra's ConfigCompositionException
-    for an override that names no key or no option; `settings.compose_or_explain` says instead what to write.
+    `extra_dir` is a folder of your own files, as `--config-dir` names it; `variants` serve several command lines that
+    differ in little. Raises Hydra's ConfigCompositionException for an override that names no key or no option;
+    `settings.compose_or_explain` says instead what to write.
     """
     register()
     overrides = list(overrides)
@@ -71,16 +73,36 @@ def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Com
         offer_roles(extra_dir)
         overrides += own_folder_overrides(extra_dir)
         overrides.append(f"hydra.searchpath=[{for_hydra(f'file://{extra_dir.resolve()}')}]")
-    with interruptions(), initialize_config_dir(str(config_dir()), **VERSION_BASE):
-        composed = hydra.compose("config", overrides, return_hydra_config=True)
+    composed = (variants or new_variants()).compose(overrides)
     HydraConfig.instance().set_config(composed)  # ${hydra:...} reads it, in `names`
     config = OmegaConf.masked_copy(at_home(composed), [str(key) for key in composed if key != "hydra"])
     return Composed(literal_config(plain_config(config)), composed.hydra)
 
 
+def new_variants() -> Variants:
+    """What composes several command lines that differ in little, see `compose`."""
+    return Variants(_compose_whole)
+
+
+def _compose_whole(overrides: list[str]) -> DictConfig:
+    with interruptions(), initialize_config_dir(str(config_dir()), **VERSION_BASE):
+        return hydra.compose("config", overrides, return_hydra_config=True)
+
+
 def literal_config(plain: Mapping[str, Any]) -> DictConfig:
     """The configuration of plain values, in whose texts `${` begins no interpolation."""
-    return OmegaConf.create({key: _literal(value) for key, value in plain.items()})
+    return with_compile_word(OmegaConf.create({key: _literal(value) for key, value in plain.items()}))
+
+
+def with_compile_word(config: DictConfig) -> DictConfig:
+    """The same configuration, with a word in device.compile: to YAML an `off` is false, and earlier versions had flags.
+
+    Whatever is no flag stays as it is.
+    """
+    device = OmegaConf.select(config, "device")
+    if OmegaConf.is_dict(device) and isinstance(device.get("compile"), bool):
+        device["compile"] = "default" if device["compile"] else "off"
+    return config
 
 
 def _literal(value: Any) -> Any:

@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -35,9 +35,15 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return gather(partial(_parse_one, override) for override in overrides)
 
 
+@cache
+def _parser() -> OverridesParser:
+    """Hydra's parser; to make it takes longer than to read an override."""
+    return OverridesParser.create()
+
+
 def _parse_one(text: str) -> Override:
     try:
-        (override,) = OverridesParser.create().parse_overrides([text])
+        (override,) = _parser().parse_overrides([text])
     except HydraException as error:
         raise user_error(f"{text} cannot be read", "write key=value, and quote special characters") from error
     return override
@@ -84,13 +90,17 @@ def count_points(overrides: Sequence[str]) -> int:
 
 
 def all_points(overrides: Sequence[str]) -> Iterator[list[str]]:
-    """The command line of each point, in the order in which Hydra's own sweeper numbers them."""
-    choices = []
+    """The command line of each point, in the order in which Hydra's own sweeper numbers them.
+
+    Of two overrides of one key the later one counts.
+    """
+    choices = {}
     for override in parse(overrides):
         is_swept = override.is_sweep_override()
+        key = override.get_key_element()
         values = values_of(override) if is_swept else [override.get_value_element_as_str()]
-        choices.append([f"{override.get_key_element()}={value}" for value in values])
-    yield from map(list, itertools.product(*choices))
+        choices[key] = [f"{key}={value}" for value in values]
+    yield from map(list, itertools.product(*choices.values()))
 
 
 def points_to_check(parsed: Sequence[Override]) -> Iterator[list[str]]:

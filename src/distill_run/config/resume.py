@@ -52,7 +52,6 @@ ADDED_TO_RECIPES: dict[str, Any] = {
     "freeze_batch_norm": False,
 }
 ADDED: dict[str, Any] = {
-    "device": {"num_processes": 1, "sync_batch_norm": True},
     "dataset": {
         "sampling": None,
         "unlabelled": None,
@@ -63,6 +62,7 @@ ADDED: dict[str, Any] = {
         "workers": None,
         "on_error": "refuse",
     },
+    "device": {"deterministic": True, "num_processes": 1, "sync_batch_norm": True},
     "training": {
         "class_weights": None,
         "select_by": "accuracy",

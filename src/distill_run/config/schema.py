@@ -102,22 +102,26 @@ class DeviceSettings:
     """What computes, and in which precision."""
 
     kind: Annotated[str, rules.one_of("auto", "cpu", "cuda", "mps")]
-    precision: Annotated[str, rules.one_of("auto", "fp32", "bf16", "fp16")]
+    precision: Annotated[str, rules.one_of("auto", "fp32", "tf32", "bf16", "fp16")]
     channels_last: Annotated[bool, rules.FLAG]
-    compile: Annotated[bool, rules.FLAG]
+    compile: Annotated[str, rules.one_of("off", "default", "max")]
+    deterministic: Annotated[bool, rules.FLAG]
     num_processes: Annotated[int, whole(1)]
     sync_batch_norm: Annotated[bool, rules.FLAG]
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """All that a training's outcome depends on, as plain containers.
+        """What a number can depend on: some keys change nothing but on CUDA, or with several processes.
 
-        How many processes share the work is of that only where batch norm knows the images of one alone.
+        How many processes share the work changes numbers only where batch norm knows the images of one alone.
         """
-        inputs = asdict(self)
+        values = asdict(self)
+        if self.kind != "cuda":
+            del values["deterministic"]
+            values["compile"] = "off" if self.compile == "off" else "default"
         if self.sync_batch_norm or self.num_processes == 1:
-            del inputs["num_processes"], inputs["sync_batch_norm"]
-        return inputs
+            del values["num_processes"], values["sync_batch_norm"]
+        return values
 
 
 @dataclass(frozen=True)

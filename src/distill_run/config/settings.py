@@ -11,6 +11,7 @@ from distill_run.config.overrides import COMPOSITION_ERRORS
 from distill_run.config.paths import readable
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
+from distill_run.config.variants import Variants
 from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
 
@@ -30,10 +31,10 @@ def compose_config(overrides: Sequence[str] = (), extra_dir: str | Path | None =
     return settings.said_by(command_line(overrides, settings.code_dir))
 
 
-def compose_or_explain(overrides: list[str], extra_dir: Path | None) -> Composed:
+def compose_or_explain(overrides: list[str], extra_dir: Path | None, variants: Variants | None = None) -> Composed:
     """The configuration of a command line, not checked yet; raises UserError for overrides that do not compose."""
     try:
-        return compose(overrides, extra_dir)
+        return compose(overrides, extra_dir, variants)
     except UserError:  # a ValueError, too, which says already what is wrong
         raise
     except COMPOSITION_ERRORS as error:

@@ -20,7 +20,8 @@ class Batch:
 
     Unlabelled samples have indices after those of the training split, and the target UNLABELLED.
     `epoch` (from 1) and `step` (from 0) say when they are served. Mixed samples have a part of another's target:
-    `partner_targets` (N,), and `shares` (N,) of their own, from 0 to 1; otherwise both are None.
+    `partner_targets` (N,), and `shares` (N,) of their own, from 0 to 1; otherwise both are None. `host_indices` are the
+    indices on the CPU, where they are known there: to read them back from a GPU is to wait for it.
     """
 
     indices: Tensor
@@ -31,6 +32,7 @@ class Batch:
     step: int = 0
     partner_targets: Tensor | None = None
     shares: Tensor | None = None
+    host_indices: Tensor | None = None
 
     def mean_over_targets(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean of a loss (N,) that is a function of targets (N,), over the labelled samples; 0 if there is none.

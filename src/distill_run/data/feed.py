@@ -2,12 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from distill_run.data.augment import Augmentation
 from distill_run.data.batches import Batch, Batches
+from distill_run.data.kept import Kept
 from distill_run.data.source import EVERYTHING, ImageSet, ImageShape, Split
 from distill_run.data.splits import Dataset, channel_statistics
 from distill_run.data.views import ViewChoice, Views
@@ -21,7 +23,7 @@ class Feed(ABC):
     `notes` are sentences for the user about the data, `choices` are on what was decided about photographs. `content` is
     a sha256 that changes with every image and target of the three splits. `entries` are the kinds and names of the
     store's entries that the data were read from. `crop_ratio` is the share of a photograph's centre that is measured
-    on; 1 also where the images are used as they are.
+    on; 1 also where the images are used as they are. `kept` holds what was worked out from the three splits.
     """
 
     train: ImageSet
@@ -37,6 +39,7 @@ class Feed(ABC):
     crop_ratio: float
 
     def __init__(self, dataset: Dataset) -> None:
+        self.kept = Kept()
         self.train, self.val, self.test = dataset.train, dataset.val, dataset.test
         self.pool = dataset.train if dataset.pool is None else dataset.pool
         self.unlabelled_content = dataset.unlabelled_content
@@ -131,6 +134,7 @@ class MemoryBatches(Batches):
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
         view, device = self.views.choice.view_of(epoch), self.views.split.targets.device
-        batches = self.own_shares(self.order(epoch).to(device))
+        order = self.order(epoch)
+        on_host, placed = (self.own_shares(indices) for indices in (order, order.to(device)))
         for step in range(first_step, self.num_steps):
-            yield self.views.batch(batches[step], view, epoch, step)
+            yield replace(self.views.batch(placed[step], view, epoch, step), host_indices=on_host[step])

@@ -15,6 +15,7 @@ from distill_run.data.decode import CentreCrop
 from distill_run.data.duplicates import digests, seen_notes
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.framing import Framing, PublishedCrop, choose_size
+from distill_run.data.kept import Kept
 from distill_run.data.photo_opening import PhotoOpener, reading_notes
 from distill_run.data.photo_split import PhotoSplit
 from distill_run.data.photos import KeptPhotos
@@ -66,7 +67,7 @@ class Opened(NamedTuple):
 
 
 class Feeds:
-    """Opens feeds and keeps the data of the last one.
+    """Opens feeds and keeps the data of the last one, with what was worked out from them.
 
     The points of a sweep differ in other things than the data most of the time: where the source, the cut and the
     device are the same, nothing is read or hashed again. Files that change meanwhile are not noticed.
@@ -75,6 +76,7 @@ class Feeds:
     def __init__(self) -> None:
         self._key: tuple[object, ...] = ()
         self._data: OpenedData | None = None
+        self._kept = Kept()
 
     def open(
         self,
@@ -98,11 +100,16 @@ class Feeds:
             self._data = None  # before others are read: two datasets may not fit into memory
             data = _open(settings, builder, store, published)
             self._data, self._key = dataclasses.replace(data, dataset=data.dataset.to(device)), key
+            self._kept = Kept()
         augment, _ = settle_window(settings.augment, is_resized=self._data.is_resized)
         steps = build_steps(augment, builder)
+        feed: Feed
         if isinstance(self._data.dataset.train, PhotoSplit):
-            return Opened(WorkerFeed(self._data.dataset, steps, self._data.statistics), augment)
-        return Opened(MemoryFeed(self._data.dataset, steps.augmentations), augment)
+            feed = WorkerFeed(self._data.dataset, steps, self._data.statistics)
+        else:
+            feed = MemoryFeed(self._data.dataset, steps.augmentations)
+        feed.kept = self._kept
+        return Opened(feed, augment)
 
 
 def _open(settings: DatasetSettings, builder: Builder, store: Store, published: PublishedCrop | None) -> OpenedData:

@@ -14,7 +14,13 @@ from distill_run.models.network import Network
 
 NAME_IT = "name it, as in --teacher outputs/store/teacher/FINGERPRINT/weights.pt"
 PRECISE = DeviceSettings(  # as tests are measured
-    kind="auto", precision="fp32", channels_last=True, compile=False, num_processes=1, sync_batch_norm=True
+    kind="auto",
+    precision="fp32",
+    channels_last=True,
+    compile="off",
+    deterministic=True,
+    num_processes=1,
+    sync_batch_norm=True,
 )
 
 

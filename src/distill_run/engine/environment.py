@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -40,12 +41,19 @@ def describe_environment(device: Device, command: str) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "platform": platform.platform(),
         "python": platform.python_version(),
-        **{package: metadata.version(package) for package in PACKAGES},
-        **{package: _version(package) for package in OPTIONAL_PACKAGES},
+        **_versions(),
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         "git_commit": commit,
         "git_dirty": is_dirty,
+    }
+
+
+@cache
+def _versions() -> dict[str, str | None]:
+    return {
+        **{package: metadata.version(package) for package in PACKAGES},
+        **{package: _version(package) for package in OPTIONAL_PACKAGES},
     }
 
 
@@ -65,6 +73,7 @@ def _version(package: str) -> str | None:
         return None
 
 
+@cache
 def _git_state() -> tuple[str | None, bool | None]:
     """Commit and dirty flag of the checkout that this code runs from; None for an installed package."""
     root = Path(__file__).resolve().parents[3]

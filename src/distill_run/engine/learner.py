@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch
 from distill_run.data.draws import stream
+from distill_run.engine.checks import AtOnce, check_for
 from distill_run.engine.device import Device, compiled
-from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
+from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
 from distill_run.engine.finite import CALMER, first_not_finite
 from distill_run.engine.protocols import Guide
 from distill_run.engine.shared_statistics import shared_statistics
@@ -21,12 +22,24 @@ from distill_run.engine.whole_batch import whole_batch, whole_outputs
 from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
+from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
 from distill_run.processes import ALONE, Processes
 from distill_run.tensor_files import some_of
 
 SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
+
+
+class Scored(NamedTuple):
+    """A batch, what network and teacher gave for it, its loss with its parts, and its `share` of the step's images."""
+
+    batch: Batch
+    outputs: Outputs
+    guidance: Outputs | None
+    loss: Tensor
+    parts: dict[str, Tensor]
+    share: float
 
 
 class Learner:
@@ -63,9 +76,14 @@ class Learner:
         self.processes = processes
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
-        self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
-        self.read = FeatureReader(network, points, compiled(network) if device.settings.compile else network)
+        self.average = None if recipe.ema is None else MovingAverage(network, recipe.ema)
+        # The gradients of several batches are added up: a graph would overwrite the first ones.
+        # Several processes talk in the middle of a pass, which no graph can hold.
+        with_graphs = recipe.accumulation == 1 and processes.size == 1
+        forward = compiled(network, device.settings, with_graphs=with_graphs)
+        self.read = FeatureReader(network, points, forward)
         self.totals = Totals()
+        self.check = check_for(device)
 
     @property
     def evaluated(self) -> Network:
@@ -90,7 +108,8 @@ class Learner:
     def step(self, batches: Iterator[Batch], num_batches: int, num_images: int) -> Tensor:
         """Change the weights by the mean gradient of the next batches, which have so many images; returns the loss.
 
-        Raises DivergedError, before anything is changed, for a loss, teacher's logits or gradients that are not finite.
+        Raises DivergedError for a loss, teacher's logits or gradients that are not finite, before anything is changed
+        where the check is AtOnce; else a caller asks `went_back` now and then.
         """
         self.optimizer.zero_grad(set_to_none=True)
         losses, num_left = [], num_images
@@ -104,9 +123,27 @@ class Learner:
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
         self._add_up()
-        self._update(num_images, self._place(batch))
+        self.update(num_images, batch)
         self.totals.add_time(time.perf_counter() - start, 0.0)
         return total(losses)
+
+    def keep(self) -> None:
+        """Remember this state, in which all is finite, if the check may have to go back to it."""
+        self.check.keep(self.state)
+
+    def went_back(self) -> bool:
+        """Whether something was not finite since `keep`.
+
+        Then the state is that of `keep` again, and from here on each step is checked at once.
+        """
+        start = time.perf_counter()
+        state = self.check.state_to_go_back_to()
+        self.totals.add_time(time.perf_counter() - start, 0.0)  # that of the steps for which the device was waited for
+        if state is None:
+            return False
+        self.check = AtOnce()
+        self.load_state(state)
+        return True
 
     def close(self) -> None:
         """Take the hooks out of the network, and free what only the training needed."""
@@ -139,24 +176,41 @@ class Learner:
         return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
 
     def _add_gradients(self, own: Batch, size: int, num_images: int) -> Tensor:
-        """Add the gradients of a batch, of which `own` are this process's images; returns its share of the loss.
-
-        The batch has `size` images, the step has `num_images`.
-        """
+        """Add the gradients of a batch of `size` images, of which this process has its `own`; see `score`."""
         self.device.seed((stream("dropout", self.seed, own.epoch, own.step) >> 1) + self.processes.rank)
         with self.device.autocast(), self._norm(size):
             outputs = self.read(own.images)
+        scored = self.score(own, outputs, size, num_images)
+        with self.device.backward():
+            self.scaled(scored).backward()  # type: ignore[no-untyped-call]
+        return self.count(scored)
+
+    def score(self, own: Batch, outputs: Outputs, size: int, num_images: int) -> Scored:
+        """The loss of a batch of `size` images in a step of `num_images`; the network's outputs are for `own` images.
+
+        Each of several processes has its own, and computes the loss of the whole batch.
+        """
         guidance = self.guide(own) if self.guide else None
         batch = whole_batch(own, size, self.processes)
         outputs = whole_outputs(outputs, size, self.processes)
         guidance = guidance and whole_outputs(guidance, size, self.processes)
-        loss, parts = self.loss.losses(batch, outputs, guidance)
-        share = len(batch.targets) / num_images
-        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        losses = self.loss.losses(batch, outputs, guidance)
+        return Scored(batch, outputs, guidance, *losses, share=len(batch.targets) / num_images)
+
+    def scaled(self, scored: Scored) -> Tensor:
+        """What the gradients of a batch are computed of."""
+        return self.scaler.scale(scored.loss * scored.share)
+
+    def count(self, scored: Scored) -> Tensor:
+        """Take a batch into account whose gradients were added; returns its share of the loss.
+
+        Raises DivergedError for a loss or teacher's logits that are not finite.
+        """
+        batch, outputs, guidance, loss, parts, share = scored
         finite = torch.isfinite(loss)
         if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
             finite = finite & guidance.logits.isfinite().all()
-        if not finite:  # waits for the device, which by now has the backward pass to work at
+        if self.check.fails(finite):  # AtOnce waits for the device, which by now has the backward pass to work at
             what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
             faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
             where, remedy = faulty or ("the sum of the terms", CALMER)
@@ -177,12 +231,17 @@ class Learner:
                 parameter.grad /= self.processes.size  # summed, they are a mean: equal to the last bit everywhere
         self.processes.add_up(self._gradients())
 
-    def _update(self, num_images: int, place: str) -> None:
-        """Change the weights by the gradients of so many images, and their moving average by the weights."""
+    def update(self, num_images: int, batch: Batch) -> None:
+        """Change the weights by the gradients of so many images, and their moving average by the weights.
+
+        `batch` is the last of the step. Raises DivergedError for gradients that are not finite.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.get_total_norm(self._gradients())
-        if not torch.isfinite(norm) and self.scaler.get_scale() <= SMALLEST_SCALE:  # else the scaler skips this step
-            raise self._diverged(f"gradients are not finite at {place}: {self._faulty_gradients()}", CALMER)
+        # Above the smallest scale, the scaler skips this step.
+        if self.check.fails(torch.isfinite(norm)) and self.scaler.get_scale() <= SMALLEST_SCALE:
+            what = f"gradients are not finite at {self._place(batch)}: {self._faulty_gradients()}"
+            raise self._diverged(what, CALMER)
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters(), self.recipe.clip_norm, norm)
             self.totals.add_flag("clipped", norm > self.recipe.clip_norm, num_images)

@@ -41,11 +41,11 @@ class ProcessGroup(Processes):
             dist.broadcast_object_list(told, device=torch.device("cpu"))
         return told[0]  # type: ignore[return-value]
 
-    def any_of(self, flag: bool) -> bool:
+    def any_of(self, *flags: bool) -> tuple[bool, ...]:
         """See Processes."""
-        count = torch.tensor(int(flag))  # on the CPU: a GPU need not wait for it
-        self._add(count)
-        return bool(count)
+        counts = torch.tensor(flags, dtype=torch.int64)  # on the CPU: a GPU need not wait for it
+        self._add(counts)
+        return tuple(count > 0 for count in counts.tolist())
 
     def gather(self, own: Tensor, sizes: Sequence[int]) -> Tensor:
         """See Processes."""

@@ -26,6 +26,7 @@ def whole_batch(batch: Batch, num_images: int, processes: Processes) -> Batch:
         targets=processes.gather(batch.targets, sizes),
         partner_targets=whole(batch.partner_targets),
         shares=whole(batch.shares),
+        host_indices=None,
     )
 
 

@@ -1,6 +1,7 @@
 """Works out the figures of a run beyond its accuracies: agreement by the teacher, calibration, robustness."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -31,14 +32,16 @@ def _agreement(agreed: Mapping[str, Tensor], where: Tensor) -> Agreement:
 
 def calibrations(networks: Mapping[str, Trained], feed: Feed) -> dict[str, Calibration]:
     """Each network's temperature, fitted to its validation logits, and what it changes on test."""
-    val_targets, targets = feed.val.targets.cpu(), feed.test.targets.cpu()
     found = {}
     for stage, trained in networks.items():
-        value, at_bound = fit_temperature(predict(trained.network, feed.val), val_targets)
-        logits = trained.selected.test_logits.double()
-        before, after = _confidence(logits, targets), _confidence(logits / value, targets)
-        found[stage] = Calibration(value, at_bound, before, after)
+        found[stage] = feed.kept.get(("calibration", trained.fingerprint), partial(_calibration, trained, feed))
     return found
+
+
+def _calibration(trained: Trained, feed: Feed) -> Calibration:
+    value, at_bound = fit_temperature(predict(trained.network, feed.val), feed.val.targets.cpu())
+    logits, targets = trained.selected.test_logits.double(), feed.test.targets.cpu()
+    return Calibration(value, at_bound, _confidence(logits, targets), _confidence(logits / value, targets))
 
 
 def _confidence(logits: Tensor, targets: Tensor) -> Confidence:

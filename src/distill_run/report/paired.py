@@ -6,8 +6,10 @@ cover what another seed would change, not what another choice of test images wou
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 CONFIDENCE = 0.95
 ANY_NUMBER = (-math.inf, math.inf)
@@ -31,7 +33,7 @@ def estimate(values: Sequence[float], limits: tuple[float, float] = ANY_NUMBER) 
     count, mean = len(values), statistics.fmean(values)
     if count == 1:
         return Estimate(count, mean, None, None, None)
-    sd = statistics.stdev(values)
+    sd = _deviation(values)
     half = _t_quantile(count) * sd / math.sqrt(count)
     return Estimate(count, mean, sd, max(mean - half, limits[0]), min(mean + half, limits[1]))
 
@@ -98,6 +100,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
     return [one - other for one, other in zip(first, second, strict=True)]
+
+
+def _deviation(values: Sequence[float]) -> float:
+    """The standard deviation (n - 1), from exact sums; `statistics` takes a second for 10,000 images, alike or not."""
+    counts, size = Counter(values), len(values)
+    exact = {value: Fraction(value) for value in counts}
+    mean = sum(count * exact[value] for value, count in counts.items()) / size
+    squares = sum(count * (exact[value] - mean) ** 2 for value, count in counts.items())
+    return math.sqrt(squares / (size - 1))
 
 
 def _t_quantile(count: int) -> float:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from distill_run.config.schema import Settings
 from distill_run.data.feed import Feed
-from distill_run.data.source import ImageShape
 from distill_run.engine.evaluate import fidelity, measure
 from distill_run.models.network import count_bytes, count_macs, count_params
 from distill_run.report.chance import SIGNIFICANCE, compare, difference_interval
@@ -43,8 +42,8 @@ def summarise(
     `failures` say what went wrong in a training: then the report gives no verdict.
     """
     targets, shape = feed.test.targets.cpu(), feed.shape
-    teacher = _network(outcome.teacher, targets, shape)
-    repeats = [_repeat(repeat, outcome.teacher, targets, shape) for repeat in outcome.repeats]
+    teacher = _network(outcome.teacher, feed)
+    repeats = [_repeat(repeat, outcome.teacher, feed) for repeat in outcome.repeats]
     shipped = repeats[outcome.repeats.index(outcome.preferred)]
     gap = _gap(outcome, targets)
     report = RunReport(
@@ -64,7 +63,7 @@ def summarise(
         teacher=teacher,
         baseline=shipped.baseline,
         student=shipped.student,
-        assistants=tuple(_network(assistant, targets, shape) for assistant in outcome.assistants),
+        assistants=tuple(_network(assistant, feed) for assistant in outcome.assistants),
         repeats=tuple(repeats),
         means=_means(repeats),
         difference=_difference(outcome.repeats, targets),
@@ -83,9 +82,9 @@ def summarise(
     return replace(report, conclusion=conclude(report), in_plain_words=in_plain_words(report))
 
 
-def _repeat(repeat: Repeat, teacher: Trained, targets: Tensor, shape: ImageShape) -> RepeatReport:
-    baseline = None if repeat.baseline is None else _network(repeat.baseline, targets, shape)
-    student = _network(repeat.student, targets, shape)
+def _repeat(repeat: Repeat, teacher: Trained, feed: Feed) -> RepeatReport:
+    baseline = None if repeat.baseline is None else _network(repeat.baseline, feed)
+    student = _network(repeat.student, feed)
     return RepeatReport(repeat.seed, baseline, student, _fidelity(repeat.student, teacher))
 
 
@@ -141,11 +140,12 @@ def _share(right: Tensor) -> float:
     return right.double().mean().item()
 
 
-def _network(trained: Trained, targets: Tensor, shape: ImageShape) -> NetworkReport:
+def _network(trained: Trained, feed: Feed) -> NetworkReport:
+    targets = feed.test.targets.cpu()
     return NetworkReport(
         architecture=trained.name,
         params=count_params(trained.network),
-        macs=count_macs(trained.network, shape),
+        macs=feed.kept.get(("macs", trained.fingerprint), lambda: count_macs(trained.network, feed.shape)),
         bytes=count_bytes(trained.network),
         fingerprint=trained.fingerprint,
         selected=_moment(trained.selected, targets),

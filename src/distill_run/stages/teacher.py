@@ -19,9 +19,13 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
         workshop.watcher.noted(f"{teacher.stage}: {note}")
     if teacher.warning is not None:
         workshop.watcher.warned(teacher.warning)
-    measured_on = {"validation": feed.val, "test": feed.test}
-    logits = {split: predict(network, images, workshop.processes) for split, images in measured_on.items()}
-    for split, images in measured_on.items():
+    splits, fingerprint = {"validation": feed.val, "test": feed.test}, fingerprint_of(teacher.inputs)
+    logits = workshop.processes.from_first(  # which may know them
+        lambda: feed.kept.get(
+            ("logits", fingerprint), lambda: {split: predict(network, images) for split, images in splits.items()}
+        )
+    )
+    for split, images in splits.items():
         check_logits_of(f"the {teacher.stage}", split, logits[split], images)
     val = measure(logits["validation"], feed.val.targets.cpu())
     measured = Measured(None, val, logits["test"])
@@ -30,7 +34,7 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
         name=teacher.name,
         node=teacher.node,
         network=network,
-        fingerprint=fingerprint_of(teacher.inputs),
+        fingerprint=fingerprint,
         selected=measured,
         last=measured,
         origin=Origin.LOADED,
@@ -45,7 +49,12 @@ def together(members: list[Trained], weights: list[float], workshop: Workshop) -
     """Several teachers as one, which gives the weighted mean of their probabilities."""
     feed = workshop.feed
     network = Ensemble([member.own_network for member in members], weights)
-    val = measure(predict(network, feed.val, workshop.processes), feed.val.targets.cpu())
+    fingerprint = fingerprint_of({"members": [member.fingerprint for member in members], "weights": weights})
+    val = workshop.processes.from_first(
+        lambda: feed.kept.get(
+            ("validation", fingerprint), lambda: measure(predict(network, feed.val), feed.val.targets.cpu())
+        )
+    )
     test_logits = [(weight, member.selected.test_logits) for weight, member in zip(weights, members, strict=True)]
     measured = Measured(None, val, averaged_logits(test_logits, 1.0))
     workshop.watcher.noted(
@@ -56,7 +65,7 @@ def together(members: list[Trained], weights: list[float], workshop: Workshop) -
         name=" + ".join(member.name for member in members),
         node={},
         network=network,
-        fingerprint=fingerprint_of({"members": [member.fingerprint for member in members], "weights": weights}),
+        fingerprint=fingerprint,
         selected=measured,
         last=measured,
         origin=Origin.AVERAGED,
