@@ -11,7 +11,7 @@ from distill_run.data.batches import Batch
 from distill_run.data.shared_batches import SharedBatches
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
-from distill_run.engine.stacked import StackedTaker, can_stack
+from distill_run.engine.stacked import StackedTaker, can_stack, measured_faster
 from distill_run.engine.together import SharedGuide, Take, take_in_turn, train_together
 from distill_run.errors import DivergedError, Interrupted
 from distill_run.models.network import Network
@@ -126,10 +126,13 @@ def test_a_network_that_draws_at_random_is_never_stacked() -> None:
     assert can_stack([trainer.learner for trainer in four()], images)
 
 
-def test_what_was_tried_on_copies_changes_nothing() -> None:
-    trainers = four()
+def test_what_was_tried_and_measured_on_copies_is_told_and_changes_nothing() -> None:
+    trainers, told = four(), list[str]()
     before = [{name: value.clone() for name, value in each.learner.network.state_dict().items()} for each in trainers]
-    assert can_stack([trainer.learner for trainer in trainers], [torch.rand(4, 1, 6, 6)] * 4)
+    learners, images = [trainer.learner for trainer in trainers], [torch.rand(4, 1, 6, 6)] * 4
+    assert can_stack(learners, images)
+    way = "stacked" if measured_faster(told.append)(learners, images) else "in turn"
+    assert told[0].startswith(f"4 networks train together, {way}: measured ")
     for trainer, weights in zip(trainers, before, strict=True):
         for name, value in trainer.learner.network.state_dict().items():
             assert torch.equal(value, weights[name])
