@@ -233,7 +233,7 @@ def test_a_training_does_not_depend_on_how_many_share_it() -> None:
 
 
 def test_a_store_that_is_not_shared_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill_run.store.SHARED_SECONDS", 0.0)
+    monkeypatch.setattr("distill_run.shared_folder.SHARED_SECONDS", 0.0)
     second = OneOf(1, 2)
     monkeypatch.setattr(second, "from_first", lambda _: tmp_path / "not" / "here")
     assert message_of(Store(tmp_path, NOBODY, processes=second).check_shared) == (

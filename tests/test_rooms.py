@@ -26,7 +26,7 @@ ROOMS = (
     ("data",),
     ("losses", "build", "tensor_files"),
     ("console", "config", "store"),
-    ("typed_json", "store_records"),
+    ("typed_json", "store_records", "shared_folder"),
     ("files", "fingerprints", "rules", "own_code", "quoting"),
     ("out_of_memory", "stretches"),
     ("errors", "units", "listener", "processes"),

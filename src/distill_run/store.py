@@ -21,11 +21,11 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from distill_run.errors import user_error
 from distill_run.files import atomic_path, told_of_no_room, write_json
 from distill_run.fingerprints import file_hash, fingerprint_of
 from distill_run.listener import Listener
 from distill_run.processes import ALONE, Processes
+from distill_run.shared_folder import check_shared, obtain_together
 from distill_run.store_records import (
     NOT_A_RECORD,
     damage,
@@ -42,7 +42,6 @@ ENVIRONMENT = "environment.json"
 LOCKS, RUNS = ".locks", ".runs"
 SHOWN_NAME = 12  # digits of a fingerprint that messages show
 LONGEST_WAIT_SECONDS = 30.0
-SHARED_SECONDS = 20.0  # in which a file that one machine has written must be seen by the others
 FIRST_WAIT_SECONDS = 10.0  # until it is said again that another process is waited for
 
 T = TypeVar("T")
@@ -93,7 +92,7 @@ class Store:
             directory.mkdir(exist_ok=True)  # that of a process which only helps is not there
             return make(directory)
 
-        self._together(path, partial(self._obtain, kind, fingerprint), make_here)
+        obtain_together(path, self.key, self.processes, partial(self._obtain, kind, fingerprint), make_here)
         return path, not made
 
     def _obtain(self, kind: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]) -> None:
@@ -118,7 +117,7 @@ class Store:
     def obtain_part(self, kind: str, fingerprint: str, file_name: str, make: Callable[[Path], None]) -> Path:
         """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
         path = self.path(kind, fingerprint) / file_name
-        self._together(path, partial(self._obtain_part, kind, fingerprint, path), make)
+        obtain_together(path, self.key, self.processes, partial(self._obtain_part, kind, fingerprint, path), make)
         return path
 
     def _obtain_part(self, kind: str, fingerprint: str, path: Path, make: Callable[[Path], None]) -> None:
@@ -136,66 +135,14 @@ class Store:
                 meta = read_meta(path.parent)
                 write_meta(path.parent, {**meta, "parts": {**meta["parts"], path.name: digest}})
 
-    def _together(self, path: Path, obtain: Callable[[Callable[[Path], T]], None], make: Callable[[Path], T]) -> None:
-        """Let the first process `obtain` what belongs in `path`; if it has to `make` that, the others do so as well.
-
-        What the others make goes nowhere. Raises UserError in a process that does not see what the first one wrote, or
-        would have made something else.
-        """
-        processes = self.processes
-        if processes.is_first:
-
-            def make_with_others(target: Path) -> T:
-                processes.from_first(lambda: None)
-                return make(target)
-
-            obtain(make_with_others)
-            processes.from_first(lambda: path)
-            return
-        while (obtained := processes.from_first(lambda: path)) is None:
-            with tempfile.TemporaryDirectory() as scratch:
-                make(Path(scratch) / path.name)
-        if obtained != path:
-            raise user_error(
-                f"process {processes.rank + 1} of {processes.size} would make {path}, and the first one {obtained}: "
-                "their programs or their images are not the same",
-                "install the same version of everything on all machines, and give all of them the same dataset",
-            )
-        self._see(path)
-
     def is_own(self, directory: Path) -> bool:
         """Whether the entry in a directory was made by this run, perhaps before it was interrupted."""
         return bool(read_meta(directory).get("run") == self._place)  # entries of earlier versions do not say it
 
     def check_shared(self) -> None:
         """Raise UserError in a process of the run that does not see what the first one writes."""
-        if self.processes.size == 1:
-            return
         with self._told_of_no_room():
-            sign = self.processes.from_first(self._write_sign)
-        self._see(sign)
-        self.processes.any_of(False)  # all have seen it
-        if self.processes.is_first:
-            sign.unlink()
-
-    def _write_sign(self) -> Path:
-        folder = self.root / LOCKS
-        folder.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".shared-", dir=folder)
-        os.close(handle)
-        return Path(name)
-
-    def _see(self, path: Path) -> None:
-        """Wait until a file of the first process is seen, which a network file system may show seconds later."""
-        deadline = time.monotonic() + SHARED_SECONDS
-        while not path.exists():
-            if time.monotonic() > deadline:
-                raise user_error(
-                    f"{self.key}: process {self.processes.rank + 1} of {self.processes.size} does not see {path}, "
-                    "which the first process has written",
-                    f"give a folder that all machines share, as in {self.key}=/shared/store",
-                )
-            time.sleep(0.1)
+            check_shared(self.root / LOCKS, self.key, self.processes)
 
     @property
     def _place(self) -> str | None:
