@@ -142,7 +142,7 @@ def new_run_dir() -> Path:
 def option_names(group: str, extra_dir: Path | None = None) -> list[str]:
     """The options of a group, those of the user's own folder among them; an experiment may lie in a folder of its own.
 
-    Hydra's own groups, such as hydra/launcher, are not among the files of either folder.
+    Of Hydra's own groups, such as hydra/launcher, the options that plug-ins bring are not among them.
     """
     return sorted(option_paths(group, extra_dir))
 

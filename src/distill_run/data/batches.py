@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -33,6 +33,20 @@ class Batch:
     shares: Tensor | None = None
     host_indices: Tensor | None = None
 
+    def part(self, chosen: slice, step: int, host_indices: Tensor) -> "Batch":
+        """The chosen samples as the batch of a step of their own."""
+        partners, shares = (None if each is None else each[chosen] for each in (self.partner_targets, self.shares))
+        return replace(
+            self,
+            indices=self.indices[chosen],
+            images=self.images[chosen],
+            targets=self.targets[chosen],
+            step=step,
+            partner_targets=partners,
+            shares=shares,
+            host_indices=host_indices,
+        )
+
     def mean_over_targets(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean of a loss (N,) that is a function of targets (N,), over the labelled samples; 0 if there is none.
 
@@ -40,11 +54,11 @@ class Batch:
         distribution of the targets, as cross-entropy is, this equals the loss of the mixed distribution. A part that is
         unlabelled counts neither in the sum nor in what it is divided by.
         """
-        parts = [(self.targets, torch.ones_like(self.targets, dtype=torch.float32))]
-        if self.partner_targets is not None and self.shares is not None:
-            parts = [(self.targets, self.shares), (self.partner_targets, 1 - self.shares)]
+        if self.partner_targets is None or self.shares is None:
+            is_labelled = (self.targets != UNLABELLED).float()
+            return (loss(self.targets.clamp_min(0)) * is_labelled).sum() / is_labelled.sum().clamp_min(LEAST_WEIGHT)
         losses, weights = [], []
-        for targets, shares in parts:
+        for targets, shares in ((self.targets, self.shares), (self.partner_targets, 1 - self.shares)):
             weights.append(shares * (targets != UNLABELLED))
             losses.append((loss(targets.clamp_min(0)) * weights[-1]).sum())
         return torch.stack(losses).sum() / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)

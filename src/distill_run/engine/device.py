@@ -176,6 +176,8 @@ def compiled(
     """
     if device.compile == "off":
         return function
+    # Else what was compiled for one network is used for the next of its kind, whose features would not be read.
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
     is_max = device.compile == "max" and device.kind == "cuda" and with_graphs
     # A graph is of one batch size: the last batch of an epoch gets one of its own.
     made = torch.compile(function, mode="reduce-overhead", dynamic=False) if is_max else torch.compile(function)

@@ -13,7 +13,7 @@ from distill_run.data.draws import stream
 from distill_run.engine.checks import AtOnce, check_for
 from distill_run.engine.device import Device, compiled
 from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
-from distill_run.engine.finite import CALMER, first_not_finite
+from distill_run.engine.finite import CALMER, first_not_finite, total_norm
 from distill_run.engine.protocols import Guide
 from distill_run.engine.totals import Totals
 from distill_run.errors import DivergedError, Mistake
@@ -206,7 +206,7 @@ class Learner:
         `batch` is the last of the step. Raises DivergedError for gradients that are not finite.
         """
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.get_total_norm(self._gradients())
+        norm = total_norm(self._gradients(), is_exact=self.recipe.clip_norm is not None)
         # Above the smallest scale, the scaler skips this step.
         if self.check.fails(torch.isfinite(norm)) and self.scaler.get_scale() <= SMALLEST_SCALE:
             what = f"gradients are not finite at {self._place(batch)}: {self._faulty_gradients()}"
