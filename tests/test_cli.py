@@ -180,10 +180,10 @@ def test_a_key_that_the_chosen_option_lacks_is_told_with_the_options_that_have_i
 
 def test_a_launcher_that_is_not_installed_names_its_package_and_nothing_else(call: Call) -> None:
     told = (
-        "error: hydra/launcher=ray needs hydra-ray-launcher, which is not installed\n"
-        "  write pip install hydra-ray-launcher\n"
+        "error: hydra/launcher=rq needs hydra-rq-launcher, which is not installed\n"
+        "  write pip install hydra-rq-launcher\n"
     )
-    assert call("-m", "seed=0,1", "hydra/launcher=ray", "hydra.launcher.n_jobs=2") == (1, "", told)
+    assert call("-m", "seed=0,1", "hydra/launcher=rq", "hydra.launcher.n_jobs=2") == (1, "", told)
 
 
 def test_own_options_stand_beside_the_others_in_errors_and_in_the_help(tmp_path: Path, call: Call) -> None:

@@ -1,5 +1,6 @@
 """Every `auto` becomes something, and says what and why; what is not there is refused."""
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -14,14 +15,14 @@ from conftest import TINY
 from distill_run.config.schema import DeviceSettings
 from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
-from distill_run.engine.device import Device, check_compiler, choose_device, compiled
+from distill_run.engine.device import Device, check_compiler, choose_device, compiled, storage_dtype
 from distill_run.models.network import mean_work
 from distill_run.pipeline import run
 from helpers import message_of
 
 
 def wanted(kind: str = "cpu", precision: str = "fp32", channels_last: bool = False) -> DeviceSettings:
-    return DeviceSettings(kind=kind, precision=precision, channels_last=channels_last, compile=False)
+    return DeviceSettings(kind, precision, channels_last, compile="off", deterministic=True)
 
 
 @pytest.fixture
@@ -134,12 +135,12 @@ def test_a_compiler_that_is_not_there_is_told_before_any_data_is_read(
     monkeypatch.setattr(torch, "compile", lambda _: fails)
     check_compiler.cache_clear()
     told = (
-        f"device.compile=true, but torch.compile does not work here: {reason}\n"
-        "  install a C++ compiler (for CUDA also triton), or write device.compile=false"
+        f"device.compile=default, but torch.compile does not work here: {reason}\n"
+        "  install a C++ compiler (for CUDA also triton), or write device.compile=off"
     )
-    settings = DeviceSettings("cpu", "fp32", channels_last=False, compile=True)
+    settings = dataclasses.replace(wanted(), compile="default")
     assert message_of(choose_device, settings) == told
-    assert message_of(compiled(nn.Linear(2, 2)), torch.zeros(1, 2)) == told
+    assert message_of(compiled(nn.Linear(2, 2), settings), torch.zeros(1, 2)) == told
 
 
 @pytest.mark.slow
@@ -149,8 +150,8 @@ def test_a_run_without_a_compiler_ends_in_two_lines(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=nowhere, cwd=tmp_path, check=False)
     assert done.returncode == 1
     first, second = done.stderr.splitlines()[-2:]
-    assert first.startswith("error: device.compile=true, but torch.compile does not work here: InvalidCxxCompiler: ")
-    assert second == "  install a C++ compiler (for CUDA also triton), or write device.compile=false"
+    assert first.startswith("error: device.compile=default, but torch.compile does not work here: InvalidCxxCompiler: ")
+    assert second == "  install a C++ compiler (for CUDA also triton), or write device.compile=off"
 
 
 def test_networks_compute_in_the_chosen_precision() -> None:
@@ -178,3 +179,72 @@ def test_the_peak_memory_of_the_cpu_is_not_measured() -> None:
     device = choose_device(wanted())
     device.reset_peak_memory()
     assert device.peak_memory_bytes() is None
+
+
+@pytest.mark.parametrize(
+    ("written", "word"),
+    [("off", "off"), ("false", "off"), ("true", "default"), ("default", "default"), ("max", "max")],
+)
+def test_compile_is_a_word_and_the_flags_of_before_are_accepted(written: str, word: str) -> None:
+    assert compose_config([f"device.compile={written}"]).device.compile == word
+
+
+def test_an_off_in_a_file_is_what_it_says(tmp_path: Path) -> None:
+    """To YAML, `off` is false."""
+    (tmp_path / "device").mkdir()
+    (tmp_path / "device" / "mine.yaml").write_text("defaults: [_common]\nkind: cpu\ncompile: off\n")
+    assert compose_config(["device=mine"], tmp_path).device.compile == "off"
+
+
+def test_tf32_is_for_cuda() -> None:
+    told = "device.precision=tf32 is for CUDA, not for cpu\n  write device.precision=auto or fp32"
+    assert message_of(choose_device, wanted("cpu", "tf32")) == told
+
+
+def test_tf32_is_allowed_in_both_passes_of_a_training_and_nowhere_else() -> None:
+    device = Device(wanted("cuda", "tf32"), ())
+    for context in (device.autocast(), device.backward()):
+        with context:
+            assert tf32_is_allowed() == (True, True)
+        assert tf32_is_allowed() == (False, False)
+    with Device(wanted("cuda", "fp32"), ()).backward():
+        assert tf32_is_allowed() == (False, False)
+    assert storage_dtype(device.settings) == torch.float32
+
+
+def tf32_is_allowed() -> tuple[bool, bool]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_only_a_deterministic_training_forbids_fast_algorithms(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", torch.backends.cudnn.deterministic)
+    for deterministic in (False, True):
+        choose_device(dataclasses.replace(wanted("cuda"), deterministic=deterministic))
+        assert torch.backends.cudnn.deterministic is deterministic
+        assert torch.backends.cudnn.benchmark is not deterministic
+
+
+def test_fused_kernels_are_chosen_on_cuda_where_nothing_else_is_asked_for() -> None:
+    sgd = {"_target_": "torch.optim.SGD", "lr": 0.1}
+    on_cuda = Device(wanted("cuda", "bf16"), ())
+    assert on_cuda.fused(sgd, "optimizer") == {**sgd, "fused": True}
+    for asked in ({**sgd, "fused": False}, {**sgd, "foreach": True}, {**sgd, "_target_": "torch.optim.RMSprop"}):
+        assert on_cuda.fused(asked, "optimizer") == asked
+    for kind, precision in (("cpu", "fp32"), ("mps", "fp32"), ("cuda", "fp16")):
+        assert Device(wanted(kind, precision), ()).fused(sgd, "optimizer") == sgd
+    told = (
+        "training.student.optimizer.fused=true does not go with device.precision=fp16\n"
+        "  leave it out, or choose another precision"
+    )
+    half = Device(wanted("cuda", "fp16"), ())
+    assert message_of(half.fused, {**sgd, "fused": True}, "training.student.optimizer") == told
+
+
+def test_keys_that_change_nothing_on_a_cpu_do_not_make_two_trainings_different() -> None:
+    for kind, is_same in (("cpu", True), ("cuda", False)):
+        device = dataclasses.replace(wanted(kind), compile="default")
+        for other in ({"deterministic": False}, {"compile": "max"}):
+            assert (dataclasses.replace(device, **other).inputs == device.inputs) is is_same
+        assert dataclasses.replace(device, compile="off").inputs != device.inputs

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import TINY
 from distill_run import checkpoint
 from distill_run.config.compose import option_names
 from distill_run.config.settings import compose_config
 from distill_run.data.opening import Feeds
+from distill_run.engine.checks import Later
 from distill_run.engine.loop import Trainer
 from distill_run.stages.guides import SeveralTeachers
 from distill_run.stages.live_teacher import LiveTeacher
@@ -149,3 +151,31 @@ def test_mixed_images_work_with_every_mode(mode: str, store: Path) -> None:
         return
     live = LiveTeacher(guide.teacher, trainer.learner.device)  # the bank was filled with the same mixtures
     torch.testing.assert_close(guide(batch).logits, live(batch).logits, rtol=1e-5, atol=1e-5)
+
+
+class Waits(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes what makes the host wait for a GPU: a number that is read, a place that is looked for."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        has_mask = name in ("index", "index_put_") and any(
+            each is not None and each.dtype == torch.bool for each in args[1]
+        )
+        if has_mask or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal"):
+            self.found.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_step_waits_for_no_gpu(mode: str, store: Path) -> None:
+    """On a CPU, where a number is read all the same. The first step of crd looks whether its constant is known."""
+    trainer, _ = trainer_of(mode, store, "training.student.clip_norm=1.0", "+training.student.optimizer.fused=true")
+    trainer.learner.check = Later(torch.device("cpu"))
+    take_a_step(trainer)
+    with Waits() as waits:
+        take_a_step(trainer, step=1)
+    assert waits.found == []

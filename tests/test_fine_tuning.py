@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from distill_run import tensor_files
 from distill_run.engine.evaluate import measure, predict
-from distill_run.engine.fine_tuning import parameter_groups
+from distill_run.engine.fine_tuning import MovingAverage, parameter_groups
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
 from distill_run.engine.schedules import Constant, Cosine
@@ -58,7 +59,8 @@ def test_steps_are_told_with_the_images_of_all_their_batches() -> None:
             self.losses.append(num_images)
 
     trainer, watcher = make(accumulation=2, epochs=1), Counting()
-    list(trainer._train_epoch(watcher, StopRequest()))
+    for step in trainer._train_epoch(watcher, StopRequest()):
+        step.take()
     assert watcher.losses == [32, 18]
 
 
@@ -72,7 +74,8 @@ def test_the_moving_average_is_that_of_every_step_and_is_what_is_evaluated() -> 
             seen.append(weights_of(trainer.learner.network.architecture))
 
     watcher = Listening()
-    list(trainer._train_epoch(watcher, StopRequest()))
+    for step in trainer._train_epoch(watcher, StopRequest()):
+        step.take()
     row = trainer._finish_epoch(trainer._validate(watcher, StopRequest()))
     expected = seen[0]
     for weights in seen[1:]:
@@ -85,6 +88,23 @@ def test_the_moving_average_is_that_of_every_step_and_is_what_is_evaluated() -> 
     assert "1.running_mean" in found
     assert not torch.equal(found["0.weight"], trainer.learner.network.architecture.state_dict()["0.weight"])
     assert row["val"] == measure(predict(trainer.learner.evaluated, trainer.val), trainer.val.targets)
+
+
+def test_the_moving_average_is_torch_s_own_bit_for_bit() -> None:
+    """Which makes the host wait for a GPU at every step."""
+    student = network()
+    update = get_ema_multi_avg_fn(0.9)  # type: ignore[no-untyped-call]
+    ours, theirs = MovingAverage(student, 0.9), AveragedModel(student, multi_avg_fn=update, use_buffers=True)
+    for _ in range(3):
+        student(torch.rand(8, 1, 6, 6))
+        with torch.no_grad():
+            for weight in student.parameters():
+                weight.add_(torch.randn_like(weight))
+        ours.update_parameters(student)
+        theirs.update_parameters(student)
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    for name, value in theirs.state_dict().items():
+        assert torch.equal(ours.state_dict()[name], value)
 
 
 def test_without_an_average_the_network_itself_is_evaluated() -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from conftest import TINY
 from distill_run import tensor_files
 from distill_run.config.settings import compose_config
 from distill_run.data.batches import Batch, Batches
+from distill_run.engine.device import Device
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.losses.logits import soft_target_loss
@@ -73,8 +75,12 @@ def weights_of(report: Report) -> dict[str, Tensor]:
     return weights
 
 
-@pytest.mark.parametrize("batch_size", [7, 33, 5000])
-def test_each_image_gets_its_own_logits_in_every_view_and_batch_size(tmp_path: Path, batch_size: int) -> None:
+@pytest.mark.parametrize(("batch_size", "free_bytes"), [(7, inf), (33, 0), (5000, inf)])
+def test_each_image_gets_its_own_logits_in_every_view_and_batch_size(
+    tmp_path: Path, batch_size: int, free_bytes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a GPU has no room for a view."""
+    monkeypatch.setattr(Device, "free_bytes", lambda _: free_bytes)
     run_of = opened(tmp_path, f"training.student.batch_size={batch_size}")
     banked, live, batches = banked_and_live(run_of)
     seen = []
@@ -82,6 +88,7 @@ def test_each_image_gets_its_own_logits_in_every_view_and_batch_size(tmp_path: P
         logits = live(batch).logits
         torch.testing.assert_close(banked(batch).logits, logits, rtol=1e-5, atol=1e-5)
         seen.append(logits)
+        assert (banked.placed is None) is (free_bytes == 0)
     assert batch_size == 5000 or len(seen) > 30
     # The test would not notice logits of a wrong image or view, were they alike. Of 50 windows, some come twice.
     rows = torch.cat(seen)
@@ -269,7 +276,7 @@ def test_a_damaged_view_is_made_again_and_that_is_said(tmp_path: Path, capsys: p
 def kept(logits: Tensor, k: int) -> Tensor:
     """The logits that a bank gives back which keeps k of them."""
     rows = TopLogits.of(logits, k).rows(torch.float32)
-    return TopLogits.of_rows(rows, logits.shape[1], torch.device("cpu")).spread(torch.arange(len(logits)))
+    return TopLogits.of_rows(rows, logits.shape[1], Tensor.clone).spread(torch.arange(len(logits)))
 
 
 @pytest.mark.parametrize(("num_classes", "k"), [(10, 1), (100, 10), (1000, 999)])
@@ -311,7 +318,11 @@ def test_a_sample_takes_so_many_bytes(num_classes: int, k: int, dtype: torch.dty
     assert rows["classes"].max() < num_classes
 
 
-def test_a_bank_of_the_largest_logits_is_smaller_and_gives_them_in_every_view(tmp_path: Path) -> None:
+@pytest.mark.parametrize("free_bytes", [inf, 0])
+def test_a_bank_of_the_largest_logits_is_smaller_and_gives_them_in_every_view(
+    tmp_path: Path, free_bytes: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Device, "free_bytes", lambda _: free_bytes)
     run_of = opened(tmp_path, "logit_bank_top_k=3", "training.teacher.epochs=1")
     banked, live, batches = banked_and_live(run_of)
     for batch in epochs_of(batches, 2):

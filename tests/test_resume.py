@@ -146,7 +146,7 @@ def test_a_changed_key_is_refused_with_both_values(uninterrupted: Path) -> None:
 
 
 def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path, tmp_path: Path) -> None:
-    """Schedules moved to another module, the augmentation became a mapping of components, keys are new."""
+    """Schedules moved, the augmentation became a mapping of components, a flag became a word, keys are new."""
     saved = OmegaConf.load(uninterrupted / "config.yaml")
     saved.training.student.schedule._target_ = "distill_run.schedules.Plateau"
     del saved.dataset.test_fraction, saved.dataset.sampling
@@ -159,8 +159,10 @@ def test_what_an_earlier_version_saved_is_brought_up_to_date(uninterrupted: Path
     del saved.training.select_by, saved.training.class_weights
     del saved.repeats, saved.dataset.repeats  # one student, whatever the dataset has today
     saved.dataset.augment = {"crop_padding": 0, "flip": False, "cutout": 0}
+    saved.device.compile = False
+    del saved.device.deterministic
     OmegaConf.save(saved, tmp_path / "config.yaml")
-    overrides = [f"resume={uninterrupted}"]
+    overrides = [f"resume={uninterrupted}", "device.compile=false"]
     settings = resumed_settings(tmp_path / "config.yaml", compose(overrides).config, overrides)
     now = resumed(*overrides)
     del now.dataset.augment["random_resized_crop"]  # a run of an earlier version had none

@@ -28,7 +28,7 @@ ROOMS = (
     ("console", "config", "store"),
     ("typed_json", "store_records"),
     ("files", "fingerprints", "rules", "own_code", "quoting"),
-    ("out_of_memory",),
+    ("out_of_memory", "stretches"),
     ("errors", "units", "listener"),
     ("safe_text",),
 )

@@ -23,7 +23,7 @@ from distill_run.config.compose import new_variants, option_names
 from distill_run.config.overrides import parse
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, Interrupted, Mistake, PrunedError
-from distill_run.stages.student import train_student
+from distill_run.stages.student import want_student
 from distill_run.stages.watcher import StageFacts
 from distill_run.sweeps import search as search_host
 from distill_run.sweeps.pruning import Pruner
@@ -289,12 +289,12 @@ def at_trial(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, BaseException], 
     def arrange(number: int, error: BaseException) -> None:
         numbers = count()
 
-        def train(*arguments: Any) -> Any:
+        def want(*arguments: Any) -> Any:
             if next(numbers) == number:
                 raise error
-            return train_student(*arguments)
+            return want_student(*arguments)
 
-        monkeypatch.setattr("distill_run.pipeline.train_student", train)
+        monkeypatch.setattr("distill_run.pipeline.want_student", want)
 
     return arrange
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from conftest import TINY
-from distill_run.benchmarks import loop
+from distill_run.benchmarks import fused, loop
 from distill_run.benchmarks import sweep as sweep_benchmark
 from distill_run.config.settings import compose_config
 from distill_run.pipeline import run
@@ -60,3 +60,15 @@ def test_the_sweep_s_benchmark_prints_both_ways_and_their_ratio(
     assert ", 12 students " in lines[-3]
     assert ", logit bank and 12 students " in lines[-2]
     assert float(lines[-1].split()[1]) > 1
+
+
+@pytest.mark.parametrize("way", ["in-turn", "stacked"])
+def test_the_benchmark_of_students_that_train_together_prints_both_times_and_their_ratio(
+    way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fused.main(
+        ["--way", way, "--train-images", "256", "--rounds", "1", "teacher=cnn_tiny", "student=cnn_tiny", "device=cpu"]
+    )
+    lines = capsys.readouterr().out.splitlines()[-4:]
+    assert lines[0] == f"cnn_tiny -> cnn_tiny, 12 students, cpu, fp32, {way}"
+    assert [line.split("  ")[0] for line in lines[1:]] == ["one after the other", "together", "ratio"]

@@ -27,7 +27,7 @@ EPOCHS = 3
 
 
 def device() -> Device:
-    return choose_device(DeviceSettings("cpu", "fp32", channels_last=False, compile=False))
+    return choose_device(DeviceSettings("cpu", "fp32", channels_last=False, compile="off", deterministic=True))
 
 
 def split(count: int, seed: int) -> Split:

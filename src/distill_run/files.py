@@ -209,6 +209,11 @@ class RunFiles:
         return self.run_dir / "plots"
 
     @property
+    def lock(self) -> Path:
+        """There while a process does the run, as one of several."""
+        return self.run_dir / ".lock"
+
+    @property
     def log(self) -> Path:
         """What the run said, and more."""
         return self.run_dir / "run.log"

@@ -1,7 +1,7 @@
 """The story of a run: teacher -> baseline -> distilled student -> report."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,13 +28,16 @@ from distill_run.report.run_report import RunReport, read_report, write_report
 from distill_run.report.summary import Findings, summarise
 from distill_run.stages.health import Health
 from distill_run.stages.inference import with_speeds
-from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher, search_rates
+from distill_run.stages.lineup import Lineup, Pair, make_lineup, obtain_teacher, search_rates
 from distill_run.stages.prepare import builder_of, open_workshop
 from distill_run.stages.rehearse import rehearse
-from distill_run.stages.student import obtain_assistants, train_student
+from distill_run.stages.stories import finish
+from distill_run.stages.student import obtain_assistants, want_student
 from distill_run.stages.trained import Outcome, Repeat
+from distill_run.stages.wanted import Story, Wanted
 from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
 from distill_run.stages.workshop import Workshop
+from distill_run.stretches import Within
 from distill_run.units import shown_path
 
 ADDED_LATER = ("export", "export_int8", "measure_speed", "robustness_images")  # to a completed run, where asked for
@@ -59,6 +62,24 @@ def run(
     of this process. Raises UserError for what the user can mend, before anything is written where that is possible;
     Interrupted when asked to stop, with all saved for a resume.
     """
+    with stop or StopRequest() as stop:
+        return finish(story_of(settings, run_dir, stop, command, console, watchers, feeds))
+
+
+def story_of(
+    settings: Settings,
+    run_dir: str | Path | None,
+    stop: StopRequest,
+    command: str = "",
+    console: Console | None = None,
+    watchers: Sequence[Watcher] = (),
+    feeds: Feeds | None = None,
+    within: Within = nullcontext,
+) -> Story[RunReport]:
+    """What happens in a run: see `run`. It pauses where baselines or students are to be trained.
+
+    What is done for these trainings is done `within` such a block.
+    """
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     console = console or Console()
     if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
@@ -71,7 +92,7 @@ def run(
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     # A run that goes on keeps the command that it was started with.
     command = command_of(run_dir) if settings.resume else command or settings.command
-    with stop or StopRequest() as stop, _explained(own_code), told_of_no_room("hydra.run.dir", run_dir):
+    with _explained(own_code), told_of_no_room("hydra.run.dir", run_dir):
         workshop, settings = open_workshop(
             settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
         )
@@ -81,7 +102,7 @@ def run(
         facts = RunFacts(run_dir, settings, workshop.store.environment, watcher.warned)
         with _told(watcher, facts, stop), _explained(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
-            outcome = _train_all(lineup, workshop)
+            outcome = yield from _train_all(lineup, workshop, within)
             if settings.measure_speed:
                 outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
             exports = export_student(record.files, settings, workshop, command, watcher)
@@ -140,17 +161,29 @@ def _check_unused(files: RunFiles, settings: Settings) -> None:
         )
 
 
-def _train_all(lineup: Lineup, workshop: Workshop) -> Outcome:
+def _train_all(lineup: Lineup, workshop: Workshop, within: Within) -> Story[Outcome]:
     """The teacher, the assistants, then baseline and student of each repeat."""
     teacher = obtain_teacher(lineup, workshop)
     lineup = search_rates(lineup, workshop)
     assistants = obtain_assistants(lineup.assistants, teacher, workshop)
+    guide = [teacher, *assistants][-1]
     repeats = []
-    for alone, prepared in lineup.pairs:
-        baseline = None if alone is None else workshop.obtain("baseline", alone)
-        student = train_student(prepared, [teacher, *assistants][-1], workshop)
-        repeats.append(Repeat(prepared.training.seed, baseline, student))
+    for pairs in _at_once(lineup.pairs, workshop):
+        alone = [Wanted(baseline, workshop, "baseline", within) for baseline, _ in pairs if baseline is not None]
+        baselines = (yield alone) if alone else [None] * len(pairs)
+        students = yield [want_student(prepared, guide, workshop, within) for _, prepared in pairs]
+        seeds = [prepared.training.seed for _, prepared in pairs]
+        repeats += [Repeat(*each) for each in zip(seeds, baselines, students, strict=True)]
     return Outcome(teacher, assistants, repeats)
+
+
+def _at_once(pairs: list[Pair], workshop: Workshop) -> list[list[Pair]]:
+    """The repeats that train together: all on a GPU, which one small network does not fill.
+
+    On a CPU it is one after the other. Their orders of the samples differ, so that they have no batch in common: a step
+    of each in turn takes as long as all steps of one after those of another.
+    """
+    return [pairs] if workshop.device.settings.kind == "cuda" else [[pair] for pair in pairs]
 
 
 @contextmanager

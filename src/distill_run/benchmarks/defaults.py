@@ -44,7 +44,7 @@ from distill_run.stages.lineup import Lineup, make_lineup, obtain_teacher
 from distill_run.stages.plans import recipe_of
 from distill_run.stages.prepare import open_workshop
 from distill_run.stages.program import program_identity
-from distill_run.stages.student import train_student
+from distill_run.stages.student import guided
 from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
@@ -124,7 +124,7 @@ def distil(lineup: Lineup, workshop: Workshop) -> list[Accuracies]:
     assert alone is not None
     teacher = obtain_teacher(lineup, workshop)
     baseline = workshop.obtain("baseline", alone)
-    return [_measure(each, workshop) for each in (train_student(prepared, teacher, workshop), baseline)]
+    return [_measure(each, workshop) for each in (workshop.train(guided(prepared, teacher, workshop)), baseline)]
 
 
 def search(lineup: Lineup, workshop: Workshop) -> list[Accuracies]:

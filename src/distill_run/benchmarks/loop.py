@@ -8,6 +8,7 @@ normalise) in the two workers of a DataLoader, fp32, the teacher live. Ours is e
 alone. The images are noise in the shape of CIFAR-10's: what they show does not change the speed.
 """
 
+import math
 import sys
 import tempfile
 import time
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str]) -> None:
     settings = replace(settings, training=training)
     console = Console()
     with tempfile.TemporaryDirectory() as folder, StopRequest() as stop:
-        workshop = _workshop(settings, Path(folder), stop)
+        workshop = noise_workshop(settings, Path(folder), stop, NUM_IMAGES)
         planner = Planner(settings, workshop.feed, workshop.builder)
         (teacher,), student = planner.teachers(), planner.students()[0]
         network = workshop.assembler.make_network(teacher, teacher.architecture.node).eval()
@@ -78,10 +79,11 @@ def main(arguments: Sequence[str]) -> None:
     console.note(f"logit bank / bare loop    {median(bank / bare for _, _, bank, bare in rounds):>9.2f}")
 
 
-def _workshop(settings: Settings, folder: Path, stop: StopRequest) -> Workshop:
+def noise_workshop(settings: Settings, folder: Path, stop: StopRequest, num_images: int) -> Workshop:
+    """A workshop whose training images are noise in the shape of CIFAR-10's."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (NUM_IMAGES, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    split = Split(images, torch.arange(NUM_IMAGES) % 10)
+    images = torch.randint(0, 256, (num_images, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    split = Split(images, torch.arange(num_images) % 10)
     small = split.select(torch.arange(10))
     device, builder = choose_device(settings.device), builder_of(settings)
     source = Source(split, small, small, tuple("0123456789"))
@@ -109,8 +111,17 @@ def time_our_loop(workshop: Workshop, student: Training, teacher: Network, guide
     return speed
 
 
-def time_usual_loop(workshop: Workshop, student: Training, teacher: Training) -> float:
-    """Images a second of one epoch of a plain loop, without the time in which its workers start."""
+def time_usual_loop(
+    workshop: Workshop,
+    student: Training,
+    teacher: Training,
+    num_workers: int = NUM_WORKERS,
+    seconds: float = math.inf,
+) -> float:
+    """Images a second of one epoch of a plain loop, without the time in which its workers start.
+
+    It ends after so many `seconds` if the epoch has not ended by then.
+    """
     network, optimizer = _student(workshop, student, torch.contiguous_format)
     guide = workshop.assembler.make_network(teacher, teacher.architecture.node).to(
         memory_format=torch.contiguous_format
@@ -119,13 +130,15 @@ def time_usual_loop(workshop: Workshop, student: Training, teacher: Training) ->
     device, batch_size, split = workshop.device.torch_device, student.recipe.batch_size, _training_split(workshop)
     images = split.images.permute(0, 2, 3, 1).cpu().numpy()
     dataset = PILDataset(images, split.targets.tolist(), augment=True)
-    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=NUM_WORKERS, drop_last=True)
+    loader = DataLoader(dataset, batch_size, shuffle=True, num_workers=num_workers, drop_last=True)
     batches = iter(loader)
     train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in next(batches)])
     start, num_images = time.perf_counter(), 0
     for batch in batches:
         train_step(network, guide.architecture, optimizer, [tensor.to(device) for tensor in batch])
         num_images += batch_size
+        if time.perf_counter() - start >= seconds:
+            break
     return num_images / (time.perf_counter() - start)
 
 

@@ -12,26 +12,32 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_run.commands.arguments import arguments_for_hydra, full_errors, hydra_words, read_arguments
 from distill_run.commands.help import WIDTH, help_page
+from distill_run.commands.point import place_point
 from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.commands.subdirs import check_subdirs
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.config.explain import naming_files
 from distill_run.config.overrides import count_points, swept_keys
-from distill_run.config.paths import at_home, readable
+from distill_run.config.paths import readable
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.versions import VERSION_BASE
-from distill_run.errors import UserError, first_line, interruptions, user_error
+from distill_run.errors import first_line, interruptions, user_error
 from distill_run.quoting import override
-from distill_run.record.status import record_failure
-from distill_run.sweeps.places import refused_place, take_place
 from distill_run.sweeps.request import Request
+from hydra_plugins.distill_run.fused import FusedLauncher
+from hydra_plugins.distill_run.ray import RayLauncher
+from hydra_plugins.distill_run.slurm import SlurmLauncher
+from hydra_plugins.distill_run.sweeper import GridSweeper
+
+PLUGINS = (GridSweeper, FusedLauncher, SlurmLauncher, RayLauncher)
 
 
 def run_command(words: Sequence[str]) -> bool:
@@ -112,6 +118,8 @@ def _errors_of_hydra() -> Iterator[None]:
 def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) -> None:
     """Let Hydra do what its options say; each point of a sweep is done by `run_point`."""
     register()
+    for plugin in PLUGINS:  # in an editable install, Hydra does not find them by itself
+        Plugins.instance().register(plugin)
     if extra_dir is not None:
         offer_roles(extra_dir)
         overrides = [*overrides, *own_folder_overrides(extra_dir)]
@@ -128,14 +136,6 @@ def run_point(config: DictConfig) -> float | None:
     from distill_run.engine.interrupt import end_with_parent
 
     end_with_parent()
-    own = HydraConfig.get()
-    overrides = list(own.overrides.task)
-    command = command_line(overrides, config.code_dir)
-    sweep_dir, number = Path(own.sweep.dir), int(own.job.num)
-    with contextlib.chdir(own.runtime.cwd):
-        try:
-            run_dir = take_place(sweep_dir, number, Path(own.runtime.output_dir))
-        except UserError as error:
-            record_failure(refused_place(sweep_dir, number), str(error), command)
-            return None
-        return run_recorded(lambda: at_home(config), overrides, run_dir, command)
+    with contextlib.chdir(HydraConfig.get().runtime.cwd):
+        point = place_point(config)
+        return None if point is None else run_recorded(*point)

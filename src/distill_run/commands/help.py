@@ -116,8 +116,8 @@ KEYS = {
     "training.student.mixup": "0: off; also training.student.cutmix",
     "training.student.patience": "stop after this many epochs without a gain",
     "training.student.lr_search": "learning rates to try, as in [0.01,0.1]",
-    "device.precision": "auto, fp32, bf16 or fp16",
-    "device.compile": "torch.compile the networks that train",
+    "device.precision": "auto, fp32, tf32, bf16 or fp16",
+    "device.compile": "off, default or max: torch.compile in training",
 }
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from distill_run.config.compose import Composed, new_variants
 from distill_run.config.overrides import parse, points_to_check, text_of
 from distill_run.config.paths import SEVERAL, SINGLE, home
+from distill_run.config.plugins import check_engine, is_here
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain, settings_of
 from distill_run.config.variants import Variants
@@ -41,8 +42,8 @@ def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> l
     from distill_run.stages.rehearse import rehearse  # torch is loaded only here, once nothing else is wrong
 
     # No component depends on the seed: of a sweep over hundreds of seeds, one is tried.
-    different = {repr(replace(point.settings, seed=0)): point.settings for point in points}
-    gather(partial(rehearse, settings) for settings in different.values())
+    different = {repr(replace(point.settings, seed=0)): point for point in points}
+    gather(partial(rehearse, point.settings, is_here(point.composed.hydra)) for point in different.values())
     return points
 
 
@@ -80,6 +81,7 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool, va
     attempts: list[Callable[[], object]] = [
         partial(settings_of, composed.config, overrides),
         partial(check_writable, key, output_dir),
+        partial(check_engine, composed.hydra),
     ]
     settings = gather(attempts)[0]
     assert isinstance(settings, Settings)

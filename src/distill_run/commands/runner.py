@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
 from omegaconf import DictConfig
 
 from distill_run.config.compose import check
@@ -21,10 +22,12 @@ from distill_run.quoting import for_omegaconf
 from distill_run.record.status import read_status, record_failure
 from distill_run.report.run_report import read_report
 from distill_run.safe_text import ANY_TEXT
+from distill_run.stretches import in_stretches
 
 if TYPE_CHECKING:
     from distill_run.engine.interrupt import StopRequest
     from distill_run.report.run_report import RunReport
+    from distill_run.stages.wanted import Story
     from distill_run.stages.watcher import Watcher
 
 UNMEASURED = {"measure_speed": False, "robustness_images": 0}
@@ -53,35 +56,72 @@ def run_recorded(
 ) -> float | None:
     """A run among others, which says in its files alone how it went: see RunReport.val_goodness.
 
-    A completed run is not repeated, an interrupted one goes on. None where the run fails: then its files hold the
-    error. `compose` gives the configuration of `overrides`; it may raise UserError as well.
+    A completed run is not repeated, an interrupted one goes on, and one that another process does is waited for. None
+    where the run fails: then its files hold the error. `compose` gives the configuration of `overrides`; it may raise
+    UserError as well.
     """
-    if (goodness := _completed_goodness(run_dir)) is not None:
-        return goodness
-    try:
-        settings = _read_settings(unmeasured(compose(), overrides), overrides, run_dir)
-        return _run_quietly(settings, run_dir, command, watchers, stop).val_goodness
-    except (UserError, OSError) as error:
-        told = error if isinstance(error, UserError) else file_error(error)
-        record_failure(run_dir, str(told), command)
-        return None
-    except PrunedError:
-        raise
-    except Exception as error:
-        record_failure(run_dir, f"{type(error).__name__}: {error}", command)
-        raise
+    from distill_run.engine.interrupt import StopRequest
+    from distill_run.stages.stories import finish
+
+    with stop or StopRequest() as stop:
+        return finish(recorded_story(compose, overrides, run_dir, command, stop, watchers))
 
 
-def _run_quietly(
-    settings: Settings, run_dir: Path, command: str, watchers: Sequence["Watcher"], stop: "StopRequest | None"
-) -> "RunReport":
+def recorded_story(
+    compose: Callable[[], DictConfig],
+    overrides: Sequence[str],
+    run_dir: Path,
+    command: str,
+    stop: "StopRequest",
+    watchers: Sequence["Watcher"] = (),
+) -> "Story[float | None]":
+    """What happens in a run among others: see run_recorded."""
+    with _alone(run_dir):
+        if (goodness := _completed_goodness(run_dir)) is not None:
+            return goodness
+        try:
+            settings = _read_settings(unmeasured(compose(), overrides), overrides, run_dir)
+            report = yield from _quiet_story(settings, run_dir, command, stop, watchers)
+            return report.val_goodness
+        except (UserError, OSError) as error:
+            told = error if isinstance(error, UserError) else file_error(error)
+            record_failure(run_dir, str(told), command)
+            return None
+        except PrunedError:
+            raise
+        except Exception as error:
+            record_failure(run_dir, f"{type(error).__name__}: {error}", command)
+            raise
+
+
+@contextmanager
+def _alone(run_dir: Path) -> Iterator[None]:
+    """Do the block while no other process does this run: a job of a cluster may outlive the command that sent it."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    lock = RunFiles(run_dir).lock
+    with FileLock(lock):
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                lock.unlink()
+
+
+def _quiet_story(
+    settings: Settings, run_dir: Path, command: str, stop: "StopRequest", watchers: Sequence["Watcher"]
+) -> "Story[RunReport]":
+    """What happens in a run that logs to its own file, also while its trainings go on."""
     from distill_run.console import Console
     from distill_run.data.opening import shared_feeds
-    from distill_run.pipeline import run
+    from distill_run.pipeline import story_of
 
-    console, feeds = Console(quiet=True), shared_feeds()
-    with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
-        return run(settings, run_dir, command=command, console=console, watchers=watchers, stop=stop, feeds=feeds)
+    @contextmanager
+    def within() -> Iterator[None]:
+        with told_of_no_room("hydra.sweep.dir", run_dir), _logged(run_dir):
+            yield
+
+    story = story_of(settings, run_dir, stop, command, Console(quiet=True), watchers, shared_feeds(), within)
+    return (yield from in_stretches(story, within))
 
 
 def _completed_goodness(run_dir: Path) -> float | None:

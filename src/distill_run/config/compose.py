@@ -91,7 +91,18 @@ def _compose_whole(overrides: list[str]) -> DictConfig:
 
 def literal_config(plain: Mapping[str, Any]) -> DictConfig:
     """The configuration of plain values, in whose texts `${` begins no interpolation."""
-    return OmegaConf.create({key: _literal(value) for key, value in plain.items()})
+    return with_compile_word(OmegaConf.create({key: _literal(value) for key, value in plain.items()}))
+
+
+def with_compile_word(config: DictConfig) -> DictConfig:
+    """The same configuration, with a word in device.compile: to YAML an `off` is false, and earlier versions had flags.
+
+    Whatever is no flag stays as it is.
+    """
+    device = OmegaConf.select(config, "device")
+    if OmegaConf.is_dict(device) and isinstance(device.get("compile"), bool):
+        device["compile"] = "default" if device["compile"] else "off"
+    return config
 
 
 def _literal(value: Any) -> Any:
@@ -131,7 +142,7 @@ def new_run_dir() -> Path:
 def option_names(group: str, extra_dir: Path | None = None) -> list[str]:
     """The options of a group, those of the user's own folder among them; an experiment may lie in a folder of its own.
 
-    Hydra's own groups, such as hydra/launcher, are not among the files of either folder.
+    Of Hydra's own groups, such as hydra/launcher, the options that plug-ins bring are not among them.
     """
     return sorted(option_paths(group, extra_dir))
 

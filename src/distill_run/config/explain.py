@@ -27,25 +27,11 @@ from distill_run.config.compose import (
 from distill_run.config.hints import MANY_OPTIONS, all_keys, meant_overrides, missing_argument
 from distill_run.config.overrides import COMPOSITION_ERRORS, parse, parse_or_none, text_of, values_of
 from distill_run.config.paths import SEVERAL, SINGLE
+from distill_run.config.plugins import missing_package
 from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import Mistake, UserError, first_line, show, unknown_key
 
 MOST_SAID = 400  # characters of what Hydra says of a file
-# Plug-ins of Hydra: which package has an option that this installation lacks.
-PLUGINS = {
-    "hydra/launcher": {
-        "joblib": "hydra-joblib-launcher",
-        "ray": "hydra-ray-launcher",
-        "rq": "hydra-rq-launcher",
-        "submitit_local": "hydra-submitit-launcher",
-        "submitit_slurm": "hydra-submitit-launcher",
-    },
-    "hydra/sweeper": {
-        "ax": "hydra-ax-sweeper",
-        "nevergrad": "hydra-nevergrad-sweeper",
-        "optuna": "hydra-optuna-sweeper",
-    },
-}
 
 
 def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> list[Mistake]:
@@ -84,8 +70,8 @@ def explain(overrides: list[str], extra_dir: Path | None, error: Exception) -> l
 def _missing_option(override: Override, names: list[str]) -> Mistake:
     """The mistake for an option that is not there; of many options, only those with a similar name are told."""
     value = str(override.value())
-    if package := PLUGINS.get(override.key_or_group, {}).get(value):
-        return Mistake(f"{text_of(override)} needs {package}, which is not installed", f"write pip install {package}")
+    if mistake := missing_package(override.key_or_group, value):
+        return mistake
     if len(names) <= MANY_OPTIONS:
         remedy = f"write one of {', '.join(names)}"
     elif near := difflib.get_close_matches(value, names, n=3, cutoff=0.6):

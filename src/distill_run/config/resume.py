@@ -61,6 +61,7 @@ ADDED: dict[str, Any] = {
         "workers": None,
         "on_error": "refuse",
     },
+    "device": {"deterministic": True},
     "training": {
         "class_weights": None,
         "select_by": "accuracy",

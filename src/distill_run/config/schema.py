@@ -5,7 +5,7 @@ component (a mapping with a `_target_`) is the business of that component's cons
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from distill_run import rules
@@ -102,9 +102,19 @@ class DeviceSettings:
     """What computes, and in which precision."""
 
     kind: Annotated[str, rules.one_of("auto", "cpu", "cuda", "mps")]
-    precision: Annotated[str, rules.one_of("auto", "fp32", "bf16", "fp16")]
+    precision: Annotated[str, rules.one_of("auto", "fp32", "tf32", "bf16", "fp16")]
     channels_last: Annotated[bool, rules.FLAG]
-    compile: Annotated[bool, rules.FLAG]
+    compile: Annotated[str, rules.one_of("off", "default", "max")]
+    deterministic: Annotated[bool, rules.FLAG]
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What a number can depend on: some keys change nothing but on CUDA."""
+        values = asdict(self)
+        if self.kind != "cuda":
+            del values["deterministic"]
+            values["compile"] = "off" if self.compile == "off" else "default"
+        return values
 
 
 @dataclass(frozen=True)

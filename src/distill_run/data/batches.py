@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ class Batch:
 
     Unlabelled samples have indices after those of the training split, and the target UNLABELLED.
     `epoch` (from 1) and `step` (from 0) say when they are served. Mixed samples have a part of another's target:
-    `partner_targets` (N,), and `shares` (N,) of their own, from 0 to 1; otherwise both are None.
+    `partner_targets` (N,), and `shares` (N,) of their own, from 0 to 1; otherwise both are None. `host_indices` are the
+    indices on the CPU, where they are known there: to read them back from a GPU is to wait for it.
     """
 
     indices: Tensor
@@ -30,6 +31,21 @@ class Batch:
     step: int = 0
     partner_targets: Tensor | None = None
     shares: Tensor | None = None
+    host_indices: Tensor | None = None
+
+    def part(self, chosen: slice, step: int, host_indices: Tensor) -> "Batch":
+        """The chosen samples as the batch of a step of their own."""
+        partners, shares = (None if each is None else each[chosen] for each in (self.partner_targets, self.shares))
+        return replace(
+            self,
+            indices=self.indices[chosen],
+            images=self.images[chosen],
+            targets=self.targets[chosen],
+            step=step,
+            partner_targets=partners,
+            shares=shares,
+            host_indices=host_indices,
+        )
 
     def mean_over_targets(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean of a loss (N,) that is a function of targets (N,), over the labelled samples; 0 if there is none.

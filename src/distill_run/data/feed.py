@@ -1,5 +1,6 @@
 """Feeds: everything that trains, measures or draws images gets them from a Feed, wherever the images lie."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 
@@ -12,6 +13,8 @@ from distill_run.data.kept import Kept
 from distill_run.data.source import ImageSet, ImageShape, Split
 from distill_run.data.splits import Dataset, channel_statistics
 from distill_run.data.views import ViewChoice, Views
+
+RENDERED = 2**24  # numbers of float32 images that a GPU renders together, 64 MB
 
 
 class Feed(ABC):
@@ -130,9 +133,22 @@ class MemoryBatches(Batches):
         super().__init__(views.split.targets, batch_size, seed)
         self.views = views
 
+    @property
+    def steps_at_once(self) -> int:
+        """The steps whose batches are rendered together: several on a GPU, which small batches leave idle.
+
+        A view of a sample does not depend on the batch that it is rendered in.
+        """
+        is_gpu = self.views.split.targets.device.type == "cuda"
+        return max(RENDERED // (self.batch_size * math.prod(self.views.split.shape)), 1) if is_gpu else 1
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
-        view, device = self.views.choice.view_of(epoch), self.views.split.targets.device
-        batches = torch.split(self.order(epoch).to(device), self.batch_size)
-        for step in range(first_step, self.num_steps):
-            yield self.views.batch(batches[step], view, epoch, step)
+        view, size, order = self.views.choice.view_of(epoch), self.batch_size, self.order(epoch)
+        placed = order.to(self.views.split.targets.device)
+        for first in range(first_step, self.num_steps, self.steps_at_once):
+            last = min(first + self.steps_at_once, self.num_steps)
+            several = self.views.batch(placed[first * size : last * size], view, epoch)
+            for step in range(first, last):
+                begin = (step - first) * size
+                yield several.part(slice(begin, begin + size), step, order[step * size : (step + 1) * size])

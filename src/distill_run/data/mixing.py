@@ -44,16 +44,16 @@ class Mixing:
     def __init__(self, num_samples: int, image_size: tuple[int, int], mixup: float, cutmix: float) -> None:
         self.num_samples = num_samples
         self.image_size = image_size
-        self.quantiles = [(is_box, _quantiles(a)) for is_box, a in ((False, mixup), (True, cutmix)) if a > 0]
+        self.parameters = [(is_box, a) for is_box, a in ((False, mixup), (True, cutmix)) if a > 0]
 
     def draw(self, indices: Tensor, seed: int, view: int) -> Mixture:
         """The mixtures of the samples at `indices` (N,) in a view."""
         draw = Draws(indices, stream("mixing", seed, view))
-        partners, kind, place = draw(self.num_samples), draw(len(self.quantiles)), draw(NUM_SHARES)
+        partners, kind, place = draw(self.num_samples), draw(len(self.parameters)), draw(NUM_SHARES)
         row, column = draw(self.image_size[0]), draw(self.image_size[1])
         weights = torch.empty(len(indices), 1, *self.image_size, device=indices.device)
-        for number, (is_box, quantiles) in enumerate(self.quantiles):
-            shares = quantiles.to(indices.device)[place]
+        for number, (is_box, parameter) in enumerate(self.parameters):
+            shares = _quantiles(parameter, indices.device)[place]
             own = self._outside_box(shares, row, column) if is_box else shares.view(-1, 1, 1, 1).expand_as(weights)
             weights = torch.where((kind == number).view(-1, 1, 1, 1), own, weights)
         return Mixture(partners, weights)
@@ -66,9 +66,9 @@ class Mixing:
 
 
 @cache
-def _quantiles(parameter: float) -> Tensor:
-    """The quantiles (NUM_SHARES,) of Beta(parameter, parameter), at the middle of equal steps."""
+def _quantiles(parameter: float, device: torch.device) -> Tensor:
+    """The quantiles (NUM_SHARES,) of Beta(parameter, parameter), at the middle of equal steps, on a device."""
     from scipy.stats import beta  # takes a second to import, and few runs mix images
 
     steps = (torch.arange(NUM_SHARES, dtype=torch.float64) + 0.5) / NUM_SHARES
-    return torch.from_numpy(beta.ppf(steps.numpy(), parameter, parameter)).float()
+    return torch.from_numpy(beta.ppf(steps.numpy(), parameter, parameter)).float().to(device)

@@ -145,8 +145,9 @@ def stratified_cut(targets: Tensor, fraction: float, seed: int) -> tuple[Tensor,
     """
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed))
     is_cut = torch.zeros(len(targets), dtype=torch.bool)
-    for target in torch.unique(targets):
-        members = order[targets[order] == target]
+    by_class = order[targets[order].argsort(stable=True)]
+    sizes = torch.unique(targets, return_counts=True)[1].tolist()
+    for members in torch.split(by_class, sizes):
         count = min(max(round(fraction * len(members)), 1), len(members) - 1)
         is_cut[members[:count]] = True
     return (~is_cut).nonzero().flatten(), is_cut.nonzero().flatten()

@@ -91,8 +91,12 @@ class PhotoViews:
     def serve(self, batches: Sequence[Tensor], view: int, epoch: int = 1, first_step: int = 0) -> Iterator[Batch]:
         """The samples of each batch (N,), given on the CPU, in one view."""
         served = self.server.serve(self.orders.of_all(batches, view))
-        for step, (indices, images) in enumerate(zip(batches, served, strict=True), first_step):
-            yield self._finish(indices.to(self.split.targets.device), images, view, epoch, step)
+        # Sent together: each time, the host waits for a GPU.
+        everything = torch.cat(list(batches)).to(self.split.targets.device)
+        placed = torch.split(everything, [len(indices) for indices in batches])
+        for step, (on_host, indices, images) in enumerate(zip(batches, placed, served, strict=True), first_step):
+            batch = self._finish(indices, images, view, epoch, step)
+            yield dataclasses.replace(batch, host_indices=on_host)
 
     def _finish(self, indices: Tensor, images: list[Tensor], view: int, epoch: int, step: int) -> Batch:
         """The batch, from its stored images and those of its partners."""

@@ -13,7 +13,8 @@ from distill_run.models.class_outputs import ClassOutputs, Head, choose_outputs
 from distill_run.models.network import Network
 
 NAME_IT = "name it, as in --teacher outputs/store/teacher/FINGERPRINT/weights.pt"
-PRECISE = DeviceSettings(kind="auto", precision="fp32", channels_last=True, compile=False)  # as tests are measured
+# As tests are measured.
+PRECISE = DeviceSettings(kind="auto", precision="fp32", channels_last=True, compile="off", deterministic=True)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
 """What computes, in which precision: every `auto` is resolved here, and says what it became and why."""
 
 import dataclasses
+import math
 import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +20,8 @@ from distill_run.errors import user_error
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 WIDE = 300  # multiply-adds for a value; from here on bf16 pays on a CPU
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FUSED = ("torch.optim.SGD", "torch.optim.Adam", "torch.optim.AdamW")  # those with one kernel for all weights on CUDA
+_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,42 @@ class Device:
     def autocast(self) -> AbstractContextManager[None]:
         """The context in which networks compute in the chosen precision."""
         dtype = _DTYPES[self.settings.precision]
-        return torch.autocast(self.settings.kind, dtype, enabled=dtype is not torch.float32)
+        if dtype is torch.float32:
+            return self.backward()
+        return torch.autocast(self.settings.kind, dtype)
+
+    def backward(self) -> AbstractContextManager[None]:
+        """The context of a backward pass: autocast remembers its precision, TF32 must be allowed again."""
+        return _tf32() if self.settings.precision == "tf32" else nullcontext()
+
+    def fused(self, optimizer: Mapping[str, Any], key: str) -> dict[str, Any]:
+        """An optimizer's YAML, with torch's fused kernels where they are there and nothing else is asked for.
+
+        `key` is its place in the configuration. Raises UserError where `fused` is asked for together with fp16.
+        """
+        wanted = dict(optimizer)
+        if self.settings.precision == "fp16":
+            # Torch's fused SGD leaves its momentum as uninitialised memory where the scaler skips the first step.
+            if wanted.get("fused"):
+                what = f"{key}.fused=true does not go with device.precision=fp16"
+                raise user_error(what, "leave it out, or choose another precision")
+        elif self.settings.kind == "cuda" and wanted["_target_"] in FUSED and not {"fused", "foreach"} & wanted.keys():
+            wanted["fused"] = True
+        return wanted
 
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Keeps small gradients of fp16 from vanishing; does nothing in other precisions."""
         return torch.amp.GradScaler(self.settings.kind, enabled=self.settings.precision == "fp16")
+
+    def send(self, values: Tensor) -> Tensor:
+        """A tensor of the CPU on the device; a GPU takes it when it comes to it, and is not waited for."""
+        if self.settings.kind == "cuda":
+            values = values.pin_memory()
+        return values.to(self.torch_device, non_blocking=self.settings.kind == "cuda")
+
+    def free_bytes(self) -> float:
+        """The memory that is free on a CUDA device; infinity where nobody says, or where the device has no own."""
+        return torch.cuda.mem_get_info()[0] if self.settings.kind == "cuda" else math.inf
 
     def reset_peak_memory(self) -> None:
         """Begin to measure the peak memory of a stage."""
@@ -96,7 +130,7 @@ def _fills_vectors(module: nn.Module) -> bool:
 
 def storage_dtype(device: DeviceSettings) -> torch.dtype:
     """How a network's outputs are stored: in no less than the precision that they were computed in."""
-    return torch.float32 if device.precision == "fp32" else torch.float16
+    return torch.float32 if _DTYPES[device.precision] is torch.float32 else torch.float16
 
 
 def choose_device(wanted: DeviceSettings) -> Device:
@@ -116,24 +150,41 @@ def choose_device(wanted: DeviceSettings) -> Device:
         notes.append(f"device.precision: auto -> {precision} ({why})")
     elif precision == "fp16" and kind == "cpu":
         raise user_error("device.precision=fp16 is not for the CPU", "write device.precision=bf16 or fp32")
+    elif precision == "tf32" and kind != "cuda":
+        raise user_error(f"device.precision=tf32 is for CUDA, not for {kind}", "write device.precision=auto or fp32")
     if kind == "cuda":
-        _make_cuda_repeatable()
-    if wanted.compile:
-        check_compiler(kind)
-    return Device(dataclasses.replace(wanted, kind=kind, precision=precision), tuple(notes))
+        _choose_algorithms(deterministic=wanted.deterministic)
+    settings = dataclasses.replace(wanted, kind=kind, precision=precision)
+    if settings.compile != "off":
+        check_compiler(settings)
+    return Device(settings, tuple(notes))
 
 
 @cache
-def check_compiler(kind: str) -> None:
+def check_compiler(device: DeviceSettings) -> None:
     """Compile a sum; raises UserError where torch.compile finds no compiler for the device."""
-    compiled(lambda numbers: numbers + numbers.sin())(torch.zeros(2, device=kind))
+    compiled(lambda numbers: numbers + numbers.sin(), device)(torch.zeros(2, device=device.kind))
 
 
-def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """What torch.compile makes of a network or a function; a call raises UserError where it cannot be compiled."""
-    made = torch.compile(function)
+def compiled(
+    function: Callable[[Tensor], Tensor], device: DeviceSettings, *, with_graphs: bool = True
+) -> Callable[[Tensor], Tensor]:
+    """A network or a function as `device.compile` says; a call raises UserError where it cannot be compiled.
+
+    The network itself is left as it is: evaluations call it, and compute the same as the file that is shipped. Without
+    `with_graphs`, max counts as default.
+    """
+    if device.compile == "off":
+        return function
+    # Else what was compiled for one network is used for the next of its kind, whose features would not be read.
+    torch._dynamo.config.skip_nnmodule_hook_guards = False
+    is_max = device.compile == "max" and device.kind == "cuda" and with_graphs
+    # A graph is of one batch size: the last batch of an epoch gets one of its own.
+    made = torch.compile(function, mode="reduce-overhead", dynamic=False) if is_max else torch.compile(function)
 
     def call(values: Tensor) -> Tensor:
+        if is_max:  # from here on, a graph may overwrite what the last step has left
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         try:
             return made(values)
         except RuntimeError as error:
@@ -141,8 +192,9 @@ def compiled(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]
                 raise
             lines = [line for line in str(error).splitlines() if line and not line.endswith(" raised:")]
             raise user_error(
-                f"device.compile=true, but torch.compile does not work here: {[*lines, type(error).__name__][0]}",
-                "install a C++ compiler (for CUDA also triton), or write device.compile=false",
+                f"device.compile={device.compile}, but torch.compile does not work here: "
+                f"{[*lines, type(error).__name__][0]}",
+                "install a C++ compiler (for CUDA also triton), or write device.compile=off",
             ) from error
 
     return call
@@ -178,9 +230,35 @@ def _cpu_has_bf16() -> bool:
     return cpu_info.is_file() and "avx512_bf16" in cpu_info.read_text(encoding="utf-8").split()
 
 
-def _make_cuda_repeatable() -> None:
-    """Same command, same numbers: cuDNN and cuBLAS would otherwise choose algorithms that differ in rounding."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.backends.cudnn.deterministic = True
-    torch.backends.cudnn.allow_tf32 = False  # fp32 is fp32, also in evaluation
+def _choose_algorithms(*, deterministic: bool) -> None:
+    """Same command, same numbers: cuDNN and cuBLAS would otherwise choose algorithms that differ in rounding.
+
+    Of the fast ones, cuDNN takes the one that is fastest when it is first tried.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = not deterministic
+    torch.backends.cudnn.deterministic = deterministic
+    _allow_tf32(False)  # fp32 is fp32, also in evaluation
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    """Within the block, CUDA computes products and convolutions of fp32 numbers in TF32."""
+    _allow_tf32(True)
+    try:
+        yield
+    finally:
+        _allow_tf32(False)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    """Say whether CUDA may compute in TF32.
+
+    By the interface that torch 2.6 has, too. It also sets the newer one (`fp32_precision`, from 2.9 on); the reverse is
+    not so, and then torch raises an error wherever it reads the older one, as torch.compile does.
+    """
+    with warnings.catch_warnings():  # some versions say that the older one will be deprecated
+        warnings.simplefilter("ignore", UserWarning)
+        torch.backends.cudnn.allow_tf32 = allowed
+        torch.backends.cuda.matmul.allow_tf32 = allowed

@@ -48,13 +48,29 @@ def _head(network: Network, recipe: Recipe, key: str) -> list[nn.Parameter] | No
     return list(last_linear(network.architecture, "the network")[1].parameters())
 
 
-def moving_average(network: Network, decay: float) -> AveragedModel:
-    """A copy of the network, whose `update_parameters` moves its weights and buffers towards those of the network.
+class MovingAverage(AveragedModel):
+    """A copy of a network, whose `update_parameters` moves its weights and buffers towards those of the network.
 
     The first update copies them; every other one gives decay * its own + (1 - decay) * the network's.
     """
-    update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(network, multi_avg_fn=update, use_buffers=True)
+
+    def __init__(self, network: Network, decay: float) -> None:
+        super().__init__(network, use_buffers=True)
+        self.update = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+
+    def update_parameters(self, model: nn.Module) -> None:
+        """See the class. Torch's own makes the host wait for a GPU, to which it sends the number of updates."""
+        ours, theirs = (
+            [tensor.detach() for tensor in (*each.parameters(), *each.buffers())] for each in (self.module, model)
+        )
+        if self.n_averaged == 0:  # it is on the CPU
+            for own, other in zip(ours, theirs, strict=True):
+                own.copy_(other)
+        else:
+            for dtype in {tensor.dtype for tensor in ours}:
+                alike = [[tensor for tensor in each if tensor.dtype == dtype] for each in (ours, theirs)]
+                self.update(*alike, self.n_averaged)
+        self.n_averaged += 1
 
 
 def freeze_batch_norm(network: Network) -> None:

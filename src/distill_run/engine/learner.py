@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,19 +10,32 @@ from torch import Tensor, nn
 from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch
 from distill_run.data.draws import stream
+from distill_run.engine.checks import AtOnce, check_for
 from distill_run.engine.device import Device, compiled
-from distill_run.engine.fine_tuning import freeze_batch_norm, moving_average
+from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
 from distill_run.engine.finite import CALMER, first_not_finite, total_norm
 from distill_run.engine.protocols import Guide
 from distill_run.engine.totals import Totals
 from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
+from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
 from distill_run.tensor_files import some_of
 
 SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
+
+
+class Scored(NamedTuple):
+    """A batch, what network and teacher gave for it, its loss with its parts, and its `share` of the step's images."""
+
+    batch: Batch
+    outputs: Outputs
+    guidance: Outputs | None
+    loss: Tensor
+    parts: dict[str, Tensor]
+    share: float
 
 
 class Learner:
@@ -56,9 +69,12 @@ class Learner:
         self.device = device
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
-        self.average = None if recipe.ema is None else moving_average(network, recipe.ema)
-        self.read = FeatureReader(network, points, compiled(network) if device.settings.compile else network)
+        self.average = None if recipe.ema is None else MovingAverage(network, recipe.ema)
+        # The gradients of several batches are added up: a graph would overwrite the first ones.
+        forward = compiled(network, device.settings, with_graphs=recipe.accumulation == 1)
+        self.read = FeatureReader(network, points, forward)
         self.totals = Totals()
+        self.check = check_for(device)
 
     @property
     def evaluated(self) -> Network:
@@ -83,7 +99,8 @@ class Learner:
     def step(self, batches: Iterator[Batch], num_batches: int, num_images: int) -> Tensor:
         """Change the weights by the mean gradient of the next batches, which have so many images; returns the loss.
 
-        Raises DivergedError, before anything is changed, for a loss, teacher's logits or gradients that are not finite.
+        Raises DivergedError for a loss, teacher's logits or gradients that are not finite, before anything is changed
+        where the check is AtOnce; else a caller asks `went_back` now and then.
         """
         self.optimizer.zero_grad(set_to_none=True)
         losses = []
@@ -94,9 +111,27 @@ class Learner:
             losses.append(self._add_gradients(batch, len(batch.targets) / num_images))
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
-        self._update(num_images, self._place(batch))
+        self.update(num_images, batch)
         self.totals.add_time(time.perf_counter() - start, 0.0)
         return total(losses)
+
+    def keep(self) -> None:
+        """Remember this state, in which all is finite, if the check may have to go back to it."""
+        self.check.keep(self.state)
+
+    def went_back(self) -> bool:
+        """Whether something was not finite since `keep`.
+
+        Then the state is that of `keep` again, and from here on each step is checked at once.
+        """
+        start = time.perf_counter()
+        state = self.check.state_to_go_back_to()
+        self.totals.add_time(time.perf_counter() - start, 0.0)  # that of the steps for which the device was waited for
+        if state is None:
+            return False
+        self.check = AtOnce()
+        self.load_state(state)
+        return True
 
     def close(self) -> None:
         """Take the hooks out of the network, and free what only the training needed."""
@@ -133,13 +168,30 @@ class Learner:
         self.device.seed(stream("dropout", self.seed, batch.epoch, batch.step) >> 1)
         with self.device.autocast():
             outputs = self.read(batch.images)
+        scored = self.score(batch, outputs, share)
+        with self.device.backward():
+            self.scaled(scored).backward()  # type: ignore[no-untyped-call]
+        return self.count(scored)
+
+    def score(self, batch: Batch, outputs: Outputs, share: float) -> Scored:
+        """The loss of the network's outputs for a batch, which has that share of the step's images."""
         guidance = self.guide(batch) if self.guide else None
-        loss, parts = self.loss.losses(batch, outputs, guidance)
-        self.scaler.scale(loss * share).backward()  # type: ignore[no-untyped-call]
+        return Scored(batch, outputs, guidance, *self.loss.losses(batch, outputs, guidance), share)
+
+    def scaled(self, scored: Scored) -> Tensor:
+        """What the gradients of a batch are computed of."""
+        return self.scaler.scale(scored.loss * scored.share)
+
+    def count(self, scored: Scored) -> Tensor:
+        """Take a batch into account whose gradients were added; returns its share of the loss.
+
+        Raises DivergedError for a loss or teacher's logits that are not finite.
+        """
+        batch, outputs, guidance, loss, parts, share = scored
         finite = torch.isfinite(loss)
         if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
             finite = finite & guidance.logits.isfinite().all()
-        if not finite:  # waits for the device, which by now has the backward pass to work at
+        if self.check.fails(finite):  # AtOnce waits for the device, which by now has the backward pass to work at
             what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
             faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
             where, remedy = faulty or ("the sum of the terms", CALMER)
@@ -148,12 +200,17 @@ class Learner:
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
         return loss.detach() * share
 
-    def _update(self, num_images: int, place: str) -> None:
-        """Change the weights by the gradients of so many images, and their moving average by the weights."""
+    def update(self, num_images: int, batch: Batch) -> None:
+        """Change the weights by the gradients of so many images, and their moving average by the weights.
+
+        `batch` is the last of the step. Raises DivergedError for gradients that are not finite.
+        """
         self.scaler.unscale_(self.optimizer)
         norm = total_norm(self._gradients(), is_exact=self.recipe.clip_norm is not None)
-        if not torch.isfinite(norm) and self.scaler.get_scale() <= SMALLEST_SCALE:  # else the scaler skips this step
-            raise self._diverged(f"gradients are not finite at {place}: {self._faulty_gradients()}", CALMER)
+        # Above the smallest scale, the scaler skips this step.
+        if self.check.fails(torch.isfinite(norm)) and self.scaler.get_scale() <= SMALLEST_SCALE:
+            what = f"gradients are not finite at {self._place(batch)}: {self._faulty_gradients()}"
+            raise self._diverged(what, CALMER)
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters(), self.recipe.clip_norm, norm)
             self.totals.add_flag("clipped", norm > self.recipe.clip_norm, num_images)

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Generator, Iterator
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.source import ImageSet
+from distill_run.engine.checks import CHECK_STEPS
 from distill_run.engine.evaluate import commonest_share, measure, predict
 from distill_run.engine.finite import CALMER
 from distill_run.engine.interrupt import StopRequest
@@ -45,6 +46,7 @@ class Trainer:
         self.select_by = select_by
         self.checkpoint_seconds = checkpoint_seconds
         self.epoch, self.step = 1, 0  # the epoch in progress (from 1) and its next step (from 0)
+        self.kept_step = 0  # that of the state which the learner has kept
         self.history: list[dict[str, Any]] = []
         self.selected: dict[str, Any] = {}
 
@@ -60,11 +62,11 @@ class Trainer:
         finite; and what `stop` was requested with, after a step or an epoch.
         """
         with stop.polled():
-            for _ in self.steps(watcher, stop):
-                pass
+            for step in self.steps(watcher, stop):
+                step.take()
 
-    def steps(self, watcher: LoopWatcher, stop: StopRequest) -> Iterator[None]:
-        """The same, with a pause after each step: so several trainings can take turns."""
+    def steps(self, watcher: LoopWatcher, stop: StopRequest) -> Generator["Step", None, None]:
+        """The same with a pause before each step, which is for others to take: so several trainings go on together."""
         while self.epoch <= self.learner.recipe.epochs and not self._is_out_of_patience():
             yield from self._train_epoch(watcher, stop)
             row = self._finish_epoch(self._validate(watcher, stop))
@@ -73,29 +75,51 @@ class Trainer:
             if stop.requested:
                 raise stop.error
 
-    def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> Iterator[None]:
+    def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> Iterator["Step"]:
         """The steps of the epoch in progress that are left."""
         self.learner.begin()
         saved = time.monotonic()
-        batches = self.batches.epoch(self.epoch, first_step=self.step * self.learner.recipe.accumulation)
-        for _ in range(self.step, self.num_steps):
-            self._train_step(batches, watcher)
-            yield
-            if stop.requested:
-                watcher.state_saved(self.state())
-                raise stop.error
-            if self.checkpoint_seconds is not None and time.monotonic() - saved >= self.checkpoint_seconds:
+        batches = self._batches()
+        self._keep()
+        while self.step < self.num_steps:
+            yield Step(self, batches, watcher)
+            is_last = stop.requested
+            is_saved = self.checkpoint_seconds is not None and time.monotonic() - saved >= self.checkpoint_seconds
+            is_due = self.step % CHECK_STEPS == 0
+            if (is_due or is_last or is_saved or self.step == self.num_steps) and self.learner.went_back():
+                self.step = self.kept_step
+                batches = self._batches()
+            elif is_due:
+                self._keep()
+            if is_last or is_saved:
                 watcher.state_saved(self.state())
                 saved = time.monotonic()
+            if is_last:
+                raise stop.error
+
+    def _batches(self) -> Iterator[Batch]:
+        """Those of the epoch in progress, from the next step on."""
+        return self.batches.epoch(self.epoch, first_step=self.step * self.learner.recipe.accumulation)
+
+    def _keep(self) -> None:
+        self.learner.keep()
+        self.kept_step = self.step
 
     def _train_step(self, batches: Iterator[Batch], watcher: LoopWatcher) -> None:
         """A step of the optimizer, on the mean gradient of the next images."""
+        num_batches, num_images = self.begin_step()
+        self.end_step(self.learner.step(batches, num_batches, num_images), num_images, watcher)
+
+    def begin_step(self) -> tuple[int, int]:
+        """Set the learning rates of the next step of the optimizer; returns how many batches and images it is of."""
         self.learner.scale_rates(self.schedule.factor(self.epoch - 1 + self.step / self.num_steps))
         accumulation, batch_size = self.learner.recipe.accumulation, self.batches.batch_size
         first = self.step * accumulation
         last = min(first + accumulation, self.batches.num_steps)
-        num_images = min(last * batch_size, self.batches.num_samples) - first * batch_size
-        loss = self.learner.step(batches, last - first, num_images)
+        return last - first, min(last * batch_size, self.batches.num_samples) - first * batch_size
+
+    def end_step(self, loss: Tensor, num_images: int, watcher: LoopWatcher) -> None:
+        """Count a step that the learner has taken."""
         self.step += 1
         watcher.stepped(self.epoch, self.step, num_images, loss)
 
@@ -153,3 +177,20 @@ class Trainer:
     def _is_out_of_patience(self) -> bool:
         patience = self.learner.recipe.patience
         return bool(patience and self.selected and self.epoch - 1 - self.selected["epoch"] >= patience)
+
+
+class Step(NamedTuple):
+    """The next step of a trainer, on the next of `batches`."""
+
+    trainer: Trainer
+    batches: Iterator[Batch]
+    watcher: LoopWatcher
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Epoch and number of the step, by which steps of several trainings are in order."""
+        return self.trainer.epoch, self.trainer.step
+
+    def take(self) -> None:
+        """Change the weights; raises DivergedError as Trainer.fit does."""
+        self.trainer._train_step(self.batches, self.watcher)

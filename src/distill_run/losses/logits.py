@@ -9,9 +9,8 @@ import math
 from collections.abc import Sequence
 
 import torch.nn.functional as F
-from torch import Tensor, cat, finfo, float32, promote_types, stack
+from torch import Tensor, arange, cat, finfo, float32, promote_types, stack
 from torch.linalg import vector_norm
-from torch.nn.functional import one_hot
 
 from distill_run.losses.numerics import wide
 from distill_run.rules import BELOW_ONE, INSIDE_UNIT, POSITIVE, one_of
@@ -97,9 +96,10 @@ def decoupled_loss(
 
 def _split_off_target(log_p: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Two log-distributions: over target and any other class (N, 2), and over the other classes alone (N, K - 1)."""
-    num_samples, num_classes = log_p.shape
-    is_other = ~one_hot(targets, num_classes).bool()
-    others = log_p[is_other].view(num_samples, num_classes - 1)
+    num_classes = log_p.shape[1]
+    columns = arange(num_classes - 1, device=targets.device)
+    # By place: of a mask, the host would have to be told how many are true, and wait for a GPU.
+    others = log_p.gather(1, columns + (columns >= targets.unsqueeze(1)))
     log_rest = others.logsumexp(dim=1, keepdim=True)
     return cat([log_p.gather(1, targets.unsqueeze(1)), log_rest], dim=1), others - log_rest
 
@@ -153,7 +153,8 @@ def virtual_teacher_loss(
     POSITIVE.check("temperature", temperature)
     INSIDE_UNIT.check("correct_probability", correct_probability)
     num_classes = student_logits.shape[1]
-    wanted = one_hot(targets, num_classes).to(promote_types(student_logits.dtype, float32))
+    is_target = arange(num_classes, device=targets.device) == targets.unsqueeze(1)
+    wanted = is_target.to(promote_types(student_logits.dtype, float32))
     rest = (1 - correct_probability) / (num_classes - 1)
     designed = wanted * correct_probability + (1 - wanted) * rest
     student, teacher = (F.log_softmax(wide(x) / temperature, dim=1) for x in (student_logits, designed.log()))

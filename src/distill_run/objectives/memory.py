@@ -29,6 +29,8 @@ class Memory(nn.Module):
         bound = (3 / embedding_size) ** 0.5  # a mean squared length of 1
         self.register_buffer("embeddings", torch.empty(num_samples, embedding_size).uniform_(-bound, bound))
         self.register_buffer("log_normaliser", torch.tensor(math.nan))
+        self.is_normalised = False  # what the host knows of it: to ask a GPU is to wait for it
+        self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def loss(self, anchors: Tensor, samples: Tensor, negatives: Tensor, temperature: float) -> Tensor:
         """The noise-contrastive loss of anchors (N, E) with positives `samples` (N,) and `negatives` (N, K).
@@ -44,13 +46,15 @@ class Memory(nn.Module):
 
     def _normaliser(self, log_scores: Tensor, samples: Tensor, negatives: Tensor) -> Tensor:
         """The logarithm of Z, which is M times the mean of exp(similarity / temperature) over all pairs."""
-        if not self.log_normaliser.isnan():
+        self.is_normalised = self.is_normalised or not self.log_normaliser.isnan()
+        if self.is_normalised:
             return self.log_normaliser
         candidates = torch.cat([samples.unsqueeze(1), negatives], dim=1)
         log_sum = log_scores.gather(1, candidates).logsumexp(dim=(0, 1))
         estimate = log_sum + math.log(len(self.embeddings) / candidates.numel())
         if self.training:
             self.log_normaliser = estimate
+            self.is_normalised = True
         return estimate
 
     @torch.no_grad()
@@ -59,6 +63,11 @@ class Memory(nn.Module):
         moved = torch.lerp(embeddings, self.embeddings[samples], momentum)
         # Not in place: the backward pass of the loss still reads the old tensor.
         self.embeddings = self.embeddings.index_copy(0, samples, F.normalize(moved, dim=1))
+
+
+def _forget(memory: nn.Module, _: object) -> None:
+    assert isinstance(memory, Memory)
+    memory.is_normalised = False
 
 
 class Negatives(nn.Module):

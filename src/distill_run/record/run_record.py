@@ -59,15 +59,12 @@ class RunRecord(Watcher):
         assert stage is not None
         if stage.is_search:
             return
-        point = {
-            "stage": stage.name,
-            "fingerprint": stage.fingerprint,
-            "program": stage.program,
-            "trainer": state,
-        }
+        rows = [*state["history"]]
+        for point in state.get("beside", ()):
+            rows += point["trainer"]["history"]
         with told_of_no_room("hydra.run.dir", self.files.run_dir):
-            tensor_files.save(self.files.last, point)
-            write_json_lines(self.files.metrics, [*self._metrics, *state["history"]])
+            tensor_files.save(self.files.last, stage.point(state))
+            write_json_lines(self.files.metrics, [*self._metrics, *rows])
 
     def stage_ended(self, trained: Trained) -> None:
         """See Watcher."""

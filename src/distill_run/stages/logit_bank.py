@@ -7,7 +7,7 @@ teacher's forward passes once. Objectives that ask for features cannot use it.
 
 import dataclasses
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from distill_run.units import quantity
 KIND = "logits"
 CHUNK_SIZE = 256  # images at a time; fixed, so that no setting of a student changes what is stored
 FREE_SHARE = 0.9  # of the disk's free space that a bank may take
+VIEW_SHARE = 0.5  # of a GPU's free memory that a view may take
 SAID_SHARE = 0.01  # of the limit; a smaller bank is not worth a word
 
 
@@ -51,6 +52,9 @@ class BankedTeacher:
     is exact for such numbers between 6e-5 and 65504. A process that is killed loses the view that it was filling, no
     other.
     `teacher_fingerprint` identifies the teacher; the views are the student's.
+
+    A view lies on the device that trains. Where it would take more than half of a GPU's free memory (the other half is
+    the student's), it stays in its file, and the rows of a batch are sent without waiting for the GPU.
     """
 
     def __init__(self, teacher: Network, teacher_fingerprint: str, training: Training, workshop: Workshop) -> None:
@@ -61,8 +65,9 @@ class BankedTeacher:
         self.device = workshop.device_for(teacher)
         inputs = bank_inputs(teacher_fingerprint, training, self.device.settings)
         self.fingerprint = fingerprint_of(inputs)
-        self.view: int | None = None  # the one that `logits` are of
-        self.logits: Tensor | TopLogits = torch.empty(0)
+        self.view: int | None = None  # the one that the rows are of
+        self.rows: Rows = np.empty(0)
+        self.placed: Tensor | TopLogits | None = None  # the same on the device, if they fit
 
         def make(directory: Path) -> dict[str, Any]:
             write_text(directory / "config.yaml", yaml.safe_dump(inputs, sort_keys=False))
@@ -73,12 +78,25 @@ class BankedTeacher:
     def __call__(self, batch: Batch) -> Outputs:
         """The teacher's logits for the samples of a batch in its view, in float32."""
         if batch.view != self.view:
-            self.view, self.logits = batch.view, self._load(batch.view)
-        if isinstance(self.logits, TopLogits):
-            return Outputs(self.logits.spread(batch.indices))
-        return Outputs(self.logits[batch.indices].float())
+            self.placed = None  # its memory is free for the next
+            self.view, self.rows = batch.view, self._load(batch.view)
+            if self.rows.nbytes <= VIEW_SHARE * self.device.free_bytes():
+                self.placed = self._place(self.rows, lambda values: values.to(self.device.torch_device))
+        logits, indices = self.placed, batch.indices
+        if logits is None:
+            on_host = batch.indices.cpu() if batch.host_indices is None else batch.host_indices
+            logits = self._place(self.rows[on_host.numpy()], self.device.send)
+            indices = torch.arange(len(on_host), device=batch.indices.device)
+        return Outputs(logits.spread(indices) if isinstance(logits, TopLogits) else logits[indices].float())
 
-    def _load(self, view: int) -> Tensor | TopLogits:
+    def _place(self, rows: Rows, place: Callable[[Tensor], Tensor]) -> Tensor | TopLogits:
+        if self.top_k is not None:
+            return TopLogits.of_rows(rows, self.num_classes, place)
+        return place(torch.from_numpy(rows))
+
+    def _load(self, view: int) -> Rows:
+        """The rows of a view, mapped into memory from the store, where the teacher is asked for them first."""
+
         def make(path: Path) -> None:
             with told_of_no_memory(
                 f"the teacher, with {CHUNK_SIZE} images at a time,",
@@ -89,10 +107,8 @@ class BankedTeacher:
 
         with self.workshop.stop.at_once():  # also while another process fills the view
             path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
-        mapped = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
-        if self.top_k is not None:
-            return TopLogits.of_rows(mapped, self.num_classes, self.device.torch_device)
-        return torch.from_numpy(mapped).to(self.device.torch_device)
+        rows: Rows = np.load(path, mmap_mode="c")  # copy-on-write: torch has no read-only tensors
+        return rows
 
     @cached_property
     def _live(self) -> LiveTeacher:
@@ -132,7 +148,7 @@ def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSett
         "views": views,
         "top_k": training.top_k,
         "code": training.code,
-        "device": {**dataclasses.asdict(device), "compile": None},  # the teacher is not compiled
+        "device": {**device.inputs, "compile": None},  # the teacher is not compiled
     }
 
 

@@ -54,7 +54,7 @@ def probe_parts(training: Training, network: Network, feed: Feed, watcher: Watch
         head = nn.Linear(layer.in_features, layer.out_features, bias=has_bias)
     norm = [nn.BatchNorm1d(layer.in_features, affine=False, momentum=None)] if has_bias else []
     probe = Network(nn.Sequential(nn.Flatten(), *norm, head), [0.0], [1.0])
-    device = Device(dataclasses.replace(training.device, precision="fp32", compile=False), ())
+    device = Device(dataclasses.replace(training.device, precision="fp32", compile="off"), ())
     features = FrozenFeatures(training, network, feed, watcher, stop)
     size = features.num_views * len(feed.train) * layer.in_features * features.dtype.itemsize
     watcher.noted(

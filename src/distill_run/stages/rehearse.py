@@ -57,10 +57,10 @@ def check_mode(settings: Settings, builder: Builder) -> None:
         )
 
 
-def rehearse(settings: Settings) -> None:
+def rehearse(settings: Settings, is_here: bool = True) -> None:
     """Build every component that needs no data, and check the arguments of the others.
 
-    Raises UserError with all mistakes in them.
+    Where the run will not be on this machine (`is_here`), nobody knows its device. Raises UserError with all mistakes.
     """
     builder = builder_of(settings)
     shape = dict.fromkeys(("in_channels", "image_size", "num_classes"))
@@ -68,7 +68,7 @@ def rehearse(settings: Settings) -> None:
     networks |= {f"more_teachers.{name}": node for name, node in settings.more_teachers.items()}
     networks |= {f"assistants.{name}": node for name, node in settings.assistants.items()}
     checks: list[Callable[[], object]] = [
-        partial(choose_device, settings.device),
+        *([partial(choose_device, settings.device)] if is_here else []),
         partial(
             check_export,
             settings.export_formats,

@@ -5,7 +5,9 @@ from dataclasses import replace
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.guides import make_guide
 from distill_run.stages.trained import Trained
+from distill_run.stages.wanted import Wanted
 from distill_run.stages.workshop import Workshop
+from distill_run.stretches import Within
 
 
 def obtain_assistants(several: list[Prepared], teacher: Trained, workshop: Workshop) -> list[Trained]:
@@ -19,17 +21,15 @@ def obtain_assistants(several: list[Prepared], teacher: Trained, workshop: Works
     return chain
 
 
-def train_student(prepared: Prepared, teacher: Trained, workshop: Workshop) -> Trained:
-    """The student, trained with the mode's loss under the teacher's guidance.
+def want_student(prepared: Prepared, teacher: Trained, workshop: Workshop, within: Within) -> Wanted:
+    """The student, to be trained with the mode's loss under the teacher's guidance.
 
     One of several is kept in the run's directory until the run is completed: a resumed run does not train it again.
     """
     ready = guided(prepared, teacher, workshop)
-    if workshop.finished is not None:
-        return replace(workshop, store=workshop.finished).obtain("student", ready)
-    student = workshop.train(ready)
-    workshop.watcher.stage_ended(student)
-    return student
+    if workshop.finished is None:
+        return Wanted(ready, workshop, None, within, teacher)
+    return Wanted(ready, replace(workshop, store=workshop.finished), "student", within, teacher)
 
 
 def guided(prepared: Prepared, teacher: Trained, workshop: Workshop) -> Prepared:

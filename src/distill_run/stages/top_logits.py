@@ -10,6 +10,7 @@ Sources: Shen and Xing, "A Fast Knowledge Distillation Framework for Visual Reco
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,10 +42,10 @@ class TopLogits:
         return cls(largest, classes, rest - math.log(logits.shape[1] - k), logits.shape[1])
 
     @classmethod
-    def of_rows(cls, rows: Rows, num_classes: int, device: torch.device) -> "TopLogits":
-        """What `rows` gave."""
+    def of_rows(cls, rows: Rows, num_classes: int, place: Callable[[Tensor], Tensor]) -> "TopLogits":
+        """What `rows` gave; `place` brings a tensor to the device."""
         names = ("logits", "classes", "others")
-        parts = [torch.from_numpy(np.ascontiguousarray(rows[name])).to(device) for name in names]
+        parts = [place(torch.from_numpy(np.ascontiguousarray(rows[name]))) for name in names]
         return cls(parts[0], parts[1], parts[2], num_classes)
 
     def rows(self, dtype: torch.dtype) -> Rows:

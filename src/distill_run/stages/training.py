@@ -95,7 +95,7 @@ class Training:
             "select_by": self.select_by,
             "class_weights": self.class_weights,
             "seed": self.seed,
-            "device": dataclasses.asdict(self.device),
+            "device": self.device.inputs,
             "code": self.code,
             "mode": None if self.mode is None else dict(self.mode),
             "mode_code": self.mode_code,

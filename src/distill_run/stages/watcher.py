@@ -44,6 +44,10 @@ class StageFacts:
     is_search: bool
     history: tuple[dict[str, Any], ...] = ()
 
+    def point(self, state: dict[str, Any]) -> dict[str, Any]:
+        """What a run keeps in order to go on with the training from a state."""
+        return {"stage": self.name, "fingerprint": self.fingerprint, "program": self.program, "trainer": state}
+
 
 class Watcher(Listener):
     """Is told what happens. It does nothing: a watcher defines the methods that it cares for.
@@ -73,7 +77,10 @@ class Watcher(Listener):
         """After each epoch, with its line of metrics.jsonl."""
 
     def state_saved(self, state: dict[str, Any]) -> None:
-        """Where the training in progress could go on from: after each epoch, now and then, where it is cut short."""
+        """Where the training in progress could go on from: after each epoch, now and then, where it is cut short.
+
+        Where several train at once, it is that of the first, and `beside` in it holds the points of the others.
+        """
 
     def training_ended(self) -> None:
         """After the last step of a training, however it ended; a display can close."""

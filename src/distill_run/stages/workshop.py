@@ -1,6 +1,7 @@
 """What trainings need to happen, and the way from a training to its outcome: from the store, or trained now."""
 
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from distill_run.engine.fine_tuning import parameter_groups
 from distill_run.engine.finite import check_logits_of
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.learner import Learner
-from distill_run.engine.loop import Trainer
+from distill_run.engine.loop import Step, Trainer
 from distill_run.errors import user_error
 from distill_run.models.network import Network, mean_work
 from distill_run.out_of_memory import smaller_images, told_of_no_memory
@@ -40,6 +41,15 @@ class ResumePoint:
     fingerprint: str
     program: str | None
     trainer: dict[str, Any]
+
+    def of_stage(self, stage: str) -> "ResumePoint | None":
+        """The point of one of the trainings that were cut short at once; None where the stage is not among them."""
+        if stage == self.stage:
+            return self
+        for point in self.trainer.get("beside", ()):
+            if point["stage"] == stage:
+                return ResumePoint(self.path, **point)
+        return None
 
 
 @dataclass(frozen=True)
@@ -81,14 +91,14 @@ class Workshop:
             return write_entry(made[0], prepared.training, directory)
 
         directory, _ = self.store.obtain(kind, prepared.training.fingerprint, make)
-        trained = made[0] if made else read_entry(directory, prepared, self._origin_of(directory))
+        trained = made[0] if made else self.read(directory, prepared)
         self.watcher.stage_ended(trained)
         return trained
 
-    def _origin_of(self, directory: Path) -> Origin:
-        """Where an entry that was there comes from: what a run has trained before it was interrupted is its own."""
+    def read(self, directory: Path, prepared: Prepared) -> Trained:
+        """The outcome in an entry that was there; what a run has trained before it was interrupted is its own."""
         is_own = self.resume_point is not None and self.store.is_own(directory)
-        return Origin.TRAINED if is_own else Origin.REUSED
+        return read_entry(directory, prepared, Origin.TRAINED if is_own else Origin.REUSED)
 
     def obtain_all(self, kind: str, several: Sequence[Prepared]) -> list[Trained]:
         """The outcomes of several trainings, one after the other."""
@@ -96,15 +106,30 @@ class Workshop:
 
     def train(self, prepared: Prepared) -> Trained:
         """Train, from the resume point where that is this training's, and measure the outcome."""
-        training = prepared.training
+        trainer = self.begin(prepared)
+        self.run_loop(trainer, prepared.training)
+        return self.conclude(trainer, prepared)
+
+    def begin(self, prepared: Prepared) -> Trainer:
+        """A trainer at its first step, or at the resume point where that is this training's."""
         trainer = make_trainer(prepared, self)
-        self._go_on(trainer, training)
+        self._go_on(trainer, prepared.training)
         self.device.reset_peak_memory()
-        self.run_loop(trainer, training)
-        return self._conclude(trainer, prepared)
+        return trainer
 
     def run_loop(self, trainer: Trainer, training: Training, *, is_search: bool = False) -> None:
         """Train to the end, and tell the watchers of it."""
+        with self.stage(trainer, training, is_search=is_search):
+            trainer.fit(self.watcher, self.stop)
+
+    def steps(self, trainer: Trainer, training: Training) -> Generator[Step, None, None]:
+        """The same with a pause before each step, which is for others to take."""
+        with self.stage(trainer, training, is_search=False):
+            yield from trainer.steps(self.watcher, self.stop)
+
+    @contextmanager
+    def stage(self, trainer: Trainer, training: Training, *, is_search: bool) -> Iterator[None]:
+        """Tell the watchers when a training begins and ends; a lack of memory becomes a UserError."""
         stage = StageFacts(
             name=training.stage,
             fingerprint=training.fingerprint,
@@ -117,15 +142,15 @@ class Workshop:
         self.watcher.stage_begun(stage)
         try:
             with told_of_no_memory(*_too_large(trainer, training)):
-                trainer.fit(self.watcher, self.stop)
+                yield
         finally:
             trainer.batches.close()
             self.watcher.training_ended()
 
     def _go_on(self, trainer: Trainer, training: Training) -> None:
         """Bring a trainer to the resume point, if that is this training's."""
-        point = self.resume_point
-        if point is None or point.stage != training.stage:
+        point = self.resume_point and self.resume_point.of_stage(training.stage)
+        if point is None:
             return
         if point.program != training.program:
             self.watcher.warned(
@@ -145,7 +170,7 @@ class Workshop:
                 "start a new run, without resume=",
             ) from error
 
-    def _conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
+    def conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
         """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""
         history, selected = trainer.history, trainer.selected
         last = Measured(history[-1]["epoch"], history[-1]["val"], self._test(trainer.learner.evaluated, prepared))
@@ -212,7 +237,9 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         loss=assembly.loss,
         guide=prepared.guide,
         points=assembly.student_points,
-        optimizer=builder.build(recipe.optimizer, f"{key}.optimizer", params=learning),
+        optimizer=builder.build(
+            device.fused(recipe.optimizer, f"{key}.optimizer"), f"{key}.optimizer", params=learning
+        ),
         recipe=recipe,
         seed=training.seed,
         device=device,

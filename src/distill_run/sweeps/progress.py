@@ -20,6 +20,7 @@ from distill_run.sweeps.places import point_folders
 from distill_run.units import change, duration, percent, shown_path
 
 POLL_SECONDS = 0.3
+MOST_SHOWN = 4  # points at work, one beside the other
 MOST_SHARE = 0.02  # of a core's time that may go into looking: a look at thousands of points takes long
 
 
@@ -95,7 +96,10 @@ class SweepProgress:
                 self.begun.setdefault(number, now)
                 running[number] = f"{number}: {last_epoch(folder)}"
         self.num_at_once = max(self.num_at_once, len(running))
-        state = "   ".join([*self._left([now - self.begun[number] for number in running]), *running.values()])
+        shown = list(running.values())
+        if len(shown) > MOST_SHOWN:
+            shown = [f"{len(shown)} points at work, such as {shown[0]}"]
+        state = "   ".join([*self._left([now - self.begun[number] for number in running]), *shown])
         display.update(len(self.ended), self.num_points, state)
         if not self.console.is_live and now - self.heartbeat > HEARTBEAT_SECONDS:
             total = "" if self.num_points is None else f" of {self.num_points}"

@@ -1,1 +1,1 @@
-"""What Hydra takes from packages of this name alone, and loads at every start."""
+"""The sweeper and the launchers of this program. Hydra looks for plug-ins here, and loads all of them at each start."""

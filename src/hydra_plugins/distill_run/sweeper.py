@@ -1,9 +1,8 @@
-"""A sweep over a grid, in which each point is composed once."""
+"""Hydra's grid sweep, in which each point is composed once."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.plugins import Plugins
@@ -13,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from distill_run.config.overrides import all_points
-from distill_run.config.variants import Variants
+from hydra_plugins.distill_run._loader import SweepLoader
 
 
 class GridSweeper(Sweeper):
@@ -52,23 +51,3 @@ class GridSweeper(Sweeper):
             for job in results[-1]:
                 _ = job.return_value  # raises what a point has raised
         return results
-
-
-class SweepLoader:
-    """What launchers ask for the configuration of a point; it does everything else as Hydra's loader does.
-
-    Where points are processes of their own, it is sent to them with the configurations that are kept.
-    """
-
-    def __init__(self, loader: ConfigLoader, config: DictConfig) -> None:
-        self._loader = loader
-        self.variants = Variants(partial(loader.load_sweep_config, config))
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:  # noqa: ARG002
-        """The configuration of a point; that of the sweep is known."""
-        return self.variants.compose(sweep_overrides)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):  # asked for while this is unpickled
-            raise AttributeError(name)
-        return getattr(self._loader, name)
