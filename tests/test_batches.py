@@ -127,3 +127,23 @@ def test_a_mixture_is_drawn_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     views = Views(some_split(30, 3, (2, 3, 3)), AUGMENT, ViewChoice(5, None, 0.4, 1.0))
     assert len(list(MemoryBatches(views, 7, 5).epoch(4))) == 5
     assert drawn == [3] * 5
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.4])
+@pytest.mark.parametrize("first_step", [0, 1])
+def test_batches_that_a_gpu_renders_together_are_the_same(
+    mixup: float, first_step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, also the last one, which is smaller."""
+    views = Views(some_split(31, 3, (2, 3, 3)), AUGMENT, ViewChoice(5, None, mixup, 0.0))
+    one_by_one = list(MemoryBatches(views, 7, 5).epoch(4, first_step))
+    monkeypatch.setattr(MemoryBatches, "steps_at_once", 2)
+    together = list(MemoryBatches(views, 7, 5).epoch(4, first_step))
+    assert len(together) == len(one_by_one) == 5 - first_step
+    for found, expected in zip(together, one_by_one, strict=True):
+        assert vars(found).keys() == vars(expected).keys()
+        for name, value in vars(expected).items():
+            is_equal = torch.equal(getattr(found, name), value) if isinstance(value, Tensor) else None
+            assert getattr(found, name) == value if is_equal is None else is_equal, name
+        assert found.host_indices is not None
+        assert torch.equal(found.host_indices, found.indices)

@@ -1,6 +1,7 @@
 """Features: which points there are, what is read at them, and that reading leaves the network as it was."""
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_run.data.source import ImageShape
+from distill_run.engine.device import compiled
 from distill_run.models.features import FeatureReader, choose_points, dry_pass, feature_points, read_shapes
 from distill_run.models.network import Network, count_macs
 from helpers import TinyClassifier, message_of
+from test_device import wanted
 
 SHAPE = ImageShape(1, (8, 8), 3)
 MEAN, STD = [0.4], [0.2]
@@ -307,9 +310,9 @@ def test_a_word_that_names_nothing_is_refused_with_the_points_that_there_are() -
 
 @pytest.mark.slow
 def test_a_compiled_network_is_read_as_the_plain_one_is() -> None:
-    plain, compiled = made().eval(), made().eval()
+    plain, fast = made().eval(), made().eval()
     places = choose("stem", "stages", "stage1_preact", "pooled", network=plain)
-    readers = FeatureReader(plain, places), FeatureReader(compiled, places, torch.compile(compiled))
+    readers = FeatureReader(plain, places), FeatureReader(fast, places, torch.compile(fast))
     for seed in range(3):
         expected, outputs = (reader(images(seed)) for reader in readers)
         torch.testing.assert_close(outputs.logits, expected.logits)
@@ -318,8 +321,20 @@ def test_a_compiled_network_is_read_as_the_plain_one_is() -> None:
         for each in (expected, outputs):
             total = each.logits.square().sum() + sum(value.square().mean() for value in each.features.values())
             torch.autograd.backward(total)
-    for ours, theirs in zip(compiled.parameters(), plain.parameters(), strict=True):
+    for ours, theirs in zip(fast.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
+
+
+@pytest.mark.slow
+def test_a_compiled_network_is_read_after_another_of_its_kind_that_is_not() -> None:
+    """As the student is, after the baseline."""
+    settings = dataclasses.replace(wanted(), compile="default")
+    for words in ([], ["stem"], ["pooled"], []):
+        network = made().eval()
+        places = choose(*words, network=network)
+        outputs = FeatureReader(network, places, compiled(network, settings))(images(0))
+        for name, value in FeatureReader(network, places)(images(0)).features.items():
+            torch.testing.assert_close(outputs.features[name], value)
 
 
 def test_a_dry_pass_that_fails_leaves_no_hook_and_the_mode_as_it_was() -> None:

@@ -1,21 +1,29 @@
 """Sweeps whose points train together, and repeats that do: they end as those that train one after the other."""
 
 import json
+import os
+import signal
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conftest import TINY, InProcess, without_pages
 from distill_run.commands.fused import group_of
 from distill_run.commands.run import main
 from distill_run.config.compose import compose
 from distill_run.config.settings import compose_config
+from distill_run.engine.loop import Trainer
 from distill_run.engine.stacked import StackedTaker
+from distill_run.stages.sharing import SharedTeachers
+from distill_run.stages.student import want_student
 from killing import call, difference, outcome
 from test_kill import EVERYTHING, KILLED, Killed, uninterrupted
+from workshops import open_run
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -44,6 +52,11 @@ def usual(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def statuses(folder: Path) -> list[str]:
+    """Those of the points of a sweep, in their order."""
+    return [json.loads(path.read_text())["status"] for path in sorted(folder.glob("out/*/status.json"))]
+
+
 def table(folder: Path) -> list[list[str]]:
     """The table of a sweep without times."""
     header, *rows = [line.split(",") for line in (folder / "out" / "sweep.csv").read_text().splitlines()]
@@ -52,7 +65,7 @@ def table(folder: Path) -> list[list[str]]:
 
 
 def test_a_fused_sweep_leaves_what_the_usual_one_leaves_also_after_a_kill(usual: Path, tmp_path: Path) -> None:
-    """Killed when the students of all points train, each saves its state after each step."""
+    """Killed where the last of its students, which train together, is about to save its first state."""
     whole = tmp_path / "whole"
     found = finished(whole, *SWEPT, FUSED)
     assert difference(found, outcome(usual)) is None
@@ -63,10 +76,11 @@ def test_a_fused_sweep_leaves_what_the_usual_one_leaves_also_after_a_kill(usual:
     log = (whole / "out" / "2" / "run.log").read_text()
     assert [log.count(f" {stage} ") for stage in ("baseline   epoch", "student    epoch")] == [0, 2]
 
-    work = partial(sweep, *SWEPT, FUSED, "checkpoint.every_minutes=1e-9")
-    assert call(tmp_path / "cut", work, 170) == KILLED
-    cut = [json.loads(path.read_text())["status"] for path in (tmp_path / "cut").glob("out/*/status.json")]
-    assert cut == ["running"] * 4
+    writes = whole.with_suffix(".writes").read_text().splitlines()
+    work = partial(sweep, *SWEPT, FUSED)
+    moment = next(number for number, write in enumerate(writes) if "out/3/checkpoints/.last.pt" in write)
+    assert call(tmp_path / "cut", work, moment) == KILLED
+    assert statuses(tmp_path / "cut") == ["running"] * 4
     assert call(tmp_path / "cut", work) == 0
     assert difference(outcome(tmp_path / "cut"), outcome(usual)) is None
 
@@ -78,9 +92,9 @@ def test_a_point_that_fails_and_one_that_fits_no_other_do_no_harm(in_process: In
         "training.student.optimizer.lr=0.02,1e30",
     )  # fmt: skip
     assert status == 1
-    told = {int(path.parent.name): json.loads(path.read_text()) for path in tmp_path.glob("out/*/status.json")}
-    assert [told[number]["status"] for number in range(4)] == ["completed", "failed", "completed", "failed"]
-    assert "the student's loss is not finite at epoch 1, step" in told[1]["error"]
+    assert statuses(tmp_path) == ["completed", "failed", "completed", "failed"]
+    error = json.loads((tmp_path / "out" / "1" / "status.json").read_text())["error"]
+    assert "the student's loss is not finite at epoch 1, step" in error
     assert "2 of 4 runs completed, 2 failed" in out
 
 
@@ -94,11 +108,56 @@ def test_points_may_train_together_that_differ_in_a_students_own_keys() -> None:
     assert len({group(), *(group(word) for word in others)}) == 6
 
 
+def test_at_least_one_point_trains_at_once(in_process: InProcess) -> None:
+    status, _, err = in_process(main, "distill-run", "-m", *SMALL, FUSED, "hydra.launcher.at_once=0", "seed=0,1")
+    assert status == 1
+    assert err == "error: hydra.launcher.at_once=0 is not accepted\n  write a whole number of at least 1\n"
+
+
+def test_asked_to_stop_all_points_that_train_together_save_their_states(
+    in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("distill-run", "-m", *SMALL, FUSED, "baseline=false", "mode.temperature=1,2,4")
+    end_step = Trainer.end_step
+
+    def stopping(self: Trainer, *arguments: Any) -> None:
+        end_step(self, *arguments)
+        if self.learner.stage == "student" and (self.epoch, self.step) == (2, 1):
+            monkeypatch.undo()
+            monkeypatch.chdir(tmp_path)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "end_step", stopping)
+    status, out, _ = in_process(main, *words)
+    assert (status, statuses(tmp_path)) == (130, ["interrupted"] * 3)
+    assert "interrupted; the same command goes on with it" in out
+    for number in range(3):
+        point = torch.load(tmp_path / "out" / str(number) / "checkpoints" / "last.pt", weights_only=True)
+        assert (point["stage"], point["trainer"]["epoch"], point["trainer"]["step"]) == ("student", 2, 1)
+    assert in_process(main, *words)[0] == 0
+    assert statuses(tmp_path) == ["completed"] * 3
+
+
+def test_students_of_one_teacher_have_one_guide_and_one_teacher_in_memory(tmp_path: Path) -> None:
+    wanted = []
+    for bank in ("8", "0"):
+        opened = [open_run(tmp_path, [*SMALL[:-1], f"logit_bank_gigabytes={bank}"]) for _ in range(2)]
+        teachers, shared = [each.teacher() for each in opened], SharedTeachers()
+        for each, teacher in zip(opened, teachers, strict=True):
+            wanted.append(shared.of(want_student(each.lineup.student, teacher, each.workshop, nullcontext)))
+        ours, theirs = (teacher.network.state_dict() for teacher in teachers)
+        assert all(ours[name].data_ptr() == theirs[name].data_ptr() for name in ours)
+    guides = [each.prepared.guide for each in wanted]
+    assert guides[0] is guides[1]
+    assert guides[2] is guides[3]
+    assert guides[0] is not guides[2]
+
+
 @pytest.mark.parametrize("way", ["in turn", "stacked"])
 def test_repeats_that_train_together_end_as_those_that_do_not(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed three times; bit for bit in turn, also in the order of what is written."""
+    """Killed three times; in turn, bit for bit."""
     settings = compose_config(EVERYTHING)
     whole = uninterrupted(tmp_path, EVERYTHING, settings)
     monkeypatch.setattr("distill_run.pipeline._at_once", lambda pairs, _: [pairs])
@@ -107,10 +166,14 @@ def test_repeats_that_train_together_end_as_those_that_do_not(
     killed = Killed(tmp_path / "run", EVERYTHING, settings)
     for _ in range(3):
         assert killed(len(whole.writes) // 5) == KILLED
-    problem = killed.problem(outcome(whole.folder))
-    assert "together; the first is shown" in killed.said
+    assert killed() == 0
+    assert "baseline, baseline 2 train together; the first is shown" in killed.said
     if way == "in turn":
-        assert problem is None
+        found, expected = outcome(killed.folder), outcome(whole.folder)
+        for each in (found, expected):  # baselines come before students
+            each["out/metrics.jsonl"].sort(key=lambda row: (row["stage"], row["epoch"]))
+            each["out/report.json"]["warnings"].sort()
+        assert difference(found, expected) is None
     else:
         reports = [json.loads((each.folder / "out" / "report.json").read_text()) for each in (whole, killed)]
         assert len(reports[1]["repeats"]) == 2

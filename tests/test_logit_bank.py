@@ -1,5 +1,6 @@
 """The logit bank: every image gets the teacher's logits of its own view, whatever asks for them and in what order."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from distill_run.stages.top_logits import TopLogits, row_type
 from distill_run.stages.training import Training
 from distill_run.stages.watcher import Watcher
 from helpers import message_of
-from workshops import Opened, open_run
+from workshops import Opened, open_run, open_settings
 
 # Views that differ, a student that listens to the teacher alone.
 AUGMENTED = (
@@ -126,6 +127,22 @@ def test_filling_a_view_says_how_far_it_is(tmp_path: Path) -> None:
 def test_epochs_that_cycle_through_views_share_their_files(tmp_path: Path) -> None:
     tiny_run(tmp_path, "training.views=2", "training.student.epochs=5")
     assert sorted(path.name for path in tmp_path.rglob("view_*.npy")) == ["view_0.npy", "view_1.npy"]
+
+
+def test_the_founding_experiment_asks_its_teacher_once_for_each_image(tmp_path: Path) -> None:
+    """Its images are not augmented: all epochs have one view, of the student as of the teacher."""
+    founding = compose_config(["experiment=founding_cifar10"])
+    small = compose_config([*TINY, f"store_dir={tmp_path / 'store'}", "baseline=false"])
+    dataset = dataclasses.replace(small.dataset, augment=founding.dataset.augment)
+    training = dataclasses.replace(small.training, views=founding.training.views)
+    run_of = open_settings(dataclasses.replace(small, dataset=dataset, training=training), tmp_path)
+    for prepared in (run_of.lineup.student, *run_of.lineup.teachers):
+        assert list(prepared.training.views.views_of(10)) == [0]
+    trainer, guide = run_of.student()
+    assert isinstance(guide, BankedTeacher)
+    trainer.fit(Watcher(), run_of.workshop.stop)
+    assert len(trainer.history) == 2
+    assert [path.name for path in tmp_path.rglob("view_*.npy")] == ["view_0.npy"]
 
 
 def test_a_bank_belongs_to_teacher_data_and_views_and_not_to_the_student(tmp_path: Path) -> None:

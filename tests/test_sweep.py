@@ -295,6 +295,16 @@ def test_progress_is_told_from_files(tmp_path: Path, capsys: Output) -> None:
     assert progress.ended == {"0": "completed", "2": "failed", "1": "pruned", "10": "completed"}
 
 
+def test_of_many_points_at_work_one_is_shown(tmp_path: Path, capsys: Output) -> None:
+    progress = SweepProgress(tmp_path, 5, ["seed"], Console())
+    for number in range(5):
+        write_run(tmp_path / f"{number}", [f"seed={number}"], status="running")
+    progress.heartbeat -= 60
+    with progress.console.sweep() as display:
+        progress.look(display)
+    assert capsys.readouterr().out.split("\n")[0] == "     0 of 5 points ended   5 points at work, such as 0: preparing"
+
+
 def test_the_time_left_is_that_of_the_usual_point_times_those_left(tmp_path: Path) -> None:
     progress = SweepProgress(tmp_path, 12, [], Console())
     assert progress._left([5.0]) == []  # no point has ended: nobody knows

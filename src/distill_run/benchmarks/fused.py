@@ -31,8 +31,9 @@ from distill_run.engine.together import Take, take_in_turn
 from distill_run.stages.assembly import Prepared
 from distill_run.stages.budget import complete_training
 from distill_run.stages.plans import Planner
+from distill_run.stages.sharing import SharedTeachers
 from distill_run.stages.student import guided
-from distill_run.stages.together import SharedTeachers, train_all, usual_way
+from distill_run.stages.together import train_all, usual_way
 from distill_run.stages.trained import Measured, Origin, Trained
 from distill_run.stages.wanted import Wanted
 from distill_run.stages.workshop import Workshop

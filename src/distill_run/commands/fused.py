@@ -1,9 +1,11 @@
 """hydra/launcher=fused: the points of a sweep in one process, where those that allow it train together."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig, open_dict
@@ -14,11 +16,13 @@ from distill_run.config.compose import literal_config, plain_config
 from distill_run.engine.interrupt import StopRequest, end_with_parent
 from distill_run.errors import UserError
 from distill_run.fingerprints import fingerprint_of
+from distill_run.rules import whole
 from distill_run.stages.stories import finish_together
 from distill_run.stages.wanted import Story
 
-# Points that train together may differ in these keys: they are a student's own, and change no teacher and no image.
-OWN = ("seed", "mode", "names.mode", "watchers", "tracker", "export", "export_int8")
+# Points that train together may differ in these keys: they are a student's own, and change no teacher. With another
+# view_seed, which is the seed unless it is given, they share neither batches nor the logit bank, but a GPU.
+OWN = ("seed", "training.view_seed", "mode", "names.mode", "watchers", "tracker", "export", "export_int8")
 OWN_OF_RECIPE = (
     *("optimizer", "schedule", "clip_norm", "label_smoothing", "patience", "ema", "decay_norms", "backbone_lr_factor"),
     *("freeze_batch_norm", "lr_search", "lr_search_epochs"),
@@ -44,6 +48,7 @@ class FusedSweep:
 
     def run(self, job_overrides: Sequence[Sequence[str]], first: int) -> list[JobReturn]:
         """What Hydra is told of each point; they are numbered from `first`."""
+        whole(1).check("hydra.launcher.at_once", self.at_once)
         setup_globals()
         end_with_parent()
         with StopRequest() as stop:
@@ -60,7 +65,8 @@ class FusedSweep:
         placed: list[tuple[Point | None, str]] = []
 
         def place(task: DictConfig) -> None:
-            point = place_point(task)
+            with contextlib.chdir(HydraConfig.get().runtime.cwd):
+                point = place_point(task)
             placed.append((None, "") if point is None else _composed(point))
 
         result = run_job(
@@ -90,7 +96,8 @@ class FusedSweep:
 def _composed(point: Point) -> tuple[Point, str]:
     """The point with its configuration composed: Hydra's part of it is there only now; and the name of its group.
 
-    A point whose configuration cannot be composed is in no group: it fails by itself.
+    A point whose configuration cannot be composed is in no group: it fails by itself. Nor is one that trains in several
+    processes: this process can be one of a single group of them.
     """
     try:
         config = literal_config(plain_config(point.compose()))
@@ -101,7 +108,8 @@ def _composed(point: Point) -> tuple[Point, str]:
             raise refusal
 
         return point._replace(compose=refuse), ""
-    return point._replace(compose=lambda: config), group_of(config)
+    group = group_of(config) if config.device.num_processes == 1 else ""
+    return point._replace(compose=lambda: config), group
 
 
 def group_of(config: DictConfig) -> str:

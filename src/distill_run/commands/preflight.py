@@ -6,7 +6,7 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -41,7 +41,9 @@ def preflight(overrides: list[str], extra_dir: Path | None, multirun: bool) -> l
 
     from distill_run.stages.rehearse import rehearse  # torch is loaded only here, once nothing else is wrong
 
-    gather(partial(rehearse, point.settings, is_here(point.composed.hydra)) for point in points)
+    # No component depends on the seed: of a sweep over hundreds of seeds, one is tried.
+    different = {repr(replace(point.settings, seed=0)): point for point in points}
+    gather(partial(rehearse, point.settings, is_here(point.composed.hydra)) for point in different.values())
     return points
 
 

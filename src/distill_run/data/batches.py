@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from distill_run.data.draws import stream
+from distill_run.processes import ALONE, Processes
 
 UNLABELLED = -1  # the target of an image without one
 LEAST_WEIGHT = 1e-12  # keeps a batch without labelled samples from dividing 0 by 0
@@ -33,6 +34,20 @@ class Batch:
     shares: Tensor | None = None
     host_indices: Tensor | None = None
 
+    def part(self, chosen: slice, step: int, host_indices: Tensor) -> "Batch":
+        """The chosen samples as the batch of a step of their own."""
+        partners, shares = (None if each is None else each[chosen] for each in (self.partner_targets, self.shares))
+        return replace(
+            self,
+            indices=self.indices[chosen],
+            images=self.images[chosen],
+            targets=self.targets[chosen],
+            step=step,
+            partner_targets=partners,
+            shares=shares,
+            host_indices=host_indices,
+        )
+
     def mean_over_targets(self, loss: Callable[[Tensor], Tensor]) -> Tensor:
         """The mean of a loss (N,) that is a function of targets (N,), over the labelled samples; 0 if there is none.
 
@@ -40,14 +55,14 @@ class Batch:
         distribution of the targets, as cross-entropy is, this equals the loss of the mixed distribution. A part that is
         unlabelled counts neither in the sum nor in what it is divided by.
         """
-        parts = [(self.targets, torch.ones_like(self.targets, dtype=torch.float32))]
-        if self.partner_targets is not None and self.shares is not None:
-            parts = [(self.targets, self.shares), (self.partner_targets, 1 - self.shares)]
+        if self.partner_targets is None or self.shares is None:
+            is_labelled = (self.targets != UNLABELLED).float()
+            return (loss(self.targets.clamp_min(0)) * is_labelled).sum() / is_labelled.sum().clamp_min(LEAST_WEIGHT)
         losses, weights = [], []
-        for targets, shares in parts:
+        for targets, shares in ((self.targets, self.shares), (self.partner_targets, 1 - self.shares)):
             weights.append(shares * (targets != UNLABELLED))
             losses.append((loss(targets.clamp_min(0)) * weights[-1]).sum())
-        return torch.stack(losses).sum() / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
+        return sum(losses[1:], losses[0]) / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
 
 
 class Batches(ABC):
@@ -55,10 +70,11 @@ class Batches(ABC):
 
     The order of an epoch is a pure function of (seed, epoch). An epoch serves each sample once, unless `balance` or
     `share_unlabelled` is called. The unlabelled samples are spread evenly: each batch has the same share of them, to
-    rounding.
+    rounding. Where several `processes` train, each batch of this one is its share of a batch of all.
     """
 
     balanced_targets: Tensor | None = None
+    processes: Processes = ALONE
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int) -> None:
         self.num_labelled = int((targets != UNLABELLED).sum())
@@ -99,6 +115,11 @@ class Batches(ABC):
             return labelled
         unlabelled = self.num_labelled + draw_evenly(self.num_unlabelled, self.served_unlabelled, generator)
         return spread_evenly(labelled, unlabelled)
+
+    def own_shares(self, order: Tensor) -> list[Tensor]:
+        """The indices of the samples of each batch that this process serves; `order` is that of an epoch."""
+        batches = torch.split(order, self.batch_size)[: self.num_steps]
+        return [batch[self.processes.share(len(batch))] for batch in batches]
 
     def close(self) -> None:  # noqa: B027  # most have nothing to free
         """Free what served the batches, such as worker processes; a later epoch makes it anew."""

@@ -1,8 +1,9 @@
 """Feeds: everything that trains, measures or draws images gets them from a Feed, wherever the images lie."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -10,9 +11,11 @@ from torch import Tensor
 from distill_run.data.augment import Augmentation
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.kept import Kept
-from distill_run.data.source import ImageSet, ImageShape, Split
+from distill_run.data.source import EVERYTHING, ImageSet, ImageShape, Split
 from distill_run.data.splits import Dataset, channel_statistics
 from distill_run.data.views import ViewChoice, Views
+
+RENDERED = 2**24  # numbers of float32 images that a GPU renders together, 64 MB
 
 
 class Feed(ABC):
@@ -76,8 +79,8 @@ class Feed(ABC):
         """The training samples in batches, in the order of `seed` and in the chosen views."""
 
     @abstractmethod
-    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
-        """One view of all training samples, in the order of the pool."""
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
+        """One view of all training samples, in the order of the pool; or a part of these chunks."""
 
     @abstractmethod
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
@@ -109,11 +112,11 @@ class MemoryFeed(Feed):
         """See Feed."""
         return MemoryBatches(self._views(views), batch_size, seed)
 
-    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
         """See Feed."""
         rendered = self._views(views)
         everything = torch.arange(self.num_samples(views), device=self.train.targets.device)
-        for step, indices in enumerate(torch.split(everything, chunk_size)):
+        for step, indices in enumerate(torch.split(everything, chunk_size)[part]):
             yield rendered.batch(indices, view, step=step)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
@@ -131,10 +134,23 @@ class MemoryBatches(Batches):
         super().__init__(views.split.targets, batch_size, seed)
         self.views = views
 
+    @property
+    def steps_at_once(self) -> int:
+        """The steps whose batches are rendered together: several on a GPU, which small batches leave idle.
+
+        A view of a sample does not depend on the batch that it is rendered in.
+        """
+        is_gpu = self.views.split.targets.device.type == "cuda"
+        return max(RENDERED // (self.batch_size * math.prod(self.views.split.shape)), 1) if is_gpu else 1
+
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
-        view, device = self.views.choice.view_of(epoch), self.views.split.targets.device
-        order = self.order(epoch)
-        on_host, placed = (torch.split(indices, self.batch_size) for indices in (order, order.to(device)))
-        for step in range(first_step, self.num_steps):
-            yield replace(self.views.batch(placed[step], view, epoch, step), host_indices=on_host[step])
+        view, own = self.views.choice.view_of(epoch), self.own_shares(self.order(epoch))
+        starts = [0, *accumulate(len(indices) for indices in own)]
+        placed = torch.cat(own).to(self.views.split.targets.device)
+        for first in range(first_step, self.num_steps, self.steps_at_once):
+            last = min(first + self.steps_at_once, self.num_steps)
+            several = self.views.batch(placed[starts[first] : starts[last]], view, epoch)
+            for step in range(first, last):
+                begin, end = (starts[each] - starts[first] for each in (step, step + 1))
+                yield several.part(slice(begin, end), step, own[step])

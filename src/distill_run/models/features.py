@@ -41,7 +41,7 @@ class FeatureReader:
     def __init__(
         self, network: Network, points: Mapping[str, str], forward: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        self.forward = forward or network
+        self.forward = network if forward is None else forward
         self.points = points
         self.values: dict[str, tuple[Tensor, int]] = {}
         self.is_reading = False

@@ -6,7 +6,8 @@ from functools import partial
 from typing import TypeVar
 
 from distill_run.engine.together import Take
-from distill_run.stages.together import Outcome, SharedTeachers, obtain_together, usual_way
+from distill_run.stages.sharing import SharedTeachers
+from distill_run.stages.together import Outcome, obtain_together, usual_way
 from distill_run.stages.wanted import Story, Wanted
 
 T = TypeVar("T")

@@ -6,13 +6,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from distill_run.data.shared_batches import SharedBatches
-from distill_run.engine.loop import Trainer
+from distill_run.engine.loop import Step, Trainer
 from distill_run.engine.stacked import StackedTaker, measured_faster
-from distill_run.engine.together import SharedGuide, Take, take_in_turn, train_together
-from distill_run.fingerprints import fingerprint_of
+from distill_run.engine.together import Take, take_in_turn, train_together
 from distill_run.stages.beside import Beside, beside
 from distill_run.stages.entry import write_entry
+from distill_run.stages.sharing import share_batches
 from distill_run.stages.trained import Trained
 from distill_run.stages.wanted import Wanted
 from distill_run.stages.watcher import Watcher
@@ -24,7 +23,7 @@ Outcome = Trained | BaseException
 def usual_way(wanted: Wanted) -> Take:
     """How steps are taken: on a GPU stacked, where that is measured to be faster; elsewhere in turn.
 
-    On a CPU a stacked step took 2 to 4 times as long as the same steps in turn: there, nothing is measured.
+    On a CPU stacked steps took longer, those of twelve cnn_small 1.7 times as long: there, nothing is measured.
     """
     if wanted.workshop.device.settings.kind != "cuda":
         return take_in_turn
@@ -44,10 +43,12 @@ def obtain_together(several: Sequence[Wanted], take: Take) -> list[Outcome]:
     in_order = sorted(first.values(), key=lambda number: (several[number].kind or "", several[number].fingerprint))
     came: dict[int, Outcome] = {}
     _Obtaining(several, take, came).obtain(in_order, [])
+    interruption = next((end for end in came.values() if isinstance(end, KeyboardInterrupt)), None)
     for number, wanted in enumerate(several):
         if number not in came:
             assert wanted.kind is not None
-            came[number] = _outcome(wanted, partial(wanted.workshop.obtain, wanted.kind, wanted.prepared))
+            obtain = partial(wanted.workshop.obtain, wanted.kind, wanted.prepared)
+            came[number] = interruption or _outcome(wanted, obtain)
         elif isinstance(trained := came[number], Trained):
             with wanted.within():
                 wanted.workshop.watcher.stage_ended(trained)
@@ -113,7 +114,7 @@ def _train_alone(wanted: Wanted) -> Outcome:
 
 
 def train_all(several: Sequence[Wanted], take: Take) -> list[Outcome]:
-    """Train together; what comes of each. A run that cannot begin or go on leaves the others alone."""
+    """Train together; what comes of each. One that cannot begin or go on leaves the others alone."""
     outcomes: dict[int, Outcome] = {}
     trainers: dict[int, Trainer] = {}
     for number, wanted in enumerate(several):
@@ -122,96 +123,50 @@ def train_all(several: Sequence[Wanted], take: Take) -> list[Outcome]:
                 trainers[number] = wanted.workshop.begin(wanted.prepared)
         except Exception as refusal:
             outcomes[number] = refusal
-    own_batches = [trainer.batches for trainer in trainers.values()]
-    _share_batches([(trainer, several[number]) for number, trainer in trainers.items()])
-    watchers = _watchers({number: several[number].workshop.watcher for number in trainers}, trainers)
-    steps = []
-    for number, trainer in trainers.items():
-        wanted = several[number]
-        workshop = dataclasses.replace(wanted.workshop, watcher=watchers[number])
-        steps.append(in_stretches(workshop.steps(trainer, wanted.prepared.training), wanted.within))
-    try:
-        with several[0].workshop.stop.polled():
-            errors = train_together(steps, take)
-    finally:
-        for batches in own_batches:
-            batches.close()
-    for watcher in watchers.values():
-        if isinstance(watcher, Beside):
-            watcher.tell()
-    for (number, trainer), error in zip(trainers.items(), errors, strict=True):
-        conclude = partial(several[number].workshop.conclude, trainer, several[number].prepared)
-        outcomes[number] = error or _outcome(several[number], conclude)
+    begun = {number: several[number] for number in trainers}
+    for (number, wanted), error in zip(begun.items(), _train_begun(begun, trainers, take), strict=True):
+        outcomes[number] = error or _outcome(
+            wanted, partial(wanted.workshop.conclude, trainers[number], wanted.prepared)
+        )
     return [outcomes[number] for number in range(len(several))]
 
 
-def _watchers(own: dict[int, Watcher], trainers: dict[int, Trainer]) -> dict[int, Watcher]:
-    """Who is told of each training; `own` are the watchers of their runs."""
+def _train_begun(begun: dict[int, Wanted], trainers: dict[int, Trainer], take: Take) -> list[BaseException | None]:
+    """Train those that have begun to their ends; what ended each before."""
+    if not begun:
+        return []
+    own_batches = [trainer.batches for trainer in trainers.values()]
+    share_batches([(trainers[number], wanted.prepared.training) for number, wanted in begun.items()])
+    watchers = _watchers(begun, trainers)
+    steps = []
+    for number, wanted in begun.items():
+        workshop = dataclasses.replace(wanted.workshop, watcher=watchers[number])
+        steps.append(in_stretches(workshop.steps(trainers[number], wanted.prepared.training), wanted.within))
+    first = next(iter(begun.values()))
+
+    def take_within(now: Sequence[Step]) -> list[BaseException | None]:
+        with first.within():  # what the teacher says goes to the log of the first
+            return take(now)
+
+    try:
+        with first.workshop.stop.polled():
+            return train_together(steps, take_within)
+    finally:
+        for batches in own_batches:
+            batches.close()
+        for number, watcher in watchers.items():
+            if isinstance(watcher, Beside):
+                with begun[number].within():
+                    watcher.tell()
+
+
+def _watchers(begun: dict[int, Wanted], trainers: dict[int, Trainer]) -> dict[int, Watcher]:
+    """Who is told of each training."""
     runs: dict[int, list[int]] = {}
-    for number, watcher in own.items():
-        runs.setdefault(id(watcher), []).append(number)
+    for number, wanted in begun.items():
+        runs.setdefault(id(wanted.workshop.watcher), []).append(number)
     watchers: dict[int, Watcher] = {}
     for numbers in runs.values():
-        told = beside(own[numbers[0]], [trainers[number] for number in numbers])
+        told = beside(begun[numbers[0]].workshop.watcher, [trainers[number] for number in numbers])
         watchers.update(zip(numbers, told, strict=True))
     return watchers
-
-
-def _share_batches(several: Sequence[tuple[Trainer, Wanted]]) -> None:
-    """Let trainings that are served the same batches share each."""
-    shared: dict[str, SharedBatches] = {}
-    for trainer, wanted in several:
-        training = wanted.prepared.training
-        if training.trains != "all":
-            continue
-        accumulation = training.recipe.accumulation
-        key = fingerprint_of(
-            {
-                "data": dataclasses.asdict(training.data),
-                "views": dataclasses.asdict(training.views),
-                "sampling": training.sampling,
-                "unlabelled_share": training.unlabelled_share,
-                "seed": training.seed,
-                "steps": [training.recipe.batch_size, accumulation],
-            }
-        )
-        trainer.batches = shared.setdefault(key, SharedBatches(trainer.batches, accumulation))
-
-
-class SharedTeachers:
-    """What guides several trainings, once in memory for all that ask the same teacher for the same."""
-
-    def __init__(self) -> None:
-        self.guides: dict[str, SharedGuide] = {}
-        self.teachers: dict[str, Trained] = {}
-
-    def of(self, wanted: Wanted) -> Wanted:
-        """The same training with the guide of the first that asked for it."""
-        teacher, prepared = wanted.teacher, wanted.prepared
-        if teacher is None or prepared.guide is None:
-            return wanted
-        _share_memory(teacher, self.teachers.setdefault(teacher.fingerprint, teacher))
-        training = prepared.training
-        key = fingerprint_of(
-            {
-                "teacher": teacher.fingerprint,
-                "by": prepared.guided_by,
-                "points": dict(prepared.assembly.teacher_points),
-                "top_k": training.top_k,
-                "data": dataclasses.asdict(training.data),
-                "views": dataclasses.asdict(training.views),
-                "device": dataclasses.asdict(wanted.workshop.device.settings),
-                "kept": training.recipe.accumulation,
-            }
-        )
-        guide = self.guides.setdefault(key, SharedGuide(prepared.guide, training.recipe.accumulation))
-        return dataclasses.replace(wanted, prepared=dataclasses.replace(prepared, guide=guide))
-
-
-def _share_memory(teacher: Trained, first: Trained) -> None:
-    """Let the weights of a frozen network be those of another that is equal: one copy is in memory."""
-    if teacher is first:
-        return
-    weights = first.network.state_dict(keep_vars=True)
-    for name, value in teacher.network.state_dict(keep_vars=True).items():
-        value.data = weights[name].data

@@ -21,6 +21,7 @@ from distill_run.units import change, duration, percent, shown_path
 
 POLL_SECONDS = 0.3
 MOST_SHOWN = 4  # points at work, one beside the other
+MOST_SHARE = 0.02  # of a core's time that may go into looking: a look at thousands of points takes long
 
 
 @dataclass
@@ -68,9 +69,12 @@ class SweepProgress:
         return f"sweep: {count}in {shown_path(self.directory)}{earlier}"
 
     def _watch(self, display: SweepDisplay, finished: threading.Event) -> None:
+        pause = POLL_SECONDS
         try:
-            while not finished.wait(POLL_SECONDS):
+            while not finished.wait(pause):
+                begun = time.thread_time()
                 self.look(display)
+                pause = max(POLL_SECONDS, (time.thread_time() - begun) / MOST_SHARE)
             self.look(display)
         except KeyboardInterrupt:  # nobody reads the display any more: the points end as after Ctrl-C
             _thread.interrupt_main()
