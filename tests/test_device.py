@@ -19,10 +19,11 @@ from distill_run.engine.device import Device, check_compiler, choose_device, com
 from distill_run.models.network import mean_work
 from distill_run.pipeline import run
 from helpers import message_of
+from trainers import device_settings
 
 
 def wanted(kind: str = "cpu", precision: str = "fp32", channels_last: bool = False) -> DeviceSettings:
-    return DeviceSettings(kind, precision, channels_last, compile="off", deterministic=True)
+    return device_settings(kind=kind, precision=precision, channels_last=channels_last)
 
 
 @pytest.fixture
@@ -138,7 +139,7 @@ def test_a_compiler_that_is_not_there_is_told_before_any_data_is_read(
         f"device.compile=default, but torch.compile does not work here: {reason}\n"
         "  install a C++ compiler (for CUDA also triton), or write device.compile=off"
     )
-    settings = dataclasses.replace(wanted(), compile="default")
+    settings = device_settings(compile="default")
     assert message_of(choose_device, settings) == told
     assert message_of(compiled(nn.Linear(2, 2), settings), torch.zeros(1, 2)) == told
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run.data.batches import Batch
-from distill_run.engine.device import choose_device
 from distill_run.engine.finite import check_logits_of, total_norm
 from distill_run.engine.loop import Trainer
 from distill_run.errors import DivergedError
@@ -20,8 +19,7 @@ from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import LogitObjective, TargetObjective
 from distill_run.objectives.hard import HardTargets
 from helpers import message_of, some_split
-from test_device import wanted
-from trainers import fit, make, network, soft_targets
+from trainers import device, fit, make, network, soft_targets
 from workshops import open_run
 
 NAN = float("nan")
@@ -100,7 +98,7 @@ def test_the_place_is_named_and_the_weights_stay(
 ) -> None:
     """With hard targets the loss itself is finite: the argmax of NaN is a class."""
     trainer = spoilt()
-    trainer.learner.device = choose_device(wanted("cpu", precision))
+    trainer.learner.device = device(precision)
     before = [weight.clone() for weight in trainer.learner.network.parameters()]
     with pytest.raises(DivergedError) as caught:
         fit(trainer)

@@ -26,10 +26,10 @@ ROOMS = (
     ("data",),
     ("losses", "build", "tensor_files"),
     ("console", "config", "store"),
-    ("typed_json", "store_records"),
+    ("typed_json", "store_records", "shared_folder"),
     ("files", "fingerprints", "rules", "own_code", "quoting"),
     ("out_of_memory", "stretches"),
-    ("errors", "units", "listener"),
+    ("errors", "units", "listener", "processes"),
     ("safe_text",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}

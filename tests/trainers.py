@@ -26,8 +26,16 @@ from helpers import steps
 EPOCHS = 3
 
 
-def device() -> Device:
-    return choose_device(DeviceSettings("cpu", "fp32", channels_last=False, compile="off", deterministic=True))
+def device(precision: str = "fp32") -> Device:
+    return choose_device(device_settings(precision=precision))
+
+
+def device_settings(**changes: Any) -> DeviceSettings:
+    fixed: dict[str, Any] = {
+        "kind": "cpu", "precision": "fp32", "channels_last": False, "compile": "off", "deterministic": True,
+        "num_processes": 1, "sync_batch_norm": True,
+    }  # fmt: skip
+    return DeviceSettings(**{**fixed, **changes})
 
 
 def split(count: int, seed: int) -> Split:

@@ -90,6 +90,10 @@ class PrunedError(Exception):
     """A search stops a run early, because it is not promising."""
 
 
+class LostProcessError(Exception):
+    """Another process of the run has ended, so that this one cannot go on."""
+
+
 class Interrupted(KeyboardInterrupt):
     """The user or the system asked the run to stop; a training in progress has saved its state.
 

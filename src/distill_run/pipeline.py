@@ -1,9 +1,10 @@
 """The story of a run: teacher -> baseline -> distilled student -> report."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
@@ -12,10 +13,12 @@ from distill_run.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.deploy.student_export import add_card, export_student
 from distill_run.engine.interrupt import StopRequest
+from distill_run.engine.launch import found_processes, started
 from distill_run.errors import Interrupted, UserError, user_error
 from distill_run.files import RunFiles, told_of_no_room
 from distill_run.out_of_memory import told_of_no_memory
 from distill_run.own_code import naming_own_code
+from distill_run.processes import Processes
 from distill_run.quoting import typed
 from distill_run.record.command import command_of, resume_command
 from distill_run.record.console_watcher import ConsoleWatcher
@@ -82,8 +85,12 @@ def story_of(
     """
     run_dir = _folder(settings) if run_dir is None else Path(run_dir)
     console = console or Console()
+    found = found_processes()
+    if not found.is_first:
+        return follow_found(found)
     if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
-        return completed
+        found.from_first(lambda: None)
+        return found.from_first(lambda: completed)
     _check_unused(RunFiles(run_dir), settings)
     own_code = Path(settings.code_dir) if settings.code_dir else None
     rehearse(settings)
@@ -92,9 +99,13 @@ def story_of(
     watcher = Watchers([record, ConsoleWatcher(console, run_dir), *own, *watchers])
     # A run that goes on keeps the command that it was started with.
     command = command_of(run_dir) if settings.resume else command or settings.command
-    with _explained(own_code), told_of_no_room("hydra.run.dir", run_dir):
+    with _explained(own_code), told_of_no_room("hydra.run.dir", run_dir), ExitStack() as group:
+        if found.size > 1:
+            settings = replace(settings, device=replace(settings.device, num_processes=found.size))
+        processes = group.enter_context(started(found, settings.device, follow))
+        processes.from_first(lambda: Beginning(settings, run_dir))
         workshop, settings = open_workshop(
-            settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds()
+            settings, run_dir, record.files.last, command, watcher, stop, feeds or Feeds(), processes
         )
         health = Health(workshop.feed, watcher.warned)
         workshop = replace(workshop, watcher=Watchers([watcher, health]))
@@ -103,6 +114,7 @@ def story_of(
         with _told(watcher, facts, stop), _explained(own_code):
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = yield from _train_all(lineup, workshop, within)
+            group.close()  # the rest is for one process
             if settings.measure_speed:
                 outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
             exports = export_student(record.files, settings, workshop, command, watcher)
@@ -112,7 +124,36 @@ def story_of(
             write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
             add_card(record.files)
             tell_results(console, report, settings, command, record.warnings)
+    return found.from_first(lambda: report)
+
+
+class Beginning(NamedTuple):
+    """What the first of several processes tells the others of a run that begins: its complete settings, its folder."""
+
+    settings: Settings
+    run_dir: Path
+
+
+def follow_found(found: Processes) -> RunReport:
+    """Do the part in a run of a process of torchrun that is not the first; returns the report that the first wrote."""
+    follow(found)
+    report: RunReport | None = found.from_first(lambda: None)
+    assert report is not None
     return report
+
+
+def follow(processes: Processes) -> None:
+    """Do the part in a run of a process that is not the first: train with it, and write nothing."""
+    beginning: Beginning | None = processes.from_first(lambda: None)
+    if beginning is None:  # the run is completed already
+        return
+    settings, run_dir = beginning
+    own_code = Path(settings.code_dir) if settings.code_dir else None
+    with StopRequest(only_notes=True) as stop, _explained(own_code):
+        workshop, settings = open_workshop(
+            settings, run_dir, RunFiles(run_dir).last, "", Watchers([]), stop, Feeds(), processes
+        )
+        finish(_train_all(make_lineup(settings, workshop), workshop, nullcontext))
 
 
 @contextmanager
@@ -178,12 +219,13 @@ def _train_all(lineup: Lineup, workshop: Workshop, within: Within) -> Story[Outc
 
 
 def _at_once(pairs: list[Pair], workshop: Workshop) -> list[list[Pair]]:
-    """The repeats that train together: all on a GPU, which one small network does not fill.
+    """The repeats that train together: all on a GPU, which one small network does not fill, if it is the only one.
 
     On a CPU it is one after the other. Their orders of the samples differ, so that they have no batch in common: a step
     of each in turn takes as long as all steps of one after those of another.
     """
-    return [pairs] if workshop.device.settings.kind == "cuda" else [[pair] for pair in pairs]
+    has_room = workshop.device.settings.kind == "cuda" and workshop.processes.size == 1
+    return [pairs] if has_room else [[pair] for pair in pairs]
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from filelock import FileLock, Timeout
 from distill_run.files import atomic_path, told_of_no_room, write_json
 from distill_run.fingerprints import file_hash, fingerprint_of
 from distill_run.listener import Listener
+from distill_run.processes import ALONE, Processes
+from distill_run.shared_folder import check_shared, obtain_together
 from distill_run.store_records import (
     NOT_A_RECORD,
     damage,
@@ -51,7 +53,8 @@ class Store:
     The `listener` is told what the user may wonder about: that another process is waited for, that an entry was
     damaged, how far the check of a large file is. `environment` says where entries are made; if it is given, it stands
     in each new one. With `run_dir`, the store also records which entries this run uses (see `record_use`). `key` is the
-    key that chooses ROOT: messages name it.
+    key that chooses ROOT: messages name it. Of several `processes` of a run, the first one alone takes locks and
+    writes; the others are told what it found, read the same files, and make what is missing together with it.
     """
 
     def __init__(
@@ -61,12 +64,14 @@ class Store:
         environment: Mapping[str, Any] | None = None,
         run_dir: Path | None = None,
         key: str = "store_dir",
+        processes: Processes = ALONE,
     ) -> None:
         self.root = root
         self.listener = listener
         self.environment = environment or {}
         self.run_dir = run_dir
         self.key = key
+        self.processes = processes
 
     def path(self, kind: str, fingerprint: str) -> Path:
         """The directory of the entry with that kind and fingerprint, whether it exists or not."""
@@ -75,19 +80,31 @@ class Store:
     def obtain(self, kind: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]) -> tuple[Path, bool]:
         """The entry's directory, and whether it existed already; if it did not, `make` fills a new one.
 
-        `make` returns facts for meta.json. If several processes ask at once, one makes the entry and the others wait;
-        if the maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
+        `make` returns facts for meta.json. If several runs ask at once, one makes the entry and the others wait; if the
+        maker fails, one of those that wait takes over. An entry whose bytes have changed is made again. Raises
         UserError where the disk has no room, or the entry may not be read.
         """
+        path = self.path(kind, fingerprint)
+        made: list[Path] = []
+
+        def make_here(directory: Path) -> dict[str, Any]:
+            made.append(directory)
+            directory.mkdir(exist_ok=True)  # that of a process which only helps is not there
+            return make(directory)
+
+        obtain_together(path, self.key, self.processes, partial(self._obtain, kind, fingerprint), make_here)
+        return path, not made
+
+    def _obtain(self, kind: str, fingerprint: str, make: Callable[[Path], dict[str, Any]]) -> None:
         self.record_use(kind, fingerprint)  # before the entry is made: `distill-store gc` must not remove it
         path = self.path(kind, fingerprint)
         with self._told_of_no_room():
             if path.is_dir() and not damage(path, self.listener):
-                return path, True
+                return
         with self._leaving_nothing_on_failure(), self._told_of_no_room(), self.locked(kind, fingerprint):
             if path.is_dir():
                 if not (found := damage(path, self.listener)):
-                    return path, True
+                    return
                 self._tell(kind, fingerprint, f"in the store is damaged ({found}): it is made again")
                 shutil.rmtree(path)
             with self._working_folder(path) as working:
@@ -96,29 +113,36 @@ class Store:
                     write_json(working / ENVIRONMENT, self.environment)
                 write_new_meta(working, facts, self.listener)
                 working.rename(path)
-        return path, False
 
     def obtain_part(self, kind: str, fingerprint: str, file_name: str, make: Callable[[Path], None]) -> Path:
         """The path of one file in an entry that grows; `make` writes the file on first use, under the entry's lock."""
         path = self.path(kind, fingerprint) / file_name
+        obtain_together(path, self.key, self.processes, partial(self._obtain_part, kind, fingerprint, path), make)
+        return path
+
+    def _obtain_part(self, kind: str, fingerprint: str, path: Path, make: Callable[[Path], None]) -> None:
         with self._told_of_no_room():
             if is_sound_part(path, self.listener):
-                return path
+                return
             with self.locked(kind, fingerprint):
                 if is_sound_part(path, self.listener):
-                    return path
+                    return
                 if path.exists():
-                    self._tell(kind, fingerprint, f"in the store is damaged ({file_name}): it is made again")
+                    self._tell(kind, fingerprint, f"in the store is damaged ({path.name}): it is made again")
                 with atomic_path(path) as temporary:
                     make(temporary)
                     digest = file_hash(temporary, self.listener)
                 meta = read_meta(path.parent)
-                write_meta(path.parent, {**meta, "parts": {**meta["parts"], file_name: digest}})
-        return path
+                write_meta(path.parent, {**meta, "parts": {**meta["parts"], path.name: digest}})
 
     def is_own(self, directory: Path) -> bool:
         """Whether the entry in a directory was made by this run, perhaps before it was interrupted."""
         return bool(read_meta(directory).get("run") == self._place)  # entries of earlier versions do not say it
+
+    def check_shared(self) -> None:
+        """Raise UserError in a process of the run that does not see what the first one writes."""
+        with self._told_of_no_room():
+            check_shared(self.root / LOCKS, self.key, self.processes)
 
     @property
     def _place(self) -> str | None:
@@ -127,7 +151,7 @@ class Store:
 
     def record_use(self, kind: str, fingerprint: str) -> None:
         """Record that the run uses an entry: `distill-store gc` keeps the entry as long as the run's folder exists."""
-        if self.run_dir is None:
+        if self.run_dir is None or not self.processes.is_first:
             return
         place = self._place
         path = self.root / RUNS / f"{fingerprint_of({'run': place})}.json"

@@ -23,6 +23,7 @@ from distill_run.commands.point import place_point
 from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
 from distill_run.commands.subdirs import check_subdirs
+from distill_run.commands.torchrun import end_together, follow_first
 from distill_run.config.compose import command_line, config_dir, offer_roles, own_folder_overrides, register
 from distill_run.config.explain import naming_files
 from distill_run.config.overrides import count_points, swept_keys
@@ -30,6 +31,7 @@ from distill_run.config.paths import readable
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.versions import VERSION_BASE
 from distill_run.errors import first_line, interruptions, user_error
+from distill_run.processes import rank_in_torchrun
 from distill_run.quoting import override
 from distill_run.sweeps.request import Request
 from hydra_plugins.distill_run.fused import FusedLauncher
@@ -53,6 +55,8 @@ def run_command(words: Sequence[str]) -> bool:
     if arguments.cfg or arguments.info or arguments.shell_completion or arguments.hydra_help:
         _call_hydra(hydra_words(arguments), overrides, extra_dir)
         return True
+    if rank_in_torchrun():
+        return follow_first()
     with naming_files(overrides, extra_dir):
         whole, has_preset = expand_presets(overrides, extra_dir)
         if arguments.multirun or has_preset:
@@ -69,11 +73,16 @@ def _run_alone(overrides: list[str], extra_dir: Path | None) -> bool:
 
         return verify(checked.settings, Path(checked.settings.verify))
     run_alone(checked.settings, checked.output_dir, command_line(checked.composed.overrides, checked.settings.code_dir))
+    if rank_in_torchrun() is not None:
+        end_together()
     return True
 
 
 def _run_sweep(overrides: list[str], extra_dir: Path | None) -> bool:
     """Run all points that are not completed yet; whether all of them are completed in the end."""
+    if rank_in_torchrun() is not None:
+        what = "torchrun starts the processes of one run, and this command asks for several runs"
+        raise user_error(what, "write it without torchrun, with device.num_processes=2 for two processes in each run")
     overrides = expand_patterns(overrides, extra_dir)
     points = preflight(overrides, extra_dir, multirun=True)
     first = points[0].composed

@@ -96,7 +96,8 @@ class FusedSweep:
 def _composed(point: Point) -> tuple[Point, str]:
     """The point with its configuration composed: Hydra's part of it is there only now; and the name of its group.
 
-    A point whose configuration cannot be composed is in no group: it fails by itself.
+    A point whose configuration cannot be composed is in no group: it fails by itself. Nor is one that trains in several
+    processes: this process can be one of a single group of them.
     """
     try:
         config = literal_config(plain_config(point.compose()))
@@ -107,7 +108,8 @@ def _composed(point: Point) -> tuple[Point, str]:
             raise refusal
 
         return point._replace(compose=refuse), ""
-    return point._replace(compose=lambda: config), group_of(config)
+    group = group_of(config) if config.device.num_processes == 1 else ""
+    return point._replace(compose=lambda: config), group
 
 
 def group_of(config: DictConfig) -> str:

@@ -31,6 +31,7 @@ MAY_MOVE = {
             "robustness_images",
             "tracker",
             "checkpoint.every_minutes",
+            "device.num_processes",
         )
     },
 }
@@ -61,7 +62,7 @@ ADDED: dict[str, Any] = {
         "workers": None,
         "on_error": "refuse",
     },
-    "device": {"deterministic": True},
+    "device": {"deterministic": True, "num_processes": 1, "sync_batch_norm": True},
     "training": {
         "class_weights": None,
         "select_by": "accuracy",

@@ -106,14 +106,21 @@ class DeviceSettings:
     channels_last: Annotated[bool, rules.FLAG]
     compile: Annotated[str, rules.one_of("off", "default", "max")]
     deterministic: Annotated[bool, rules.FLAG]
+    num_processes: Annotated[int, whole(1)]
+    sync_batch_norm: Annotated[bool, rules.FLAG]
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What a number can depend on: some keys change nothing but on CUDA."""
+        """What a number can depend on: some keys change nothing but on CUDA, or with several processes.
+
+        How many processes share the work changes numbers only where batch norm knows the images of one alone.
+        """
         values = asdict(self)
         if self.kind != "cuda":
             del values["deterministic"]
             values["compile"] = "off" if self.compile == "off" else "default"
+        if self.sync_batch_norm or self.num_processes == 1:
+            del values["num_processes"], values["sync_batch_norm"]
         return values
 
 

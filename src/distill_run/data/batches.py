@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from distill_run.data.draws import stream
+from distill_run.processes import ALONE, Processes
 
 UNLABELLED = -1  # the target of an image without one
 LEAST_WEIGHT = 1e-12  # keeps a batch without labelled samples from dividing 0 by 0
@@ -61,7 +62,7 @@ class Batch:
         for targets, shares in ((self.targets, self.shares), (self.partner_targets, 1 - self.shares)):
             weights.append(shares * (targets != UNLABELLED))
             losses.append((loss(targets.clamp_min(0)) * weights[-1]).sum())
-        return torch.stack(losses).sum() / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
+        return sum(losses[1:], losses[0]) / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
 
 
 class Batches(ABC):
@@ -69,10 +70,11 @@ class Batches(ABC):
 
     The order of an epoch is a pure function of (seed, epoch). An epoch serves each sample once, unless `balance` or
     `share_unlabelled` is called. The unlabelled samples are spread evenly: each batch has the same share of them, to
-    rounding.
+    rounding. Where several `processes` train, each batch of this one is its share of a batch of all.
     """
 
     balanced_targets: Tensor | None = None
+    processes: Processes = ALONE
 
     def __init__(self, targets: Tensor, batch_size: int, seed: int) -> None:
         self.num_labelled = int((targets != UNLABELLED).sum())
@@ -113,6 +115,11 @@ class Batches(ABC):
             return labelled
         unlabelled = self.num_labelled + draw_evenly(self.num_unlabelled, self.served_unlabelled, generator)
         return spread_evenly(labelled, unlabelled)
+
+    def own_shares(self, order: Tensor) -> list[Tensor]:
+        """The indices of the samples of each batch that this process serves; `order` is that of an epoch."""
+        batches = torch.split(order, self.batch_size)[: self.num_steps]
+        return [batch[self.processes.share(len(batch))] for batch in batches]
 
     def close(self) -> None:  # noqa: B027  # most have nothing to free
         """Free what served the batches, such as worker processes; a later epoch makes it anew."""

@@ -3,6 +3,7 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from torch import Tensor
 from distill_run.data.augment import Augmentation
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.kept import Kept
-from distill_run.data.source import ImageSet, ImageShape, Split
+from distill_run.data.source import EVERYTHING, ImageSet, ImageShape, Split
 from distill_run.data.splits import Dataset, channel_statistics
 from distill_run.data.views import ViewChoice, Views
 
@@ -78,8 +79,8 @@ class Feed(ABC):
         """The training samples in batches, in the order of `seed` and in the chosen views."""
 
     @abstractmethod
-    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
-        """One view of all training samples, in the order of the pool."""
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
+        """One view of all training samples, in the order of the pool; or a part of these chunks."""
 
     @abstractmethod
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
@@ -111,11 +112,11 @@ class MemoryFeed(Feed):
         """See Feed."""
         return MemoryBatches(self._views(views), batch_size, seed)
 
-    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
         """See Feed."""
         rendered = self._views(views)
         everything = torch.arange(self.num_samples(views), device=self.train.targets.device)
-        for step, indices in enumerate(torch.split(everything, chunk_size)):
+        for step, indices in enumerate(torch.split(everything, chunk_size)[part]):
             yield rendered.batch(indices, view, step=step)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
@@ -144,11 +145,12 @@ class MemoryBatches(Batches):
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
-        view, size, order = self.views.choice.view_of(epoch), self.batch_size, self.order(epoch)
-        placed = order.to(self.views.split.targets.device)
+        view, own = self.views.choice.view_of(epoch), self.own_shares(self.order(epoch))
+        starts = [0, *accumulate(len(indices) for indices in own)]
+        placed = torch.cat(own).to(self.views.split.targets.device)
         for first in range(first_step, self.num_steps, self.steps_at_once):
             last = min(first + self.steps_at_once, self.num_steps)
-            several = self.views.batch(placed[first * size : last * size], view, epoch)
+            several = self.views.batch(placed[starts[first] : starts[last]], view, epoch)
             for step in range(first, last):
-                begin = (step - first) * size
-                yield several.part(slice(begin, begin + size), step, order[step * size : (step + 1) * size])
+                begin, end = (starts[each] - starts[first] for each in (step, step + 1))
+                yield several.part(slice(begin, end), step, own[step])

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from distill_run.data.photos import Order, Photos, make_pool, render_all
+from distill_run.data.source import EVERYTHING
 from distill_run.errors import Mistake, UserError, first_line, user_error
 
 # It is the user who wants more workers than there are cores.
@@ -54,10 +55,10 @@ class PhotoSplit:
         """The same split, whose images are served on another device."""
         return replace(self, targets=self.targets.to(device))
 
-    def chunks(self, size: int) -> Iterator[Tensor]:
+    def chunks(self, size: int, part: slice = EVERYTHING) -> Iterator[Tensor]:
         """See ImageSet."""
         server = Server(self)
-        indices = torch.split(torch.arange(len(self)), size)
+        indices = torch.split(torch.arange(len(self)), size)[part]
         for (images,) in server.serve((Order(chunk, None),) for chunk in indices):
             yield images.float() / 255
 

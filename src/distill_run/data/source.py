@@ -11,6 +11,8 @@ from torch import Tensor
 from distill_run.data.packing import Packed, pack
 from distill_run.data.photo_list import PhotoList
 
+EVERYTHING = slice(None)
+
 
 @dataclass(frozen=True)
 class ImageShape:
@@ -54,8 +56,11 @@ class ImageSet(Protocol):
     def name(self, index: int) -> str:
         """What people call an image: the path of its file, or its index where it has none."""
 
-    def chunks(self, size: int) -> Iterator[Tensor]:
-        """All images in their order, at most `size` at a time, as float32 in 0..1 on the device that trains."""
+    def chunks(self, size: int, part: slice = EVERYTHING) -> Iterator[Tensor]:
+        """All images in their order, at most `size` at a time, as float32 in 0..1 on the device that trains.
+
+        Or a part of these chunks.
+        """
 
     def image(self, index: int) -> Tensor:
         """One image, uint8 (C, H, W), on the CPU."""
@@ -110,9 +115,9 @@ class Split:
         """The images packed for rendering; made on first use, then shared by everything that renders this split."""
         return pack(self.images)
 
-    def chunks(self, size: int) -> Iterator[Tensor]:
+    def chunks(self, size: int, part: slice = EVERYTHING) -> Iterator[Tensor]:
         """See ImageSet."""
-        for chunk in torch.split(self.images, size):
+        for chunk in torch.split(self.images, size)[part]:
             yield chunk.float() / 255
 
     def image(self, index: int) -> Tensor:

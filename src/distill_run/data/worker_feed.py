@@ -12,6 +12,7 @@ from distill_run.data.feed import Feed
 from distill_run.data.packing import Unpacked
 from distill_run.data.photo_split import PhotoSplit, Server
 from distill_run.data.photos import Order
+from distill_run.data.source import EVERYTHING
 from distill_run.data.splits import Dataset
 from distill_run.data.view_steps import ViewSteps
 from distill_run.data.views import Rendering, ViewChoice
@@ -47,10 +48,10 @@ class WorkerFeed(Feed):
         """See Feed."""
         return WorkerBatches(PhotoViews(self._samples(views), self.steps, views), batch_size, seed)
 
-    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int) -> Iterator[Batch]:
+    def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
         """See Feed."""
-        everything = torch.arange(self.num_samples(views))
-        return PhotoViews(self._samples(views), self.steps, views).serve(torch.split(everything, chunk_size), view)
+        chunks = torch.split(torch.arange(self.num_samples(views)), chunk_size)[part]
+        return PhotoViews(self._samples(views), self.steps, views).serve(chunks, view)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
         """See Feed."""
@@ -74,7 +75,7 @@ class WorkerBatches(Batches):
 
     def epoch(self, epoch: int, first_step: int = 0) -> Iterator[Batch]:
         """See Batches."""
-        batches = torch.split(self.order(epoch), self.batch_size)[first_step : self.num_steps]
+        batches = self.own_shares(self.order(epoch))[first_step:]
         return self.views.serve(batches, self.views.choice.view_of(epoch), epoch, first_step)
 
 

@@ -13,8 +13,15 @@ from distill_run.models.class_outputs import ClassOutputs, Head, choose_outputs
 from distill_run.models.network import Network
 
 NAME_IT = "name it, as in --teacher outputs/store/teacher/FINGERPRINT/weights.pt"
-# As tests are measured.
-PRECISE = DeviceSettings(kind="auto", precision="fp32", channels_last=True, compile="off", deterministic=True)
+PRECISE = DeviceSettings(  # as tests are measured
+    kind="auto",
+    precision="fp32",
+    channels_last=True,
+    compile="off",
+    deterministic=True,
+    num_processes=1,
+    sync_batch_norm=True,
+)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from distill_run.config.schema import DeviceSettings
 from distill_run.errors import user_error
+from distill_run.processes import rank_in_torchrun
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
@@ -152,12 +153,25 @@ def choose_device(wanted: DeviceSettings) -> Device:
         raise user_error("device.precision=fp16 is not for the CPU", "write device.precision=bf16 or fp32")
     elif precision == "tf32" and kind != "cuda":
         raise user_error(f"device.precision=tf32 is for CUDA, not for {kind}", "write device.precision=auto or fp32")
+    _check_processes(kind, wanted.num_processes)
     if kind == "cuda":
         _choose_algorithms(deterministic=wanted.deterministic)
     settings = dataclasses.replace(wanted, kind=kind, precision=precision)
     if settings.compile != "off":
         check_compiler(settings)
     return Device(settings, tuple(notes))
+
+
+def _check_processes(kind: str, num_processes: int) -> None:
+    """Raise UserError where the processes to be started on this machine find no GPU of their own."""
+    if num_processes == 1 or kind == "cpu" or rank_in_torchrun() is not None:
+        return
+    there = torch.cuda.device_count() if kind == "cuda" else 1
+    if num_processes > there:
+        raise user_error(
+            f"device.num_processes={num_processes}, but there {'is 1 GPU' if there == 1 else f'are {there} GPUs'}",
+            f"write device.num_processes={there}, or device=cpu",
+        )
 
 
 @cache

@@ -36,6 +36,7 @@ def describe_environment(device: Device, command: str) -> dict[str, Any]:
         "device_name": _device_name(device.settings.kind),
         "precision": device.settings.precision,
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # which instructions torch uses
+        "processes": device.settings.num_processes,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "platform": platform.platform(),

@@ -9,23 +9,27 @@ from torch import Tensor, nn
 from distill_run.data.source import ImageSet
 from distill_run.losses.logits import kl_divergence
 from distill_run.out_of_memory import smaller_images, told_of_no_memory
+from distill_run.processes import ALONE, Processes
 
 CHUNK_SIZE = 500  # images at a time; fixed, so that no setting of a training changes what is measured
 NUM_BINS = 15
 
 
 @torch.no_grad()
-def predict(network: nn.Module, images: ImageSet) -> Tensor:
-    """Logits (N, K) of images as they are, without augmentation, in float32 on the CPU."""
+def predict(network: nn.Module, images: ImageSet, processes: Processes = ALONE) -> Tensor:
+    """Logits (N, K) of images as they are, without augmentation, in float32 on the CPU.
+
+    Each of several processes computes those of its share of the images.
+    """
     was_training = network.training
     network.eval()
     chunks = []
     what = f"an evaluation, with {min(CHUNK_SIZE, len(images))} images at a time,"
     with told_of_no_memory(what, smaller_images(images.shape)):
-        for chunk in images.chunks(CHUNK_SIZE):
+        for chunk in images.chunks(CHUNK_SIZE, processes.share(-(-len(images) // CHUNK_SIZE))):
             chunks.append(network(chunk).float())
     network.train(was_training)
-    return torch.cat(chunks).cpu()
+    return processes.gather(torch.cat(chunks).cpu(), processes.share_sizes(len(images), CHUNK_SIZE))
 
 
 def measure(logits: Tensor, targets: Tensor) -> dict[str, float]:

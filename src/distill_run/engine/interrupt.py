@@ -31,10 +31,12 @@ class StopRequest:
     While a training polls `requested`, the first signal only asks it to stop; the same signal again, and any signal
     outside a training, raises Interrupted where the program stands. Another signal says the same as the first one: a
     sweep hands on what its processes may have received themselves. `on_first` is called at the first signal. Signals
-    are left alone outside the main thread, where Python cannot catch them.
+    are left alone outside the main thread, where Python cannot catch them. A request that `only_notes` raises nothing:
+    it is that of a process which stops together with others.
     """
 
-    def __init__(self, on_first: Callable[[], None] = _nothing) -> None:
+    def __init__(self, on_first: Callable[[], None] = _nothing, *, only_notes: bool = False) -> None:
+        self.only_notes = only_notes
         self.requested = False
         self.error: BaseException = Interrupted()
         self._on_first = on_first
@@ -72,7 +74,7 @@ class StopRequest:
 
         So does one that arrived since the last look.
         """
-        if self.requested:
+        if self.requested and not self.only_notes:
             raise self.error
         was_polled, self._is_polled = self._is_polled, False
         try:
@@ -88,7 +90,7 @@ class StopRequest:
         self.request(Interrupted(signal.Signals(number).name))
         if is_first:
             self._on_first()
-        if is_repeated or not self._is_polled:
+        if not self.only_notes and (is_repeated or not self._is_polled):
             raise self.error  # in a finaliser Python ignores it: then the next training sees the request
 
 

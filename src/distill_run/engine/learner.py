@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -15,13 +16,16 @@ from distill_run.engine.device import Device, compiled
 from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
 from distill_run.engine.finite import CALMER, first_not_finite, total_norm
 from distill_run.engine.protocols import Guide
+from distill_run.engine.shared_statistics import shared_statistics
 from distill_run.engine.totals import Totals
+from distill_run.engine.whole_batch import whole_batch, whole_outputs
 from distill_run.errors import DivergedError, Mistake
 from distill_run.models.features import FeatureReader
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
+from distill_run.processes import ALONE, Processes
 from distill_run.tensor_files import some_of
 
 SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
@@ -43,7 +47,8 @@ class Learner:
 
     `guide` gives the teacher's outputs for a batch; None where the loss needs nothing of a teacher. `points` are the
     places of the network's features that the loss reads, by their names. What layers such as dropout draw is a function
-    of `seed`, epoch and step.
+    of `seed`, epoch, step and process. Of several `processes`, each passes its share of the images through the network
+    and computes the loss of the whole batch; their gradients are added up.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class Learner:
         recipe: Recipe,
         seed: int,
         device: Device,
+        processes: Processes = ALONE,
     ) -> None:
         self.stage = stage
         self.network = network
@@ -67,11 +73,14 @@ class Learner:
         self.recipe = recipe
         self.seed = seed
         self.device = device
+        self.processes = processes
         self.scaler = device.grad_scaler()
         self.base_rates = [group["lr"] for group in optimizer.param_groups]
         self.average = None if recipe.ema is None else MovingAverage(network, recipe.ema)
         # The gradients of several batches are added up: a graph would overwrite the first ones.
-        forward = compiled(network, device.settings, with_graphs=recipe.accumulation == 1)
+        # Several processes talk in the middle of a pass, which no graph can hold.
+        with_graphs = recipe.accumulation == 1 and processes.size == 1
+        forward = compiled(network, device.settings, with_graphs=with_graphs)
         self.read = FeatureReader(network, points, forward)
         self.totals = Totals()
         self.check = check_for(device)
@@ -103,14 +112,17 @@ class Learner:
         where the check is AtOnce; else a caller asks `went_back` now and then.
         """
         self.optimizer.zero_grad(set_to_none=True)
-        losses = []
+        losses, num_left = [], num_images
         for _ in range(num_batches):
             start = time.perf_counter()
             batch = next(batches)
             made = time.perf_counter()
-            losses.append(self._add_gradients(batch, len(batch.targets) / num_images))
+            size = min(self.recipe.batch_size, num_left)
+            losses.append(self._add_gradients(batch, size, num_images))
+            num_left -= size
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
+        self._add_up()
         self.update(num_images, batch)
         self.totals.add_time(time.perf_counter() - start, 0.0)
         return total(losses)
@@ -163,20 +175,27 @@ class Learner:
         """A copy of the weights and buffers of the evaluated network, on the CPU."""
         return {key: value.detach().cpu().clone() for key, value in self.evaluated.architecture.state_dict().items()}
 
-    def _add_gradients(self, batch: Batch, share: float) -> Tensor:
-        """Add the gradients of a batch, which has that share of the step's images; returns its share of the loss."""
-        self.device.seed(stream("dropout", self.seed, batch.epoch, batch.step) >> 1)
-        with self.device.autocast():
-            outputs = self.read(batch.images)
-        scored = self.score(batch, outputs, share)
+    def _add_gradients(self, own: Batch, size: int, num_images: int) -> Tensor:
+        """Add the gradients of a batch of `size` images, of which this process has its `own`; see `score`."""
+        self.device.seed((stream("dropout", self.seed, own.epoch, own.step) >> 1) + self.processes.rank)
+        with self.device.autocast(), self._norm(size):
+            outputs = self.read(own.images)
+        scored = self.score(own, outputs, size, num_images)
         with self.device.backward():
             self.scaled(scored).backward()  # type: ignore[no-untyped-call]
         return self.count(scored)
 
-    def score(self, batch: Batch, outputs: Outputs, share: float) -> Scored:
-        """The loss of the network's outputs for a batch, which has that share of the step's images."""
-        guidance = self.guide(batch) if self.guide else None
-        return Scored(batch, outputs, guidance, *self.loss.losses(batch, outputs, guidance), share)
+    def score(self, own: Batch, outputs: Outputs, size: int, num_images: int) -> Scored:
+        """The loss of a batch of `size` images in a step of `num_images`; the network's outputs are for `own` images.
+
+        Each of several processes has its own, and computes the loss of the whole batch.
+        """
+        guidance = self.guide(own) if self.guide else None
+        batch = whole_batch(own, size, self.processes)
+        outputs = whole_outputs(outputs, size, self.processes)
+        guidance = guidance and whole_outputs(guidance, size, self.processes)
+        losses = self.loss.losses(batch, outputs, guidance)
+        return Scored(batch, outputs, guidance, *losses, share=len(batch.targets) / num_images)
 
     def scaled(self, scored: Scored) -> Tensor:
         """What the gradients of a batch are computed of."""
@@ -199,6 +218,18 @@ class Learner:
             raise self._diverged(f"{what} not finite at {self._place(batch)}: {evidence}", remedy)
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
         return loss.detach() * share
+
+    def _norm(self, num_images: int) -> AbstractContextManager[object]:
+        """The context in which batch norm sees so many images of all processes, or those of this one alone."""
+        wanted = self.device.settings.sync_batch_norm
+        return shared_statistics(self.processes, num_images) if wanted else nullcontext()
+
+    def _add_up(self) -> None:
+        """Give every process the gradients of all images. Those of the loss's own weights are the same in each."""
+        for parameter in self.loss.parameters():
+            if parameter.grad is not None:
+                parameter.grad /= self.processes.size  # summed, they are a mean: equal to the last bit everywhere
+        self.processes.add_up(self._gradients())
 
     def update(self, num_images: int, batch: Batch) -> None:
         """Change the weights by the gradients of so many images, and their moving average by the weights.

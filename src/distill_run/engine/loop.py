@@ -18,7 +18,7 @@ from distill_run.engine.protocols import LoopWatcher
 from distill_run.engine.schedules import Schedule
 from distill_run.engine.selection import goodness, rank
 from distill_run.engine.totals import Totals
-from distill_run.errors import DivergedError, Mistake
+from distill_run.errors import DivergedError, Interrupted, Mistake
 
 
 class Trainer:
@@ -72,7 +72,7 @@ class Trainer:
             row = self._finish_epoch(self._validate(watcher, stop))
             watcher.state_saved(self.state())
             watcher.epoch_ended(row)
-            if stop.requested:
+            if self._agreed(stop)[0]:
                 raise stop.error
 
     def _train_epoch(self, watcher: LoopWatcher, stop: StopRequest) -> Iterator["Step"]:
@@ -83,8 +83,7 @@ class Trainer:
         self._keep()
         while self.step < self.num_steps:
             yield Step(self, batches, watcher)
-            is_last = stop.requested
-            is_saved = self.checkpoint_seconds is not None and time.monotonic() - saved >= self.checkpoint_seconds
+            is_last, is_saved = self._agreed(stop, time.monotonic() - saved)
             is_due = self.step % CHECK_STEPS == 0
             if (is_due or is_last or is_saved or self.step == self.num_steps) and self.learner.went_back():
                 self.step = self.kept_step
@@ -105,6 +104,17 @@ class Trainer:
         self.learner.keep()
         self.kept_step = self.step
 
+    def _agreed(self, stop: StopRequest, seconds: float = 0.0) -> tuple[bool, bool]:
+        """Whether the training is to stop, and whether its state is to be saved, `seconds` after it was saved.
+
+        Signals reach several processes at different moments, and so does the time: they stop after the same step.
+        """
+        is_due = self.checkpoint_seconds is not None and seconds >= self.checkpoint_seconds
+        is_last, is_saved = self.learner.processes.any_of(stop.requested, is_due)
+        if is_last and not stop.requested:
+            stop.request(Interrupted())
+        return is_last, is_saved
+
     def _train_step(self, batches: Iterator[Batch], watcher: LoopWatcher) -> None:
         """A step of the optimizer, on the mean gradient of the next images."""
         num_batches, num_images = self.begin_step()
@@ -124,10 +134,15 @@ class Trainer:
         watcher.stepped(self.epoch, self.step, num_images, loss)
 
     def _validate(self, watcher: LoopWatcher, stop: StopRequest) -> Tensor:
-        """The validation logits (N, K) after the last step; a signal need not wait for all of them."""
+        """The validation logits (N, K) after the last step; a signal need not wait for all of them.
+
+        Several processes go on from the same logits: what follows from them may end the training.
+        """
+        network, processes = self.learner.evaluated, self.learner.processes
         try:
             with stop.at_once():
-                return predict(self.learner.evaluated, self.val)
+                processes.copy_from_first(list(network.buffers()))
+                return predict(network, self.val, processes)
         except KeyboardInterrupt:
             watcher.state_saved(self.state())
             raise

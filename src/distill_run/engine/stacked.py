@@ -192,8 +192,8 @@ class _Member:
         self.batch = next(self.step.batches)
 
     def score(self, logits: Tensor) -> None:
-        share = len(self.batch.targets) / self.num_images
-        self.scored = self.learner.score(self.batch, Outputs(logits.float()), share)
+        size = len(self.batch.targets)
+        self.scored = self.learner.score(self.batch, Outputs(logits.float()), size, self.num_images)
 
     def count(self) -> None:
         self.losses.append(self.learner.count(self.scored))

@@ -47,7 +47,8 @@ def make_guide(
     if needs == "nothing":
         return None, "nothing"
     members = teacher.members or ((1.0, teacher),)
-    is_banked = needs == "logits" and has_room(training, [member for _, member in members], workshop)
+    several = [member for _, member in members]
+    is_banked = needs == "logits" and workshop.processes.from_first(lambda: has_room(training, several, workshop))
     guides: list[tuple[float, Guide]] = []
     for weight, member in members:
         if is_banked:

@@ -28,6 +28,7 @@ from distill_run.listener import working
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
 from distill_run.out_of_memory import told_of_no_memory
+from distill_run.processes import Processes
 from distill_run.stages.live_teacher import LiveTeacher
 from distill_run.stages.top_logits import Rows, TopLogits, row_type
 from distill_run.stages.trained import Trained
@@ -103,7 +104,8 @@ class BankedTeacher:
                 "write logit_bank_gigabytes=0: it then runs live, with as many as training.student.batch_size says",
             ):
                 rows = self._ask_teacher(view)
-            save_array(path, rows)
+            if self.workshop.processes.is_first:
+                save_array(path, rows)
 
         with self.workshop.stop.at_once():  # also while another process fills the view
             path = self.workshop.store.obtain_part(KIND, self.fingerprint, file_of(view), make)
@@ -115,14 +117,15 @@ class BankedTeacher:
         return LiveTeacher(self.teacher, self.device)
 
     def _ask_teacher(self, view: int) -> Rows:
-        """What is stored of the logits of all samples in a view."""
-        feed, parts = self.workshop.feed, []
+        """What is stored of the logits of all samples in a view; each process asks for its share of the chunks."""
+        feed, processes, parts = self.workshop.feed, self.workshop.processes, []
         num_samples = feed.num_samples(self.views)
+        share = processes.share(-(-num_samples // CHUNK_SIZE))
         with working(self.workshop.watcher, f"the teacher's logits of view {view}", num_samples) as advance:
-            for batch in feed.view_in_order(self.views, view, CHUNK_SIZE):
+            for batch in feed.view_in_order(self.views, view, CHUNK_SIZE, share):
                 parts.append(self._rows(self._live(batch).logits))
-                advance(CHUNK_SIZE * len(parts))
-        return np.concatenate(parts)
+                advance(CHUNK_SIZE * len(parts) * processes.size)
+        return _gathered(np.concatenate(parts), processes.share_sizes(num_samples, CHUNK_SIZE), processes)
 
     def _rows(self, logits: Tensor) -> Rows:
         dtype = storage_dtype(self.device.settings)
@@ -137,10 +140,18 @@ class BankedTeacher:
         return rows
 
 
+def _gathered(own: Rows, sizes: list[int], processes: Processes) -> Rows:
+    """The rows of all processes."""
+    as_bytes = torch.from_numpy(np.ascontiguousarray(own).view(np.uint8).reshape(len(own), -1))
+    rows: Rows = processes.gather(as_bytes, sizes).numpy().view(own.dtype).reshape(-1, *own.shape[1:])
+    return rows
+
+
 def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSettings) -> dict[str, Any]:
     """All that the teacher's logits for a student's views depend on; `device` is the teacher's."""
     views = dataclasses.asdict(training.views)
     del views["num_views"]  # how many there are does not change any of them
+    alone = dataclasses.replace(device, num_processes=1)  # a teacher without training does not depend on it
     return {
         "program": training.program,
         "teacher": teacher_fingerprint,
@@ -148,7 +159,7 @@ def bank_inputs(teacher_fingerprint: str, training: Training, device: DeviceSett
         "views": views,
         "top_k": training.top_k,
         "code": training.code,
-        "device": {**device.inputs, "compile": None},  # the teacher is not compiled
+        "device": {**alone.inputs, "compile": None},  # the teacher is not compiled
     }
 
 

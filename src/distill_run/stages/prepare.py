@@ -16,6 +16,7 @@ from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import UserError, user_error
 from distill_run.files import RunFiles
 from distill_run.models.published import network_name, published_images
+from distill_run.processes import ALONE, Processes
 from distill_run.stages.budget import complete_training
 from distill_run.stages.class_weights import about_class_weights, class_weights
 from distill_run.stages.program import program_identity
@@ -35,26 +36,31 @@ def open_workshop(
     watcher: Watcher,
     stop: StopRequest,
     feeds: Feeds,
+    processes: Processes = ALONE,
 ) -> tuple[Workshop, Settings]:
     """The workshop of a run, and its settings with every `auto` and null that the device and the data decide filled in.
 
     A run that goes on does so from the checkpoint at `last_path`. `feeds` keeps the images for the next run of the same
-    process. Raises UserError where the data or the device are not what the settings say.
+    process. Each of the `processes` of the run opens its own workshop. Raises UserError where the data or the device
+    are not what the settings say.
     """
     device = choose_device(settings.device)
     for note in device.notes:
         watcher.noted(note)
     builder = builder_of(settings)
     environment = {**describe_environment(device, command), "program": program_identity()}
-    store = Store(Path(settings.store_dir), watcher, environment, run_dir)
-    feed, augment = feeds.open(settings.dataset, builder, device.torch_device, store, published_crop(settings))
+    store = Store(Path(settings.store_dir), watcher, environment, run_dir, processes=processes)
+    store.check_shared()
+    # Each process reads the images, of which it may have some already: there is no order in which all ask the store.
+    own_store = Store(store.root, watcher, environment, run_dir if processes.is_first else None)
+    feed, augment = feeds.open(settings.dataset, builder, device.torch_device, own_store, published_crop(settings))
     _introduce(feed, settings.names.dataset, watcher)
     settings = dataclasses.replace(settings, dataset=dataclasses.replace(settings.dataset, augment=augment))
     settings = _complete(settings, feed, device.settings, watcher)
     assert settings.repeats is not None
     for kind, name in feed.entries:
         store.record_use(kind, name)
-    finished = Store(RunFiles(run_dir).finished, watcher, environment, key="hydra.run.dir")
+    finished = Store(RunFiles(run_dir).finished, watcher, environment, key="hydra.run.dir", processes=processes)
     workshop = Workshop(
         feed=feed,
         device=device,
@@ -65,7 +71,8 @@ def open_workshop(
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
         checkpoint_minutes=settings.checkpoint.every_minutes,
-        resume_point=_read_resume_point(last_path, watcher) if settings.resume else None,
+        resume_point=processes.from_first(lambda: _read_resume_point(last_path, watcher)) if settings.resume else None,
+        processes=processes,
     )
     return workshop, settings
 

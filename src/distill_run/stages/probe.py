@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from distill_run.data.batches import Batch, Batches
 from distill_run.data.feed import Feed
-from distill_run.data.source import ImageSet, ImageShape
+from distill_run.data.source import EVERYTHING, ImageSet, ImageShape
 from distill_run.engine.device import Device, storage_dtype
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import user_error
@@ -158,9 +158,9 @@ class FeatureBatches(Batches):
         """See Batches."""
         view = self.views.view_of(epoch)
         whole = self.features.of_view(view)
-        order = torch.split(self.order(epoch).to(whole.targets.device), self.batch_size)
+        batches = self.own_shares(self.order(epoch).to(whole.targets.device))
         for step in range(first_step, self.num_steps):
-            indices = order[step]
+            indices = batches[step]
             yield dataclasses.replace(
                 whole,
                 indices=indices,
@@ -197,9 +197,9 @@ class FeatureSet:
         """See ImageSet."""
         return self.images.name(index)
 
-    def chunks(self, size: int) -> Iterator[Tensor]:
+    def chunks(self, size: int, part: slice = EVERYTHING) -> Iterator[Tensor]:
         """See ImageSet."""
-        yield from map(_as_images, torch.split(self.features.of_val, size))
+        yield from map(_as_images, torch.split(self.features.of_val, size)[part])
 
     def image(self, index: int) -> Tensor:
         """See ImageSet."""

@@ -20,8 +20,10 @@ def measure_teacher(teacher: GivenTeacher, workshop: Workshop) -> Trained:
     if teacher.warning is not None:
         workshop.watcher.warned(teacher.warning)
     splits, fingerprint = {"validation": feed.val, "test": feed.test}, fingerprint_of(teacher.inputs)
-    logits = feed.kept.get(
-        ("logits", fingerprint), lambda: {split: predict(network, images) for split, images in splits.items()}
+    logits = workshop.processes.from_first(  # which may know them
+        lambda: feed.kept.get(
+            ("logits", fingerprint), lambda: {split: predict(network, images) for split, images in splits.items()}
+        )
     )
     for split, images in splits.items():
         check_logits_of(f"the {teacher.stage}", split, logits[split], images)
@@ -48,8 +50,10 @@ def together(members: list[Trained], weights: list[float], workshop: Workshop) -
     feed = workshop.feed
     network = Ensemble([member.own_network for member in members], weights)
     fingerprint = fingerprint_of({"members": [member.fingerprint for member in members], "weights": weights})
-    val = feed.kept.get(
-        ("validation", fingerprint), lambda: measure(predict(network, feed.val), feed.val.targets.cpu())
+    val = workshop.processes.from_first(
+        lambda: feed.kept.get(
+            ("validation", fingerprint), lambda: measure(predict(network, feed.val), feed.val.targets.cpu())
+        )
     )
     test_logits = [(weight, member.selected.test_logits) for weight, member in zip(weights, members, strict=True)]
     measured = Measured(None, val, averaged_logits(test_logits, 1.0))

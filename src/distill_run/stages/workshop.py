@@ -20,6 +20,7 @@ from distill_run.engine.loop import Step, Trainer
 from distill_run.errors import user_error
 from distill_run.models.network import Network, mean_work
 from distill_run.out_of_memory import smaller_images, told_of_no_memory
+from distill_run.processes import ALONE, Processes
 from distill_run.stages.assembly import Assembler, Prepared
 from distill_run.stages.entry import read_entry, write_entry
 from distill_run.stages.probe import probe_parts, take_head
@@ -58,6 +59,7 @@ class Workshop:
 
     `bank_gigabytes` is the disk that a logit bank may take, `checkpoint_minutes` how long a training goes on before it
     saves its state; 0 and None: to the end of the epoch. `finished` keeps the students of a run with several.
+    `processes` are those that compute the run.
     """
 
     feed: Feed
@@ -70,6 +72,7 @@ class Workshop:
     bank_gigabytes: float
     checkpoint_minutes: float | None
     resume_point: ResumePoint | None
+    processes: Processes = ALONE
 
     @property
     def assembler(self) -> Assembler:
@@ -200,7 +203,7 @@ class Workshop:
         if prepared.training.trains == "head":
             take_head(network, prepared.assembly.network, prepared.training.architecture.key)
             network = prepared.assembly.network
-        logits = predict(network, self.feed.test)
+        logits = predict(network, self.feed.test, self.processes)
         check_logits_of(f"the {prepared.training.stage}", "test", logits, self.feed.test)
         return logits
 
@@ -230,6 +233,7 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         batches.balance(workshop.feed.train.targets)
     if training.unlabelled_share is not None:
         batches.share_unlabelled(training.unlabelled_share)
+    batches.processes = workshop.processes
     learning = parameter_groups(network, assembly.loss, recipe, key)
     learner = Learner(
         stage=training.stage,
@@ -243,6 +247,7 @@ def make_trainer(prepared: Prepared, workshop: Workshop) -> Trainer:
         recipe=recipe,
         seed=training.seed,
         device=device,
+        processes=workshop.processes,
     )
     return Trainer(
         learner,
