@@ -169,18 +169,23 @@ def test_the_content_of_a_folder_knows_the_files_the_classes_and_the_cut(photos:
 
 
 def test_results_are_kept_by_their_keys_and_the_least_used_go_first() -> None:
-    kept, made = Kept(), []
+    kept = Kept()
+    made: list[object] = []
+
+    def make(key: object) -> object:
+        made.append(key)
+        return key, None
 
     def get(key: object) -> object:
-        return kept.get(key, lambda: made.append(key) or (key, None))  # type: ignore[func-returns-value]
+        return kept.get(key, lambda: make(key))
 
     assert get(0) == get(0) == (0, None)
     for key in range(MAX_KEPT):
         get(key)
         get("often")
     assert made == [0, "often", *range(1, MAX_KEPT)]
-    for key in ("often", 1, MAX_KEPT - 1):
-        get(key)
+    for kept_key in ("often", 1, MAX_KEPT - 1):
+        get(kept_key)
     assert made[-1] == MAX_KEPT - 1
     get(0)
     assert made[-1] == 0

@@ -7,6 +7,7 @@ import os
 import pkgutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -243,11 +244,14 @@ def test_what_teacher_and_baseline_give_is_worked_out_once_in_a_process(
 ) -> None:
     """A sweep's points share their feeds. The report is that of a process of its own."""
     seen: list[str] = []
-    for module, name in (("measures", "predict"), ("summary", "count_macs")):
-        place = f"distill_run.report.{module}.{name}"
+
+    def noting(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        seen.append(name)
+        return work(*arguments)
+
+    for place in ("distill_run.report.measures.predict", "distill_run.report.summary.count_macs"):
         work = pkgutil.resolve_name(place)
-        noted = partial(lambda name, work, *arguments: (seen.append(name), work(*arguments))[1], name, work)
-        monkeypatch.setattr(place, noted)
+        monkeypatch.setattr(place, partial(noting, work.__name__, work))
     feeds, reports = Feeds(), []
     for number, own in enumerate((feeds, feeds, Feeds())):
         settings = [*TINY, f"store_dir={tmp_path / 'store'}", f"mode.temperature={min(number, 1) + 1}"]

@@ -202,9 +202,13 @@ def test_looking_takes_a_fiftieth_of_the_time_at_most(tmp_path: Path, monkeypatc
     """A look at thousands of points is followed by a longer pause."""
     pauses: list[float] = []
     clock = iter([0.0, 0.001, 1.0, 1.04])  # of two looks
-    finished = SimpleNamespace(wait=lambda seconds: pauses.append(seconds) or len(pauses) == 3)
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 3
+
     progress = SweepProgress(tmp_path, 1, [], Console())
     monkeypatch.setattr("time.thread_time", lambda: next(clock))
     monkeypatch.setattr(progress, "look", lambda _: None)
-    progress._watch(None, finished)  # type: ignore[arg-type]
+    progress._watch(None, SimpleNamespace(wait=wait))  # type: ignore[arg-type]
     assert pauses == pytest.approx([0.3, 0.3, 2.0])
