@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings, DeviceSettings, Settings
@@ -98,9 +99,16 @@ def _read_resume_point(path: Path, watcher: Watcher) -> ResumePoint | None:
     except UserError as error:
         watcher.warned(f"{error.mistakes[0].what}: the training that was cut short begins anew")
         return None
-    if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
+    if not _is_point(content) or not all(map(_is_point, content["trainer"].get("beside", []))):
         raise user_error(f"{path} is not the checkpoint of a run", "start a new run, without resume=")
     return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])
+
+
+def _is_point(content: Any) -> bool:
+    """Whether something has the parts of a resume point."""
+    if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
+        return False
+    return isinstance(content["trainer"], dict)
 
 
 def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> Settings:
