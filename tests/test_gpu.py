@@ -60,10 +60,10 @@ def take_steps(trainer: Trainer) -> None:
     """Most steps of an epoch without waiting; the first one reads the bank's view, after the last one is the check."""
     with StopRequest() as stop:
         steps = trainer.steps(Watcher(), stop)
-        next(steps)
+        next(steps).take()
         with no_waiting():
             for _ in range(trainer.num_steps - 2):
-                next(steps)
+                next(steps).take()
 
 
 VARIANTS = {
@@ -138,7 +138,7 @@ def test_the_gpu_and_the_cpu_take_the_same_step_in_fp32(store: Path) -> None:
         opened = open_settings(compose_config([*overrides, "mode=none"]), store)
         trainer = opened.student()[0]
         with StopRequest() as stop:
-            next(trainer.steps(Watcher(), stop))
+            next(trainer.steps(Watcher(), stop)).take()
         weights.append(trainer.learner.weights())
     for name, value in weights[1].items():
         torch.testing.assert_close(weights[0][name], value, rtol=1e-3, atol=1e-5)

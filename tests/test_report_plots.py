@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
@@ -120,38 +121,44 @@ def test_confusion_shows_shares_of_rows_and_counts(
         return outline(number, size)
 
     monkeypatch.setattr(plots, "outline", noted)
-    figure = plots.confusion_matrices({"teacher": logits, "student": logits}, targets, tuple("abcde"))
+    first, last = (
+        plots.confusion_matrix(stage, logits, targets, tuple("abcde"), is_first=not is_last, is_last=is_last).axes
+        for stage, is_last in (("teacher", False), ("student", True))
+    )
     counts = confusion(logits, targets)
-    shown = torch.tensor(figure.axes[0].images[0].get_array())
+    shown = torch.tensor(first[0].images[0].get_array())
     torch.testing.assert_close(shown, counts / counts.sum(1, keepdim=True))
     assert drawn == 2 * counts[counts > 0].tolist()
-    places = figure.axes[1].collections[0].get_offsets().data.tolist()  # type: ignore[union-attr]
+    places = last[0].collections[0].get_offsets().data.tolist()  # type: ignore[union-attr]
     assert places == counts.nonzero().flip(1).tolist()
-    assert [text.get_text() for text in figure.axes[0].texts] == list("aabbccddee")  # below and beside
-    assert [text.get_text() for text in figure.axes[1].texts] == list("abcde")
+    assert [text.get_text() for text in first[0].texts] == list("aabbccddee")  # below and beside
+    assert [text.get_text() for text in last[0].texts] == list("abcde")
+    assert (len(first), len(last[0].child_axes)) == (1, 1)  # the scale
 
 
 def test_confusion_of_many_classes_has_no_names_and_no_counts_and_bears_a_class_without_images() -> None:
     many = torch.eye(21)
-    figure = plots.confusion_matrices({"student": many}, torch.arange(21), tuple(f"c{i}" for i in range(21)))
+    only = {"is_first": True, "is_last": True}
+    figure = plots.confusion_matrix("student", many, torch.arange(21), tuple(f"c{i}" for i in range(21)), **only)
     assert len(figure.axes[0].get_xticks()) == len(figure.axes[0].get_yticks()) == 0
     assert not figure.axes[0].texts
     assert not figure.axes[0].collections
-    figure = plots.confusion_matrices({"student": torch.eye(3)[:2]}, torch.tensor([0, 1]), tuple("abc"))
+    figure = plots.confusion_matrix("student", torch.eye(3)[:2], torch.tensor([0, 1]), tuple("abc"), **only)
     assert figure.axes[0].images[0].get_array().tolist() == [[1, 0, 0], [0, 1, 0], [0, 0, 0]]  # type: ignore[union-attr]
 
 
 def test_reliability_shows_filled_bins_and_the_share_of_all(logits: Tensor, targets: Tensor) -> None:
-    figure = plots.reliability_diagrams({"teacher": logits, "student": logits / 2}, targets)
+    figure = plots.reliability_diagram("teacher", logits, targets, is_first=True, is_last=False)
+    other = plots.reliability_diagram("student", logits / 2, targets, is_first=False, is_last=True)
     confidence, accuracy, share = reliability(logits, targets)
     curve = figure.axes[0].lines[1]
     assert list(curve.get_xdata()) == confidence[share > 0].tolist()  # type: ignore[arg-type]
     assert list(curve.get_ydata()) == accuracy[share > 0].tolist()  # type: ignore[arg-type]
     bars = figure.axes[0].collections[0].get_paths()
-    heights = [max(y for _, y in bar.to_polygons()[0].tolist()) for bar in bars]
+    heights = [np.asarray(bar.vertices)[:, 1].max() for bar in bars]
     assert heights == share.tolist()
     ece = measure(logits / 2, targets)["ece"]
-    assert figure.axes[1].get_title() == f"student: ECE {ece:.3f}"
+    assert other.axes[0].get_title() == f"student: ECE {ece:.3f}"
 
 
 def test_rates_whose_labels_would_collide_have_no_tick() -> None:
@@ -195,7 +202,7 @@ def test_a_picture_is_the_figure_without_date_or_version() -> None:
 
 def test_class_names_are_never_read_as_formulas() -> None:
     name = r"$\frac$"
-    figure = plots.confusion_matrices({"student": torch.eye(2)}, torch.arange(2), (name, "b"))
+    figure = plots.confusion_matrix("student", torch.eye(2), torch.arange(2), (name, "b"), is_first=True, is_last=True)
     drawing.render(figure)
     assert name in texts(figure)
 
@@ -224,3 +231,10 @@ def test_a_png_holds_the_pixels(size: tuple[int, int]) -> None:
     shown.load()
     assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", size)
     assert shown.tobytes() == pixels.numpy().tobytes()
+
+
+def test_pictures_stand_side_by_side() -> None:
+    red, blue = Image.new("RGB", (2, 3), "red"), Image.new("RGB", (1, 3), "blue")
+    whole = drawing.side_by_side([red, blue])
+    assert whole.size == (3, 3)
+    assert [whole.getpixel((x, 2)) for x in range(3)] == [(255, 0, 0), (255, 0, 0), (0, 0, 255)]

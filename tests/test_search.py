@@ -19,7 +19,7 @@ from optuna.trial import TrialState
 from conftest import TINY, InProcess
 from distill_run.commands.search import main, run_trial
 from distill_run.commands.spaces import read_space
-from distill_run.config.compose import option_names
+from distill_run.config.compose import new_variants, option_names
 from distill_run.config.overrides import parse
 from distill_run.engine.interrupt import StopRequest
 from distill_run.errors import DivergedError, Interrupted, Mistake, PrunedError
@@ -487,7 +487,7 @@ def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path: Path) -> No
     spaces: dict[str, Space] = {"mode": Choices(("none",)), "mode.temperature": Choices(("2",))}
     searching = search_host.Search(tmp_path, 1, 0, spaces)
     study = searching.open_study()
-    searching.run_trials(study, partial(run_trial, [], None, "accuracy"))
+    searching.run_trials(study, partial(run_trial, [], None, new_variants(), "accuracy"))
     assert outcomes(tmp_path) == {"0": "failed"}
     assert study.trials[0].state == TrialState.FAIL
     error = json.loads((tmp_path / "0" / "status.json").read_text())["error"]

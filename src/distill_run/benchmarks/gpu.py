@@ -79,11 +79,12 @@ class Bench:
         """Images a second of our loop."""
         trainer = make_trainer(self.prepared(guide), self.workshop)
         warm = None
-        for _ in trainer.steps(Watcher(), self.workshop.stop):
+        for step in trainer.steps(Watcher(), self.workshop.stop):
             if trainer.history and warm is None:
                 warm = time.perf_counter()
             if len(trainer.history) > 1 and warm is not None and time.perf_counter() - warm >= self.seconds:
                 break
+            step.take()
         speeds: list[float] = [row["images_per_second"] for row in trainer.history[1:]]
         return median(speeds)
 

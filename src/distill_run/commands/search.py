@@ -24,12 +24,13 @@ from distill_run.commands.preflight import check_writable, one_seed_a_point, pre
 from distill_run.commands.runner import run_recorded
 from distill_run.commands.spaces import read_space
 from distill_run.commands.threads import let_threads_wait
-from distill_run.config.compose import command_line
+from distill_run.config.compose import command_line, new_variants
 from distill_run.config.overrides import parse, text_of
 from distill_run.config.paths import readable
 from distill_run.config.presets import expand_patterns
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain
+from distill_run.config.variants import Variants
 from distill_run.errors import Mistake, UserError, gather, leave, user_error
 from distill_run.files import RunFiles, read_json_lines
 from distill_run.sweeps.host import Place, host
@@ -77,12 +78,13 @@ def _search(arguments: Namespace) -> bool:
     named: Path | None = arguments.search_dir
     folder = named or Path(f"{datetime.now():outputs/searches/%Y-%m-%d/%H-%M-%S-%f}")
     place = Place("--search-dir", folder, named is not None)
+    run_each = partial(run_trial, fixed, extra_dir, new_variants(), settings[0].training.select_by)
 
     def work(progress: SweepProgress) -> None:
         search = Search(progress.directory, num_trials, arguments.search_seed, spaces)
         study = search.open_study()
         with progress.shown():
-            search.run_trials(study, partial(run_trial, fixed, extra_dir, settings[0].training.select_by))
+            search.run_trials(study, run_each)
 
     return host(request, place, list(spaces), work)
 
@@ -139,11 +141,17 @@ def _command_of(arguments: Namespace) -> str:
 
 
 def run_trial(
-    fixed: list[str], extra_dir: Path | None, select_by: str, values: list[str], run_dir: Path, trial: "Trial"
+    fixed: list[str],
+    extra_dir: Path | None,
+    variants: Variants,
+    select_by: str,
+    values: list[str],
+    run_dir: Path,
+    trial: "Trial",
 ) -> float | None:
     """One run with the values of a trial; returns RunReport.val_goodness, None where it fails.
 
-    Raises PrunedError where Optuna gives the trial up.
+    `variants` compose the command lines of all trials. Raises PrunedError where Optuna gives the trial up.
     """
     from distill_run.engine.interrupt import StopRequest
     from distill_run.sweeps.pruning import Pruner  # torch is loaded only here
@@ -152,7 +160,7 @@ def run_trial(
 
     def compose() -> DictConfig:
         # Each value was checked beforehand, but not every combination of them.
-        return compose_or_explain(overrides, extra_dir).config
+        return compose_or_explain(overrides, extra_dir, variants).config
 
     stop = StopRequest()
     pruner = Pruner(trial, stop, select_by)

@@ -62,7 +62,7 @@ class Batch:
         for targets, shares in ((self.targets, self.shares), (self.partner_targets, 1 - self.shares)):
             weights.append(shares * (targets != UNLABELLED))
             losses.append((loss(targets.clamp_min(0)) * weights[-1]).sum())
-        return torch.stack(losses).sum() / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
+        return sum(losses[1:], losses[0]) / torch.stack(weights).sum().clamp_min(LEAST_WEIGHT)
 
 
 class Batches(ABC):

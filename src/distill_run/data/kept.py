@@ -5,7 +5,7 @@ from typing import TypeVar, cast
 
 T = TypeVar("T")
 
-MAX_KEPT = 16
+MAX_KEPT = 64  # of every network a handful: figures, pictures of a megabyte, logits of a given teacher
 
 
 class Kept:

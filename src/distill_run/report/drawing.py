@@ -53,10 +53,25 @@ class Picture:
 
 def render(figure: Figure) -> bytes:
     """The figure as a PNG without date and version: the same figure gives the same bytes."""
+    return png_of(image_of(figure))
+
+
+def image_of(figure: Figure) -> Image.Image:
+    """The figure as pixels in RGB."""
     canvas: Any = FigureCanvasAgg(figure)
     with warnings.catch_warnings(action="ignore", category=UserWarning):
         canvas.draw()  # warns of characters that the font lacks; the text of the page shows them
-    return png_of(Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB"))
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def side_by_side(images: Sequence[Image.Image]) -> Image.Image:
+    """Images of one height in one."""
+    whole = Image.new("RGB", (sum(image.width for image in images), images[0].height))
+    left = 0
+    for image in images:
+        whole.paste(image, (left, 0))
+        left += image.width
+    return whole
 
 
 def lay_out(

@@ -1,14 +1,17 @@
 """The figures of a run's report with their captions. Importing this module imports matplotlib."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import matplotlib
+from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from distill_run.engine.evaluate import measure
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.report import plots
-from distill_run.report.drawing import COLOURS, INK, MUTED, Picture, render
+from distill_run.report.drawing import COLOURS, INK, MUTED, Picture, image_of, render, side_by_side
 from distill_run.report.figures import Robustness
 from distill_run.report.png import png_of
 from distill_run.report.samples import Decision, Sample, disagreements, effects
@@ -136,7 +139,7 @@ def _confusion(findings: Findings) -> Picture:
         f"Confusion matrices of {', '.join(logits)} on the test split.",
         "Rows are targets, columns are decisions. The shade is the share of the row, on a scale that makes rare "
         "mistakes visible. The numbers count images; they are left out where there are many classes.",
-        render(plots.confusion_matrices(logits, findings.feed.test.targets.cpu(), findings.feed.classes)),
+        _panels(findings, "confusion", partial(plots.confusion_matrix, classes=findings.feed.classes)),
     )
 
 
@@ -150,7 +153,22 @@ def _reliability(findings: Findings) -> Picture:
         f"Accuracy against confidence on the test split. Expected calibration error: {', '.join(errors)}.",
         "On the dashed line, confidence equals accuracy; below it, a network is too confident. The bars show the share "
         "of the images in each bin: a mark above a low bar stands for few images.",
-        render(plots.reliability_diagrams(logits, targets)),
+        _panels(findings, "reliability", plots.reliability_diagram),
+    )
+
+
+def _panels(findings: Findings, name: str, draw: Callable[..., Figure]) -> bytes:
+    """A panel for each network, side by side; the next run of the process has those of teacher and baseline at hand."""
+    stages = list(findings.networks)
+    return png_of(side_by_side([_panel(findings, name, draw, stage, stages) for stage in stages]))
+
+
+def _panel(findings: Findings, name: str, draw: Callable[..., Figure], stage: str, stages: list[str]) -> Image.Image:
+    trained, targets = findings.networks[stage], findings.feed.test.targets.cpu()
+    where = {"is_first": stage == stages[0], "is_last": stage == stages[-1]}
+    return findings.feed.kept.get(
+        (name, stage, trained.fingerprint, *where.values()),
+        lambda: image_of(draw(stage, trained.selected.test_logits, targets, **where)),
     )
 
 

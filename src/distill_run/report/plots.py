@@ -110,28 +110,33 @@ def _draw_search(axes: Axes, stage: str, trained: Trained) -> None:
     axes.add_line(crosses)
 
 
-def confusion_matrices(logits: Mapping[str, Tensor], targets: Tensor, classes: tuple[str, ...]) -> Figure:
-    """A matrix for each network's logits (N, K): rows are targets (N,), columns are decisions.
+def confusion_matrix(
+    stage: str, logits: Tensor, targets: Tensor, classes: tuple[str, ...], *, is_first: bool, is_last: bool
+) -> Figure:
+    """The matrix of a network's logits (N, K): rows are targets (N,), columns are decisions.
 
-    The shade is the square root of the share of the row, so that rare mistakes can be seen.
+    The shade is the square root of the share of the row, so that rare mistakes can be seen. The first of several, side
+    by side, has the names of the rows, the last one the scale.
     """
     # The margins grow with the class names, so that the matrix keeps its size.
     room = 0.08 + 0.068 * max(map(len, map(shorten, classes))) if len(classes) <= MAX_NAMED_CLASSES else 0.0
     label_pad = 3 + 72 * room  # points
+    left, right = 0.4 + room if is_first else 0.075, 1.05 if is_last else 0.075
     size = (MATRIX_SIZE, MATRIX_SIZE)
-    figure, panels = lay_out(len(logits), size, left=0.4 + room, bottom=0.35 + room, top=0.35, right=1.05, gap=0.15)
-    for axes, (stage, each) in zip(panels, logits.items(), strict=True):
-        counts = confusion(each, targets)
-        shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
-        image = axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
-        _title(axes, stage, stage)
-        _name_classes(axes, classes, with_rows=axes is panels[0])
-        axes.set_xlabel("decision", labelpad=label_pad)
-        if len(classes) <= MAX_COUNTED_CLASSES:
-            _write_counts(axes, counts, shares)
-    panels[0].set_ylabel("target", labelpad=label_pad)
-    beside = panels[-1].inset_axes((1.06, 0.1, 0.04, 0.8))
-    figure.colorbar(image, beside, format=PercentFormatter(1, 0), ticks=[0, 0.05, 0.25, 0.5, 1])
+    figure, [axes] = lay_out(1, size, left=left, bottom=0.35 + room, top=0.35, right=right)
+    counts = confusion(logits, targets)
+    shares = counts / counts.sum(1, keepdim=True).clamp_min(1)
+    image = axes.imshow(shares.numpy(), cmap="Blues", norm=PowerNorm(0.5, 0, 1), interpolation="nearest")
+    _title(axes, stage, stage)
+    _name_classes(axes, classes, with_rows=is_first)
+    axes.set_xlabel("decision", labelpad=label_pad)
+    if len(classes) <= MAX_COUNTED_CLASSES:
+        _write_counts(axes, counts, shares)
+    if is_first:
+        axes.set_ylabel("target", labelpad=label_pad)
+    if is_last:
+        beside = axes.inset_axes((1.06, 0.1, 0.04, 0.8))
+        figure.colorbar(image, beside, format=PercentFormatter(1, 0), ticks=[0, 0.05, 0.25, 0.5, 1])
     return figure
 
 
@@ -174,18 +179,20 @@ def outline(number: str, size: float) -> Path:
     return path.transformed(Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2))
 
 
-def reliability_diagrams(logits: Mapping[str, Tensor], targets: Tensor) -> Figure:
-    """Accuracy by mean confidence in 15 bins, for logits (N, K); bars show each bin's share of the images."""
-    figure, panels = lay_out(len(logits), (3.0, 3.0), left=0.75, bottom=0.55, top=0.35, gap=0.25)
-    for axes, (stage, each) in zip(panels, logits.items(), strict=True):
-        _draw_reliability(axes, stage, each, targets)
-        dress(axes, "", "confidence")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
-            axis.set_major_formatter(PercentFormatter(1, 0))
-        axes.set(xlim=(-0.04, 1.04), ylim=(0, 1.05))
-        axes.tick_params(labelleft=axes is panels[0])
-    panels[0].set_ylabel("accuracy; bars: share of images")
+def reliability_diagram(stage: str, logits: Tensor, targets: Tensor, *, is_first: bool, is_last: bool) -> Figure:
+    """Accuracy by mean confidence in 15 bins, for logits (N, K); bars show each bin's share of the images.
+
+    The first of several, side by side, has the labels of the vertical axis.
+    """
+    right = 0.25 if is_last else 0.2
+    figure, [axes] = lay_out(1, (3.0, 3.0), left=0.75 if is_first else 0.05, bottom=0.55, top=0.35, right=right)
+    _draw_reliability(axes, stage, logits, targets)
+    dress(axes, "accuracy; bars: share of images" if is_first else "", "confidence")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+        axis.set_major_formatter(PercentFormatter(1, 0))
+    axes.set(xlim=(-0.04, 1.04), ylim=(0, 1.05))
+    axes.tick_params(labelleft=is_first)
     return figure
 
 

@@ -53,7 +53,7 @@ class Beside(Watcher):
 
 
 class First(Beside):
-    """The same for the first of them, which is told as it goes on."""
+    """The same for the first of them, which is told as it goes on: nothing is left to tell."""
 
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
