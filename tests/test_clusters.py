@@ -81,8 +81,10 @@ def received() -> Iterator[list[int]]:
     """The signals that are handed on; the handler is that of whoever waits for them, as submitit does."""
     found: list[int] = []
     before = signal.signal(signal.SIGUSR2, lambda number, _: found.append(number))
+    terminated = signal.getsignal(signal.SIGTERM)
     yield found
     signal.signal(signal.SIGUSR2, before)
+    signal.signal(signal.SIGTERM, terminated)
 
 
 def test_the_signal_that_stopped_a_point_is_handed_on(received: list[int]) -> None:

@@ -12,6 +12,7 @@ from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings
 from distill_run.config.settings import compose_config
 from distill_run.data.feed import MemoryFeed
+from distill_run.data.kept import MAX_KEPT, Kept
 from distill_run.data.opening import Feeds
 from distill_run.data.packing import Packed, pack
 from distill_run.data.splits import Dataset
@@ -165,3 +166,28 @@ def test_the_content_of_a_folder_knows_the_files_the_classes_and_the_cut(photos:
     (photos / "test" / "day" / "00.png").unlink()
     contents.append(open_feed(folder_settings(photos), tmp_path / "store").content)
     assert len(set(contents)) == len(contents)
+
+
+def test_results_are_kept_by_their_keys_and_the_least_used_go_first() -> None:
+    kept = Kept()
+    made: list[object] = []
+
+    def make(key: object) -> object:
+        made.append(key)
+        return key, None
+
+    def get(key: object) -> object:
+        return kept.get(key, lambda: make(key))
+
+    assert get(0) == get(0) == (0, None)
+    for key in range(MAX_KEPT):
+        get(key)
+        get("often")
+    assert made == [0, "often", *range(1, MAX_KEPT)]
+    for kept_key in ("often", 1, MAX_KEPT - 1):
+        get(kept_key)
+    assert made[-1] == MAX_KEPT - 1
+    get(0)
+    assert made[-1] == 0
+    assert kept.get("nothing", lambda: None) is None
+    assert kept.get("nothing", lambda: made) is None

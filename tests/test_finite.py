@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Iterator
+from math import inf, nan
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from conftest import TINY
 from distill_run.data.batches import Batch
-from distill_run.engine.finite import check_logits_of
+from distill_run.engine.finite import check_logits_of, total_norm
 from distill_run.engine.loop import Trainer
 from distill_run.errors import DivergedError
 from distill_run.models.layers import last_linear
@@ -124,6 +125,18 @@ def test_gradients_that_are_not_finite_stop_before_the_step() -> None:
         "4.weight and 1 more"
     )
     assert all(map(torch.equal, trainer.learner.network.parameters(), before))
+
+
+def test_the_quick_length_of_gradients_is_finite_where_the_exact_one_is() -> None:
+    generator = torch.Generator().manual_seed(0)
+    usual = [torch.randn(shape, generator=generator) for shape in ((3, 4), (5,), (), (2, 3, 4, 4), (0,))]
+    usual.append(usual[3].to(memory_format=torch.channels_last))
+    torch.testing.assert_close(total_norm(usual, is_exact=False), total_norm(usual, is_exact=True))
+    for values in ([inf], [nan], [inf, -inf], [1e20], [-1e20, 0.0]):  # the square of the last ones overflows
+        assert not total_norm([*usual, torch.tensor(values)], is_exact=False).isfinite()
+        assert not total_norm([*usual, torch.tensor(values)], is_exact=True).isfinite()
+    assert total_norm([*usual, torch.full((9,), 1e18)], is_exact=False).isfinite()
+    assert total_norm([], is_exact=False) == 0
 
 
 def test_the_scale_of_half_precision_is_lowered_before_gradients_are_given_up() -> None:

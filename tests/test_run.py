@@ -4,9 +4,12 @@ import dataclasses
 import errno
 import json
 import os
+import pkgutil
 import signal
 from collections import Counter
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data import packing
 from distill_run.data.digits import load as load_digits
+from distill_run.data.opening import Feeds
 from distill_run.engine.loop import Trainer
 from distill_run.errors import DivergedError, Interrupted, UserError, user_error
 from distill_run.listener import working
@@ -233,6 +237,34 @@ def test_teacher_and_baseline_are_reused_and_the_run_says_so(
         }
     kinds = Counter(path.parent.name for path in (tmp_path / "store").glob("[!.]*/*"))
     assert kinds == {"teacher": 1, "baseline": 1, "logits": 1}
+
+
+def test_what_teacher_and_baseline_give_is_worked_out_once_in_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep's points share their feeds. The report is that of a process of its own."""
+    seen: list[str] = []
+
+    def noting(name: str, work: Callable[..., Any], *arguments: Any) -> Any:
+        seen.append(name)
+        return work(*arguments)
+
+    for place in ("distill_run.report.measures.predict", "distill_run.report.summary.count_macs"):
+        work = pkgutil.resolve_name(place)
+        monkeypatch.setattr(place, partial(noting, work.__name__, work))
+    feeds, reports = Feeds(), []
+    for number, own in enumerate((feeds, feeds, Feeds())):
+        settings = [*TINY, f"store_dir={tmp_path / 'store'}", f"mode.temperature={min(number, 1) + 1}"]
+        seen.clear()
+        with without_pages():
+            reports.append(
+                run(compose_config(settings), tmp_path / str(number), console=Console(quiet=True), feeds=own)
+            )
+        assert Counter(seen) == ({"predict": 1, "count_macs": 1} if number == 1 else {"predict": 3, "count_macs": 3})
+    shared, alone = (dataclasses.asdict(report) for report in reports[1:])
+    for name in ("calibration", "agreement_by_teacher", "classes", "fidelity", "gap_interval"):
+        assert shared[name] == alone[name]
+    assert [report["student"]["macs"] for report in (shared, alone)] == 2 * [reports[0].student.macs]
 
 
 def test_a_mode_of_one_s_own_changes_neither_teacher_nor_baseline(tmp_path: Path) -> None:

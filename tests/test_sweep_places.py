@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -12,6 +13,7 @@ from distill_run.commands.subdirs import check_subdirs
 from distill_run.config.overrides import all_points
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.settings import compose_or_explain
+from distill_run.console import Console
 from distill_run.sweeps.host import Place, host
 from distill_run.sweeps.places import point_folders, refused_place, take_place
 from distill_run.sweeps.points import find_runs
@@ -114,7 +116,6 @@ def test_a_sweep_folder_may_be_moved_with_its_points(tmp_path: Path) -> None:
 
 
 def test_what_removes_files_under_the_display_does_not_end_it(tmp_path: Path, capsys: Output) -> None:
-    from distill_run.console import Console
 
     progress = SweepProgress(tmp_path, 2, ["seed"], Console())
     write_run(tmp_path / "0", ["seed=0"], status="failed", error="it broke")
@@ -195,3 +196,19 @@ def test_folders_that_are_called_by_numbers_are_counted_once(tmp_path: Path) -> 
     places = {"0": tmp_path / "real/1", "1": tmp_path / "real/2"}
     assert point_folders(tmp_path / "link") == places
     assert find_runs([tmp_path / "link"]) == list(places.values())
+
+
+def test_looking_takes_a_fiftieth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look at thousands of points is followed by a longer pause."""
+    pauses: list[float] = []
+    clock = iter([0.0, 0.001, 1.0, 1.04])  # of two looks
+
+    def wait(seconds: float) -> bool:
+        pauses.append(seconds)
+        return len(pauses) == 3
+
+    progress = SweepProgress(tmp_path, 1, [], Console())
+    monkeypatch.setattr("time.thread_time", lambda: next(clock))
+    monkeypatch.setattr(progress, "look", lambda _: None)
+    progress._watch(None, SimpleNamespace(wait=wait))  # type: ignore[arg-type]
+    assert pauses == pytest.approx([0.3, 0.3, 2.0])

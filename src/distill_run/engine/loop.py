@@ -58,8 +58,8 @@ class Trainer:
     def fit(self, watcher: LoopWatcher, stop: StopRequest) -> None:
         """Train to the end; the watcher is given the state now and then, and where the training is cut short.
 
-        Raises DivergedError, before the optimizer's step, for a loss, teacher's logits or gradients that are not
-        finite; and what `stop` was requested with, after a step or an epoch.
+        Raises DivergedError, with the weights before the optimizer's step, for a loss, teacher's logits or gradients
+        that are not finite; and what `stop` was requested with, after a step or an epoch.
         """
         with stop.polled():
             for step in self.steps(watcher, stop):

@@ -57,6 +57,8 @@ class SlurmPoint:
         SIGTERM comes from scancel, then SIGKILL follows, or before a pre-emption, then submitit's signal follows or
         SLURM puts the job back itself: a process that ended before would not be started again.
         """
+        if not self.is_slurm:  # submitit ignores it; while a point trains, it saves its state
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         try:
             return self.sweep.run(number, overrides)
         except Interrupted as stop:

@@ -4,7 +4,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.utils import JobReturn
@@ -16,6 +17,19 @@ from hydra_plugins.distill_run._jobs import SlurmPoint, Sweep
 
 # Parameters that submitit has for every engine; the others get the engine's name in front.
 COMMON = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
+
+
+@contextmanager
+def _no_ctrl_c() -> Iterator[None]:
+    """Ignore SIGINT within the block; processes that begin in it ignore it, too, until they say otherwise.
+
+    Those of submitit on this machine would otherwise kill the points a second after a terminal has sent it to all.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class SlurmLauncher(ClusterLauncher):
@@ -40,7 +54,8 @@ class SlurmLauncher(ClusterLauncher):
             )
             executor.update_parameters(**self._parameters)
             point = SlurmPoint(sweep, self._cluster == "slurm")
-            jobs = executor.map_array(point, points.keys(), points.values())
+            with _no_ctrl_c():
+                jobs = executor.map_array(point, points.keys(), points.values())
         except (RuntimeError, ValueError, NameError, TypeError, subprocess.CalledProcessError) as error:
             raise user_error(
                 f"hydra/launcher=slurm: the jobs were refused: {first_line(error)}",
