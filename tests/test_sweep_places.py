@@ -198,7 +198,7 @@ def test_folders_that_are_called_by_numbers_are_counted_once(tmp_path: Path) -> 
     assert find_runs([tmp_path / "link"]) == list(places.values())
 
 
-def test_looking_takes_a_fiftieth_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_looking_takes_a_small_share_of_the_time_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look at thousands of points is followed by a longer pause."""
     pauses: list[float] = []
     clock = iter([0.0, 0.001, 1.0, 1.04])  # of two looks
@@ -211,4 +211,4 @@ def test_looking_takes_a_fiftieth_of_the_time_at_most(tmp_path: Path, monkeypatc
     monkeypatch.setattr("time.thread_time", lambda: next(clock))
     monkeypatch.setattr(progress, "look", lambda _: None)
     progress._watch(None, SimpleNamespace(wait=wait))  # type: ignore[arg-type]
-    assert pauses == pytest.approx([0.3, 0.3, 2.0])
+    assert pauses == pytest.approx([0.3, 0.3, 8.0])

@@ -21,7 +21,7 @@ from distill_run.units import change, duration, percent, shown_path
 
 POLL_SECONDS = 0.3
 MOST_SHOWN = 4  # points at work, one beside the other
-MOST_SHARE = 0.02  # of a core's time that may go into looking: a look at thousands of points takes long
+MOST_SHARE = 0.005  # of a core that may go into looking: a look at thousands of points takes long
 
 
 @dataclass
