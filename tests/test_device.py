@@ -15,7 +15,8 @@ from conftest import TINY
 from distill_run.config.schema import DeviceSettings
 from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
-from distill_run.engine.device import Device, check_compiler, choose_device, compiled, storage_dtype
+from distill_run.engine.compilation import check_compiler, compiled
+from distill_run.engine.device import Device, choose_device, storage_dtype
 from distill_run.models.network import mean_work
 from distill_run.pipeline import run
 from helpers import message_of

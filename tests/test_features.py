@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill_run.data.source import ImageShape
-from distill_run.engine.device import compiled
+from distill_run.engine.compilation import compiled
 from distill_run.models.features import FeatureReader, choose_points, dry_pass, feature_points, read_shapes
 from distill_run.models.network import Network, count_macs
 from helpers import TinyClassifier, message_of

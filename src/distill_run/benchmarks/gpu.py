@@ -28,7 +28,7 @@ from distill_run.benchmarks.peaks import flops_of, peak_flops
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
 from distill_run.data.batches import Batch
-from distill_run.engine.device import compiled
+from distill_run.engine.compilation import compiled
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.protocols import Guide
 from distill_run.errors import leave, user_error

@@ -1,14 +1,16 @@
 """Numbers that are not finite: where in a step they appear first, and what may help."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from distill_run.data.batches import Batch
 from distill_run.data.source import ImageSet
 from distill_run.errors import user_error
 from distill_run.models.network import Network
 from distill_run.models.outputs import Outputs
+from distill_run.tensor_files import some_of
 
 CALMER = "lower its optimizer.lr, set its clip_norm=1.0, or add schedule.warmup_epochs=1"
 MEND_IMAGES = "mend the augmentation that gives them, or set another dataset.mean and dataset.std"
@@ -42,6 +44,19 @@ def _on_the_way(
         yield "the teacher's logits", MEND_TEACHER, teacher.logits
     for name, part in parts.items():
         yield f"the term {name}", CALMER, part
+
+
+def evidence_of(batch: Batch, loss: Tensor, parts: Mapping[str, Tensor], gradients: list[Tensor]) -> str:
+    """What the loss of a batch consists of, how large the gradients are, and the samples."""
+    norm = nn.utils.get_total_norm(gradients).item()
+    shown = ", ".join(f"{name}={value.item():.4g}" for name, value in {"loss": loss, **parts}.items())
+    return f"{shown}; gradient norm {norm:.4g}; samples {batch.indices.tolist()[:8]}..."
+
+
+def faulty_gradients(named: Iterable[tuple[str, nn.Parameter]]) -> str:
+    """The weights whose gradients are not finite; where each is, their sum of squares is too large."""
+    faulty = [name for name, weight in named if weight.grad is not None and not weight.grad.isfinite().all()]
+    return f"those of {some_of(faulty)}" if faulty else "the length of all of them"
 
 
 def total_norm(gradients: list[Tensor], *, is_exact: bool) -> Tensor:

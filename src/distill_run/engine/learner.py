@@ -12,9 +12,10 @@ from distill_run.config.schema import Recipe
 from distill_run.data.batches import Batch
 from distill_run.data.draws import stream
 from distill_run.engine.checks import AtOnce, check_for
-from distill_run.engine.device import Device, compiled
+from distill_run.engine.compilation import compiled
+from distill_run.engine.device import Device
 from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
-from distill_run.engine.finite import CALMER, first_not_finite, total_norm
+from distill_run.engine.finite import CALMER, evidence_of, faulty_gradients, first_not_finite, total_norm
 from distill_run.engine.protocols import Guide
 from distill_run.engine.shared_statistics import shared_statistics
 from distill_run.engine.totals import Totals
@@ -26,7 +27,6 @@ from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import total
 from distill_run.objectives.total import TotalLoss
 from distill_run.processes import ALONE, Processes
-from distill_run.tensor_files import some_of
 
 SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
 
@@ -214,7 +214,7 @@ class Learner:
             what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
             faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
             where, remedy = faulty or ("the sum of the terms", CALMER)
-            evidence = f"{self._evidence(batch, loss, parts)}; the first that is not: {where}"
+            evidence = f"{evidence_of(batch, loss, parts, self._gradients())}; the first that is not: {where}"
             raise self._diverged(f"{what} not finite at {self._place(batch)}: {evidence}", remedy)
         self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
         return loss.detach() * share
@@ -240,7 +240,8 @@ class Learner:
         norm = total_norm(self._gradients(), is_exact=self.recipe.clip_norm is not None)
         # Above the smallest scale, the scaler skips this step.
         if self.check.fails(torch.isfinite(norm)) and self.scaler.get_scale() <= SMALLEST_SCALE:
-            what = f"gradients are not finite at {self._place(batch)}: {self._faulty_gradients()}"
+            faulty = faulty_gradients([*self.network.architecture.named_parameters(), *self.loss.named_parameters()])
+            what = f"gradients are not finite at {self._place(batch)}: {faulty}"
             raise self._diverged(what, CALMER)
         if self.recipe.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self._parameters(), self.recipe.clip_norm, norm)
@@ -262,15 +263,3 @@ class Learner:
 
     def _diverged(self, what: str, remedy: str) -> DivergedError:
         return DivergedError([Mistake(f"the {self.stage}'s {what}", remedy)])
-
-    def _evidence(self, batch: Batch, loss: Tensor, parts: dict[str, Tensor]) -> str:
-        """What the loss consists of, how large the gradients are, and the samples."""
-        norm = nn.utils.get_total_norm(self._gradients()).item()
-        shown = ", ".join(f"{name}={value.item():.4g}" for name, value in {"loss": loss, **parts}.items())
-        return f"{shown}; gradient norm {norm:.4g}; samples {batch.indices.tolist()[:8]}..."
-
-    def _faulty_gradients(self) -> str:
-        """The weights whose gradients are not finite; where each is, their sum of squares is too large."""
-        named = (*self.network.architecture.named_parameters(), *self.loss.named_parameters())
-        faulty = [name for name, weight in named if weight.grad is not None and not weight.grad.isfinite().all()]
-        return f"those of {some_of(faulty)}" if faulty else "the length of all of them"
