@@ -193,11 +193,11 @@ def test_points_of_a_sweep_are_measured_only_when_that_is_asked_for(
 ) -> None:
     seen: list[tuple[bool, int]] = []
 
-    def run(settings: Settings, *_: object, **__: object) -> NoReturn:
+    def story_of(settings: Settings, *_: object) -> NoReturn:
         seen.append((settings.measure_speed, settings.robustness_images))
         raise user_error("stopped", "the test knows enough")
 
-    monkeypatch.setattr("distill_run.pipeline.run", run)
+    monkeypatch.setattr("distill_run.pipeline.story_of", story_of)
     run_recorded(lambda: compose(overrides).config, overrides, tmp_path / "point", "")
     with pytest.raises(UserError):
         run_alone(compose_config(), tmp_path / "alone", "")
