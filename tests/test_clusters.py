@@ -14,6 +14,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from conftest import InProcess
+from distill_run.commands.distill import offer_plugins
 from distill_run.commands.run import main
 from distill_run.commands.runner import run_recorded
 from distill_run.config.compose import compose
@@ -107,6 +108,7 @@ def test_after_sigterm_a_job_of_slurm_waits_for_what_follows(
 
 def launcher_of(*words: str) -> Any:
     """The launcher as Hydra builds it."""
+    offer_plugins()
     return Plugins.instance()._instantiate(compose([*words, "hydra.sweep.dir=out"]).hydra.launcher)
 
 

@@ -132,6 +132,7 @@ def test_the_tables_have_every_network_of_the_literature() -> None:
 
 @pytest.mark.parametrize("name", COSTS)
 def test_a_network_has_the_costs_and_the_shapes_of_the_literature(name: str) -> None:
+@pytest.mark.slow
     *params, macs = COSTS[name]
     network, shape = outline(name), ImageShape(3, (32, 32), 100)
     assert [count_params(network), count_params(outline(name, 10))] == params

@@ -124,11 +124,16 @@ def _errors_of_hydra() -> Iterator[None]:
         raise user_error(what, "the same command goes on with it; HYDRA_FULL_ERROR=1 shows where it was") from error
 
 
+def offer_plugins() -> None:
+    """Make the sweeper and the launchers known to Hydra, which does not find them by itself in an editable install."""
+    for plugin in PLUGINS:
+        Plugins.instance().register(plugin)
+
+
 def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) -> None:
     """Let Hydra do what its options say; each point of a sweep is done by `run_point`."""
     register()
-    for plugin in PLUGINS:  # in an editable install, Hydra does not find them by itself
-        Plugins.instance().register(plugin)
+    offer_plugins()
     if extra_dir is not None:
         offer_roles(extra_dir)
         overrides = [*overrides, *own_folder_overrides(extra_dir)]
