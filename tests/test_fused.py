@@ -65,7 +65,6 @@ def table(folder: Path) -> list[list[str]]:
 
 
 def test_a_fused_sweep_leaves_what_the_usual_one_leaves_also_after_a_kill(usual: Path, tmp_path: Path) -> None:
-@pytest.mark.slow
     """Killed where the last of its students, which train together, is about to save its first state."""
     whole = tmp_path / "whole"
     found = finished(whole, *SWEPT, FUSED)
@@ -110,7 +109,6 @@ def test_points_may_train_together_that_differ_in_a_students_own_keys() -> None:
 
 
 def test_at_least_one_point_trains_at_once(in_process: InProcess) -> None:
-@pytest.mark.slow
     status, _, err = in_process(main, "distill-run", "-m", *SMALL, FUSED, "hydra.launcher.at_once=0", "seed=0,1")
     assert status == 1
     assert err == "error: hydra.launcher.at_once=0 is not accepted\n  write a whole number of at least 1\n"

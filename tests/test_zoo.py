@@ -132,7 +132,6 @@ def test_the_tables_have_every_network_of_the_literature() -> None:
 
 @pytest.mark.parametrize("name", COSTS)
 def test_a_network_has_the_costs_and_the_shapes_of_the_literature(name: str) -> None:
-@pytest.mark.slow
     *params, macs = COSTS[name]
     network, shape = outline(name), ImageShape(3, (32, 32), 100)
     assert [count_params(network), count_params(outline(name, 10))] == params
@@ -150,6 +149,7 @@ def test_a_network_has_the_costs_and_the_shapes_of_the_literature(name: str) -> 
     }
 
 
+@pytest.mark.slow
 def test_a_network_takes_images_of_any_size() -> None:
     for name, size in product(["resnet8", *SMALL[1:-1]], [(1, 1), (8, 8), (28, 28), (33, 47), (64, 64)]):
         network, shape = outline(name, 7, size, 1), ImageShape(1, size, 7)
