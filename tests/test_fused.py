@@ -1,4 +1,7 @@
-"""Sweeps whose points train together, and repeats that do: they end as those that train one after the other."""
+"""Sweeps whose points train together, and repeats that do: they end as those that train one after the other.
+
+All of it, for two minutes or so: python -m pytest -n0 -m "slow or not slow" tests/test_fused.py.
+"""
 
 import json
 import os
@@ -64,6 +67,7 @@ def table(folder: Path) -> list[list[str]]:
     return [[cell for number, cell in enumerate(row) if number not in times] for row in (header, *rows)]
 
 
+@pytest.mark.slow
 def test_a_fused_sweep_leaves_what_the_usual_one_leaves_also_after_a_kill(usual: Path, tmp_path: Path) -> None:
     """Killed where the last of its students, which train together, is about to save its first state."""
     whole = tmp_path / "whole"
@@ -85,6 +89,7 @@ def test_a_fused_sweep_leaves_what_the_usual_one_leaves_also_after_a_kill(usual:
     assert difference(outcome(tmp_path / "cut"), outcome(usual)) is None
 
 
+@pytest.mark.slow
 def test_a_point_that_fails_and_one_that_fits_no_other_do_no_harm(in_process: InProcess, tmp_path: Path) -> None:
     """Point 1 diverges, point 2 has another student, and so no share in what the others do together."""
     status, out, _ = in_process(
@@ -153,6 +158,7 @@ def test_students_of_one_teacher_have_one_guide_and_one_teacher_in_memory(tmp_pa
     assert guides[0] is not guides[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["in turn", "stacked"])
 def test_repeats_that_train_together_end_as_those_that_do_not(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
