@@ -115,16 +115,31 @@ def story_of(
             draw_views(workshop.feed, lineup.student.training.views, record.files.views)
             outcome = yield from _train_all(lineup, workshop, within)
             group.close()  # the rest is for one process
-            if settings.measure_speed:
-                outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
-            exports = export_student(record.files, settings, workshop, command, watcher)
-            report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, run_dir)
-            report = replace(report, exports=tuple(exports))
-            write_report(report)
-            write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
-            add_card(record.files)
-            tell_results(console, report, settings, command, record.warnings)
+            report = _conclude(outcome, settings, workshop, record, health, command, console)
     return found.from_first(lambda: report)
+
+
+def _conclude(
+    outcome: Outcome,
+    settings: Settings,
+    workshop: Workshop,
+    record: RunRecord,
+    health: Health,
+    command: str,
+    console: Console,
+) -> RunReport:
+    """Measure what was trained, write all that people and programs are given of it, and tell it."""
+    watcher = workshop.watcher
+    if settings.measure_speed:
+        outcome = with_speeds(outcome, workshop.feed.shape, workshop.device.torch_device, watcher)
+    exports = export_student(record.files, settings, workshop, command, watcher)
+    report = summarise(settings, workshop.feed, outcome, record.warnings, health.failures, record.files.run_dir)
+    report = replace(report, exports=tuple(exports))
+    write_report(report)
+    write_pages(Findings(report, outcome.networks, workshop.feed, settings, record.config, record.environment))
+    add_card(record.files)
+    tell_results(console, report, settings, command, record.warnings)
+    return report
 
 
 class Beginning(NamedTuple):
