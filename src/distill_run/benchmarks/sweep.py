@@ -2,11 +2,11 @@
 
     python -m distill_run.benchmarks.sweep IMAGES [--train-images 5000] [--epochs 4] [--seeds 1] [override ...]
 
-IMAGES is an image folder, such as CIFAR-10's. The usual way: the teacher is trained once, then each of the twelve
-points is a fresh process that trains the student with PIL images in a DataLoader and the teacher live, in fp32. Ours
-is `distill-run -m` in an empty store: teacher, baseline, logit bank, twelve students and all reports. Both evaluate on
-the validation split after each epoch and on the test split at the end. With --seeds 3 the points have three seeds each:
-36 students, and three baselines of ours.
+IMAGES is an image folder, such as CIFAR-10's; cnn_large teaches cnn_small, unless overrides choose another pair. The
+usual way: the teacher is trained once, then each of the twelve points is a fresh process that trains the student with
+PIL images in a DataLoader and the teacher live, in fp32. Ours is `distill-run -m` in an empty store: teacher, baseline,
+logit bank, twelve students and all reports. Both evaluate on the validation split after each epoch and on the test
+split at the end. With --seeds 3 the points have three seeds each: 36 students, and three baselines of ours.
 """
 
 import argparse
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_subset(options.images.resolve(), folder / "images", options.train_images, options.test_images)
-        overrides = ["training/teacher/optimizer=sgd", "training/student/optimizer=nesterov"]
+        overrides = ["teacher=cnn_large", "student=cnn_small"]
+        overrides += ["training/teacher/optimizer=sgd", "training/student/optimizer=nesterov"]
         for key in ("teacher", "student"):
             overrides += [f"training.{key}.epochs={options.epochs}", f"training.{key}.batch_size=128"]
         overrides += ["dataset=image_folder", f"dataset.root={folder / 'images'}", *options.overrides]
