@@ -20,7 +20,7 @@ from distill_run.data.draws import Draws
 from distill_run.data.erasing import RandomErasing
 from distill_run.data.operations import OPERATIONS, apply_operations
 from distill_run.data.policies import NUM_LEVELS, RandAugment, TrivialAugment, magnitude_table
-from helpers import message_of, refusal
+from helpers import message_of, refusal, steps
 
 NUM_DRAWS = 10_000
 THOUSANDTH = {3: 16.3, 13: 34.5, 23: 49.7, 30: 59.7}  # what chi-squared exceeds once in 1,000, by degrees of freedom
@@ -64,6 +64,14 @@ def test_a_sample_is_the_same_in_every_batch(step: Augmentation, channels: int) 
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
     for indices in (order, *torch.split(order[:8], 1), order[8:31]):
         assert torch.equal(step(images[indices], Draws(indices, 7)), whole[indices])
+
+
+@pytest.mark.parametrize("step", [*EVERYTHING, *steps(2, True, 3).values()], ids=lambda step: type(step).__name__)
+def test_no_step_reads_what_lies_on_the_device(step: Augmentation) -> None:
+    """To read a number back from a GPU is to wait for it. Tensors of "meta" have none: to read one is an error."""
+    device = torch.device("meta")
+    changed = step(torch.empty(200, 3, 8, 9, device=device), Draws(torch.arange(200), 7, device))
+    assert (changed.shape, changed.device) == ((200, 3, 8, 9), device)
 
 
 @pytest.mark.parametrize("factor", [0.0, 0.37, 1.0, 1.8])

@@ -71,6 +71,7 @@ VARIANTS = {
         *("training.student.mixup=0.2", "training.student.cutmix=1", "training.student.clip_norm=1.0"),
         *("training.student.ema=0.99", "training.student.accumulation=2"),
     ],
+    **{step: [f"augment={step}"] for step in ("color_jitter", "trivial_augment", "rand_augment", "random_erasing")},
     "adamw": ["training/student/optimizer=adamw"],
     "tf32": ["device.precision=tf32"],
     "fp32": ["device.precision=fp32", "device.channels_last=false", "device.deterministic=false"],
@@ -83,8 +84,7 @@ VARIANTS = {
 def test_no_step_of_a_mode_waits_for_the_gpu(mode: str, store: Path) -> None:
     """All modes. crd alone asks once: in its first step, whether its constant is known.
 
-    What waits at every step is fp16, whose scaler reads whether gradients overflow; and four augmentations that draw
-    on the GPU and decide on the host: color_jitter, trivial_augment, rand_augment and random_erasing.
+    What waits at every step is fp16, whose scaler reads whether gradients overflow.
     """
     trainer = trainer_of(store, f"mode={mode}", *overrides_of(mode))
     assert isinstance(trainer.learner.check, Later)

@@ -112,6 +112,23 @@ def test_uniform_numbers_are_even_differ_by_sample_and_leave_later_draws_alone()
     assert torch.equal(Draws(torch.tensor([9]), 5).uniform(3, 7)[0], numbers[9])
 
 
+def test_draws_are_the_same_on_the_cpu_and_on_the_device() -> None:
+    there, here = Draws(torch.arange(200), 5), Draws(torch.arange(200), 5)
+    for choices in (7, MOST_CHOICES, 3):
+        assert torch.equal(there(choices), here.on_cpu(choices))
+    assert torch.equal(there.uniform(3, 7), here.uniform_on_cpu(3, 7))
+
+
+def test_a_batch_of_views_reads_nothing_that_lies_on_the_device() -> None:
+    """Tensors of "meta" have no numbers: to read one is an error."""
+    device = torch.device("meta")
+    split = Split(some_split(30, 3, (3, 8, 8)).images.to(device), torch.zeros(30, dtype=torch.int64, device=device))
+    batch = Views(split, EVERYTHING, ViewChoice(5, None, 0.4, 1.0)).batch(torch.arange(3, 20), 2)
+    placed = (batch.images, batch.indices, batch.targets, batch.partner_targets, batch.shares)
+    assert {None if each is None else each.device for each in placed} == {device}
+    assert torch.equal(batch.host_indices, torch.arange(3, 20))
+
+
 def test_streams_of_one_seed_and_view_are_told_apart() -> None:
     assert stream("augment", 3, 4) == fold(3, 4)
     assert stream("mixing", 3, 4) == stream("negatives", 3, 4) == fold(3, 4, 1)

@@ -34,9 +34,10 @@ class Batch:
     shares: Tensor | None = None
     host_indices: Tensor | None = None
 
-    def part(self, chosen: slice, step: int, host_indices: Tensor) -> "Batch":
+    def part(self, chosen: slice, step: int) -> "Batch":
         """The chosen samples as the batch of a step of their own."""
-        partners, shares = (None if each is None else each[chosen] for each in (self.partner_targets, self.shares))
+        sometimes = self.partner_targets, self.shares, self.host_indices
+        partners, shares, host_indices = (None if each is None else each[chosen] for each in sometimes)
         return replace(
             self,
             indices=self.indices[chosen],

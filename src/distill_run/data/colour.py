@@ -12,6 +12,7 @@ from torch import Tensor
 
 from distill_run.data.augment import Augmentation
 from distill_run.data.draws import Draws
+from distill_run.data.sending import send
 from distill_run.rules import NOT_NEGATIVE, Rule, is_number
 
 GREY = (0.2989, 0.587, 0.114)  # weights of red, green and blue: ITU-R BT.601, as torchvision rounds them
@@ -43,12 +44,12 @@ class ColorJitter(Augmentation):
 
     def __call__(self, images: Tensor, draw: Draws) -> Tensor:
         """See Augmentation."""
-        order = torch.tensor(_ORDERS)[draw(len(_ORDERS)).cpu()]
+        order = torch.tensor(_ORDERS)[draw.on_cpu(len(_ORDERS))]
         shares = draw.uniform(_NUM_STEPS)
         changed = images.clone()
         for turn in order.unbind(1):
             for number, (step, (least, most)) in enumerate(zip(_STEPS, self.ranges, strict=True)):
-                rows = (turn == number).nonzero().squeeze(1).to(images.device)
+                rows = send((turn == number).nonzero().squeeze(1), images.device)
                 if least < most and len(rows):
                     factors = least + (most - least) * shares[rows, number]
                     changed[rows] = step(changed[rows], factors)
@@ -57,7 +58,7 @@ class ColorJitter(Augmentation):
 
 def brighten(images: Tensor, factors: Tensor) -> Tensor:
     """Images whose values are multiplied by the factors (N,)."""
-    return (images * _by_sample(factors, images)).clamp_(0, 1)
+    return (images * by_sample(factors, images)).clamp_(0, 1)
 
 
 def change_contrast(images: Tensor, factors: Tensor) -> Tensor:
@@ -82,7 +83,7 @@ def turn_hue(images: Tensor, shares: Tensor) -> Tensor:
     divisor = torch.where(chroma == 0, 1.0, chroma)  # the hue of grey pixels does not matter
     after_green = torch.where(most == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor)
     sextant = torch.where(most == red, (green - blue) / divisor, after_green)  # -1..5
-    turned = sextant + 6 * shares.to(images).view(-1, 1, 1)
+    turned = sextant + 6 * by_sample(shares, images).squeeze(1)
     channels = []
     for offset in (5, 3, 1):  # of red, green, blue, which lose their chroma in other sextants
         place = (turned + offset).remainder(6)
@@ -92,7 +93,7 @@ def turn_hue(images: Tensor, shares: Tensor) -> Tensor:
 
 def _away_from(grey: Tensor, images: Tensor, factors: Tensor) -> Tensor:
     """Images whose distances from `grey` are multiplied by the factors (N,)."""
-    factors = _by_sample(factors, images)
+    factors = by_sample(factors, images)
     return (images * factors + grey * (1 - factors)).clamp_(0, 1)
 
 
@@ -106,8 +107,9 @@ def _grey(images: Tensor) -> Tensor:
     return grey
 
 
-def _by_sample(factors: Tensor, images: Tensor) -> Tensor:
-    return factors.to(images).view(-1, 1, 1, 1)
+def by_sample(factors: Tensor, images: Tensor) -> Tensor:
+    """Numbers (N,) in the images' type and on their device, as (N, 1, 1, 1)."""
+    return send(factors.to(images.dtype), images.device).view(-1, 1, 1, 1)
 
 
 _STEPS = (brighten, change_contrast, saturate, turn_hue)

@@ -5,6 +5,9 @@ from math import prod
 import torch
 from torch import Tensor
 
+from distill_run.data.sending import send
+
+CPU = torch.device("cpu")
 # What is folded in after the seed and the indices. Two streams of the same numbers need different entries here, unless
 # one of them only seeds a torch.Generator, whose numbers have nothing to do with those of random_bits.
 STREAMS = {
@@ -26,23 +29,29 @@ def stream(name: str, *numbers: int) -> int:
 
 
 class Draws:
-    """Independent uniform draws for each sample.
+    """Independent uniform draws for each sample, for the device that the samples lie on.
 
-    `indices` (N,) are the samples, `stream_number` is the result of `stream`. The draws of a sample are the digits of
-    its 62 random bits, taken as a mixed-radix number. When these bits are used up, those of a new block follow, so that
-    any number of draws can be made. What is drawn depends on the order of the calls, so all steps of a view share one
-    object.
+    `indices` (N,), on the CPU, are the samples, `stream_number` is the result of `stream`. The draws of a sample are
+    the digits of its 62 random bits, taken as a mixed-radix number. When these bits are used up, those of a new block
+    follow, so that any number of draws can be made. What is drawn depends on the order of the calls, so all steps of a
+    view share one object. A step that has to decide by a draw what to compute asks for it on the CPU: there it is made,
+    and no GPU is waited for.
     """
 
-    def __init__(self, indices: Tensor, stream_number: int) -> None:
+    def __init__(self, indices: Tensor, stream_number: int, device: torch.device = CPU) -> None:
         self.indices = indices
         self.stream_number = stream_number
+        self.device = device
         self.num_blocks = 1
         self.num_choices = 1
         self.bits = random_bits(indices, stream_number)
 
     def __call__(self, choices: int) -> Tensor:
         """A number of 0..choices-1 for each sample (N,)."""
+        return send(self.on_cpu(choices), self.device)
+
+    def on_cpu(self, choices: int) -> Tensor:
+        """The same number on the CPU."""
         if self.num_choices * choices > MOST_CHOICES and self.num_choices > 1:
             self.bits, self.num_choices = self._new_block(), 1
         self.num_choices *= choices
@@ -52,14 +61,22 @@ class Draws:
 
     def uniform(self, *shape: int) -> Tensor:
         """Numbers (N, *shape) from 0 to below 1, in float32: for noise and the like."""
-        positions = torch.arange(prod(shape), device=self.indices.device)
-        bits = random_bits(self._new_block().unsqueeze(1) + positions, _POSITIONS)
-        return ((bits >> 38).float() / 2**24).view(-1, *shape)
+        return _uniform(send(self._new_block(), self.device), shape)
+
+    def uniform_on_cpu(self, *shape: int) -> Tensor:
+        """The same numbers on the CPU."""
+        return _uniform(self._new_block(), shape)
 
     def _new_block(self) -> Tensor:
         block = random_bits(self.indices, fold(self.stream_number, self.num_blocks))
         self.num_blocks += 1
         return block
+
+
+def _uniform(block: Tensor, shape: tuple[int, ...]) -> Tensor:
+    positions = torch.arange(prod(shape), device=block.device)
+    bits = random_bits(block.unsqueeze(1) + positions, _POSITIONS)
+    return ((bits >> 38).float() / 2**24).view(-1, *shape)
 
 
 # SplitMix64 (Steele, Lea and Flood, 2014): a counter-based generator whose output function is a strong hash.

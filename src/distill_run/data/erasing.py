@@ -11,6 +11,7 @@ from torch import Tensor
 from distill_run.data.augment import Augmentation
 from distill_run.data.boxes import boxes
 from distill_run.data.draws import Draws
+from distill_run.data.sending import send
 from distill_run.data.window import NUM_TRIES, RATIO, SHARES, between
 from distill_run.rules import FRACTION
 
@@ -42,12 +43,12 @@ class RandomErasing(Augmentation):
     def __call__(self, images: Tensor, draw: Draws) -> Tensor:
         """See Augmentation."""
         image_size = (images.shape[2], images.shape[3])
-        drawn = draw.uniform(2 * NUM_TRIES + 3).cpu().double().numpy()
+        drawn = draw.uniform_on_cpu(2 * NUM_TRIES + 3).double().numpy()
         sides = torch.from_numpy(self._sides(drawn[:, : 2 * NUM_TRIES], image_size))
         sides[torch.from_numpy(drawn[:, -3] >= self.probability)] = 0
         free = torch.tensor(image_size) - sides + 1
         first = (torch.from_numpy(drawn[:, -2:]) * free).long()
-        (rows, columns), (heights, widths) = (first + sides // 2).to(images.device).T, sides.to(images.device).T
+        rows, columns, heights, widths = send(torch.cat([first + sides // 2, sides], dim=1), images.device).T
         return images.masked_fill(boxes(rows, columns, heights, widths, image_size), self.value)
 
     def _sides(self, drawn: NDArray[np.float64], image_size: tuple[int, int]) -> NDArray[np.int64]:

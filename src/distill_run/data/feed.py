@@ -84,7 +84,7 @@ class Feed(ABC):
 
     @abstractmethod
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
-        """One view of a few training samples (N,), as float32 (N, C, H, W) in 0..1: for a picture."""
+        """One view of a few training samples (N,), given on the CPU, as float32 (N, C, H, W) in 0..1: for a picture."""
 
 
 class MemoryFeed(Feed):
@@ -115,13 +115,12 @@ class MemoryFeed(Feed):
     def view_in_order(self, views: ViewChoice, view: int, chunk_size: int, part: slice = EVERYTHING) -> Iterator[Batch]:
         """See Feed."""
         rendered = self._views(views)
-        everything = torch.arange(self.num_samples(views), device=self.train.targets.device)
-        for step, indices in enumerate(torch.split(everything, chunk_size)[part]):
+        for step, indices in enumerate(torch.split(torch.arange(self.num_samples(views)), chunk_size)[part]):
             yield rendered.batch(indices, view, step=step)
 
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
         """See Feed."""
-        return self._views(views).render(indices.to(self.train.targets.device), view)[0]
+        return self._views(views).render(indices, view)[0]
 
     def _views(self, choice: ViewChoice) -> Views:
         return Views(self.pool if choice.with_unlabelled else self.train, self.augmentations, choice)
@@ -147,10 +146,10 @@ class MemoryBatches(Batches):
         """See Batches."""
         view, own = self.views.choice.view_of(epoch), self.own_shares(self.order(epoch))
         starts = [0, *accumulate(len(indices) for indices in own)]
-        placed = torch.cat(own).to(self.views.split.targets.device)
+        indices = torch.cat(own)
         for first in range(first_step, self.num_steps, self.steps_at_once):
             last = min(first + self.steps_at_once, self.num_steps)
-            several = self.views.batch(placed[starts[first] : starts[last]], view, epoch)
+            several = self.views.batch(indices[starts[first] : starts[last]], view, epoch)
             for step in range(first, last):
                 begin, end = (starts[each] - starts[first] for each in (step, step + 1))
-                yield several.part(slice(begin, end), step, own[step])
+                yield several.part(slice(begin, end), step)

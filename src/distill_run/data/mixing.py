@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from distill_run.data.boxes import boxes
-from distill_run.data.draws import Draws, stream
+from distill_run.data.draws import CPU, Draws, stream
 
 NUM_SHARES = 1024  # quantiles of the Beta distribution that shares are drawn from
 
 
 @dataclass(frozen=True)
 class Mixture:
-    """The samples `partners` (N,) that a batch is mixed with, and the weight (N, 1, H, W) of its own pixels."""
+    """The samples `partners` (N,), on the CPU, of a batch, and the weight (N, 1, H, W) of the batch's own pixels."""
 
     partners: Tensor
     weights: Tensor
@@ -46,14 +46,18 @@ class Mixing:
         self.image_size = image_size
         self.parameters = [(is_box, a) for is_box, a in ((False, mixup), (True, cutmix)) if a > 0]
 
-    def draw(self, indices: Tensor, seed: int, view: int) -> Mixture:
-        """The mixtures of the samples at `indices` (N,) in a view."""
-        draw = Draws(indices, stream("mixing", seed, view))
-        partners, kind, place = draw(self.num_samples), draw(len(self.parameters)), draw(NUM_SHARES)
+    def partners(self, indices: Tensor, seed: int, view: int) -> Tensor:
+        """The samples (N,) that those at `indices` (N,) are mixed with in a view; all is on the CPU."""
+        return Draws(indices, stream("mixing", seed, view)).on_cpu(self.num_samples)
+
+    def draw(self, indices: Tensor, seed: int, view: int, device: torch.device = CPU) -> Mixture:
+        """The mixtures of the samples at `indices` (N,), given on the CPU, in a view, for images on a device."""
+        draw = Draws(indices, stream("mixing", seed, view), device)
+        partners, kind, place = draw.on_cpu(self.num_samples), draw(len(self.parameters)), draw(NUM_SHARES)
         row, column = draw(self.image_size[0]), draw(self.image_size[1])
-        weights = torch.empty(len(indices), 1, *self.image_size, device=indices.device)
+        weights = torch.empty(len(indices), 1, *self.image_size, device=device)
         for number, (is_box, parameter) in enumerate(self.parameters):
-            shares = _quantiles(parameter, indices.device)[place]
+            shares = _quantiles(parameter, device)[place]
             own = self._outside_box(shares, row, column) if is_box else shares.view(-1, 1, 1, 1).expand_as(weights)
             weights = torch.where((kind == number).view(-1, 1, 1, 1), own, weights)
         return Mixture(partners, weights)

@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill_run.data.colour import brighten, change_contrast, saturate
+from distill_run.data.colour import brighten, by_sample, change_contrast, saturate
+from distill_run.data.sending import send
 
 WHITE = 255  # operations that count or compare values do so in these steps, in which images are stored
 _ONE = 2**20  # in the fixed-point numbers that say where a pixel comes from
@@ -23,7 +24,7 @@ def apply_operations(images: Tensor, names: Tensor, magnitudes: Tensor) -> Tenso
     for number, operation in enumerate(OPERATIONS.values()):
         rows = (names == number).nonzero().squeeze(1)
         if len(rows):
-            places = rows.to(images.device)
+            places = send(rows, images.device)
             changed[places] = operation(images[places], magnitudes[rows])
     return changed
 
@@ -78,7 +79,7 @@ def _take(images: Tensor, column: tuple[Tensor, Tensor, Tensor], row: tuple[Tens
 
 def _source(coefficients: tuple[Tensor, Tensor, Tensor], images: Tensor) -> Tensor:
     """The whole part (N, H, W) of one coordinate of where each pixel comes from."""
-    a, b, c = ((number * _ONE).round().long().to(images.device).view(-1, 1, 1) for number in coefficients)
+    a, b, c = (send((number * _ONE).round().long(), images.device).view(-1, 1, 1) for number in coefficients)
     height, width = images.shape[2:]
     x = 2 * torch.arange(width, device=images.device) + 1  # the middle of each pixel, in halves
     y = 2 * torch.arange(height, device=images.device).unsqueeze(1) + 1
@@ -106,19 +107,19 @@ def _sharpness(images: Tensor, magnitudes: Tensor) -> Tensor:
     inner = images[:, :, 1:-1, 1:-1]
     blurred = (squares + 4 * inner) / 13
     sharpened = images.clone()
-    sharpened[:, :, 1:-1, 1:-1] = (inner + (inner - blurred) * magnitudes.to(images).view(-1, 1, 1, 1)).clamp_(0, 1)
+    sharpened[:, :, 1:-1, 1:-1] = (inner + (inner - blurred) * by_sample(magnitudes, images)).clamp_(0, 1)
     return sharpened
 
 
 def _posterize(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Only the highest bits of each value are kept, as many as the magnitude says."""
-    width = (2 ** (8 - magnitudes)).to(images).view(-1, 1, 1, 1)
+    width = by_sample(2 ** (8 - magnitudes), images)
     return (_stored(images) / width).floor_() * width / WHITE
 
 
 def _solarize(images: Tensor, magnitudes: Tensor) -> Tensor:
     """Values from the magnitude on are inverted."""
-    threshold = (WHITE * magnitudes).to(images).view(-1, 1, 1, 1)
+    threshold = by_sample(WHITE * magnitudes, images)
     return torch.where(_stored(images) >= threshold, 1 - images, images)
 
 

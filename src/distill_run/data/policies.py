@@ -39,7 +39,7 @@ class TrivialAugment(Augmentation):
     def __call__(self, images: Tensor, draw: Draws) -> Tensor:
         """See Augmentation."""
         magnitudes = magnitude_table(0.99, (32.0, 32.0), 135.0, 0.99, 6)
-        return _apply(images, magnitudes, draw(len(OPERATIONS)), draw(NUM_LEVELS), draw(2))
+        return _apply(images, magnitudes, draw.on_cpu(len(OPERATIONS)), draw.on_cpu(NUM_LEVELS), draw.on_cpu(2))
 
 
 @final
@@ -66,7 +66,7 @@ class RandAugment(Augmentation):
         height, width = images.shape[2:]
         magnitudes = magnitude_table(0.3, (150 / 331 * width, 150 / 331 * height), 30.0, 0.9, 4)
         for _ in range(self.num_ops):
-            names, signs = draw(len(OPERATIONS)), draw(2)
+            names, signs = draw.on_cpu(len(OPERATIONS)), draw.on_cpu(2)
             images = _apply(images, magnitudes, names, torch.full_like(names, self.magnitude), signs)
         return images
 
@@ -87,8 +87,10 @@ def magnitude_table(
 
 
 def _apply(images: Tensor, table: dict[str, Tensor], names: Tensor, levels: Tensor, signs: Tensor) -> Tensor:
-    """Images after the operations `names` (N,) with magnitudes of these levels and signs (N,), 1 for negative."""
-    names, levels, signs = torch.stack([names, levels, signs]).cpu()  # one wait for the device
+    """Images after the operations `names` (N,) with magnitudes of these levels and signs (N,), 1 for negative.
+
+    All but the images are on the CPU.
+    """
     magnitudes = torch.stack(list(table.values()))[names, levels]
     magnitudes = torch.where(IS_SIGNED[names] & (signs == 1), -magnitudes, magnitudes)
     return apply_operations(images, names, magnitudes)

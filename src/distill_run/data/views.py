@@ -16,6 +16,7 @@ from distill_run.data.batches import Batch
 from distill_run.data.draws import Draws, stream
 from distill_run.data.mixing import Mixing, Mixture
 from distill_run.data.packing import Packed, Unpacked
+from distill_run.data.sending import send
 from distill_run.data.source import Split
 from distill_run.errors import user_error
 
@@ -52,7 +53,8 @@ class Rendering:
     """The steps from stored images to a view of them, the same wherever the images are stored.
 
     Each of the `augmentations`, which have their names in `dataset.augment`, changes the images in turn. Where images
-    are mixed, each is then mixed with the same view of its partner. `targets` (N,) are those of all samples.
+    are mixed, each is then mixed with the same view of its partner. `targets` (N,) are those of all samples, on the
+    device that trains; the indices of samples are given on the CPU.
     """
 
     def __init__(
@@ -71,11 +73,17 @@ class Rendering:
 
     def mixture(self, indices: Tensor, view: int) -> Mixture | None:
         """How the samples at `indices` (N,) are mixed in a view; None where they are not mixed."""
-        return None if self.mixing is None else self.mixing.draw(indices, self.choice.seed, view)
+        if self.mixing is None:
+            return None
+        return self.mixing.draw(indices, self.choice.seed, view, self.targets.device)
+
+    def partners(self, indices: Tensor, view: int) -> Tensor | None:
+        """The samples that those at `indices` (N,) are mixed with in a view; None where they are not mixed."""
+        return None if self.mixing is None else self.mixing.partners(indices, self.choice.seed, view)
 
     def render(self, packed: Packed | Unpacked, indices: Tensor, view: int) -> Tensor:
         """Stored images of the samples at `indices` (N,) in a view, not mixed: float32 (N, C, H, W) in 0..1."""
-        draw = Draws(indices, stream("augment", self.choice.seed, view))
+        draw = Draws(indices, stream("augment", self.choice.seed, view), self.targets.device)
         words = _apply(self.steps_on_packed, packed.words, draw)
         return _apply(self.steps_on_floats, packed.unpack(words), draw)
 
@@ -83,14 +91,15 @@ class Rendering:
         self, images: Tensor, mixture: Mixture | None, indices: Tensor, view: int, epoch: int = 1, step: int = 0
     ) -> Batch:
         """Rendered images (N, C, H, W) of the samples at `indices` (N,), with their targets and their partners'."""
-        targets = self.targets[indices]
-        if mixture is None:
-            return Batch(indices, images, targets, view, epoch, step)
-        return Batch(indices, images, targets, view, epoch, step, self.targets[mixture.partners], mixture.shares)
+        placed = send(indices, self.targets.device)
+        partners = shares = None
+        if mixture is not None:
+            partners, shares = self.targets[send(mixture.partners, self.targets.device)], mixture.shares
+        return Batch(placed, images, self.targets[placed], view, epoch, step, partners, shares, indices)
 
 
 class Views:
-    """Renders the views of a split that lies in memory, on its device; for the augmentations see Rendering."""
+    """Renders the views of a split that lies in memory, on its device; see Rendering."""
 
     def __init__(self, split: Split, augmentations: Mapping[str, Augmentation], choice: ViewChoice) -> None:
         self.split = split
@@ -110,7 +119,7 @@ class Views:
         return mixture.mix(images, self._render_alone(mixture.partners, view)), mixture
 
     def _render_alone(self, indices: Tensor, view: int) -> Tensor:
-        return self.rendering.render(self.split.packed.select(indices), indices, view)
+        return self.rendering.render(self.split.packed.select(send(indices, self.split.targets.device)), indices, view)
 
 
 def _apply(steps: Sequence[tuple[str, Augmentation]], images: Tensor, draw: Draws) -> Tensor:

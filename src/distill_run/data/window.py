@@ -57,10 +57,10 @@ class RandomResizedCrop(ViewStep):
     def boxes(self, indices: Tensor, sizes: NDArray[np.int64], seed: int, view: int) -> NDArray[np.float64]:
         """Windows (N, 4) as left, top, right, bottom in pixels, in photographs of heights and widths `sizes` (N, 2).
 
-        They are a pure function of (seed, view, sample), computed on the CPU wherever training runs.
+        They are a pure function of (seed, view, sample); all is on the CPU, wherever training runs.
         """
         assert isinstance(self.scale, list)
-        drawn = Draws(indices.cpu(), stream("window", seed, view)).uniform(NUM_TRIES + 1, 2).double().numpy()
+        drawn = Draws(indices, stream("window", seed, view)).uniform(NUM_TRIES + 1, 2).double().numpy()
         tries, place = drawn[:, :NUM_TRIES], drawn[:, NUM_TRIES]
         areas = sizes.prod(1, keepdims=True) * between(tries[:, :, 0], *self.scale)
         ratios = np.exp(between(tries[:, :, 1], *map(math.log, self.ratio)))

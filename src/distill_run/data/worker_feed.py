@@ -56,7 +56,7 @@ class WorkerFeed(Feed):
     def render(self, views: ViewChoice, indices: Tensor, view: int) -> Tensor:
         """See Feed."""
         here = dataclasses.replace(self._samples(views), workers=0)
-        return next(PhotoViews(here, self.steps, views).serve([indices.cpu()], view)).images
+        return next(PhotoViews(here, self.steps, views).serve([indices], view)).images
 
     def _samples(self, choice: ViewChoice) -> PhotoSplit:
         return self.pool if choice.with_unlabelled else self.train
@@ -92,12 +92,8 @@ class PhotoViews:
     def serve(self, batches: Sequence[Tensor], view: int, epoch: int = 1, first_step: int = 0) -> Iterator[Batch]:
         """The samples of each batch (N,), given on the CPU, in one view."""
         served = self.server.serve(self.orders.of_all(batches, view))
-        # Sent together: each time, the host waits for a GPU.
-        everything = torch.cat(list(batches)).to(self.split.targets.device)
-        placed = torch.split(everything, [len(indices) for indices in batches])
-        for step, (on_host, indices, images) in enumerate(zip(batches, placed, served, strict=True), first_step):
-            batch = self._finish(indices, images, view, epoch, step)
-            yield dataclasses.replace(batch, host_indices=on_host)
+        for step, (indices, images) in enumerate(zip(batches, served, strict=True), first_step):
+            yield self._finish(indices, images, view, epoch, step)
 
     def _finish(self, indices: Tensor, images: list[Tensor], view: int, epoch: int, step: int) -> Batch:
         """The batch, from its stored images and those of its partners."""
@@ -119,8 +115,8 @@ class ViewOrders:
     def of_all(self, batches: Sequence[Tensor], view: int) -> Iterator[list[Order]]:
         """Of each batch (N,): its samples, and their partners if they are mixed."""
         for indices in batches:
-            mixture = self.rendering.mixture(indices, view)
-            yield [self._of(each, view) for each in (indices, *([] if mixture is None else [mixture.partners]))]
+            partners = self.rendering.partners(indices, view)
+            yield [self._of(each, view) for each in (indices, partners) if each is not None]
 
     def _of(self, indices: Tensor, view: int) -> Order:
         if self.window is None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_run.config.schema import DeviceSettings
+from distill_run.data.sending import send
 from distill_run.engine.compilation import check_compiler
 from distill_run.errors import user_error
 from distill_run.processes import rank_in_torchrun
@@ -103,9 +104,7 @@ class Device:
 
     def send(self, values: Tensor) -> Tensor:
         """A tensor of the CPU on the device; a GPU takes it when it comes to it, and is not waited for."""
-        if self.settings.kind == "cuda":
-            values = values.pin_memory()
-        return values.to(self.torch_device, non_blocking=self.settings.kind == "cuda")
+        return send(values, self.torch_device)
 
     def free_bytes(self) -> float:
         """The memory that is free on a CUDA device; infinity where nobody says, or where the device has no own."""
