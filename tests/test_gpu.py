@@ -1,4 +1,4 @@
-"""One GPU: pytest -n0 -m gpu. No step waits for it, every precision trains, the same numbers come back."""
+"""GPUs: pytest -n0 -m gpu. No step waits for one, every precision trains, the same numbers come back."""
 
 import copy
 from collections.abc import Iterator
@@ -17,11 +17,15 @@ from distill_run.engine.checks import AtOnce, Later
 from distill_run.engine.device import Device
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.loop import Trainer
+from distill_run.engine.stacked import StackedTaker
 from distill_run.errors import DivergedError
 from distill_run.models.layers import last_linear
+from distill_run.pipeline import run
 from distill_run.stages.logit_bank import BankedTeacher
 from distill_run.stages.watcher import Watcher
 from test_every_mode import MODES, overrides_of
+from test_processes_run import assert_close, student_of
+from test_together import assert_equal, together
 from workshops import open_settings
 
 pytestmark = [
@@ -183,3 +187,27 @@ def spoil_after(trainer: Trainer, steps: int) -> None:
 
     trainer.batches.epoch = served  # type: ignore[method-assign, assignment]
     layer.register_forward_hook(lambda _module, _inputs, output: output / 0 if bad == [True] else output)
+
+
+def test_students_that_train_stacked_end_as_alone(store: Path) -> None:
+    def several() -> list[Trainer]:
+        swept = [f"mode.temperature={temperature}" for temperature in (1, 4)]
+        return [trainer_of(store, "device.precision=fp32", "logit_bank_gigabytes=0", words) for words in swept]
+
+    alone, trainers, take = several(), several(), StackedTaker(lambda *_: True)
+    for trainer in alone:
+        with StopRequest() as stop:
+            trainer.fit(Watcher(), stop)
+    assert together(trainers, take)[0] == [None, None]
+    assert any(take.decided.values())
+    for one, other in zip(trainers, alone, strict=True):
+        assert_equal(one, other, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="this machine has fewer than two CUDA devices")
+def test_two_gpus_do_the_run_of_one(tmp_path: Path) -> None:
+    for num in (1, 2):
+        overrides = ["device.precision=fp32", f"device.num_processes={num}", f"store_dir={tmp_path / f'store-{num}'}"]
+        run(compose_config([*PAIR, "export=null", *overrides]), tmp_path / f"run-{num}")
+    ours, theirs = student_of(tmp_path, "run-2"), student_of(tmp_path, "run-1")
+    assert_close(ours, theirs, 1e-2)
