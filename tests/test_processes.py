@@ -1,6 +1,6 @@
 """Two processes train as one does: the second one stands beside pytest's, and both do what a test gives them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from torch import Tensor
+from torch import Tensor, nn
 
 from conftest import InProcess
 from distill_run.build import Builder
@@ -19,6 +19,7 @@ from distill_run.data.batches import UNLABELLED
 from distill_run.data.feed import MemoryBatches
 from distill_run.data.source import Split
 from distill_run.data.views import ViewChoice, Views
+from distill_run.engine import gradient_sums
 from distill_run.engine.device import Device, choose_device
 from distill_run.engine.evaluate import CHUNK_SIZE, predict
 from distill_run.engine.interrupt import StopRequest
@@ -119,6 +120,39 @@ def guided(mode: str) -> Trainer:
 @pytest.mark.parametrize("mode", [*MODES, *(pytest.param(mode, marks=pytest.mark.slow) for mode in MORE_MODES)])
 def test_each_objective_sees_the_whole_batch(mode: str, group: Processes) -> None:
     assert_same_training(partial(guided, mode), group)
+
+
+class Doubles(Processes):
+    """Two processes with equal gradients; `missing` says which gradients were not there when each sum began."""
+
+    size = 2
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.missing: list[list[bool]] = []
+
+    def begin_sum(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
+        self.missing.append([parameter.grad is None for parameter in self.parameters])
+
+        def finish() -> None:
+            for each in tensors:
+                each.mul_(2)
+
+        return finish
+
+
+def test_gradients_are_summed_while_the_backward_pass_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradient_sums, "BUCKET_BYTES", 1)
+    unused, first, last = (nn.Linear(3, 3, bias=False) for _ in range(3))
+    parameters = [unused.weight, first.weight, last.weight]
+    expected = torch.autograd.grad(last(first(torch.ones(2, 3))).sum(), parameters[1:])
+    processes = Doubles(parameters)
+    with gradient_sums.summed_gradients(parameters, last.parameters(), processes):
+        last(first(torch.ones(2, 3))).sum().backward()
+    assert processes.missing == [[True, True, False], [True, False, False], [True, False, False]]
+    assert unused.weight.grad is None
+    assert torch.equal(first.weight.grad, 2 * expected[0])  # a sum
+    assert torch.equal(last.weight.grad, expected[1])  # a mean
 
 
 def weighted(mixup: float) -> Trainer:

@@ -72,8 +72,9 @@ class Processes:
         """The sum of a tensor over the processes; each of them adds to its gradient."""
         return own
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Replace each tensor by its sum over the processes."""
+    def begin_sum(self, tensors: Sequence[Tensor]) -> Callable[[], None]:  # noqa: ARG002
+        """Begin to replace each tensor by its sum over the processes; what is returned waits until that is done."""
+        return lambda: None
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by that of the first process."""

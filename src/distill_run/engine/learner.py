@@ -16,6 +16,7 @@ from distill_run.engine.compilation import compiled
 from distill_run.engine.device import Device
 from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
 from distill_run.engine.finite import CALMER, evidence_of, faulty_gradients, first_not_finite, total_norm
+from distill_run.engine.gradient_sums import summed_gradients
 from distill_run.engine.protocols import Guide
 from distill_run.engine.shared_statistics import shared_statistics
 from distill_run.engine.totals import Totals
@@ -113,16 +114,16 @@ class Learner:
         """
         self.optimizer.zero_grad(set_to_none=True)
         losses, num_left = [], num_images
-        for _ in range(num_batches):
+        for number in range(num_batches):
             start = time.perf_counter()
             batch = next(batches)
             made = time.perf_counter()
             size = min(self.recipe.batch_size, num_left)
-            losses.append(self._add_gradients(batch, size, num_images))
+            with self._summed() if number == num_batches - 1 else nullcontext():
+                losses.append(self._add_gradients(batch, size, num_images))
             num_left -= size
             self.totals.add_time(time.perf_counter() - start, made - start)
         start = time.perf_counter()
-        self._add_up()
         self.update(num_images, batch)
         self.totals.add_time(time.perf_counter() - start, 0.0)
         return total(losses)
@@ -224,12 +225,12 @@ class Learner:
         wanted = self.device.settings.sync_batch_norm
         return shared_statistics(self.processes, num_images) if wanted else nullcontext()
 
-    def _add_up(self) -> None:
-        """Give every process the gradients of all images. Those of the loss's own weights are the same in each."""
-        for parameter in self.loss.parameters():
-            if parameter.grad is not None:
-                parameter.grad /= self.processes.size  # summed, they are a mean: equal to the last bit everywhere
-        self.processes.add_up(self._gradients())
+    def _summed(self) -> AbstractContextManager[None]:
+        """The context of a step's last backward pass, which gives every process the gradients of all images.
+
+        Those of the loss's own weights are the same in each; their mean is equal to the last bit everywhere.
+        """
+        return summed_gradients(self._parameters(), self.loss.parameters(), self.processes)
 
     def update(self, num_images: int, batch: Batch) -> None:
         """Change the weights by the gradients of so many images, and their moving average by the weights.

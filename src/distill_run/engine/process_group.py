@@ -67,12 +67,21 @@ class ProcessGroup(Processes):
         total: Tensor = _Sum.apply(own, self)
         return total
 
-    def add_up(self, tensors: Sequence[Tensor]) -> None:
+    def begin_sum(self, tensors: Sequence[Tensor]) -> Callable[[], None]:
         """See Processes; all that have the same type travel together."""
+        begun = []
         for several in _by_type(tensors):
             flat = torch.cat([each.flatten() for each in several])
-            self._add(flat)
-            _spread(flat, several)
+            with self._lost_is_told():
+                begun.append((dist.all_reduce(flat, async_op=True), flat, several))
+
+        def finish() -> None:
+            for work, flat, several in begun:
+                with self._lost_is_told():
+                    work.wait()
+                _spread(flat, several)
+
+        return finish
 
     def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """See Processes."""
@@ -121,7 +130,7 @@ class _Sum(torch.autograd.Function):
 
 def _summed(own: Tensor, group: ProcessGroup) -> Tensor:
     total = own.clone()
-    group.add_up([total])
+    group.begin_sum([total])()
     return total
 
 
