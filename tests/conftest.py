@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -83,10 +83,10 @@ def without_pages() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def no_pages() -> Iterator[None]:
-    """The same for the time of a test; the files where no test looks at a page ask for it once for all."""
-    with without_pages():
+@pytest.fixture(autouse=True)
+def no_pages(request: pytest.FixtureRequest) -> Iterator[None]:
+    """The same for the time of a test, unless it is marked as one that looks at them."""
+    with nullcontext() if "pages" in request.keywords else without_pages():
         yield
 
 

@@ -1,13 +1,12 @@
 """Teacher assistants: a chain of stages, each taught by the one before it."""
 
 import json
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from torch import Tensor
 
-from conftest import TINY, without_pages
+from conftest import TINY
 from distill_run.config.settings import compose_config
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
@@ -17,14 +16,14 @@ from distill_run.report.run_report import RunReport
 CHAIN = ("assistants=[mlp,cnn_small]", "assistants.mlp.hidden=[16]")
 
 
-def chain_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> RunReport:
+def chain_run(folder: Path, *overrides: str, name: str = "run") -> RunReport:
     small = [*TINY, "training.teacher.epochs=1", "training.student.epochs=1", f"store_dir={folder / 'store'}"]
-    with nullcontext() if pages else without_pages():
-        return run(compose_config([*small, *overrides]), folder / name)
+    return run(compose_config([*small, *overrides]), folder / name)
 
 
+@pytest.mark.pages
 def test_each_assistant_is_taught_by_the_one_before_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = chain_run(tmp_path, *CHAIN, pages=True)
+    report = chain_run(tmp_path, *CHAIN)
     rows = [json.loads(line) for line in (report.run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [row["stage"] for row in rows] == ["teacher", "assistant", "assistant 2", "baseline", "student"]
     assert [each["architecture"] for each in report.summary["assistants"]] == ["mlp", "cnn_small"]

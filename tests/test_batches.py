@@ -119,9 +119,9 @@ def test_a_mixture_is_drawn_once_a_batch(monkeypatch: pytest.MonkeyPatch) -> Non
     drawn = []
     original = Mixing.draw
 
-    def draw(self: Mixing, indices: Tensor, seed: int, view: int) -> Mixture:
+    def draw(self: Mixing, indices: Tensor, seed: int, view: int, device: torch.device) -> Mixture:
         drawn.append(view)
-        return original(self, indices, seed, view)
+        return original(self, indices, seed, view, device)
 
     monkeypatch.setattr(Mixing, "draw", draw)
     views = Views(some_split(30, 3, (2, 3, 3)), AUGMENT, ViewChoice(5, None, 0.4, 1.0))

@@ -288,7 +288,6 @@ def wanted(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return b"".join(tensor.numpy().tobytes() for tensor in weights.values())
 
 
-@pytest.mark.usefixtures("no_pages")
 @pytest.mark.parametrize("num_allowed", [60, 150])
 def test_a_full_disk_leaves_the_last_good_state(num_allowed: int, tmp_path: Path, wanted: bytes) -> None:
     assert check_full_disk(num_allowed, tmp_path, wanted)
@@ -296,7 +295,6 @@ def test_a_full_disk_leaves_the_last_good_state(num_allowed: int, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-@pytest.mark.usefixtures("no_pages")
 def test_a_disk_that_is_full_at_any_write(tmp_path: Path, wanted: bytes) -> None:
     """At every operation of a run; takes many minutes."""
     for num_allowed in itertools.count():

@@ -57,7 +57,6 @@ def test_a_cpu_with_bf16_computes_in_it_what_is_wide(monkeypatch: pytest.MonkeyP
         )
 
 
-@pytest.mark.usefixtures("no_pages")
 def test_each_network_computes_in_its_own_precision(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The teacher's logits, too, in the teacher's precision: as float16 in the bank."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)

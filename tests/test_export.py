@@ -437,7 +437,6 @@ def test_a_run_exports_its_student_at_its_end(
     assert "The student in other formats" not in RunFiles(tiny_report.run_dir).report_page.read_text()
 
 
-@pytest.mark.usefixtures("no_pages")
 def test_nothing_that_is_measured_or_written_at_the_end_costs_a_run_its_report(
     tiny_report: RunReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -481,7 +480,6 @@ def test_python_s_arguments_are_checked_as_the_command_s(tiny_report: RunReport,
     )
 
 
-@pytest.mark.usefixtures("no_pages")
 def test_an_export_that_fails_is_a_warning(
     tiny_report: RunReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -28,8 +28,6 @@ from killing import call, difference, outcome
 from test_kill import EVERYTHING, KILLED, Killed, uninterrupted
 from workshops import open_run
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 SMALL = (*TINY, "dataset.train_fraction=0.1", "training.student.batch_size=64", "hydra.sweep.dir=out")
 SWEPT = ("mode.temperature=1,4", "seed=0,1")
 FUSED = "hydra/launcher=fused"

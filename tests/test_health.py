@@ -191,7 +191,6 @@ def test_a_small_validation_split_is_told() -> None:
     ]
 
 
-@pytest.mark.usefixtures("no_pages")
 def test_a_run_whose_student_is_at_chance_gives_no_verdict(tmp_path: Path) -> None:
     lame = ["training.student.optimizer.lr=30", "training.student.clip_norm=1.0", "training.student.epochs=6"]
     report = run(compose_config([*TINY, *lame, f"store_dir={tmp_path / 'store'}"]), tmp_path / "run")

@@ -8,7 +8,6 @@ import torch
 import torchvision
 from PIL import Image
 
-from conftest import without_pages
 from distill_run.config.settings import compose_config
 from distill_run.data.imagenet import imagenet_names, load
 from distill_run.listener import NOBODY
@@ -82,8 +81,7 @@ def test_an_experiment_runs_with_a_teacher_of_all_classes(
     words = ["experiment=imagenet/resnet18_from_resnet34_review_kd", f"dataset.root={root}", "device=cpu"]
     words += ["dataset.image_size=32", "teacher.input_size=32", "dataset.val_fraction=0.2", "baseline=false"]
     words += ["training.student.epochs=1", "training.student.batch_size=8", f"store_dir={tmp_path / 'store'}"]
-    with without_pages():
-        report = run(compose_config(words), tmp_path / "run")
+    report = run(compose_config(words), tmp_path / "run")
     summary = report.summary
     assert summary["dataset"]["name"] == "imagenet"
     sizes = [summary["dataset"][f"{name}_size"] for name in ("train", "val", "test")]

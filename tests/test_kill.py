@@ -104,7 +104,6 @@ def uninterrupted(folder: Path, words: Sequence[str], settings: Settings | None 
     return whole
 
 
-@pytest.mark.usefixtures("no_pages")
 def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     settings = compose_config(EVERYTHING)
     whole = uninterrupted(tmp_path, EVERYTHING, settings)
@@ -116,7 +115,6 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(tmp
 
 @pytest.mark.slow
 @pytest.mark.timeout(0)
-@pytest.mark.usefixtures("no_pages")
 @pytest.mark.parametrize("words", [EVERYTHING, PHOTOS], ids=["everything", "photos"])
 def test_a_run_that_is_killed_at_any_write_ends_like_an_uninterrupted_one(words: Sequence[str], tmp_path: Path) -> None:
     write_photos(tmp_path / "photos")

@@ -40,7 +40,6 @@ AUGMENTED = (
     *(*TINY, "dataset.augment.crop.padding=2", "dataset.augment.flip.enabled=true"),
     *("mode.alpha=1", "mode.temperature=2", "baseline=false"),
 )
-pytestmark = pytest.mark.usefixtures("no_pages")
 
 LOSS_TOLERANCE = {"fp32": 1e-5, "bf16": 1e-2}  # relative; README states them
 

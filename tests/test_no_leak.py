@@ -25,8 +25,6 @@ from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
 from distill_run.tensor_files import load
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 # All that chooses: a search, an epoch and an end by validation, weights of classes, measured statistics, a bank.
 CHOOSING = (
     "training.student.lr_search=[0.01,0.1]", "training.class_weights=balanced", "training.student.patience=1",

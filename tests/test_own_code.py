@@ -23,8 +23,6 @@ from distill_run.stages.trial import try_step
 from helpers import message_of, open_store
 from workshops import Opened, open_run
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 PAIR = [override for override in TINY if not override.startswith("student")]
 
 

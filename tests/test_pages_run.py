@@ -57,6 +57,7 @@ def write_weights(path: Path, words: list[str]) -> None:
     torch.save(network.architecture.state_dict(), path)
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("arguments", [line for line in commands("distill-run") if not any(o in line for o in OTHERS)])
 def test_a_run_of_a_page_is_done(arguments: str, tmp_path: Path, in_process: InProcess) -> None:
     write_data(tmp_path)

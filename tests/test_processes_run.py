@@ -30,7 +30,7 @@ from distill_run.stages.watcher import StageFacts, Watcher
 from distill_run.tensor_files import load
 from trainers import device_settings
 
-pytestmark = [pytest.mark.usefixtures("no_pages"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 CNNS = (*TINY, "student=cnn_tiny", "mode=soft", "export=null")
 
 

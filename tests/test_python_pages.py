@@ -53,6 +53,7 @@ def tiny_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("distill_run.config.settings.compose_config", compose_tiny)
 
 
+@pytest.mark.pages
 @pytest.mark.usefixtures("tiny_settings")
 def test_the_page_on_python_runs_from_top_to_bottom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, figures, use, export, sweep, mistake, losses = blocks_of("python.md")
@@ -89,7 +90,7 @@ def test_the_page_on_python_runs_from_top_to_bottom(tmp_path: Path, capsys: pyte
     assert "did you mean mode.temperature" in capsys.readouterr().out
 
 
-@pytest.mark.usefixtures("tiny_settings", "no_pages")
+@pytest.mark.usefixtures("tiny_settings")
 def test_the_parts_of_the_page_work_together(tmp_path: Path) -> None:
     assert len(files_of("own_components.md")) == 10
     write_files("own_components.md", tmp_path)
@@ -106,7 +107,7 @@ def test_the_parts_of_the_page_work_together(tmp_path: Path) -> None:
     assert ended == "  completed"
 
 
-@pytest.mark.usefixtures("tiny_settings", "no_pages")
+@pytest.mark.usefixtures("tiny_settings")
 def test_the_tracker_of_the_page_writes_its_lines(tmp_path: Path) -> None:
     import distill_run as dr
 

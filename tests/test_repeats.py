@@ -22,8 +22,6 @@ from distill_run.stages.trained import Trained
 from distill_run.stages.watcher import StageFacts, Watcher
 from helpers import message_of
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 
 class Listening(Watcher):
     """Notes which trainings have begun and which stages have ended; may ask for a stop when one has."""

@@ -34,8 +34,6 @@ STATEFUL = (
     *("training/student/optimizer=adamw", "training/student/schedule=plateau", "training.student.clip_norm=0.5"),
 )
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 
 def student_of(run_dir: Path) -> dict[str, Any]:
     content: dict[str, Any] = torch.load(run_dir / "checkpoints" / "student.pt", weights_only=True)

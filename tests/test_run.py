@@ -8,7 +8,6 @@ import pkgutil
 import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import pytest
 import torch
 import yaml
 
-from conftest import TINY, without_pages
+from conftest import TINY
 from distill_run.build import Builder
 from distill_run.checkpoint import load_network
 from distill_run.config.settings import compose_config
@@ -46,9 +45,8 @@ FILES = {
 }  # fmt: skip
 
 
-def tiny_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> RunReport:
-    with nullcontext() if pages else without_pages():
-        return run(compose_config([*TINY, f"store_dir={folder / 'store'}", *overrides]), folder / name)
+def tiny_run(folder: Path, *overrides: str, name: str = "run") -> RunReport:
+    return run(compose_config([*TINY, f"store_dir={folder / 'store'}", *overrides]), folder / name)
 
 
 def files_of(directory: Path) -> set[str]:
@@ -134,11 +132,10 @@ def test_a_run_from_python_tells_the_command_that_says_the_same(
     command = f"distill-run {' '.join(TINY)} {store} mode.temperature=2".replace(
         "student.hidden=[8]", "'student.hidden=[8]'"
     )
-    with without_pages():
-        run(first, tmp_path / "first")
-        assert f"repeat   {command}\n" in capsys.readouterr().out
-        run(dataclasses.replace(first, seed=1), tmp_path / "second")
-        assert "repeat" not in capsys.readouterr().out
+    run(first, tmp_path / "first")
+    assert f"repeat   {command}\n" in capsys.readouterr().out
+    run(dataclasses.replace(first, seed=1), tmp_path / "second")
+    assert "repeat" not in capsys.readouterr().out
     assert read_json(tmp_path / "first" / "environment.json")["command"] == command
     assert read_json(tmp_path / "second" / "environment.json")["command"] == ""
 
@@ -256,10 +253,7 @@ def test_what_teacher_and_baseline_give_is_worked_out_once_in_a_process(
     for number, own in enumerate((feeds, feeds, Feeds())):
         settings = [*TINY, f"store_dir={tmp_path / 'store'}", f"mode.temperature={min(number, 1) + 1}"]
         seen.clear()
-        with without_pages():
-            reports.append(
-                run(compose_config(settings), tmp_path / str(number), console=Console(quiet=True), feeds=own)
-            )
+        reports.append(run(compose_config(settings), tmp_path / str(number), console=Console(quiet=True), feeds=own))
         assert Counter(seen) == ({"predict": 1, "count_macs": 1} if number == 1 else {"predict": 3, "count_macs": 3})
     shared, alone = (dataclasses.asdict(report) for report in reports[1:])
     for name in ("calibration", "agreement_by_teacher", "classes", "fidelity", "gap_interval"):
@@ -279,8 +273,7 @@ def test_a_mode_of_one_s_own_changes_neither_teacher_nor_baseline(tmp_path: Path
     first = tiny_run(tmp_path)
     settings = compose_config([*TINY, f"store_dir={tmp_path / 'store'}"], tmp_path / "code")
     settings = dataclasses.replace(settings, mode={"_target_": "own_mode.own", "alpha": 0.9})
-    with without_pages():
-        second = run(settings, tmp_path / "own")
+    second = run(settings, tmp_path / "own")
     for stage in ("teacher", "baseline"):
         assert second.summary[stage]["fingerprint"] == first.summary[stage]["fingerprint"]
     assert second.summary["student"]["fingerprint"] != first.summary["student"]["fingerprint"]
@@ -302,9 +295,10 @@ def test_mode_none_and_alpha_0_train_the_baseline_twice(tmp_path: Path) -> None:
     assert report.summary["conclusion"].startswith("Without a teacher (mode=none) the student reaches ")
 
 
+@pytest.mark.pages
 def test_a_learning_rate_is_found_on_validation_and_its_curve_reported(tmp_path: Path) -> None:
     rates = ("training.teacher.lr_search=[0.00001,0.1]", "training.student.lr_search=[0.00001,0.2]")
-    report = tiny_run(tmp_path, *rates, pages=True)
+    report = tiny_run(tmp_path, *rates)
     curve = report.summary["teacher"]["lr_search"]
     assert [point["lr"] for point in curve] == [0.00001, 0.1]
     assert curve[1]["val_accuracy"] > curve[0]["val_accuracy"]
@@ -446,8 +440,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(
     assert all(value.isfinite().all() for value in state["network"].values())
 
 
+@pytest.mark.pages
 def test_a_teacher_that_is_worse_than_the_student_is_a_warning(tmp_path: Path) -> None:
-    report = tiny_run(tmp_path, "training.teacher.optimizer.lr=1e-9", "training.student.epochs=4", pages=True)
+    report = tiny_run(tmp_path, "training.teacher.optimizer.lr=1e-9", "training.student.epochs=4")
     assert report.summary["gap_recovered"] is None
     assert any("is worse than the student alone" in warning for warning in report.summary["warnings"])
     assert "is worse than the student alone" in (report.run_dir / "report.md").read_text()

@@ -1,13 +1,12 @@
 """Several teachers: the weighted mean of their probabilities, at every temperature, live and from the bank."""
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from conftest import TINY, without_pages
+from conftest import TINY
 from distill_run.config.settings import compose_config
 from distill_run.data.batches import Batch
 from distill_run.losses.logits import averaged_logits
@@ -30,10 +29,9 @@ def mean_probabilities(temperature: float) -> Array:
     return np.sum(parts, axis=0)  # type: ignore[no-any-return]
 
 
-def teachers_run(folder: Path, *overrides: str, name: str = "run", pages: bool = False) -> RunReport:
+def teachers_run(folder: Path, *overrides: str, name: str = "run") -> RunReport:
     small = [*TINY, "training.teacher.epochs=1", "training.student.epochs=1", "baseline=false"]
-    with nullcontext() if pages else without_pages():
-        return run(compose_config([*small, f"store_dir={folder / 'store'}", *overrides]), folder / name)
+    return run(compose_config([*small, f"store_dir={folder / 'store'}", *overrides]), folder / name)
 
 
 def test_softened_logits_give_the_mean_of_the_softened_probabilities() -> None:
@@ -78,11 +76,12 @@ def test_an_ensemble_of_equal_members_is_that_member() -> None:
     torch.testing.assert_close(together, network(images).log_softmax(1))
 
 
+@pytest.mark.pages
 def test_seeds_and_architectures_make_teachers_and_the_report_has_their_mean(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     overrides = ("teacher_seed=[0,1]", "more_teachers=mlp", "more_teachers.mlp.hidden=[8]", "teacher_weights=[2,1,1,4]")
-    report = teachers_run(tmp_path, *overrides, pages=True)
+    report = teachers_run(tmp_path, *overrides)
     text = capsys.readouterr().out
     assert "4 teachers: weights [0.25, 0.125, 0.125, 0.5], validation accuracy of their mean " in text
     assert "teacher 4: mlp " in text

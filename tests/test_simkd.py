@@ -26,8 +26,6 @@ from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
 from helpers import message_of
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
 
 class Pooled(nn.Module):
     """A convolution, a pool and a linear layer, whose last map has a name."""

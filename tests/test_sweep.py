@@ -30,7 +30,7 @@ from sweeps import write_run
 COMMAND = str(Path(sys.executable).with_name("distill-run"))
 Output = pytest.CaptureFixture[str]
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("no_pages")]  # many runs, and processes beside each other
+pytestmark = pytest.mark.slow  # many runs, and processes beside each other
 
 
 @pytest.fixture

@@ -369,6 +369,7 @@ def test_only_the_student_learns_from_them(others: Path, tmp_path: Path) -> None
     assert students[0] != students[1] != students[2] != students[0]
 
 
+@pytest.mark.pages
 @pytest.mark.parametrize("mode", ["soft", "fitnet"])
 def test_a_run_says_how_many_there_are(
     mode: str, others: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

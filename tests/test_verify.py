@@ -20,10 +20,7 @@ from distill_run.report.run_report import RunReport
 from helpers import message_of
 
 
-def test_a_run_is_trained_again_and_is_the_same(
-    tiny_report: RunReport, in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("distill_run.pipeline.write_pages", lambda _: None)
+def test_a_run_is_trained_again_and_is_the_same(tiny_report: RunReport, in_process: InProcess, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tiny_report.run_dir.rglob("*")}
     status, out, err = in_process(main, "distill-run", f"verify={tiny_report.run_dir}")
     assert (status, err) == (0, "")

@@ -19,7 +19,7 @@ from torch import Tensor
 from torchvision.transforms import RandomResizedCrop as TorchvisionCrop
 from torchvision.transforms.v2.functional import resized_crop
 
-from conftest import TINY, without_pages
+from conftest import TINY
 from distill_run import load_network
 from distill_run.config.schema import DatasetSettings
 from distill_run.config.settings import compose_config
@@ -231,11 +231,10 @@ def test_the_weights_are_those_of_the_feed_in_memory_also_across_an_interruption
     words += ["dataset=image_folder", f"dataset.root={album}", "dataset.image_size=8", "baseline=false"]
     words += ["training.teacher.batch_size=8", "training.student.batch_size=8", "training.student.mixup=0.3"]
     read = [*words, "dataset.memory_gigabytes=0", "dataset.workers=2", f"store_dir={tmp_path / 'read'}"]
-    with without_pages():
-        run(compose_config([*words, f"store_dir={tmp_path / 'memory'}"]), tmp_path / "whole")
-        with StopRequest() as stop, pytest.raises(Interrupted):
-            run(compose_config(read), tmp_path / "cut", watchers=[_StopAtStep(stop, "student", 3)], stop=stop)
-        run(dataclasses.replace(compose_config(read), resume=str(tmp_path / "cut")), tmp_path / "cut")
+    run(compose_config([*words, f"store_dir={tmp_path / 'memory'}"]), tmp_path / "whole")
+    with StopRequest() as stop, pytest.raises(Interrupted):
+        run(compose_config(read), tmp_path / "cut", watchers=[_StopAtStep(stop, "student", 3)], stop=stop)
+    run(dataclasses.replace(compose_config(read), resume=str(tmp_path / "cut")), tmp_path / "cut")
     whole, cut = (load_network(tmp_path / name / "checkpoints" / "student.pt") for name in ("whole", "cut"))
     for (name, ours), theirs in zip(whole.state_dict().items(), cut.state_dict().values(), strict=True):
         assert torch.equal(ours, theirs), name
