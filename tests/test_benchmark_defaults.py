@@ -117,6 +117,7 @@ def test_a_cell_is_trained_once_and_kept(
     assert capsys.readouterr().out.splitlines() == first
 
 
+@pytest.mark.slow
 def test_a_search_compares_the_default_rate_with_the_best(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def test_another_layout_is_refused(root: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.slow
 def test_an_experiment_runs_with_a_teacher_of_all_classes(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

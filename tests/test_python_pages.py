@@ -53,6 +53,7 @@ def tiny_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("distill_run.config.settings.compose_config", compose_tiny)
 
 
+@pytest.mark.slow
 @pytest.mark.pages
 @pytest.mark.usefixtures("tiny_settings")
 def test_the_page_on_python_runs_from_top_to_bottom(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

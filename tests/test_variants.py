@@ -57,12 +57,12 @@ def test_points_that_differ_in_values_are_read_once() -> None:
 
     compose_of_hydra = new_variants()._compose_whole
     variants = Variants(compose_whole)
-    command = ["mode=soft,hard", "seed=range(20)", "training.student.optimizer.lr=0.1,0.2"]
+    command = ["mode=soft,hard", "seed=range(5)", "training.student.optimizer.lr=0.1,0.2"]
     points = list(all_points(command))
     seeds = [compose(point, None, variants).config.seed for point in points]
-    assert seeds == 2 * [seed for seed in range(20) for _ in (0.1, 0.2)]
+    assert seeds == 2 * [seed for seed in range(5) for _ in (0.1, 0.2)]
     assert [point[0] for point in composed] == ["mode=soft", "mode=hard"]
-    assert len(list(points_to_check(parse_overrides(command)))) == 22  # each value once
+    assert len(list(points_to_check(parse_overrides(command)))) == 7  # each value once
 
 
 def test_mistakes_are_those_of_hydra() -> None:
