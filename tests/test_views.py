@@ -126,7 +126,7 @@ def test_a_batch_of_views_reads_nothing_that_lies_on_the_device() -> None:
     batch = Views(split, EVERYTHING, ViewChoice(5, None, 0.4, 1.0)).batch(torch.arange(3, 20), 2)
     placed = (batch.images, batch.indices, batch.targets, batch.partner_targets, batch.shares)
     assert {None if each is None else each.device for each in placed} == {device}
-    assert torch.equal(batch.host_indices, torch.arange(3, 20))
+    torch.testing.assert_close(batch.host_indices, torch.arange(3, 20))
 
 
 def test_streams_of_one_seed_and_view_are_told_apart() -> None:
