@@ -22,7 +22,10 @@ def summed_gradients(
         yield
         return
     sums = _Sums([parameter for parameter in parameters if parameter.requires_grad], set(means), processes)
-    hooks = [parameter.register_post_accumulate_grad_hook(sums.take) for bucket in sums.buckets for parameter in bucket]
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(sums.take)  # type: ignore[no-untyped-call]
+        for parameter in sums.number
+    ]
     try:
         yield
     finally:
