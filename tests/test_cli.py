@@ -286,7 +286,14 @@ def test_ctrl_c_within_hydra_is_an_interruption(call: Call, monkeypatch: pytest.
     assert call("seed=1") == (130, "", "")
 
 
-LOADED = "from distill_run.commands import installed; print('loaded', flush=True); installed.{}()"
+LOADED = """
+import signal
+from distill_run.commands import installed
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may be told to ignore it
+print("loaded", flush=True)
+installed.{}()
+"""
 MOMENTS = 20
 
 

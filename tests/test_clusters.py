@@ -186,7 +186,8 @@ def test_slurm_is_looked_for_before_anything_runs(
         ),
         (
             ["hydra/launcher=site", "--config-dir=.", "hydra.launcher.cluster=local"],
-            "hydra.launcher.partitoin is not a key of hydra/launcher=site\n  did you mean hydra.launcher.partition?",
+            "hydra.launcher.partitoin is not a key of hydra/launcher=site (in hydra/launcher/site.yaml)\n"
+            "  did you mean hydra.launcher.partition?",
         ),
         (
             ["+hydra.sweeper.max_batch=4"],

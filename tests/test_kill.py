@@ -12,6 +12,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from filelock import FileLock
 
 from conftest import TINY, write_photos
 from distill_run.commands import installed
+from distill_run.commands.runner import run_alone
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
 from distill_run.files import RunFiles
@@ -117,18 +119,23 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(tmp
 
 @pytest.mark.usefixtures("no_pages")
 def test_two_commands_that_go_on_with_a_run_take_turns(tmp_path: Path) -> None:
-    words = ("distill-run", *TINY, "dataset.train_fraction=0.1", "hydra.run.dir=out")
-    whole = uninterrupted(tmp_path, words)
-    killed = Killed(tmp_path / "run", words)
-    saved = [number for number, write in enumerate(whole.writes) if write.endswith("last.pt")]
-    assert killed(saved[-2]) == KILLED
-    with FileLock(RunFiles(killed.folder / "out").lock):
-        both = [start(killed.folder, killed.begin_or_go_on) for _ in range(2)]
-        while killed.said.count("out is being written by another process; waiting for that\n") < 2:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    settings = compose_config([*TINY, "dataset.train_fraction=0.1"])
+    begin = partial(run_alone, settings, Path("out"), "")
+    assert call(whole, begin) == 0
+    writes = whole.with_suffix(".writes").read_text().splitlines()
+    saved = [number for number, write in enumerate(writes) if "os.rename out/checkpoints/.last.pt" in write]
+    assert call(folder, begin, kill_at=saved[-1]) == KILLED
+
+    said = folder.with_suffix(".out")
+    go_on = partial(run_alone, dataclasses.replace(settings, resume="out"), Path("out"), "")
+    with FileLock(RunFiles(folder / "out").lock):
+        both = [start(folder, go_on) for _ in range(2)]
+        while said.read_text().count("out is being written by another process; waiting for that\n") < 2:
             time.sleep(0.05)
     assert [end_of(process) for process in both] == [0, 0]
-    assert killed.said.count("the run is completed; its report is out/report.html\n") == 1
-    assert difference(outcome(killed.folder), outcome(whole.folder)) is None
+    assert said.read_text().count("the run is completed; its report is out/report.html\n") == 1
+    assert difference(outcome(folder), outcome(whole)) is None
 
 
 @pytest.mark.slow

@@ -123,6 +123,7 @@ def press_ctrl_c(event, arguments):
     if event == "import" and arguments[0] == "distill_run.commands.arguments":
         os.kill(os.getpid(), signal.SIGINT)
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may be told to ignore it
 sys.addaudithook(press_ctrl_c)
 for place in sys.argv[1:]:
     module, _, name = place.partition(":")
