@@ -54,6 +54,7 @@ def np_error() -> Exception:
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("std::bad_alloc"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
     ids=repr,
 )
@@ -62,7 +63,9 @@ def test_lack_of_memory_is_known_in_all_its_forms(error: Exception) -> None:
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:
-    for error in (RuntimeError("mat1 and mat2 shapes"), OSError(errno.ENOSPC, "No space"), ValueError("out of memory")):
+    no_code = ImportError("a.so: failed to map segment from shared object: Operation not permitted")
+    others = (RuntimeError("mat1 and mat2 shapes"), OSError(errno.ENOSPC, "No space"), ValueError("out of memory"))
+    for error in (*others, no_code):
         assert not is_out_of_memory(error)
         with pytest.raises(type(error)), told_of_no_memory("this", "that"):
             raise error
