@@ -332,7 +332,8 @@ def test_ctrl_c_ends_a_command_at_any_moment_without_a_traceback(
         assert "Traceback" not in told
         ends.append(process.returncode)
     assert ends[0] == 0
-    assert set(ends) == {0, 130}
+    assert 130 in ends
+    assert set(ends) <= {0, 130, -signal.SIGINT}  # the last is Python's own end, once all is done
 
 
 def test_a_closed_pipe_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
