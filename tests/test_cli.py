@@ -2,8 +2,12 @@
 
 import io
 import json
+import random
 import re
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,12 +18,13 @@ from hydra.errors import ConfigCompositionException
 from omegaconf import OmegaConf
 
 from conftest import TINY, Command, InProcess
+from distill_run.commands import installed
 from distill_run.commands.arguments import arguments_for_hydra
 from distill_run.commands.help import GROUPS, KEYS, help_page
-from distill_run.commands.run import main
 from distill_run.config.compose import compose, option_names
 from distill_run.console import Console
 from distill_run.errors import Interrupted, UserError
+from distill_run.report.run_report import RunReport
 
 MISTAKES = {
     "teacher=cnn_larg": "teacher=cnn_larg is not there\n  did you mean cnn_large?",
@@ -108,13 +113,13 @@ class ClosedPipe(io.StringIO):
 @pytest.fixture
 def call(in_process: InProcess) -> Call:
     """Runs distill-run."""
-    return partial(in_process, main, "distill-run")
+    return partial(in_process, installed.run, "distill-run")
 
 
 def test_a_link_that_leads_nowhere_is_told(in_process: InProcess, tmp_path: Path) -> None:
     """As outputs is, on a disk that is not mounted."""
     (tmp_path / "outputs").symlink_to("unmounted/outputs")
-    status, _, told = in_process(main, "distill-run", "store_dir=outputs/store", "hydra.run.dir=outputs/run")
+    status, _, told = in_process(installed.run, "distill-run", "store_dir=outputs/store", "hydra.run.dir=outputs/run")
     link = f"{tmp_path / 'outputs'} is a link to unmounted/outputs, which does not exist"
     assert (status, told) == (
         1,
@@ -281,6 +286,56 @@ def test_ctrl_c_within_hydra_is_an_interruption(call: Call, monkeypatch: pytest.
     assert call("seed=1") == (130, "", "")
 
 
+LOADED = """
+import signal
+from distill_run.commands import installed
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may be told to ignore it
+print("loaded", flush=True)
+installed.{}()
+"""
+MOMENTS = 20
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("run", [*TINY, "training.teacher.epochs=50"]),
+        ("predict", ["RUN", "--errors", "--output=page.html"]),
+        ("export", ["RUN", "--format=state_dict", "--output=exported", "--force"]),
+        ("measure", ["RUN"]),
+        ("report", ["RUN", "--output=reported"]),
+        ("search", [*TINY, "mode.alpha=interval(0,1)", "--trials=1", "--search-dir=searched"]),
+        ("store", ["verify", "--store-dir=STORE"]),
+    ],
+)
+def test_ctrl_c_ends_a_command_at_any_moment_without_a_traceback(
+    name: str, words: list[str], tiny_report: RunReport, tmp_path: Path
+) -> None:
+    """At moments drawn from a seed, from when Python itself is loaded to the end; the last ones may be too late."""
+    run_dir = tiny_report.run_dir
+    words = [word.replace("RUN", str(run_dir)).replace("STORE", str(run_dir.parent / "store")) for word in words]
+    drawn, seconds, ends = random.Random(15), 0.0, []
+    for moment in range(MOMENTS + 1):
+        program = [sys.executable, "-c", LOADED.format(name), *words]
+        process = subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loaded\n"
+        begun = time.monotonic()
+        if moment:  # the first one says how long it takes
+            time.sleep(seconds * (moment - drawn.random()) / MOMENTS)
+            process.send_signal(signal.SIGINT)
+        _, told = process.communicate()
+        seconds = seconds or time.monotonic() - begun
+        assert "Traceback" not in told
+        ends.append(process.returncode)
+    assert ends[0] == 0
+    assert 130 in ends
+    assert set(ends) <= {0, 130, -signal.SIGINT}  # the last is Python's own end, once all is done
+
+
 def test_a_closed_pipe_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distill_run.console.forget_stdout", lambda: None)  # this one is pytest's
     console = Console()
@@ -327,7 +382,7 @@ def test_a_full_traceback_is_given_where_it_is_asked_for(monkeypatch: pytest.Mon
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     monkeypatch.setattr("sys.argv", ["distill-run", "mode.alpha=2"])
     with pytest.raises(UserError, match=r"mode\.alpha=2 is not accepted"):
-        main()
+        installed.run()
 
 
 def test_what_was_in_the_run_directory_stays_when_the_run_fails_early(photos: Path, call: Call) -> None:

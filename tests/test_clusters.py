@@ -14,8 +14,9 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from conftest import InProcess
-from distill_run.commands.distill import offer_plugins
-from distill_run.commands.run import main
+from distill_run.commands import installed
+from distill_run.commands.plugins import offer_plugins
+from distill_run.commands.preflight import preflight
 from distill_run.commands.runner import run_recorded
 from distill_run.config.compose import compose
 from distill_run.config.plugins import is_here
@@ -142,7 +143,7 @@ def test_an_engine_that_is_not_installed_is_told_before_anything_runs(
     option: str, told: str, in_process: InProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distill_run.config.plugins._is_installed", lambda _: False)
-    done = in_process(main, "distill-run", "-m", "seed=0,1", f"hydra/launcher={option}")
+    done = in_process(installed.run, "distill-run", "-m", "seed=0,1", f"hydra/launcher={option}")
     assert done[::2] == (1, f"error: hydra/launcher={option} {told}\n")
     assert list(tmp_path.iterdir()) == []
 
@@ -163,9 +164,52 @@ def test_slurm_is_looked_for_before_anything_runs(
             "hydra.launcher.cluster=pbs is not accepted\n  write one of slurm, local",
         ),
     ):
-        done = in_process(main, "distill-run", "-m", "seed=0,1", "hydra/launcher=slurm", *keys)
+        done = in_process(installed.run, "distill-run", "-m", "seed=0,1", "hydra/launcher=slurm", *keys)
         assert done[::2] == (1, f"error: {told}\n")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["hydra/launcher=fused", "+hydra.launcher.at_onse=4"],
+            "hydra.launcher.at_onse is not a key of hydra/launcher=fused\n  did you mean hydra.launcher.at_once?",
+        ),
+        (
+            ["hydra/launcher=fused", "+hydra.launcher.n_jobs=2"],
+            "hydra.launcher.n_jobs is not a key of hydra/launcher=fused\n  its keys are at_once",
+        ),
+        (
+            ["hydra/launcher=slurm", "hydra.launcher.cluster=local", "+hydra.launcher.exclusiv=true"],
+            "hydra.launcher.exclusiv is not a key of hydra/launcher=slurm\n  did you mean hydra.launcher.exclusive?",
+        ),
+        (
+            ["hydra/launcher=site", "--config-dir=.", "hydra.launcher.cluster=local"],
+            "hydra.launcher.partitoin is not a key of hydra/launcher=site (in hydra/launcher/site.yaml)\n"
+            "  did you mean hydra.launcher.partition?",
+        ),
+        (
+            ["+hydra.sweeper.max_batch=4"],
+            "hydra.sweeper.max_batch is not a key of hydra/sweeper=grid\n  did you mean hydra.sweeper.max_batch_size?",
+        ),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) else "",
+)
+def test_a_key_that_the_launcher_does_not_know_is_told_before_anything_is_written(
+    words: list[str], told: str, in_process: InProcess, tmp_path: Path
+) -> None:
+    own = tmp_path / "hydra" / "launcher" / "site.yaml"
+    own.parent.mkdir(parents=True)
+    own.write_text("defaults: [slurm]\npartitoin: gpu\n")
+    done = in_process(installed.run, "distill-run", "-m", "seed=0,1", *words)
+    assert done[::2] == (1, f"error: {told}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["hydra"]
+
+
+def test_what_submitit_knows_can_be_added(tmp_path: Path) -> None:
+    words = ["hydra/launcher=slurm", "hydra.launcher.cluster=local", "+hydra.launcher.exclusive=true"]
+    preflight([*words, "seed=0,1", f"hydra.sweep.dir={tmp_path}"], None, multirun=True)
 
 
 def test_a_point_waits_while_another_process_does_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

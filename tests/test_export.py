@@ -18,7 +18,7 @@ from conftest import TINY, InProcess, write_photos
 from distill_run import __version__, rules
 from distill_run.build import Builder
 from distill_run.checkpoint import load_network
-from distill_run.commands.export import main
+from distill_run.commands import installed
 from distill_run.config import export_formats
 from distill_run.config.compose import option_names
 from distill_run.config.export_formats import EXPORT_FORMATS, check_export
@@ -177,7 +177,7 @@ def exports(tiny_report: RunReport, tmp_path_factory: pytest.TempPathFactory) ->
         patch.setattr("sys.argv", words)
         patch.setattr("sys.stdout.write", told.append)
         with pytest.raises(SystemExit) as caught:
-            main()
+            installed.export()
     return folder / "out", int(caught.value.code or 0), "".join(told)
 
 
@@ -282,7 +282,7 @@ def test_int8_computes_the_network_alone_with_8_bits(exports: Exports) -> None:
 
 
 def call_export(in_process: InProcess, *words: str) -> tuple[int, str, str]:
-    return in_process(main, "distill-export", *words)
+    return in_process(installed.export, "distill-export", *words)
 
 
 def test_what_exists_is_overwritten_by_force_alone(

@@ -42,8 +42,7 @@ def test_a_run_has_its_older_name_too() -> None:
 @pytest.mark.parametrize("name", ["run", "search", "report", "store"])
 def test_every_command_tells_the_version_of_this_program(name: str) -> None:
     program = (
-        f"import sys\nfrom distill_run.commands import {name} as command\n"
-        "sys.argv = ['command', '--version']\ncommand.main()"
+        f"import sys\nfrom distill_run.commands.installed import {name}\nsys.argv = ['command', '--version']\n{name}()"
     )
     assert run_python(program) == f"distill-{name} {metadata.version('distill-run')}\n"
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from conftest import TINY, InProcess, without_pages
+from distill_run.commands import installed
 from distill_run.commands.fused import group_of
-from distill_run.commands.run import main
 from distill_run.config.compose import compose
 from distill_run.config.settings import compose_config
 from distill_run.engine.loop import Trainer
@@ -35,7 +35,7 @@ FUSED = "hydra/launcher=fused"
 
 def sweep(*words: str) -> None:
     sys.argv = ["distill-run", "-m", *SMALL, *words]
-    main()
+    installed.run()
 
 
 def finished(folder: Path, *words: str) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_a_fused_sweep_leaves_what_the_usual_one_leaves_also_after_a_kill(usual:
 def test_a_point_that_fails_and_one_that_fits_no_other_do_no_harm(in_process: InProcess, tmp_path: Path) -> None:
     """Point 1 diverges, point 2 has another student, and so no share in what the others do together."""
     status, out, _ = in_process(
-        main, "distill-run", "-m", *SMALL, FUSED, "baseline=false", "student.hidden=[8],[6]",
+        installed.run, "distill-run", "-m", *SMALL, FUSED, "baseline=false", "student.hidden=[8],[6]",
         "training.student.optimizer.lr=0.02,1e30",
     )  # fmt: skip
     assert status == 1
@@ -112,7 +112,9 @@ def test_points_may_train_together_that_differ_in_a_students_own_keys() -> None:
 
 
 def test_at_least_one_point_trains_at_once(in_process: InProcess) -> None:
-    status, _, err = in_process(main, "distill-run", "-m", *SMALL, FUSED, "hydra.launcher.at_once=0", "seed=0,1")
+    status, _, err = in_process(
+        installed.run, "distill-run", "-m", *SMALL, FUSED, "hydra.launcher.at_once=0", "seed=0,1"
+    )
     assert status == 1
     assert err == "error: hydra.launcher.at_once=0 is not accepted\n  write a whole number of at least 1\n"
 
@@ -131,13 +133,13 @@ def test_asked_to_stop_all_points_that_train_together_save_their_states(
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "end_step", stopping)
-    status, out, _ = in_process(main, *words)
+    status, out, _ = in_process(installed.run, *words)
     assert (status, statuses(tmp_path)) == (130, ["interrupted"] * 3)
     assert "interrupted; the same command goes on with it" in out
     for number in range(3):
         point = torch.load(tmp_path / "out" / str(number) / "checkpoints" / "last.pt", weights_only=True)
         assert (point["stage"], point["trainer"]["epoch"], point["trainer"]["step"]) == ("student", 2, 1)
-    assert in_process(main, *words)[0] == 0
+    assert in_process(installed.run, *words)[0] == 0
     assert statuses(tmp_path) == ["completed"] * 3
 
 

@@ -12,19 +12,22 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch._dynamo  # noqa: F401 - each forked process would load it
+from filelock import FileLock
 
 from conftest import TINY, write_photos
-from distill_run.commands.run import main as distill_run
-from distill_run.commands.search import main as distill_search
+from distill_run.commands import installed
+from distill_run.commands.runner import run_alone
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
+from distill_run.files import RunFiles
 from distill_run.pipeline import run
-from killing import call, difference, kill_after, outcome
+from killing import call, difference, end_of, kill_after, outcome, start
 
 # All that has a state of its own: a search, an assistant, repeats, views, a moving average; saved after every step.
 EVERYTHING = (
@@ -57,7 +60,7 @@ SEARCH = (
     *("mode.temperature=interval(1,9)", "training.student.optimizer.lr=tag(log,interval(1e-5,1))"),
     *("--trials=8", "--search-dir=out"),
 )
-COMMANDS = {"distill-run": distill_run, "distill-search": distill_search}
+COMMANDS = {"distill-run": installed.run, "distill-search": installed.search}
 KILLED = -signal.SIGKILL
 MOMENTS = 50
 STEP = int(os.environ.get("DISTILL_RUN_KILL_STEP", "1"))
@@ -111,6 +114,26 @@ def test_a_run_that_is_killed_again_and_again_ends_like_an_uninterrupted_one(tmp
     for _ in range(3):
         assert killed(len(whole.writes) // 5) == KILLED
     assert killed.problem(outcome(whole.folder)) is None
+
+
+def test_two_commands_that_go_on_with_a_run_take_turns(tmp_path: Path) -> None:
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    settings = compose_config([*TINY, "dataset.train_fraction=0.1"])
+    begin = partial(run_alone, settings, Path("out"), "")
+    assert call(whole, begin) == 0
+    writes = whole.with_suffix(".writes").read_text().splitlines()
+    saved = [number for number, write in enumerate(writes) if "os.rename out/checkpoints/.last.pt" in write]
+    assert call(folder, begin, kill_at=saved[-1]) == KILLED
+
+    said = folder.with_suffix(".out")
+    go_on = partial(run_alone, dataclasses.replace(settings, resume="out"), Path("out"), "")
+    with FileLock(RunFiles(folder / "out").lock):
+        both = [start(folder, go_on) for _ in range(2)]
+        while said.read_text().count("out is being written by another process; waiting for that\n") < 2:
+            time.sleep(0.05)
+    assert [end_of(process) for process in both] == [0, 0]
+    assert said.read_text().count("the run is completed; its report is out/report.html\n") == 1
+    assert difference(outcome(folder), outcome(whole)) is None
 
 
 @pytest.mark.slow

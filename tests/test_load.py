@@ -25,7 +25,7 @@ import torch
 
 from conftest import TINY, InProcess, without_pages, write_photos
 from distill_run import tensor_files
-from distill_run.commands import run as command
+from distill_run.commands import installed
 from distill_run.commands.inventory import list_entries, list_leftovers
 from distill_run.commands.runner import run_recorded
 from distill_run.config.settings import compose_config
@@ -109,7 +109,7 @@ def test_a_sweep_of_five_hundred_runs_keeps_its_memory_and_its_files(
     monkeypatch.setattr("distill_run.commands.distill.run_recorded", measured)
     short = ["training.teacher.epochs=1", "training.student.epochs=1", "training.student.batch_size=1024"]
     swept = ["mode.temperature=range(1,26)", f"mode.alpha={','.join(f'{i / 20}' for i in range(20))}"]
-    status, out, err = in_process(command.main, "distill-run", "-m", *TINY, *short, *swept, "hydra.sweep.dir=sweep")
+    status, out, err = in_process(installed.run, "distill-run", "-m", *TINY, *short, *swept, "hydra.sweep.dir=sweep")
     assert (status, err) == (0, "")
     assert len(seen) == NUM_POINTS
     for place in (50, 250, 500):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from conftest import InProcess
-from distill_run.commands import measure
+from distill_run.commands import installed, measure
 from distill_run.deploy import measured
 from distill_run.engine.timing import Inference
 from distill_run.files import RunFiles
@@ -55,7 +55,9 @@ def rows_of(out: str) -> list[dict[str, Any]]:
 def test_every_form_is_measured_alike(tiny_report: RunReport, exported: Path, in_process: InProcess) -> None:
     student = RunFiles(tiny_report.run_dir).student
     places = [str(path) for path in (student, exported / "net.onnx", exported / "net.pt2")]
-    status, out, err = in_process(measure.main, "distill-measure", *places, places[0], "--trust", "--format", "json")
+    status, out, err = in_process(
+        installed.measure, "distill-measure", *places, places[0], "--trust", "--format", "json"
+    )
     assert (status, err) == (0, "")
     rows = rows_of(out)
     assert [row["file"] for row in rows] == places
@@ -72,14 +74,14 @@ def test_all_networks_of_a_run(tiny_report: RunReport, in_process: InProcess, mo
     made_up = Inference("cpu", 1, 1, 10, 0.001, 0.002, 0.004, 2000)
     monkeypatch.setattr(measured, "measure_speeds", lambda subjects, _: [(made_up,)] * len(subjects))
     run_dir = str(tiny_report.run_dir)
-    status, out, _ = in_process(measure.main, "distill-measure", run_dir, "--all", "--format", "csv")
+    status, out, _ = in_process(installed.measure, "distill-measure", run_dir, "--all", "--format", "csv")
     assert status == 0
     rows = list(csv.DictReader(io.StringIO(out)))
     assert [row["stage"] for row in rows] == ["teacher", "baseline", "student"]
     assert [int(row["parameters"]) for row in rows] == [network.params for _, network in tiny_report.networks]
     assert [int(row["macs"]) for row in rows] == [network.macs for _, network in tiny_report.networks]
     assert {row["median"] for row in rows} == {"0.002"}
-    status, out, _ = in_process(measure.main, "distill-measure", run_dir, "--all")
+    status, out, _ = in_process(installed.measure, "distill-measure", run_dir, "--all")
     assert status == 0
     [heading, *lines] = [line for line in out.splitlines() if line.strip()][:4]
     assert heading.split()[:4] == ["form", "parameters", "MACs", "size"]
@@ -106,19 +108,21 @@ def test_the_threads_are_those_that_were_asked_for(
     asked: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", asked.append)
     place = str(exported / "net.pt2")
-    assert in_process(measure.main, "distill-measure", place, "--trust", "--threads", "3", "--format", "json")[0] == 0
+    assert (
+        in_process(installed.measure, "distill-measure", place, "--trust", "--threads", "3", "--format", "json")[0] == 0
+    )
     assert asked[0] == 3
 
 
 def test_mistakes_are_told_together_before_torch_is_loaded(in_process: InProcess) -> None:
-    status, out, err = in_process(measure.main, "distill-measure", "none.pt", "no_run")
+    status, out, err = in_process(installed.measure, "distill-measure", "none.pt", "no_run")
     assert (status, out) == (1, "")
     remedy = "  give a run's directory, a student.pt, the store's weights.pt, or an exported .onnx or .pt2\n"
     assert err == f"error: none.pt does not exist\n{remedy}error: no_run does not exist\n{remedy}"
 
 
 def test_the_threads_are_a_whole_number(exported: Path, in_process: InProcess) -> None:
-    _, _, err = in_process(measure.main, "distill-measure", str(exported / "net.pt2"), "--threads", "0")
+    _, _, err = in_process(installed.measure, "distill-measure", str(exported / "net.pt2"), "--threads", "0")
     assert err == "error: --threads=0 is not accepted\n  write a whole number of at least 1\n"
 
 
@@ -128,7 +132,7 @@ def test_files_that_cannot_be_measured_are_told(exported: Path, in_process: InPr
     program = torch.export.load(exported / "net.pt2")
     torch.export.save(program, tmp_path / "bare.pt2")
     places = ("bad.onnx", "bad.pt2", "bare.pt2")
-    status, _, err = in_process(measure.main, "distill-measure", *places, "--trust", "--format", "json")
+    status, _, err = in_process(installed.measure, "distill-measure", *places, "--trust", "--format", "json")
     assert status == 1
     first, remedy, second, _, *third = err.splitlines()
     assert first.startswith("error: bad.onnx is no ONNX file that can be run: ")
@@ -141,7 +145,7 @@ def test_a_file_that_can_run_code_needs_a_word_and_the_others_are_measured(
     tiny_report: RunReport, exported: Path, in_process: InProcess
 ) -> None:
     student, program = str(RunFiles(tiny_report.run_dir).student), str(exported / "net.pt2")
-    status, out, err = in_process(measure.main, "distill-measure", student, program, "--format", "json")
+    status, out, err = in_process(installed.measure, "distill-measure", student, program, "--format", "json")
     assert status == 1
     assert [row["file"] for row in rows_of(out)] == [student]
     assert err == (
@@ -155,6 +159,6 @@ def test_what_an_onnx_file_needs_is_told(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     place = exported / "net.onnx"
-    status, _, err = in_process(measure.main, "distill-measure", str(place), "--format", "json")
+    status, _, err = in_process(installed.measure, "distill-measure", str(place), "--format", "json")
     assert status == 1
     assert err == f"error: {place} needs onnx and onnxruntime\n  write pip install 'distill-run[export]'\n"

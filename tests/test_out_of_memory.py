@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from conftest import TINY
+from conftest import TINY, InProcess
+from distill_run.commands import installed
 from distill_run.config.settings import compose_config
 from distill_run.engine.evaluate import predict
+from distill_run.errors import UserError
 from distill_run.out_of_memory import is_out_of_memory, told_of_no_memory
 from distill_run.own_code import naming_own_code
 from distill_run.pipeline import run
+from distill_run.report.run_report import RunReport
 from distill_run.stages.live_teacher import LiveTeacher
 from helpers import TinyClassifier, message_of, some_split
 from workshops import open_run
@@ -51,6 +54,7 @@ def np_error() -> Exception:
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("std::bad_alloc"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ],
     ids=repr,
 )
@@ -59,7 +63,9 @@ def test_lack_of_memory_is_known_in_all_its_forms(error: Exception) -> None:
 
 
 def test_other_errors_are_no_lack_of_memory() -> None:
-    for error in (RuntimeError("mat1 and mat2 shapes"), OSError(errno.ENOSPC, "No space"), ValueError("out of memory")):
+    no_code = ImportError("a.so: failed to map segment from shared object: Operation not permitted")
+    others = (RuntimeError("mat1 and mat2 shapes"), OSError(errno.ENOSPC, "No space"), ValueError("out of memory"))
+    for error in (*others, no_code):
         assert not is_out_of_memory(error)
         with pytest.raises(type(error)), told_of_no_memory("this", "that"):
             raise error
@@ -80,6 +86,45 @@ def test_the_size_that_was_asked_for_is_told(error: Exception, size: str) -> Non
             raise error
 
     assert message_of(fail) == f"this does not fit into memory{size}\n  do that"
+
+
+COMMANDS = [
+    (["distill-run", "seed=1"], "commands.distill.read_command"),
+    (["distill-predict", "RUN", "."], "deploy.shipped.open_shipped"),
+    (["distill-export", "RUN", "--format", "state_dict"], "deploy.export.export"),
+    (["distill-measure", "RUN"], "deploy.measured.measure_candidates"),
+    (["distill-report", "RUN"], "commands.report.write_sweep_report"),
+    (["distill-search", "seed=range(2)"], "commands.search.preflight"),
+    (["distill-store", "ls", "--store-dir", "STORE"], "commands.store.list_entries"),
+]
+
+
+@pytest.mark.parametrize(("words", "called"), COMMANDS, ids=[words[0] for words, _ in COMMANDS])
+def test_each_command_tells_it(
+    words: list[str], called: str, tiny_report: RunReport, in_process: InProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = {"RUN": str(tiny_report.run_dir), "STORE": str(tiny_report.run_dir.parent / "store")}
+    words = [places.get(word, word) for word in words]
+    command = getattr(installed, words[0].removeprefix("distill-"))
+    errors = [MemoryError(), RuntimeError(ON_THE_CPU), torch.OutOfMemoryError(ON_CUDA)]
+
+    def fail(*_: object, **__: object) -> None:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(f"distill_run.{called}", fail)
+    for size in ("", ": 4.83GB more could not be had", ": 2.50 GiB more could not be had"):
+        status, _, told = in_process(command, *words)
+        assert status == 1
+        assert told == (
+            f"error: the work of this command does not fit into memory{size}\n"
+            "  end other programs, or use a computer with more memory; "
+            "where a GPU has too little, CUDA_VISIBLE_DEVICES= before the command makes it use the CPU\n"
+        )
+    errors.append(MemoryError())
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(UserError) as caught:
+        command()
+    assert isinstance(caught.value.__cause__, MemoryError)
 
 
 def test_own_code_is_not_to_blame(tmp_path: Path) -> None:

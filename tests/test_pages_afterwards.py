@@ -1,6 +1,5 @@
 """What the pages do with a run that has ended: each command is done as it stands, where all is that it names."""
 
-import importlib
 import shlex
 import shutil
 from pathlib import Path
@@ -9,6 +8,7 @@ import pytest
 from PIL import Image
 
 from conftest import TINY
+from distill_run.commands import installed
 from distill_run.config.settings import compose_config
 from distill_run.data.digits import load as load_digits
 from distill_run.pipeline import run
@@ -62,12 +62,12 @@ def test_a_command_of_a_page_does_what_it_says(
     words: list[str] = []
     for word in shlex.split(arguments.split(" > ")[0]):
         words += sorted(map(str, Path().glob(word))) if "*" in word else [word]
-    module = importlib.import_module(f"distill_run.commands.{name.removeprefix('distill-')}")
+    command = getattr(installed, name.removeprefix("distill-"))
     monkeypatch.setattr("sys.argv", [name, *words])
     if name == "distill-export":
         shutil.rmtree(workspace / "outputs" / "runs" / "DATE" / "TIME" / "exports", ignore_errors=True)
     with pytest.raises(SystemExit) as caught:
-        module.main()
+        command()
     said = capsys.readouterr()
     lost = "int8 costs" in said.out + said.err  # a student of two epochs may lose accuracy: that is said, status 1
     assert (caught.value.code, said.err if "error" in said.err else "") == (1 if lost else 0, "")

@@ -12,7 +12,7 @@ import torch
 
 from conftest import InProcess, without_pages, write_photos
 from distill_run.build import Builder
-from distill_run.commands.run import main
+from distill_run.commands import installed
 from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.models.network import build_network
@@ -69,7 +69,7 @@ def test_a_run_of_a_page_is_done(arguments: str, tmp_path: Path, in_process: InP
     short += [] if "dataset=" in arguments else ["dataset.train_fraction=0.1"]
     short += ["teacher.input_size=32"] if "my_weights.pt" in arguments and "teacher.name" in arguments else []
     with nullcontext() if "tracker=" in arguments else without_pages():  # a tracker takes the pages with it
-        status, said, errors = in_process(main, "distill-run", *words, *short)
+        status, said, errors = in_process(installed.run, "distill-run", *words, *short)
     assert (status, errors) == (0, "")
     assert "student" in said
     assert "has failed" not in said

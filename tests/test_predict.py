@@ -14,7 +14,7 @@ from torch import Tensor
 
 import distill_run
 from conftest import InProcess
-from distill_run.commands import predict as command
+from distill_run.commands import installed
 from distill_run.deploy.past_run import PastRun
 from distill_run.deploy.shipped import open_shipped
 from distill_run.engine.evaluate import predict
@@ -64,7 +64,7 @@ def test_rows_hold_what_the_networks_say_of_the_test_images(
     measured: Measured, digits: Path, in_process: InProcess
 ) -> None:
     words = (measured.run_dir, str(digits), "--format", "csv", "--top", "2")
-    status, out, err = in_process(command.main, "distill-predict", *words)
+    status, out, err = in_process(installed.predict, "distill-predict", *words)
     rows = list(csv.DictReader(io.StringIO(out)))
     assert status == 0
     assert list(rows[0]) == [
@@ -93,7 +93,7 @@ def test_a_file_that_cannot_be_read_is_a_row_and_the_rest_goes_on(
     (tmp_path / "mine" / "a.png").write_bytes(b"")
     (tmp_path / "mine" / "read.me").write_text("no image")
     words = ("distill-predict", measured.run_dir, "mine")
-    status, out, err = in_process(command.main, *words, "--format", "json", "--output", "new/rows.json")
+    status, out, err = in_process(installed.predict, *words, "--format", "json", "--output", "new/rows.json")
     damaged, row = json.loads((tmp_path / "new" / "rows.json").read_text())
     assert (status, out) == (1, "")
     assert damaged == {"image": "mine/a.png", "error": "it is empty"}
@@ -101,7 +101,7 @@ def test_a_file_that_cannot_be_read_is_a_row_and_the_rest_goes_on(
     assert err.splitlines()[0] == "mine: 1 file skipped, .me is not read as an image"
     assert err.splitlines()[-1] == "1 file of 2 could not be read"
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["rows.json"]
-    status, out, err = in_process(command.main, *words)
+    status, out, err = in_process(installed.predict, *words)
     assert "warning: mine/a.png cannot be read: it is empty\n" in err
     student, teacher = (measured.probabilities[stage][0].max() for stage in ("student", "teacher"))
     names = [measured.class_of(stage, 0) for stage in ("student", "teacher")]
@@ -109,10 +109,34 @@ def test_a_file_that_cannot_be_read_is_a_row_and_the_rest_goes_on(
     assert [line.split() for line in out.splitlines()] == [["student", "teacher", "image"], cells]
 
 
+def test_what_people_may_not_expect_of_an_image_is_told_as_a_run_tells_it(
+    measured: Measured, in_process: InProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "mine").mkdir()
+    for name in "abcdef":
+        Image.new("LA", (8, 8), (0, 90)).save(tmp_path / "mine" / f"{name}.png")
+    frames = [Image.new("L", (8, 8), brightness) for brightness in (0, 200)]
+    frames[0].save(tmp_path / "mine" / "g.gif", save_all=True, append_images=frames[1:])
+    status, out, err = in_process(
+        installed.predict, "distill-predict", measured.run_dir, "mine", "--output", "rows.csv", "--format", "csv"
+    )
+    assert (status, out) == (0, "")
+    shown = ", ".join(f"mine/{name}.png" for name in "abcde")
+    told = [line for line in err.splitlines() if "with" in line]
+    assert told == [
+        f"6 images with transparent parts, which become white: {shown} ...",
+        "1 image with several frames, of which the first is read: mine/g.gif",
+    ]
+    status, _, err = in_process(installed.predict, "distill-predict", measured.run_dir, "mine/a.png")
+    assert (status, err) == (0, "1 image with transparent parts, which become white: mine/a.png\n")
+
+
 def test_the_page_has_the_test_images_that_only_the_teacher_gets_right(
     measured: Measured, in_process: InProcess, tmp_path: Path
 ) -> None:
-    status, _, _ = in_process(command.main, "distill-predict", measured.run_dir, "--errors", "--output", "page.html")
+    status, _, _ = in_process(
+        installed.predict, "distill-predict", measured.run_dir, "--errors", "--output", "page.html"
+    )
     page = (tmp_path / "page.html").read_text()
     wrong = (measured.right("teacher") & ~measured.right("student")).nonzero().flatten()
     confidences = measured.probabilities["student"].max(1).values[wrong]
@@ -129,7 +153,7 @@ def test_the_page_has_the_test_images_that_only_the_teacher_gets_right(
 
 def test_a_folder_of_class_folders_gives_the_page_too(measured: Measured, digits: Path, in_process: InProcess) -> None:
     status, out, _ = in_process(
-        command.main, "distill-predict", measured.run_dir, "digits", "--errors", "--output", "p"
+        installed.predict, "distill-predict", measured.run_dir, "digits", "--errors", "--output", "p"
     )
     count = int((measured.right("teacher") & ~measured.right("student"))[:NUM].sum())
     assert status == 0
@@ -142,13 +166,13 @@ def test_a_teacher_of_another_order_is_compared_by_name(
     content = load(measured.weights)
     save(tmp_path / "turned.pt", {**content, "classes": content["classes"][::-1]})
     words = (measured.run_dir, str(digits), "--format", "json", "--teacher", "turned.pt")
-    status, out, _ = in_process(command.main, "distill-predict", *words)
+    status, out, _ = in_process(installed.predict, "distill-predict", *words)
     assert status == 0
     for row in json.loads(out):
         place = int(measured.probabilities["teacher"][int(Path(row["image"]).stem)].argmax())
         assert row["teacher"][0]["class"] == measured.feed.classes[::-1][place]
     save(tmp_path / "turned.pt", {**content, "classes": ["cat", *content["classes"][1:]]})
-    status, _, err = in_process(command.main, "distill-predict", *words)
+    status, _, err = in_process(installed.predict, "distill-predict", *words)
     absent = content["classes"][0]
     assert status == 1
     assert err.startswith(f"error: --teacher turned.pt: no output of the teacher is named {absent}")
@@ -161,10 +185,10 @@ def test_a_student_without_a_teacher_stands_alone(
     (tmp_path / "alone.pt").write_bytes((tiny_report.run_dir / "checkpoints" / "student.pt").read_bytes())
     remedy = "name it, as in --teacher outputs/store/teacher/FINGERPRINT/weights.pt"
     image = str(next(digits.rglob("*.png")))
-    status, out, err = in_process(command.main, "distill-predict", "alone.pt", image)
+    status, out, err = in_process(installed.predict, "distill-predict", "alone.pt", image)
     assert (status, out.split()[:2]) == (0, ["student", "image"])
     assert err == f"the student alone: alone.pt belongs to no run that names a teacher; {remedy}\n"
-    status, _, err = in_process(command.main, "distill-predict", "alone.pt", "digits", "--errors")
+    status, _, err = in_process(installed.predict, "distill-predict", "alone.pt", "digits", "--errors")
     assert (status, err) == (1, f"error: alone.pt belongs to no run that names a teacher\n  {remedy}\n")
 
 
@@ -199,7 +223,7 @@ def test_mistakes_are_told_in_two_lines(
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.png").touch()
     given = [measured.run_dir if word == "RUN" else word for word in words]
-    status, _, err = in_process(command.main, "distill-predict", *given)
+    status, _, err = in_process(installed.predict, "distill-predict", *given)
     assert (status, err.replace(measured.run_dir, "RUN")) == (1, f"error: {message}\n")
 
 
@@ -210,7 +234,7 @@ def test_a_closed_pipe_ends_it_quietly(
     os.close(reader)
     with os.fdopen(writer, "w") as closed:
         monkeypatch.setattr("sys.stdout", closed)
-        status, _, err = in_process(command.main, "distill-predict", measured.run_dir, str(digits))
+        status, _, err = in_process(installed.predict, "distill-predict", measured.run_dir, str(digits))
     assert (status, err) == (130, "")
 
 
@@ -235,7 +259,7 @@ def test_a_page_without_a_readable_image_says_so(measured: Measured, in_process:
     folder.mkdir(parents=True)
     (folder / "a.png").touch()
     status, _, _ = in_process(
-        command.main, "distill-predict", measured.run_dir, "digits", "--errors", "--output", "page.html"
+        installed.predict, "distill-predict", measured.run_dir, "digits", "--errors", "--output", "page.html"
     )
     page = (tmp_path / "page.html").read_text()
     assert status == 1

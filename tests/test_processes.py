@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from conftest import InProcess
 from distill_run.build import Builder
-from distill_run.commands.run import main
+from distill_run.commands import installed
 from distill_run.config.compose import config_dir
 from distill_run.data.batches import UNLABELLED
 from distill_run.data.feed import MemoryBatches
@@ -299,7 +299,7 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) ->
 def test_torchrun_does_one_run(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in TORCHRUN:
         monkeypatch.setenv(name, "0")
-    status, _, told = in_process(main, "distill-run", "-m", "mode.temperature=1,2")
+    status, _, told = in_process(installed.run, "distill-run", "-m", "mode.temperature=1,2")
     assert (status, told) == (
         1,
         "error: torchrun starts the processes of one run, and this command asks for several runs\n"

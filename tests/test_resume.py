@@ -6,7 +6,10 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,9 +17,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from filelock import FileLock
 from omegaconf import OmegaConf
 
 from conftest import TINY, without_pages
+from distill_run.commands.runner import run_alone
 from distill_run.config.compose import compose
 from distill_run.config.resume import resumed_settings
 from distill_run.config.schema import Settings
@@ -288,6 +293,53 @@ def test_another_teacher_than_before_is_refused(
     with pytest.raises(UserError) as caught:
         resume(tmp_path / "run")
     assert "(dataset or teacher have changed)" in str(caught.value)
+
+
+@pytest.fixture
+def held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileLock]:
+    """The lock of a run in out, held by another process, which has written a log alone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.log").write_text("of the other one")
+    lock = FileLock("out/.lock")
+    with lock:
+        yield lock
+
+
+def test_a_new_run_waits_and_goes_on_in_a_folder_that_the_other_process_removes(
+    held: FileLock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    begun = threading.Event()
+    monkeypatch.setattr("distill_run.pipeline.run", lambda *_, **__: begun.set())
+    with ThreadPoolExecutor() as threads:
+        waits = threads.submit(run_alone, compose_config(), Path("out"), "")
+        while (told := capsys.readouterr().out) == "":
+            time.sleep(0.01)
+        assert told == "out is being written by another process; waiting for that\n"
+        assert not begun.is_set()
+        shutil.rmtree("out")
+        held.release()
+        waits.result()
+    assert begun.is_set()
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_new_run_does_not_wait_for_one_that_it_may_not_overwrite(held: FileLock) -> None:
+    (Path("out") / "checkpoints").mkdir()
+    (Path("out") / "checkpoints" / "last.pt").touch()
+    assert message_of(run_alone, compose_config(), Path("out"), "").startswith("out holds a run already\n")
+
+
+def test_ctrl_c_ends_the_waiting_and_leaves_the_other_process_its_files(
+    held: FileLock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("distill_run.console.Console.note", interrupt)  # that it waits
+    with pytest.raises(KeyboardInterrupt):
+        run_alone(compose_config(), Path("out"), "")
+    assert (Path("out") / "run.log").read_text() == "of the other one"
 
 
 def test_sigterm_ends_the_command_with_the_way_to_resume_it(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -114,9 +115,32 @@ def test_the_commands_load_nothing_heavy_before_they_must() -> None:
     assert modules_loaded_by(program) <= {"hydra", "rich"}
 
 
-def test_ctrl_c_meets_distill_run_before_it_loads_hydra() -> None:
-    """What is imported before main() runs would end with a traceback."""
-    assert modules_loaded_by("from distill_run.commands.run import main") == set()
+INTERRUPTED = """
+import os, signal, sys
+from importlib import import_module
+
+def press_ctrl_c(event, arguments):
+    if event == "import" and arguments[0] == "distill_run.commands.arguments":
+        os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background may be told to ignore it
+sys.addaudithook(press_ctrl_c)
+for place in sys.argv[1:]:
+    module, _, name = place.partition(":")
+    try:
+        getattr(import_module(module), name)()
+    except SystemExit as end:
+        print(end.code)
+"""
+
+
+def test_ctrl_c_ends_each_installed_command_while_it_loads() -> None:
+    """What is imported before a command starts would end with a traceback, so it must be little."""
+    scripts = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
+    places = list(scripts.values())
+    assert modules_loaded_by("\n".join("from {} import {}".format(*place.split(":")) for place in places)) == set()
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED, *places], capture_output=True, text=True)
+    assert (done.stdout, done.stderr, done.returncode) == ("130\n" * len(places), "", 0)
 
 
 def test_a_sweep_is_reported_without_torch(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from conftest import TINY, InProcess
-from distill_run.commands.search import main, run_trial
+from distill_run.commands import installed
+from distill_run.commands.search import run_trial
 from distill_run.commands.spaces import read_space
 from distill_run.config.compose import new_variants, option_names
 from distill_run.config.overrides import parse
@@ -57,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 @pytest.fixture
 def search(in_process: InProcess) -> Search:
     """Runs distill-search."""
-    return partial(in_process, main, "distill-search")
+    return partial(in_process, installed.search, "distill-search")
 
 
 # Spaces.

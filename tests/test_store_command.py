@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from conftest import InProcess
-from distill_run.commands import inventory
+from distill_run.commands import installed, inventory
 from distill_run.commands import store as store_command
 from distill_run.commands.inventory import Entry, list_entries, records
 from distill_run.files import write_json
@@ -40,7 +40,7 @@ def ask(root: Path, in_process: InProcess) -> Ask:
     """Runs distill-store on the store: exit status, lines of stdout, stderr."""
 
     def call(*arguments: str, store_dir: Path = root) -> tuple[int, list[str], str]:
-        status, out, err = in_process(store_command.main, "distill-store", *arguments, "--store-dir", str(store_dir))
+        status, out, err = in_process(installed.store, "distill-store", *arguments, "--store-dir", str(store_dir))
         return status, out.splitlines(), err
 
     return call
@@ -462,7 +462,7 @@ def test_a_wrong_action_is_told_with_the_right_ones(ask: Ask) -> None:
 
 def test_the_store_is_the_configurations_where_none_is_named(tmp_path: Path, in_process: InProcess) -> None:
     add(tmp_path / "outputs" / "store", "teacher", A)
-    status, out, _ = in_process(store_command.main, "distill-store", "ls")
+    status, out, _ = in_process(installed.store, "distill-store", "ls")
     assert status == 0
     assert out.startswith("teacher   aaaaaaaaaaaa  ")
 

@@ -10,8 +10,7 @@ import yaml
 from conftest import InProcess
 from distill_run import tensor_files
 from distill_run.build import Builder
-from distill_run.commands import export, measure, predict
-from distill_run.commands import run as run_command
+from distill_run.commands import installed
 from distill_run.deploy.shipped import open_shipped
 from distill_run.files import RunFiles
 from distill_run.models.pretrained import ARGUMENTS
@@ -50,9 +49,9 @@ def strange(tiny_report: RunReport, tmp_path: Path, marker: Path) -> Path:
 
 
 COMMANDS = [
-    (measure.main, ["distill-measure"], ["--format", "json"]),
-    (predict.main, ["distill-predict"], ["--errors"]),
-    (export.main, ["distill-export"], ["--format", "state_dict"]),
+    (installed.measure, ["distill-measure"], ["--format", "json"]),
+    (installed.predict, ["distill-predict"], ["--errors"]),
+    (installed.export, ["distill-export"], ["--format", "state_dict"]),
 ]
 
 
@@ -70,7 +69,7 @@ def test_a_run_with_code_of_its_own_needs_a_word(
 
 
 def test_a_resumed_run_needs_the_folder_on_its_command(strange: Path, marker: Path, in_process: InProcess) -> None:
-    status, _, told = in_process(run_command.main, "distill-run", f"resume={strange}")
+    status, _, told = in_process(installed.run, "distill-run", f"resume={strange}")
     assert status == 1
     assert told == (
         f"error: {RunFiles(strange).config} names code in {strange.parent / 'code'}, which would be run\n"

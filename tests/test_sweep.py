@@ -14,8 +14,8 @@ import yaml
 from filelock import FileLock
 
 from conftest import TINY, Command, InProcess
+from distill_run.commands import installed
 from distill_run.commands.preflight import read_command
-from distill_run.commands.run import main
 from distill_run.config.compose import config_dir, option_names
 from distill_run.config.overrides import count_points, swept_keys
 from distill_run.config.presets import expand_presets
@@ -44,7 +44,7 @@ def sweep(in_process: InProcess, monkeypatch: pytest.MonkeyPatch) -> Any:
         with monkeypatch.context() as patch:
             if not pages:
                 patch.setattr("distill_run.sweeps.report.pages._write_pages", lambda *_: None)
-            return in_process(main, "distill-run", "-m", *TINY, *arguments)
+            return in_process(installed.run, "distill-run", "-m", *TINY, *arguments)
 
     return call
 

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from conftest import InProcess
-from distill_run.commands.report import main
+from distill_run.commands import installed
 from distill_run.sweeps.report.answers import answers
 from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, scale_of, seed_strip
@@ -413,7 +413,7 @@ Call = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def call(in_process: InProcess) -> Call:
     """Runs distill-report."""
-    return partial(in_process, main, "distill-report")
+    return partial(in_process, installed.report, "distill-report")
 
 
 def test_one_directory_is_written_into(tmp_path: Path, call: Call) -> None:
@@ -552,7 +552,7 @@ def test_a_table_of_single_runs_warns_on_stderr_and_wants_no_folder(tmp_path: Pa
 
 def test_the_command_runs_on_its_own(tmp_path: Path) -> None:
     write_run(tmp_path / "0", ["mode.alpha=0.5"])
-    program = [sys.executable, "-m", "distill_run.commands.report", str(tmp_path)]
+    program = [sys.executable, "-c", "from distill_run.commands.installed import report; report()", str(tmp_path)]
     done = subprocess.run(program, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "repeat   distill-run mode.alpha=0.5"
     assert done.stderr == ""

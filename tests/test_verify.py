@@ -10,7 +10,7 @@ import pytest
 
 from conftest import InProcess
 from distill_run import tensor_files
-from distill_run.commands.run import main
+from distill_run.commands import installed
 from distill_run.commands.verify import verify
 from distill_run.config.settings import compose_config
 from distill_run.files import RunFiles
@@ -22,7 +22,7 @@ from helpers import message_of
 
 def test_a_run_is_trained_again_and_is_the_same(tiny_report: RunReport, in_process: InProcess, tmp_path: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in tiny_report.run_dir.rglob("*")}
-    status, out, err = in_process(main, "distill-run", f"verify={tiny_report.run_dir}")
+    status, out, err = in_process(installed.run, "distill-run", f"verify={tiny_report.run_dir}")
     assert (status, err) == (0, "")
     lines = out.splitlines()
     assert lines[-1] == "identical: the weights of student.pt, all epochs of metrics.jsonl, the figures of report.json"
@@ -115,4 +115,4 @@ def test_a_run_that_cannot_be_verified_says_why(tiny_report: RunReport, tmp_path
 
 def test_a_sweep_is_verified_run_by_run(in_process: InProcess) -> None:
     told = "error: verify= trains a single run again\n  leave -m out\n"
-    assert in_process(main, "distill-run", "-m", "verify=out", "seed=0,1")[::2] == (1, told)
+    assert in_process(installed.run, "distill-run", "-m", "verify=out", "seed=0,1")[::2] == (1, told)

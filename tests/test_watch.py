@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from conftest import InProcess
-from distill_run.commands import report, watch
+from distill_run.commands import installed, watch
 from distill_run.sweeps.points import Point, read_point
 from distill_run.sweeps.report import live
 from distill_run.sweeps.report.live import LiveReport
@@ -135,7 +135,7 @@ def test_ctrl_c_ends_the_command_with_one_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("http.server.ThreadingHTTPServer.serve_forever", interrupted)
-    status, out, err = in_process(report.main, "distill-report", str(run_dir), "--watch", "--port", "0")
+    status, out, err = in_process(installed.report, "distill-report", str(run_dir), "--watch", "--port", "0")
     begun, ended = out.splitlines()
     assert (status, err, ended) == (0, "", "the report is served no longer")
     assert begun.startswith("the report is at http://127.0.0.1:")
@@ -148,8 +148,8 @@ def test_arguments_that_do_not_fit_are_told(in_process: InProcess, tmp_path: Pat
         ("--port", "80"): "--port 80 is for --watch\n  add --watch to --port 80",
         ("--watch", "--port", "99999"): "--port 99999 is not accepted\n  write a whole number from 0 to 65535",
     }.items():
-        assert in_process(report.main, "distill-report", folder, *words) == (1, "", f"error: {told}\n")
+        assert in_process(installed.report, "distill-report", folder, *words) == (1, "", f"error: {told}\n")
     with served(Path(folder)) as connection:
         taken = ("--watch", "--port", str(connection.port))
-        status, _, err = in_process(report.main, "distill-report", folder, *taken)
+        status, _, err = in_process(installed.report, "distill-report", folder, *taken)
     assert (status, err.splitlines()[1]) == (1, "  choose another, as in --port 8001")

@@ -1,6 +1,6 @@
 """`python -m distill_run`: the same as the command `distill-run`."""
 
-from distill_run.commands.run import main
+from distill_run.commands.installed import run
 
 if __name__ == "__main__":
-    main()
+    run()

@@ -210,7 +210,7 @@ class RunFiles:
 
     @property
     def lock(self) -> Path:
-        """There while a process does the run, as one of several."""
+        """Locked while a process of a command does the run."""
         return self.run_dir / ".lock"
 
     @property

@@ -10,6 +10,7 @@ from distill_run.units import quantity
 
 # What the RuntimeErrors of torch say where its allocators, CUDA's, MPS's, cuBLAS, cuDNN or C++ find no memory.
 SIGNS = re.compile("out of memory|not enough memory|can't allocate memory|ALLOC_FAILED|bad_alloc", re.IGNORECASE)
+UNMAPPED = "failed to map segment from shared object"  # the ImportError where a library's code finds no room
 WANTED = re.compile(r"allocate ([\d.]+) (bytes|[KMGT]i?B)")
 
 
@@ -17,6 +18,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of Python, NumPy or torch says that memory does not suffice."""
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
+    if isinstance(error, ImportError):
+        return str(error).endswith(UNMAPPED)
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and SIGNS.search(str(error)) is not None)
 
 
@@ -25,7 +28,7 @@ def told_of_no_memory(what: str, remedy: str) -> Iterator[None]:
     """Turn a lack of memory into a UserError: `what` does not fit, and the keys that make it smaller."""
     try:
         yield
-    except (MemoryError, RuntimeError, OSError) as error:
+    except Exception as error:
         if not is_out_of_memory(error):
             raise
         raise user_error(f"{what} does not fit into memory{_wanted(error)}", remedy) from error

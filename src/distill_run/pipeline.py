@@ -91,7 +91,7 @@ def story_of(
     if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
         found.from_first(lambda: None)
         return found.from_first(lambda: completed)
-    _check_unused(RunFiles(run_dir), settings)
+    check_unused(RunFiles(run_dir), settings)
     own_code = Path(settings.code_dir) if settings.code_dir else None
     rehearse(settings)
     record = RunRecord(run_dir)
@@ -204,7 +204,7 @@ def _completed(files: RunFiles, settings: Settings, console: Console) -> RunRepo
     return report
 
 
-def _check_unused(files: RunFiles, settings: Settings) -> None:
+def check_unused(files: RunFiles, settings: Settings) -> None:
     """Raise UserError where a new run would overwrite what another one has left, or where none is wanted."""
     if settings.verify:
         raise user_error(

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_run.commands.arguments import arguments_for_hydra, full_errors, hydra_words, read_arguments
 from distill_run.commands.help import WIDTH, help_page
+from distill_run.commands.plugins import offer_plugins
 from distill_run.commands.point import place_point
 from distill_run.commands.preflight import LOADING, announce, one_seed_a_point, preflight, read_command
 from distill_run.commands.runner import run_alone, run_recorded
@@ -34,12 +34,6 @@ from distill_run.errors import first_line, interruptions, user_error
 from distill_run.processes import rank_in_torchrun
 from distill_run.quoting import override
 from distill_run.sweeps.request import Request
-from hydra_plugins.distill_run.fused import FusedLauncher
-from hydra_plugins.distill_run.ray import RayLauncher
-from hydra_plugins.distill_run.slurm import SlurmLauncher
-from hydra_plugins.distill_run.sweeper import GridSweeper
-
-PLUGINS = (GridSweeper, FusedLauncher, SlurmLauncher, RayLauncher)
 
 
 def run_command(words: Sequence[str]) -> bool:
@@ -122,12 +116,6 @@ def _errors_of_hydra() -> Iterator[None]:
     except (HydraException, OmegaConfBaseException, OSError) as error:
         what = f"the sweep could not go on: {first_line(error)}"
         raise user_error(what, "the same command goes on with it; HYDRA_FULL_ERROR=1 shows where it was") from error
-
-
-def offer_plugins() -> None:
-    """Make the sweeper and the launchers known to Hydra, which does not find them by itself in an editable install."""
-    for plugin in PLUGINS:
-        Plugins.instance().register(plugin)
 
 
 def _call_hydra(words: list[str], overrides: list[str], extra_dir: Path | None) -> None:

@@ -1,28 +1,23 @@
 """The command `distill-export`: a trained network in the formats that other programs read."""
 
 import shlex
-import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.preflight import LOADING, announce
 from distill_run.config.export_formats import EXPORT_FORMATS, INT8_TOLERANCE, LOGITS_TOLERANCE, check_export
 from distill_run.console import Console
-from distill_run.errors import leave, told_if_interrupted, user_error
+from distill_run.errors import told_if_interrupted, user_error
 
 ABOUT = "Write a trained network in the formats that other programs read, compared with it on real images."
 USAGE = "distill-export RUN_OR_FILE --format FORMAT [--format FORMAT ...] [--int8] [--output DIR]"
 
 
-def main() -> NoReturn:
-    """Run the command line in sys.argv; exits with 0, or with 1 after a mistake or where int8 costs too much."""
-    leave(_run_command)
-
-
-def _run_command() -> bool:
-    options = _read_arguments(sys.argv[1:])
+def run_command(words: Sequence[str]) -> bool:
+    """Do what the words after `distill-export` say; false where int8 costs too much accuracy."""
+    options = _read_arguments(words)
     announce(LOADING)
 
     from distill_run.deploy.export import export
@@ -41,7 +36,7 @@ def _run_command() -> bool:
             overwrites=options.force,
             code_dir=options.config_dir,
             trusts=options.trust,
-            command=shlex.join(["distill-export", *sys.argv[1:]]),
+            command=shlex.join(["distill-export", *words]),
         )
     console = Console()
     console.table(list(COLUMNS), export_rows(reports), num_texts=1, spare=SPARE)
@@ -52,7 +47,7 @@ def _run_command() -> bool:
     return True
 
 
-def _read_arguments(arguments: list[str]) -> Namespace:
+def _read_arguments(arguments: Sequence[str]) -> Namespace:
     """What to export, how and where to; raises UserError for a mistake that can be seen before torch is loaded."""
     parser = Parser(prog="distill-export", usage=USAGE, description=ABOUT)
     parser.add_argument("place", metavar="RUN_OR_FILE", type=Path, help="a run's directory, or the file of a network")
@@ -84,7 +79,3 @@ def _read_arguments(arguments: list[str]) -> Namespace:
     if options.output is not None and options.output.exists() and not options.output.is_dir():
         raise user_error(f"--output {options.output} is not a folder", "give a folder, which may be a new one")
     return options
-
-
-if __name__ == "__main__":
-    main()

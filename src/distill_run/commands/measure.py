@@ -5,19 +5,17 @@ No torch at module level: mistakes in the arguments are told without it.
 
 import json
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from distill_run import rules
 from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.preflight import LOADING, announce
-from distill_run.commands.threads import let_threads_wait
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
-from distill_run.errors import Mistake, UserError, leave, tell, told_if_interrupted
+from distill_run.errors import Mistake, UserError, tell, told_if_interrupted
 from distill_run.safe_text import csv_lines, write_out
 from distill_run.typed_json import encode
 
@@ -33,14 +31,9 @@ NOTE = (
 )
 
 
-def main() -> NoReturn:
-    """Run the command line in sys.argv; exits with 0, or with 1 after a mistake."""
-    let_threads_wait()
-    leave(_run_command)
-
-
-def _run_command() -> bool:
-    options = _read_arguments(sys.argv[1:])
+def run_command(words: Sequence[str]) -> bool:
+    """Do what the words after `distill-measure` say; false where a place holds no network."""
+    options = _read_arguments(words)
     if options.format == "table":
         announce(LOADING)
 
@@ -145,7 +138,3 @@ def tell_csv(found: Sequence["Measured"]) -> None:
 
 
 FORMATS: dict[str, Callable[[Sequence["Measured"]], None]] = {"table": tell_table, "json": tell_json, "csv": tell_csv}
-
-
-if __name__ == "__main__":
-    main()

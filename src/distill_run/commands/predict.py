@@ -4,15 +4,13 @@ No torch at module level: help and mistakes in the arguments are told without it
 """
 
 import shlex
-import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
-from distill_run.commands.threads import let_threads_wait
 from distill_run.console import Console
-from distill_run.errors import Mistake, UserError, leave, told_if_interrupted
+from distill_run.errors import Mistake, UserError, told_if_interrupted
 
 ABOUT = "The classes that a student, and beside it its teacher, give to photographs; or a page of its mistakes."
 USAGE = (
@@ -21,14 +19,9 @@ USAGE = (
 )
 
 
-def main() -> NoReturn:
-    """Run the command line in sys.argv; exits with 0, or with 1 after a mistake or where a file cannot be read."""
-    let_threads_wait()
-    leave(_run_command)
-
-
-def _run_command() -> bool:
-    options = _read_arguments(sys.argv[1:])
+def run_command(words: Sequence[str]) -> bool:
+    """Do what the words after `distill-predict` say; false where an image cannot be read."""
+    options = _read_arguments(words)
 
     from distill_run.deploy.comparison import compare, open_teacher  # loaded only here: they need torch
     from distill_run.deploy.predicting import write_mistakes, write_rows
@@ -53,7 +46,7 @@ def _run_command() -> bool:
         )
 
 
-def _read_arguments(arguments: list[str]) -> Namespace:
+def _read_arguments(arguments: Sequence[str]) -> Namespace:
     """The network, the images, and what to write; raises UserError with every mistake."""
     parser = Parser(prog="distill-predict", usage=USAGE, description=ABOUT)
     parser.add_argument("place", metavar="RUN_OR_FILE", type=Path, help="a run's folder, or the file of a network")
@@ -87,7 +80,3 @@ def _read_arguments(arguments: list[str]) -> Namespace:
     if mistakes:
         raise UserError(mistakes)
     return options
-
-
-if __name__ == "__main__":
-    main()

@@ -11,6 +11,9 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
+from omegaconf import DictConfig
+
+from distill_run.commands.plugins import check_keys
 from distill_run.config.compose import Composed, new_variants
 from distill_run.config.overrides import parse, points_to_check, text_of
 from distill_run.config.paths import SEVERAL, SINGLE, home
@@ -81,12 +84,17 @@ def _read_point(overrides: list[str], extra_dir: Path | None, multirun: bool, va
     attempts: list[Callable[[], object]] = [
         partial(settings_of, composed.config, overrides),
         partial(check_writable, key, output_dir),
-        partial(check_engine, composed.hydra),
+        partial(_check_hydra, composed.hydra),
     ]
     settings = gather(attempts)[0]
     assert isinstance(settings, Settings)
     check_writable("store_dir", settings.store_dir)
     return Checked(settings, composed, Path(output_dir))
+
+
+def _check_hydra(own: DictConfig) -> None:
+    check_engine(own)
+    check_keys(own)  # only now: where a launcher's package is missing, nobody knows its keys
 
 
 def one_seed_a_point(points: Iterable[Settings]) -> list[str]:

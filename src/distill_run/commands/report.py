@@ -5,13 +5,13 @@ No torch: a report is built from files, also on a machine where nothing can be t
 
 import sys
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from distill_run.commands.arguments import Parser
 from distill_run.commands.watch import watch
 from distill_run.console import Console
-from distill_run.errors import Mistake, UserError, leave
+from distill_run.errors import Mistake, UserError
 from distill_run.files import told_of_no_room, write_text
 from distill_run.safe_text import for_terminal, write_out
 from distill_run.sweeps.points import find_runs
@@ -25,13 +25,9 @@ USAGE = "distill-report DIR... [--output DIR] [--format latex|csv|md] [--watch [
 PORT = 8000
 
 
-def main() -> NoReturn:
-    """Run the command line in sys.argv; exits with 0, or with 1 after a mistake."""
-    leave(_run_command)
-
-
-def _run_command() -> bool:
-    options = _read_arguments(sys.argv[1:])
+def run_command(words: Sequence[str]) -> bool:
+    """Do what the words after `distill-report` say."""
+    options = _read_arguments(words)
     directories, output = options.directories, options.output or options.directories[0]
     if options.watch:
         watch(directories, output, PORT if options.port is None else options.port, Console())
@@ -57,7 +53,7 @@ def _tell_means(report: SweepReport, options: Namespace) -> None:
             write_text(options.output, table)
 
 
-def _read_arguments(arguments: list[str]) -> Namespace:
+def _read_arguments(arguments: Sequence[str]) -> Namespace:
     """The directories to read, what to write and where; raises UserError with every mistake."""
     parser = Parser(prog="distill-report", usage=USAGE, description=ABOUT)
     parser.add_argument("directories", metavar="DIR", nargs="+", type=Path, help="run or sweep directories")
@@ -108,7 +104,3 @@ def _check_directory(directory: Path) -> list[Mistake]:
     if not find_runs([directory]):
         return [Mistake(f"{directory} holds no run", "give a folder with a status.json in it or in a folder below it")]
     return []
-
-
-if __name__ == "__main__":
-    main()

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig
 
 from distill_run.config.compose import check
@@ -23,6 +23,7 @@ from distill_run.record.status import read_status, record_failure
 from distill_run.report.run_report import read_report
 from distill_run.safe_text import ANY_TEXT
 from distill_run.stretches import in_stretches
+from distill_run.units import shown_path
 
 if TYPE_CHECKING:
     from distill_run.engine.interrupt import StopRequest
@@ -30,16 +31,25 @@ if TYPE_CHECKING:
     from distill_run.stages.wanted import Story
     from distill_run.stages.watcher import Watcher
 
+FOR_EVER = -1.0  # seconds: a FileLock then waits without end
 UNMEASURED = {"measure_speed": False, "robustness_images": 0}
 LOG_FORMAT = "%(asctime)s %(levelname)-7s %(name)s: %(message)s"
 
 
 def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
-    """A single run, which shows on the console what it does and raises what goes wrong."""
-    from distill_run.pipeline import run
+    """A single run, which shows on the console what it does and raises what goes wrong.
+
+    It goes on from what another process leaves that is at work in the same folder.
+    """
+    from distill_run.console import Console
+    from distill_run.pipeline import check_unused, run
+
+    def tell() -> None:
+        check_unused(RunFiles(run_dir), settings)  # what is refused in the end need not wait
+        Console().note(f"{shown_path(run_dir)} is being written by another process; waiting for that")
 
     try:
-        with told_of_no_room("hydra.run.dir", run_dir), _logged(run_dir):
+        with told_of_no_room("hydra.run.dir", run_dir), _alone(run_dir, tell), _logged(run_dir):
             run(settings, run_dir, command=command)
     except (UserError, KeyboardInterrupt):
         _remove_unused(run_dir)
@@ -95,16 +105,25 @@ def recorded_story(
 
 
 @contextmanager
-def _alone(run_dir: Path) -> Iterator[None]:
+def _alone(run_dir: Path, tell_before_waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
     """Do the block while no other process does this run: a job of a cluster may outlive the command that sent it."""
-    run_dir.mkdir(parents=True, exist_ok=True)
-    lock = RunFiles(run_dir).lock
-    with FileLock(lock):
+    path, wait_seconds = RunFiles(run_dir).lock, 0.0
+    lock = FileLock(path)
+    while not lock.is_locked:
+        run_dir.mkdir(parents=True, exist_ok=True)
         try:
-            yield
-        finally:
-            with suppress(OSError):
-                lock.unlink()
+            lock.acquire(wait_seconds)
+        except Timeout:
+            tell_before_waiting()
+            wait_seconds = FOR_EVER
+        except FileNotFoundError:
+            continue  # the other process wrote nothing, and has removed the folder
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
 def _quiet_story(
@@ -184,12 +203,16 @@ class _LogFile(logging.FileHandler):
 
 
 def _remove_unused(run_dir: Path) -> None:
-    """Remove the folder of a run that failed before it wrote anything but its log, and its parents if empty."""
+    """Remove the folder of a run that failed before it wrote anything but its log, and its parents if empty.
+
+    The folder stays where another process is at work in it.
+    """
     files = RunFiles(run_dir)
-    if files.status.exists() or not run_dir.is_dir():
+    if files.status.exists() or files.lock.exists() or not run_dir.is_dir():
         return
     files.log.unlink(missing_ok=True)
-    for folder in (run_dir, *run_dir.parents):
-        if folder.resolve() == Path.cwd() or any(folder.iterdir()):
-            return
-        folder.rmdir()
+    with suppress(OSError):  # a folder that is not empty cannot be removed
+        for folder in (run_dir, *run_dir.parents):
+            if folder.resolve() == Path.cwd():
+                return
+            folder.rmdir()

@@ -11,10 +11,11 @@ kept in study.db, and the same command, typed again after an interruption, goes 
 import dataclasses
 import importlib.util
 from argparse import Namespace
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -23,7 +24,6 @@ from distill_run.commands.arguments import Parser, check_config_dir
 from distill_run.commands.preflight import check_writable, one_seed_a_point, preflight
 from distill_run.commands.runner import run_recorded
 from distill_run.commands.spaces import read_space
-from distill_run.commands.threads import let_threads_wait
 from distill_run.config.compose import command_line, new_variants
 from distill_run.config.overrides import parse, text_of
 from distill_run.config.paths import readable
@@ -31,7 +31,7 @@ from distill_run.config.presets import expand_patterns
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_or_explain
 from distill_run.config.variants import Variants
-from distill_run.errors import Mistake, UserError, gather, leave, user_error
+from distill_run.errors import Mistake, UserError, gather, user_error
 from distill_run.files import RunFiles, read_json_lines
 from distill_run.sweeps.host import Place, host
 from distill_run.sweeps.progress import SweepProgress
@@ -43,28 +43,9 @@ if TYPE_CHECKING:
     from optuna import Trial
 
 
-def main() -> NoReturn:
-    """Run the command line in sys.argv; exits as distill-run does."""
-    let_threads_wait()
-    leave(lambda: _search(_parser().parse_intermixed_args()))
-
-
-def _parser() -> Parser:
-    parser = Parser(prog="distill-search", description="Search values of any keys with Optuna.")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=SPACE", help="as in mode.alpha=interval(0,1)")
-    parser.add_argument("--trials", metavar="N", type=int, default=20, help="the number of runs (20)")
-    parser.add_argument("--search-seed", metavar="N", type=int, default=0, help="decides which values are tried (0)")
-    parser.add_argument(
-        "--search-dir", metavar="DIR", type=Path, help="where all files go; by default outputs/searches/DATE/TIME"
-    )
-    parser.add_argument(
-        "--config-dir", metavar="DIR", type=Path, help="a folder of your own models, objectives and datasets"
-    )
-    return parser
-
-
-def _search(arguments: Namespace) -> bool:
-    """Search as the command line says; whether no trial has failed."""
+def run_command(words: Sequence[str]) -> bool:
+    """Search as the words after `distill-search` say; whether no trial has failed."""
+    arguments = _parser().parse_intermixed_args(words)
     if importlib.util.find_spec("optuna") is None:
         raise user_error("distill-search needs Optuna", "write pip install optuna")
     _check_arguments(arguments)
@@ -87,6 +68,20 @@ def _search(arguments: Namespace) -> bool:
             search.run_trials(study, run_each)
 
     return host(request, place, list(spaces), work)
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="distill-search", description="Search values of any keys with Optuna.")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=SPACE", help="as in mode.alpha=interval(0,1)")
+    parser.add_argument("--trials", metavar="N", type=int, default=20, help="the number of runs (20)")
+    parser.add_argument("--search-seed", metavar="N", type=int, default=0, help="decides which values are tried (0)")
+    parser.add_argument(
+        "--search-dir", metavar="DIR", type=Path, help="where all files go; by default outputs/searches/DATE/TIME"
+    )
+    parser.add_argument(
+        "--config-dir", metavar="DIR", type=Path, help="a folder of your own models, objectives and datasets"
+    )
+    return parser
 
 
 def _check_arguments(arguments: Namespace) -> None:

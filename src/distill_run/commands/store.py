@@ -3,16 +3,16 @@
 No torch: the command reads names, sizes, hashes and the records of what the runs use.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
 
 from distill_run.commands.arguments import Parser
 from distill_run.commands.collect import collect
 from distill_run.commands.inventory import Entry, counted, list_entries
 from distill_run.config.settings import compose_config
 from distill_run.console import Console
-from distill_run.errors import leave, user_error
+from distill_run.errors import user_error
 from distill_run.store import LOCKS, RUNS
 from distill_run.store_records import META, NOT_A_RECORD, damage, damaged_parts
 from distill_run.units import age, quantity
@@ -20,18 +20,13 @@ from distill_run.units import age, quantity
 ABOUT = "List what the store holds, verify it, or remove what no run uses."
 
 
-def main() -> NoReturn:
-    """Run the command line in sys.argv; exits with 0, with 1 after a mistake or where an entry is damaged."""
-    leave(_run_command)
-
-
-def _run_command() -> bool:
-    """Do what the command line says; whether all is well."""
+def run_command(words: Sequence[str]) -> bool:
+    """Do what the words after `distill-store` say; false where an entry is damaged."""
     parser = Parser(prog="distill-store", description=ABOUT)
     parser.add_argument("action", choices=("ls", "verify", "gc"), help="list; check every hash; remove what is unused")
     parser.add_argument("--store-dir", metavar="DIR", type=Path, help="by default, store_dir of the configuration")
     parser.add_argument("--dry-run", action="store_true", help="gc: say what would be removed, and keep it")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     root = arguments.store_dir or Path(compose_config().store_dir)
     _check_store(root)
     console = Console()

@@ -3,10 +3,10 @@
 import hashlib
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from distill_run.data.unlabelled import UNLABELLED_KEY, UNLABELLED_NAME, join
 from distill_run.errors import gather, user_error
 from distill_run.store import Store
 from distill_run.units import counted, quantity
+
+T = TypeVar("T")
 
 MOST_WORKERS = 8  # that are started where the user does not say how many
 MOST_NAMED = 5
@@ -142,20 +144,25 @@ class PhotoOpener:
 
 def reading_notes(name: str, photos: PhotoList, found: Survey) -> list[str]:
     """What was done to the photographs of a split that the user may not expect."""
-    notes = []
-    for remark in (TRANSPARENT, FRAMES, DARK):
-        if indices := found.remarks.get(remark):
-            notes.append(f"{name}: {counted(len(indices), 'image')} {remark}: {_names(photos, indices)}")
+    notes = remark_notes(found.remarks, photos.name)
     if found.problems:
         files = f"{counted(len(found.problems), 'file')} skipped, which cannot be read"
-        notes.append(f"{name}: {files}: {_names(photos, list(found.problems))}")
-    return notes
+        notes.append(f"{files}: {_first(list(found.problems), photos.name)}")
+    return [f"{name}: {note}" for note in notes]
 
 
-def _names(photos: PhotoList, indices: Sequence[int]) -> str:
-    """The first of some photographs, by name."""
-    more = " ..." if len(indices) > MOST_NAMED else ""
-    return ", ".join(photos.name(index) for index in indices[:MOST_NAMED]) + more
+def remark_notes(remarks: Mapping[str, Sequence[T]], name_of: Callable[[T], str]) -> list[str]:
+    """What is told of the images that have a remark of data/pixels.py: how many they are, and the first of them."""
+    return [
+        f"{counted(len(images), 'image')} {remark}: {_first(images, name_of)}"
+        for remark in (TRANSPARENT, FRAMES, DARK)
+        if (images := remarks.get(remark))
+    ]
+
+
+def _first(images: Sequence[T], name_of: Callable[[T], str]) -> str:
+    """The first of some images, by name."""
+    return ", ".join(map(name_of, images[:MOST_NAMED])) + (" ..." if len(images) > MOST_NAMED else "")
 
 
 def _content(opened: Mapping[str, Opened], framing: Framing, division: Division[PhotoList]) -> str:

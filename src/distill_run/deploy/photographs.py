@@ -31,12 +31,20 @@ class Photograph(NamedTuple):
 class Block(NamedTuple):
     """Some photographs, the images (M, C, H, W) of those that can be read, float32 in 0..1, in the same order.
 
-    `problems` are the reasons why the others cannot be read, by their names.
+    `problems` are the reasons why the others cannot be read, by their names; `remarks` are those of data/pixels.py.
     """
 
     photographs: list[Photograph]
     images: Tensor
     problems: dict[str, str]
+    remarks: dict[str, list[str]]
+
+
+class Read(NamedTuple):
+    """The pixels (H, W, C) of a photograph, uint8, and the remarks of data/pixels.py on it."""
+
+    pixels: Tensor
+    remarks: list[str]
 
 
 def read_image(path: str | Path, network: ImageFacts) -> Tensor:
@@ -47,9 +55,10 @@ def read_image(path: str | Path, network: ImageFacts) -> Tensor:
     """
     decoder = decoder_for(network)
     try:
-        return _decode(decoder, str(path)).permute(2, 0, 1).unsqueeze(0).float() / 255
+        pixels, _ = _decode(decoder, str(path))
     except (OSError, ValueError) as error:
         raise user_error(f"{path} cannot be read: {reason_of(error)}", "give the file of an image") from error
+    return pixels.permute(2, 0, 1).unsqueeze(0).float() / 255
 
 
 def decoder_for(network: ImageFacts) -> Decoder:
@@ -70,7 +79,7 @@ def read_blocks(photographs: Iterable[Photograph], decoder: Decoder) -> Iterator
     """
     rest = iter(photographs)
     pool = ThreadPoolExecutor(os.cpu_count())
-    ahead: deque[tuple[list[Photograph], list[Future[Tensor]]]] = deque()
+    ahead: deque[tuple[list[Photograph], list[Future[Read]]]] = deque()
     try:
         while block := list(islice(rest, BLOCK)):
             ahead.append((block, [pool.submit(_decode, decoder, photograph.name) for photograph in block]))
@@ -87,23 +96,24 @@ def split_blocks(split: ImageSet) -> Iterator[Block]:
     targets, first = split.targets.tolist(), 0
     for images in split.chunks(BLOCK):
         numbers = range(first, first + len(images))
-        yield Block([Photograph(split.name(number), targets[number]) for number in numbers], images, {})
+        yield Block([Photograph(split.name(number), targets[number]) for number in numbers], images, {}, {})
         first += len(images)
 
 
-def _gathered(photographs: list[Photograph], decoded: list[Future[Tensor]]) -> Block:
-    images, problems = [], {}
+def _gathered(photographs: list[Photograph], decoded: list[Future[Read]]) -> Block:
+    images, problems, remarks = [], {}, {}
     for photograph, future in zip(photographs, decoded, strict=True):
         try:
-            images.append(future.result())
+            pixels, remarks[photograph.name] = future.result()
+            images.append(pixels)
         except (OSError, ValueError) as error:
             problems[photograph.name] = reason_of(error)
-    pixels = torch.stack(images).permute(0, 3, 1, 2).contiguous() if images else torch.empty(0)
-    return Block(photographs, pixels.float() / 255, problems)
+    together = torch.stack(images).permute(0, 3, 1, 2).contiguous() if images else torch.empty(0)
+    return Block(photographs, together.float() / 255, problems, remarks)
 
 
-def _decode(decoder: Decoder, path: str) -> Tensor:
-    """The pixels (H, W, C), uint8, of a file; raises OSError or ValueError where it cannot be read."""
-    image, _ = decoder.decode(read_file(path))
+def _decode(decoder: Decoder, path: str) -> Read:
+    """The pixels (H, W, C), uint8, of a file, and the remarks; raises OSError or ValueError if it cannot be read."""
+    image, remarks = decoder.decode(read_file(path))
     pixels = np.array(image).reshape(image.height, image.width, decoder.channels)
-    return torch.from_numpy(pixels)
+    return Read(torch.from_numpy(pixels), remarks)

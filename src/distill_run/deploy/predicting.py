@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 
 from distill_run.console import Console, WorkDisplay
+from distill_run.data.photo_opening import remark_notes
 from distill_run.data.source import ImageSet
 from distill_run.deploy.comparison import Comparison
 from distill_run.deploy.errors_page import Mistakes, write_errors_page
@@ -48,6 +49,7 @@ def write_rows(
     with _opened(output) as write:
         for text in FORMATS[file_format](predicted(), layout):
             write(text)
+    _tell_remarks(tally, console)
     if num > 1:
         _tell(tally, compared, console)
     return tally.failed == 0
@@ -77,6 +79,7 @@ def write_mistakes(compared: Comparison, images: Sequence[Path], output: Path | 
                 console.warn(f"{prediction.name} cannot be read: {prediction.problem}")
             mistakes.add(prediction)
         write_errors_page(page, mistakes, tally, shown_path(compared.student.path), " ".join(map(str, images)))
+    _tell_remarks(tally, console)
     _tell(tally, compared, console)
     console.note(f"{counted(mistakes.count, 'image')} on which only the teacher is right: {shown_path(page)}")
     return tally.failed == 0
@@ -113,6 +116,11 @@ def _counted(
             tally.add(prediction)
             advance(tally.images)
             yield prediction
+
+
+def _tell_remarks(tally: Tally, console: Console) -> None:
+    for note in remark_notes(tally.remarks, str):
+        console.note(note)
 
 
 def _tell(tally: Tally, compared: Comparison, console: Console) -> None:

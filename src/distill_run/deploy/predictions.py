@@ -1,7 +1,7 @@
 """What networks say of images, one image after the other, and how often they are right."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,8 +23,8 @@ class Answer(NamedTuple):
 class Prediction(NamedTuple):
     """An image's name, its class where it is known, and the most probable classes by each network, best first.
 
-    `image` (C, H, W) is what the networks saw, float32 in 0..1. Where the file cannot be read, `problem` says why, and
-    there are no answers.
+    `image` (C, H, W) is what the networks saw, float32 in 0..1; `remarks` are those of data/pixels.py on it. Where the
+    file cannot be read, `problem` says why, and there are no answers.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Prediction(NamedTuple):
     answers: dict[str, list[Answer]]
     image: Tensor | None
     problem: str = ""
+    remarks: Sequence[str] = ()
 
     def is_right(self, stage: str) -> bool:
         """Whether a network gives the image its class."""
@@ -42,7 +43,8 @@ class Prediction(NamedTuple):
 class Tally:
     """How many images there were, of how many of them the class is known, and how many each network gets right.
 
-    `agreed` counts the images that all networks give the same class, `failed` the files that could not be read.
+    `agreed` counts the images that all networks give the same class, `failed` the files that could not be read;
+    `remarks` has the names of the images with each remark.
     """
 
     images: int = 0
@@ -50,6 +52,7 @@ class Tally:
     known: int = 0
     agreed: int = 0
     right: Counter[str] = field(default_factory=Counter)
+    remarks: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, prediction: Prediction) -> None:
         """Count one more image."""
@@ -57,6 +60,8 @@ class Tally:
         if prediction.problem:
             self.failed += 1
             return
+        for remark in prediction.remarks:
+            self.remarks.setdefault(remark, []).append(prediction.name)
         self.agreed += len({answers[0].name for answers in prediction.answers.values()}) == 1
         if prediction.target is not None:
             self.known += 1
@@ -96,7 +101,7 @@ def predict_blocks(
             answers = {
                 stage: [Answer(classes[place], value) for place, value in rows[row]] for stage, rows in best.items()
             }
-            yield Prediction(name, known, answers, block.images[row])
+            yield Prediction(name, known, answers, block.images[row], remarks=block.remarks.get(name, ()))
             row += 1
 
 

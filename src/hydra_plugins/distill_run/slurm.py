@@ -19,6 +19,13 @@ from hydra_plugins.distill_run._jobs import SlurmPoint, Sweep
 COMMON = ("name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")
 
 
+def known_parameters() -> list[str]:
+    """The names that `SlurmLauncher` takes as `parameters`: those of submitit."""
+    from submitit import SlurmExecutor
+
+    return [*COMMON, *SlurmExecutor._valid_parameters()]
+
+
 @contextmanager
 def _no_ctrl_c() -> Iterator[None]:
     """Ignore SIGINT within the block; processes that begin in it ignore it, too, until they say otherwise.
