@@ -418,6 +418,7 @@ def export_at_the_end(tiny_report: RunReport, folder: Path, *overrides: str) -> 
     return run(compose_config([*TINY, f"store_dir={store}", *overrides]), folder / "run")
 
 
+@pytest.mark.pages
 def test_a_run_exports_its_student_at_its_end(
     tiny_report: RunReport, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

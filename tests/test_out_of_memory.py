@@ -90,7 +90,7 @@ def test_the_size_that_was_asked_for_is_told(error: Exception, size: str) -> Non
 
 COMMANDS = [
     (["distill-run", "seed=1"], "commands.distill.read_command"),
-    (["distill-predict", "RUN", "."], "deploy.shipped.open_shipped"),
+    (["distill-predict", "RUN", "."], "deploy.predicting.write_rows"),
     (["distill-export", "RUN", "--format", "state_dict"], "deploy.export.export"),
     (["distill-measure", "RUN"], "deploy.measured.measure_candidates"),
     (["distill-report", "RUN"], "commands.report.write_sweep_report"),
