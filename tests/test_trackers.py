@@ -130,6 +130,7 @@ def test_wandb_keeps_the_run_offline_with_all_that_an_upload_needs(tracked: RunR
 
 @pytest.mark.filterwarnings("ignore")  # MLflow's own packages warn of one another; no warning of theirs is ours
 @pytest.mark.slow  # MLflow takes ten seconds to be loaded and to make its database
+@pytest.mark.pages
 def test_mlflow_has_every_epoch_the_configuration_and_the_report(tmp_path: Path) -> None:
     database = tmp_path / "of mlflow" / "runs.db"
     own = ["tracker=mlflow", f"tracker.mlflow.uri='sqlite:///{database}'", f"store_dir={tmp_path / 'store'}"]
