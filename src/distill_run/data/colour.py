@@ -49,10 +49,11 @@ class ColorJitter(Augmentation):
         changed = images.clone()
         for turn in order.unbind(1):
             for number, (step, (least, most)) in enumerate(zip(_STEPS, self.ranges, strict=True)):
-                rows = send((turn == number).nonzero().squeeze(1), images.device)
+                rows = (turn == number).nonzero().squeeze(1)
                 if least < most and len(rows):
-                    factors = least + (most - least) * shares[rows, number]
-                    changed[rows] = step(changed[rows], factors)
+                    places = send(rows, images.device)
+                    factors = least + (most - least) * shares[places, number]
+                    changed[places] = step(changed[places], factors)
         return changed
 
 

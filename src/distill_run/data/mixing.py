@@ -18,7 +18,7 @@ NUM_SHARES = 1024  # quantiles of the Beta distribution that shares are drawn fr
 
 @dataclass(frozen=True)
 class Mixture:
-    """The samples `partners` (N,), on the CPU, of a batch, and the weight (N, 1, H, W) of the batch's own pixels."""
+    """What a batch is mixed with: samples `partners` (N,), on the CPU; `weights` (N, 1, H, W) of its own pixels."""
 
     partners: Tensor
     weights: Tensor

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from distill_run.config.schema import DeviceSettings
-from distill_run.data.sending import send
 from distill_run.engine.compilation import check_compiler
 from distill_run.errors import user_error
 from distill_run.processes import rank_in_torchrun
@@ -101,10 +100,6 @@ class Device:
     def grad_scaler(self) -> torch.amp.GradScaler:
         """Keeps small gradients of fp16 from vanishing; does nothing in other precisions."""
         return torch.amp.GradScaler(self.settings.kind, enabled=self.settings.precision == "fp16")
-
-    def send(self, values: Tensor) -> Tensor:
-        """A tensor of the CPU on the device; a GPU takes it when it comes to it, and is not waited for."""
-        return send(values, self.torch_device)
 
     def free_bytes(self) -> float:
         """The memory that is free on a CUDA device; infinity where nobody says, or where the device has no own."""

@@ -8,7 +8,7 @@ teacher's forward passes once. Objectives that ask for features cannot use it.
 import dataclasses
 import shutil
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from distill_run.config.schema import DeviceSettings
 from distill_run.data.batches import Batch
+from distill_run.data.sending import send
 from distill_run.engine.device import storage_dtype
 from distill_run.engine.finite import MEND_TEACHER
 from distill_run.errors import user_error
@@ -86,7 +87,7 @@ class BankedTeacher:
         logits, indices = self.placed, batch.indices
         if logits is None:
             on_host = batch.indices.cpu() if batch.host_indices is None else batch.host_indices
-            logits = self._place(self.rows[on_host.numpy()], self.device.send)
+            logits = self._place(self.rows[on_host.numpy()], partial(send, device=self.device.torch_device))
             indices = torch.arange(len(on_host), device=batch.indices.device)
         return Outputs(logits.spread(indices) if isinstance(logits, TopLogits) else logits[indices].float())
 
