@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -12,7 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
+from distill_run.config import compose as composing
 from distill_run.config.settings import compose_config
+from distill_run.config.variants import Variants
 from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport
 
@@ -73,6 +75,26 @@ def in_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         return int(caught.value.code or 0), *capsys.readouterr()
 
     return call
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_compositions() -> Iterator[None]:
+    """Command lines that differ in single values share a composition, as the points of a sweep do: one takes 0.2 s.
+
+    Those with a folder of one's own, whose files a test may change, are composed anew.
+    """
+    shared = composing.new_variants()
+
+    def compose(
+        overrides: Sequence[str] = (), extra_dir: Path | None = None, variants: Variants | None = None
+    ) -> composing.Composed:
+        return original(overrides, extra_dir, variants or (None if extra_dir else shared))
+
+    original = composing.compose
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("compose", "resume", "settings"):
+            patch.setattr(f"distill_run.config.{module}.compose", compose)
+        yield
 
 
 @contextmanager
