@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +15,10 @@ from distill_run.engine.checks import AtOnce, check_for
 from distill_run.engine.compilation import compiled
 from distill_run.engine.device import Device
 from distill_run.engine.fine_tuning import MovingAverage, freeze_batch_norm
-from distill_run.engine.finite import CALMER, evidence_of, faulty_gradients, first_not_finite, total_norm
+from distill_run.engine.finite import CALMER, faulty_gradients, total_norm
 from distill_run.engine.gradient_sums import summed_gradients
 from distill_run.engine.protocols import Guide
+from distill_run.engine.scored import Scored
 from distill_run.engine.shared_statistics import shared_statistics
 from distill_run.engine.totals import Totals
 from distill_run.engine.whole_batch import whole_batch, whole_outputs
@@ -30,17 +31,6 @@ from distill_run.objectives.total import TotalLoss
 from distill_run.processes import ALONE, Processes
 
 SMALLEST_SCALE = 1.0  # of fp16's gradients; those that overflow at it are not the scale's fault
-
-
-class Scored(NamedTuple):
-    """A batch, what network and teacher gave for it, its loss with its parts, and its `share` of the step's images."""
-
-    batch: Batch
-    outputs: Outputs
-    guidance: Outputs | None
-    loss: Tensor
-    parts: dict[str, Tensor]
-    share: float
 
 
 class Learner:
@@ -207,18 +197,12 @@ class Learner:
 
         Raises DivergedError for a loss or teacher's logits that are not finite.
         """
-        batch, outputs, guidance, loss, parts, share = scored
-        finite = torch.isfinite(loss)
-        if guidance is not None:  # a loss may be finite without them: the argmax of NaN is a class
-            finite = finite & guidance.logits.isfinite().all()
-        if self.check.fails(finite):  # AtOnce waits for the device, which by now has the backward pass to work at
-            what = "teacher's logits are" if torch.isfinite(loss) else "loss is"
-            faulty = first_not_finite(batch.images, self.network, outputs, guidance, parts)
-            where, remedy = faulty or ("the sum of the terms", CALMER)
-            evidence = f"{evidence_of(batch, loss, parts, self._gradients())}; the first that is not: {where}"
-            raise self._diverged(f"{what} not finite at {self._place(batch)}: {evidence}", remedy)
-        self.totals.add(batch.targets, outputs.logits, {"loss": loss, **parts})
-        return loss.detach() * share
+        batch, loss = scored.batch, scored.loss
+        if self.check.fails(scored.is_finite()):  # AtOnce waits for the device, which now has the backward pass to do
+            what, remedy = scored.fault(self._place(batch), self.network, self._gradients())
+            raise self._diverged(what, remedy)
+        self.totals.add(batch.targets, scored.outputs.logits, {"loss": loss, **scored.parts})
+        return loss.detach() * scored.share
 
     def _norm(self, num_images: int) -> AbstractContextManager[object]:
         """The context in which batch norm sees so many images of all processes, or those of this one alone."""

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from distill_run.data.batches import Batch
-from distill_run.engine.learner import Learner, Scored
+from distill_run.engine.learner import Learner
 from distill_run.engine.loop import Step
+from distill_run.engine.scored import Scored
 from distill_run.engine.together import error_of, take_in_turn
 from distill_run.models.outputs import Outputs
 from distill_run.objectives.base import total
