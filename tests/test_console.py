@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from distill_run.console import Console
+from distill_run.displays import show_training
 from distill_run.report.cells import NETWORK_COLUMNS
 from distill_run.report.results import SPARE
 
@@ -53,8 +54,8 @@ def test_without_a_live_line_a_long_epoch_is_told_twice_a_minute(
     capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 10.0, 31.0, 31.0, 40.0, 62.0, 62.0])
-    monkeypatch.setattr("distill_run.console.time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    with Console().training("student", 2, 100) as display:
+    monkeypatch.setattr("distill_run.displays.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    with show_training(Console(), "student", 2, 100) as display:
         for step in range(1, 5):
             display.stepped(1, step, 64, torch.tensor(0.5))
     # After 31 s two steps are done, 198 are left; after 62 s four.
@@ -65,7 +66,7 @@ def test_without_a_live_line_a_long_epoch_is_told_twice_a_minute(
 
 
 def epochs_shown(capsys: Output, stage: str, num_epochs: int, last: int) -> list[int]:
-    with Console().training(stage, num_epochs, 10) as display:
+    with show_training(Console(), stage, num_epochs, 10) as display:
         for epoch in range(1, last + 1):
             display.epoch_ended(
                 {

@@ -26,6 +26,7 @@ from distill_run.files import RunFiles
 from distill_run.models.mlp import MLP
 from distill_run.models.network import Network
 from distill_run.report import facts
+from distill_run.report.answers import answers
 from distill_run.report.chance import Paired, compare, counts, difference_interval, two_sided, wilson_interval
 from distill_run.report.classes import changed_classes, class_reports, class_rows
 from distill_run.report.figures import Agreement, AgreementByTeacher, ClassReport, ClassScores, Difference
@@ -287,19 +288,19 @@ def test_an_own_architecture_is_loaded_with_its_folder(findings: Findings) -> No
 
 
 def test_answers_come_in_the_order_in_which_people_ask(findings: Findings) -> None:
-    answers = facts.answers(findings)
-    assert [question.split()[0] for question, _ in answers] == ["What", "Was", "Last", "Which"]
-    assert "exact McNemar test" in answers[0][1]
+    found = answers(findings)
+    assert [question.split()[0] for question, _ in found] == ["What", "Was", "Last", "Which"]
+    assert "exact McNemar test" in found[0][1]
     assert (
         "net_teacher was reused from the store; its fingerprint, a hash of all that it depends on, "
-        "begins with 111111111111." in answers[1][1]
+        "begins with 111111111111." in found[1][1]
     )
-    assert "80.00% on validation" in answers[1][1]
-    assert answers[1][1].endswith(
+    assert "80.00% on validation" in found[1][1]
+    assert found[1][1].endswith(
         "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
     )
-    assert answers[2][1].startswith("Epoch 2 is the best on validation, by accuracy, and")
-    assert answers[3][1].startswith("checkpoints/student.pt")
+    assert found[2][1].startswith("Epoch 2 is the best on validation, by accuracy, and")
+    assert found[3][1].startswith("checkpoints/student.pt")
 
 
 def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
@@ -313,10 +314,10 @@ def test_absent_figures_are_said_to_be_absent(least: Findings) -> None:
     assert table["Selected epoch"] == ["–", "2 of 3"]  # noqa: RUF001 - the dash is meant
     assert table["Training images per second"][0] == "–"  # noqa: RUF001
     assert "there is no baseline" in least.report.conclusion
-    assert "was loaded from /models/<t>_big.pt" in facts.answers(least)[0][1]
+    assert "was loaded from /models/<t>_big.pt" in answers(least)[0][1]
     trained = dataclasses.replace(least.report.teacher, reused=False, origin="trained")
     fresh = dataclasses.replace(least, report=dataclasses.replace(least.report, teacher=trained))
-    assert "was trained in this run" in facts.answers(fresh)[0][1]
+    assert "was trained in this run" in answers(fresh)[0][1]
     assert "None" not in html(least).text
 
 
@@ -495,7 +496,7 @@ def test_with_assistants_the_last_of_them_is_named_as_the_students_own_teacher(
     assistants = [dataclasses.replace(networks["baseline"], name=name) for name in ("first", "second")]
     findings = make_findings(networks, feed, tmp_path, assistants)
     assert facts.title(findings.report) == "net_student learns from net_teacher through first, then second on made_up"
-    assert facts.answers(findings)[1][1].endswith(
+    assert answers(findings)[1][1].endswith(
         "The student's own teacher is the last assistant, second. "
         "The student learned from its logits, which were worked out once and kept on disk (the logit bank)."
     )

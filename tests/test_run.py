@@ -145,7 +145,7 @@ def test_work_that_takes_long_is_told_every_ten_seconds_in_a_pipe_with_the_time_
 ) -> None:
     """Eight images a second, of 400; a second piece of work begins anew."""
     now = 0.0
-    monkeypatch.setattr("distill_run.console.time.perf_counter", lambda: now)
+    monkeypatch.setattr("distill_run.displays.time.perf_counter", lambda: now)
     watcher = ConsoleWatcher(Console(), Path("run"))
     for work in ("reading 400 images", "checking images.npy"):
         for _ in range(2):
@@ -170,7 +170,7 @@ def test_work_that_takes_long_has_a_live_line_on_a_terminal(
 ) -> None:
     """Of its own, or during a training in that of the training; there may be only one."""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("distill_run.console.REFRESH_SECONDS", 0)
+    monkeypatch.setattr("distill_run.displays.REFRESH_SECONDS", 0)
     watcher = ConsoleWatcher(Console(), Path("run"))
     if in_training:
         watcher.stage_begun(StageFacts("student", "f", "p", 2, 8, False))

@@ -20,6 +20,7 @@ from distill_run.config.compose import config_dir, option_names
 from distill_run.config.overrides import count_points, swept_keys
 from distill_run.config.presets import expand_presets
 from distill_run.console import Console
+from distill_run.displays import show_sweep
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.report.run_report import RunReport
@@ -277,7 +278,7 @@ def test_progress_is_told_from_files(tmp_path: Path, capsys: Output) -> None:
     row = {"stage": "teacher", "epoch": 3, "val": {"accuracy": 0.25}}
     (tmp_path / "3" / "metrics.jsonl").write_text(json.dumps(row) + "\n")
     progress.heartbeat -= 60
-    with progress.console.sweep() as display:
+    with show_sweep(progress.console) as display:
         progress.look(display)
         write_run(tmp_path / "10", ["mode.alpha=0.2"], warnings=["careful"], baseline=None)
         write_run(tmp_path / "1", ["mode.alpha=0.2"], status="pruned")
@@ -300,7 +301,7 @@ def test_of_many_points_at_work_one_is_shown(tmp_path: Path, capsys: Output) -> 
     for number in range(5):
         write_run(tmp_path / f"{number}", [f"seed={number}"], status="running")
     progress.heartbeat -= 60
-    with progress.console.sweep() as display:
+    with show_sweep(progress.console) as display:
         progress.look(display)
     assert capsys.readouterr().out.split("\n")[0] == "     0 of 5 points ended   5 points at work, such as 0: preparing"
 

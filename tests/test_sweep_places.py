@@ -14,6 +14,7 @@ from distill_run.config.overrides import all_points
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.settings import compose_or_explain
 from distill_run.console import Console
+from distill_run.displays import show_sweep
 from distill_run.sweeps.host import Place, host
 from distill_run.sweeps.places import point_folders, refused_place, take_place
 from distill_run.sweeps.points import find_runs
@@ -122,7 +123,7 @@ def test_what_removes_files_under_the_display_does_not_end_it(tmp_path: Path, ca
     (tmp_path / "0/environment.json").unlink()
     write_run(tmp_path / "1", ["seed=1"], status="running")
     (tmp_path / "1/metrics.jsonl").write_text('{"stage"')
-    with progress.console.sweep() as display:
+    with show_sweep(progress.console) as display:
         progress.look(display)
     assert capsys.readouterr().out.splitlines() == ["   0    failed: it broke"]
 

@@ -157,16 +157,13 @@ def stacked_logits(networks: Sequence[nn.Module], images: Sequence[Tensor]) -> T
     shared = all(each is images[0] for each in images)
     given = images[0] if shared else torch.stack(list(images))
     own_buffers = [dict(network.named_buffers()) for network in networks]
-    buffers = _stack(own_buffers)
+    parameters, buffers = _stack([dict(network.named_parameters()) for network in networks]), _stack(own_buffers)
 
-    def one(parameters: Mapping[str, Tensor], own: Mapping[str, Tensor], batch: Tensor) -> Tensor:
-        logits: Tensor = functional_call(networks[0], (dict(parameters), dict(own)), (batch,))
+    def one(parameters: dict[str, Tensor], own: dict[str, Tensor], batch: Tensor) -> Tensor:
+        logits: Tensor = functional_call(networks[0], (parameters, own), (batch,))
         return logits
 
-    in_dims = (0, 0, None if shared else 0)
-    logits: Tensor = torch.vmap(one, in_dims=in_dims)(
-        _stack([dict(network.named_parameters()) for network in networks]), buffers, given
-    )
+    logits: Tensor = torch.vmap(one, in_dims=(0, 0, None if shared else 0))(parameters, buffers, given)
     changed = [buffers[name][number] for number, own in enumerate(own_buffers) for name in own]
     with torch.no_grad():  # one call for all: a copy of each would cost a GPU more than the pass saves
         torch._foreach_copy_([value for own in own_buffers for value in own.values()], changed)

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from distill_run.config.schema import Settings
-from distill_run.console import Console, TrainingDisplay, WorkDisplay
+from distill_run.console import Console
+from distill_run.displays import TrainingDisplay, WorkDisplay, show_training
 from distill_run.errors import DivergedError
 from distill_run.files import RunFiles
 from distill_run.record.command import resume_command
@@ -49,8 +50,8 @@ class ConsoleWatcher(Watcher):
 
     def stage_begun(self, stage: StageFacts) -> None:
         """See Watcher."""
-        self._display = self._open.enter_context(self.console.training(stage.name, stage.num_epochs, stage.num_steps))
-        self._work.training = self._display
+        shown = show_training(self.console, stage.name, stage.num_epochs, stage.num_steps)
+        self._display = self._work.training = self._open.enter_context(shown)
 
     def stepped(self, epoch: int, step: int, num_images: int, loss: Tensor) -> None:
         """See Watcher."""

@@ -25,6 +25,11 @@ def wilson_interval(num_right: int, num_images: int, num_intervals: int = 1) -> 
     return max(centre - half, 0.0), min(centre + half, 1.0)
 
 
+def accuracy_interval(accuracy: float, num_images: int) -> tuple[float, float]:
+    """The Wilson interval of an accuracy that was measured on `num_images`."""
+    return wilson_interval(round(accuracy * num_images), num_images)
+
+
 @dataclass(frozen=True)
 class Paired:
     """The numbers of images on which only the first or only the second network is right, and the test's p-value."""

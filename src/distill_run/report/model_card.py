@@ -7,8 +7,9 @@ import yaml
 from distill_run.config.schema import RecipeSettings
 from distill_run.errors import show
 from distill_run.report import facts
+from distill_run.report.answers import teacher_origin
 from distill_run.report.cells import speed_figures
-from distill_run.report.chance import wilson_interval
+from distill_run.report.chance import accuracy_interval, wilson_interval
 from distill_run.report.classes import changed_classes, worst_first
 from distill_run.report.run_report import RunReport
 from distill_run.report.summary import Findings
@@ -31,7 +32,7 @@ def card_content(findings: Findings) -> dict[str, Any]:
         "card_rows": card_rows(findings.report),
         "card_tables": list(tables(findings.report).values()),
         "preprocessing": preprocessing(findings),
-        "teacher": facts.teacher_origin(findings.report),
+        "teacher": teacher_origin(findings.report),
         "content": findings.report.dataset.content,
         "objective": ", ".join(facts.labels(findings.report)),
         "recipe": recipe(findings.settings.training.student),
@@ -82,7 +83,7 @@ def recipe(settings: RecipeSettings) -> str:
 def limits(report: RunReport) -> list[str]:
     """What the student should not be trusted with, as far as the figures of the run tell."""
     accuracy, size = report.student.selected.test.accuracy, report.dataset.test_size
-    low, high = wilson_interval(round(accuracy * size), size)
+    low, high = accuracy_interval(accuracy, size)
     found = [
         f"It was tested on {counted(size, 'image')}: other images of the same kind may give an accuracy between "
         f"{low:.1%} and {high:.1%}. Images of another kind were not tried.",

@@ -5,6 +5,7 @@ from typing import Any
 from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.files import RunFiles
 from distill_run.report import facts
+from distill_run.report.answers import answers
 from distill_run.report.cells import REPEAT_COLUMNS, repeat_rows
 from distill_run.report.classes import MAX_OPEN_CLASSES, NUM_WORST, changed_classes, class_columns, class_rows
 from distill_run.report.export_table import COLUMNS, export_rows
@@ -41,7 +42,7 @@ def _head(findings: Findings) -> Head:
         labels=facts.labels(report),
         warnings=report.warnings,
         tiles=facts.tiles(report),
-        answers=facts.answers(findings),
+        answers=answers(findings),
         plain=sentences(report),
     )
 

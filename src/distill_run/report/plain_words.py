@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from distill_run.report.chance import wilson_interval
+from distill_run.report.chance import accuracy_interval
 from distill_run.report.classes import worst_first
 from distill_run.report.figures import Difference
 from distill_run.report.run_report import RunReport
@@ -102,7 +102,7 @@ def _confidence(report: RunReport) -> str:
     if calibration is None:
         return ""
     accuracy, sure = report.student.selected.test.accuracy, calibration.before.mean
-    low, high = wilson_interval(round(accuracy * report.dataset.test_size), report.dataset.test_size)
+    low, high = accuracy_interval(accuracy, report.dataset.test_size)
     figures = f"on average it is {sure:.1%} sure, and right in {accuracy:.1%} of the cases"
     if low <= sure <= high:
         mean = f"Its confidence is right on average: {figures}"

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill_run.console import HEARTBEAT_SECONDS, Console, SweepDisplay
+from distill_run.console import Console
+from distill_run.displays import HEARTBEAT_SECONDS, SweepDisplay, show_sweep
 from distill_run.files import RunFiles
 from distill_run.record.command import read_command
 from distill_run.record.status import RunStatus, Status, read_status
@@ -47,7 +48,7 @@ class SweepProgress:
     def shown(self) -> Iterator[None]:
         """Show what happens in the directory during the block, in a thread of its own."""
         finished = threading.Event()
-        with self.console.sweep() as display:
+        with show_sweep(self.console) as display:
             display.line(self._beginning())
             thread = threading.Thread(target=self._watch, args=(display, finished), daemon=True)
             thread.start()
