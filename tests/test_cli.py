@@ -22,7 +22,7 @@ from distill_run.commands import installed
 from distill_run.commands.arguments import arguments_for_hydra
 from distill_run.commands.help import GROUPS, KEYS, help_page
 from distill_run.config.compose import compose, option_names
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import Interrupted, UserError
 from distill_run.report.run_report import RunReport
 
@@ -337,7 +337,7 @@ def test_ctrl_c_ends_a_command_at_any_moment_without_a_traceback(
 
 
 def test_a_closed_pipe_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("distill_run.console.forget_stdout", lambda: None)  # this one is pytest's
+    monkeypatch.setattr("distill_run.console.console.forget_stdout", lambda: None)  # this one is pytest's
     console = Console()
     console.rich.file = ClosedPipe()
     with pytest.raises(Interrupted):

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from distill_run.console import Console
-from distill_run.displays import show_training
+from distill_run.console.console import Console
+from distill_run.console.displays import show_training
 from distill_run.report.cells import NETWORK_COLUMNS
 from distill_run.report.results import SPARE
 
@@ -54,7 +54,7 @@ def test_without_a_live_line_a_long_epoch_is_told_twice_a_minute(
     capsys: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 10.0, 31.0, 31.0, 40.0, 62.0, 62.0])
-    monkeypatch.setattr("distill_run.displays.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("distill_run.console.displays.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     with show_training(Console(), "student", 2, 100) as display:
         for step in range(1, 5):
             display.stepped(1, step, 64, torch.tensor(0.5))

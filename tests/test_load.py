@@ -29,7 +29,7 @@ from distill_run.commands import installed
 from distill_run.commands.inventory import list_entries, list_leftovers
 from distill_run.commands.runner import run_recorded
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.engine.loop import Trainer
 from distill_run.pipeline import run
 from distill_run.report.run_report import RunReport, read_report

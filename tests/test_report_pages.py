@@ -16,7 +16,7 @@ from distill_run import checkpoint
 from distill_run.build import OWN_PACKAGES
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data.feed import Feed, MemoryFeed
 from distill_run.data.source import ImageShape, Split
 from distill_run.data.splits import Dataset

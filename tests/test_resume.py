@@ -336,7 +336,7 @@ def test_ctrl_c_ends_the_waiting_and_leaves_the_other_process_its_files(
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("distill_run.console.Console.note", interrupt)  # that it waits
+    monkeypatch.setattr("distill_run.console.console.Console.note", interrupt)  # that it waits
     with pytest.raises(KeyboardInterrupt):
         run_alone(compose_config(), Path("out"), "")
     assert (Path("out") / "run.log").read_text() == "of the other one"

@@ -26,19 +26,15 @@ ROOMS = (
     ("models",),
     ("data",),
     ("losses", "build", "tensor_files"),
-    ("displays", "config", "store"),
-    ("console", "typed_json", "store_records", "shared_folder"),
+    ("console", "config", "store"),
+    ("typed_json", "store_records", "shared_folder"),
     ("files", "fingerprints", "rules", "own_code", "quoting"),
     ("out_of_memory", "stretches"),
     ("errors", "units", "listener", "processes"),
     ("safe_text",),
 )
 FLOORS = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
-MAY_IMPORT = {
-    "hydra": {"commands", "config"},
-    "omegaconf": {"commands", "config"},
-    "rich": {"console", "displays"},
-}
+MAY_IMPORT = {"hydra": {"commands", "config"}, "omegaconf": {"commands", "config"}, "rich": {"console"}}
 HEAVY = ("torch", "torchvision", "sklearn", "matplotlib", "optuna", "tensorboard", "wandb", "mlflow")
 
 

@@ -21,7 +21,7 @@ from conftest import TINY
 from distill_run.build import Builder
 from distill_run.checkpoint import load_network
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data import packing
 from distill_run.data.digits import load as load_digits
 from distill_run.data.opening import Feeds
@@ -145,7 +145,7 @@ def test_work_that_takes_long_is_told_every_ten_seconds_in_a_pipe_with_the_time_
 ) -> None:
     """Eight images a second, of 400; a second piece of work begins anew."""
     now = 0.0
-    monkeypatch.setattr("distill_run.displays.time.perf_counter", lambda: now)
+    monkeypatch.setattr("distill_run.console.displays.time.perf_counter", lambda: now)
     watcher = ConsoleWatcher(Console(), Path("run"))
     for work in ("reading 400 images", "checking images.npy"):
         for _ in range(2):
@@ -170,7 +170,7 @@ def test_work_that_takes_long_has_a_live_line_on_a_terminal(
 ) -> None:
     """Of its own, or during a training in that of the training; there may be only one."""
     monkeypatch.setenv("FORCE_COLOR", "1")
-    monkeypatch.setattr("distill_run.displays.REFRESH_SECONDS", 0)
+    monkeypatch.setattr("distill_run.console.displays.REFRESH_SECONDS", 0)
     watcher = ConsoleWatcher(Console(), Path("run"))
     if in_training:
         watcher.stage_begun(StageFacts("student", "f", "p", 2, 8, False))

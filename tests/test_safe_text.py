@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from conftest import InProcess
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import Interrupted, leave, told_if_interrupted, user_error
 from distill_run.safe_text import csv_lines, for_terminal, hold_any_text, write_out
 

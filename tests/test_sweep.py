@@ -19,8 +19,8 @@ from distill_run.commands.preflight import read_command
 from distill_run.config.compose import config_dir, option_names
 from distill_run.config.overrides import count_points, swept_keys
 from distill_run.config.presets import expand_presets
-from distill_run.console import Console
-from distill_run.displays import show_sweep
+from distill_run.console.console import Console
+from distill_run.console.displays import show_sweep
 from distill_run.engine.loop import Trainer
 from distill_run.errors import Interrupted
 from distill_run.report.run_report import RunReport

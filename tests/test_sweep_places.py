@@ -13,8 +13,8 @@ from distill_run.commands.subdirs import check_subdirs
 from distill_run.config.overrides import all_points
 from distill_run.config.presets import expand_patterns, expand_presets, sweeper_overrides
 from distill_run.config.settings import compose_or_explain
-from distill_run.console import Console
-from distill_run.displays import show_sweep
+from distill_run.console.console import Console
+from distill_run.console.displays import show_sweep
 from distill_run.sweeps.host import Place, host
 from distill_run.sweeps.places import point_folders, refused_place, take_place
 from distill_run.sweeps.points import find_runs

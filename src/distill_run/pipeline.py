@@ -9,7 +9,7 @@ from typing import NamedTuple
 import yaml
 
 from distill_run.config.schema import Settings
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.deploy.student_export import add_card, export_student
 from distill_run.engine.interrupt import StopRequest

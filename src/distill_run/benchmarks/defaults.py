@@ -32,7 +32,7 @@ from distill_run.benchmarks.situations import (
 from distill_run.benchmarks.verdicts import HEADINGS, Result, markdown
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.engine.evaluate import measure
 from distill_run.engine.interrupt import StopRequest

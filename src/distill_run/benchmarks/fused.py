@@ -24,7 +24,7 @@ import torch
 from distill_run.benchmarks.loop import noise_workshop
 from distill_run.benchmarks.sweep import ALPHAS, TEMPERATURES
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.stacked import StackedTaker
 from distill_run.engine.together import Take, take_in_turn

@@ -26,7 +26,7 @@ import torch
 from distill_run.benchmarks.loop import noise_workshop, time_usual_loop
 from distill_run.benchmarks.peaks import flops_of, peak_flops
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data.batches import Batch
 from distill_run.engine.compilation import compiled
 from distill_run.engine.interrupt import StopRequest

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from distill_run.benchmarks.usual import NUM_WORKERS, PILDataset, train_step
 from distill_run.config.schema import Settings
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data.feed import MemoryFeed
 from distill_run.data.source import Source, Split
 from distill_run.data.splits import Fractions, make_dataset

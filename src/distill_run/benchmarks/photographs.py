@@ -27,7 +27,7 @@ from torchvision.datasets import ImageFolder
 
 from distill_run.build import Builder
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data.feed import Feed
 from distill_run.data.opening import Feeds
 from distill_run.data.views import ViewChoice

@@ -19,7 +19,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from distill_run.config.compose import option_paths
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import leave, user_error
 from distill_run.files import RunFiles
 from distill_run.report.network_report import NetworkReport

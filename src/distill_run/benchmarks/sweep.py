@@ -24,7 +24,7 @@ import torch
 
 from distill_run.build import Builder
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.data.source import Split
 from distill_run.files import RunFiles

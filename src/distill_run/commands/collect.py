@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from distill_run.commands.inventory import NAME, Entry, Users, children, counted, list_entries, list_leftovers, records
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.store import LOCKS
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.preflight import LOADING, announce
 from distill_run.config.export_formats import EXPORT_FORMATS, INT8_TOLERANCE, LOGITS_TOLERANCE, check_export
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import told_if_interrupted, user_error
 
 ABOUT = "Write a trained network in the formats that other programs read, compared with it on real images."

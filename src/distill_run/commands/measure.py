@@ -14,7 +14,7 @@ from distill_run import rules
 from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
 from distill_run.commands.preflight import LOADING, announce
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import Mistake, UserError, tell, told_if_interrupted
 from distill_run.safe_text import csv_lines, write_out
 from distill_run.typed_json import encode

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill_run.commands.arguments import ABOUT_TRUST, Parser, check_config_dir
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import Mistake, UserError, told_if_interrupted
 
 ABOUT = "The classes that a student, and beside it its teacher, give to photographs; or a page of its mistakes."

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from distill_run.commands.arguments import Parser
 from distill_run.commands.watch import watch
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import Mistake, UserError
 from distill_run.files import told_of_no_room, write_text
 from distill_run.safe_text import for_terminal, write_out

@@ -41,7 +41,7 @@ def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
 
     It goes on from what another process leaves that is at work in the same folder.
     """
-    from distill_run.console import Console
+    from distill_run.console.console import Console
     from distill_run.pipeline import check_unused, run
 
     def tell() -> None:
@@ -130,7 +130,7 @@ def _quiet_story(
     settings: Settings, run_dir: Path, command: str, stop: "StopRequest", watchers: Sequence["Watcher"]
 ) -> "Story[RunReport]":
     """What happens in a run that logs to its own file, also while its trainings go on."""
-    from distill_run.console import Console
+    from distill_run.console.console import Console
     from distill_run.data.opening import shared_feeds
     from distill_run.pipeline import story_of
 

@@ -11,7 +11,7 @@ from distill_run.commands.arguments import Parser
 from distill_run.commands.collect import collect
 from distill_run.commands.inventory import Entry, counted, list_entries
 from distill_run.config.settings import compose_config
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import user_error
 from distill_run.store import LOCKS, RUNS
 from distill_run.store_records import META, NOT_A_RECORD, damage, damaged_parts

@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 from distill_run.config.schema import Settings
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.files import RunFiles
 from distill_run.pipeline import run
 from distill_run.record.command import command_of

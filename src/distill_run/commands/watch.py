@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.errors import first_line, user_error
 from distill_run.sweeps.report.live import LiveReport
 

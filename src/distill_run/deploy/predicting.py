@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
-from distill_run.console import Console
+from distill_run.console.console import Console
+from distill_run.console.displays import WorkDisplay
 from distill_run.data.photo_opening import remark_notes
 from distill_run.data.source import ImageSet
 from distill_run.deploy.comparison import Comparison
@@ -15,7 +16,6 @@ from distill_run.deploy.image_places import ImagePlace, list_places, require_tar
 from distill_run.deploy.photographs import Block, decoder_for, read_blocks, split_blocks
 from distill_run.deploy.prediction_tables import FORMATS, Layout
 from distill_run.deploy.predictions import Prediction, Tally, predict_blocks
-from distill_run.displays import WorkDisplay
 from distill_run.errors import UserError, told_if_interrupted, user_error
 from distill_run.files import RunFiles, atomic_path, told_of_no_room
 from distill_run.listener import NOBODY, Listener, working

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 
 from distill_run.config.schema import Settings
-from distill_run.console import Console
-from distill_run.displays import TrainingDisplay, WorkDisplay, show_training
+from distill_run.console.console import Console
+from distill_run.console.displays import TrainingDisplay, WorkDisplay, show_training
 from distill_run.errors import DivergedError
 from distill_run.files import RunFiles
 from distill_run.record.command import resume_command

@@ -15,7 +15,7 @@ from distill_run.report.run_report import RunReport
 from distill_run.units import shown_path
 
 if TYPE_CHECKING:
-    from distill_run.console import Console
+    from distill_run.console.console import Console
 
 SPARE = ("size", "MACs", "top-5", "nll", "ece", "trained in", "params")  # a narrow terminal leaves them out, in turn
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from distill_run.console import Console
+from distill_run.console.console import Console
 from distill_run.engine.interrupt import GRACE_SECONDS, StopRequest, ask_children
 from distill_run.files import told_of_no_room
 from distill_run.record.status import read_status

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from distill_run.console import Console
-from distill_run.displays import HEARTBEAT_SECONDS, SweepDisplay, show_sweep
+from distill_run.console.console import Console
+from distill_run.console.displays import HEARTBEAT_SECONDS, SweepDisplay, show_sweep
 from distill_run.files import RunFiles
 from distill_run.record.command import read_command
 from distill_run.record.status import RunStatus, Status, read_status

@@ -11,7 +11,7 @@ from distill_run.sweeps.values import shown
 from distill_run.units import NONE, change, percent, shown_path, with_spread
 
 if TYPE_CHECKING:
-    from distill_run.console import Console
+    from distill_run.console.console import Console
 
 MAX_SETTINGS = 10
 SPREAD = "± is the standard deviation over the {}s of a row, in percentage points"

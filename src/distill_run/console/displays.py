@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.status import Status
 
-from distill_run.console import Console, escape
+from distill_run.console.console import Console, escape
 from distill_run.listener import Listener
 from distill_run.units import duration
 

@@ -1,0 +1,1 @@
+"""What a terminal, a file or a pipe is shown: lines, tables and live displays. Only here is rich imported."""
