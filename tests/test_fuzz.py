@@ -29,7 +29,7 @@ from distill_run.errors import UserError
 from distill_run.files import RunFiles
 from distill_run.record.status import read_status
 from distill_run.report.run_report import RunReport, read_report
-from distill_run.stages.prepare import _read_resume_point
+from distill_run.stages.resume_point import read_resume_point
 from distill_run.stages.watcher import Watcher
 from distill_run.store_records import damage, damaged_parts
 
@@ -154,7 +154,7 @@ def check_checkpoint(path: Path, content: bytes, places: list[tuple[int, int]], 
     for place, value in places:
         damaged[place % len(damaged)] = value
     path.write_bytes(damaged[: len(damaged) - cut % len(damaged)])
-    only_two_lines(lambda: _read_resume_point(path, Watcher()))
+    only_two_lines(lambda: read_resume_point(path, Watcher()))
 
 
 def check_all(tiny: RunReport, folder: Path, form: settings) -> None:

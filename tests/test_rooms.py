@@ -18,7 +18,7 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 ROOMS = (
     ("commands", "benchmarks"),
     ("pipeline", "trackers"),
-    ("sweeps", "deploy"),
+    ("sweeps", "deploy", "run_folder"),
     ("report", "record"),
     ("stages",),
     ("checkpoint", "engine"),

@@ -6,29 +6,26 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-
 from distill_run.config.schema import Settings
 from distill_run.console.console import Console
 from distill_run.data.opening import Feeds
 from distill_run.deploy.student_export import add_card, export_student
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.launch import found_processes, started
-from distill_run.errors import Interrupted, UserError, user_error
+from distill_run.errors import Interrupted, UserError
 from distill_run.files import RunFiles, told_of_no_room
 from distill_run.out_of_memory import told_of_no_memory
 from distill_run.own_code import naming_own_code
 from distill_run.processes import Processes
-from distill_run.quoting import typed
-from distill_run.record.command import command_of, resume_command
+from distill_run.record.command import command_of
 from distill_run.record.console_watcher import ConsoleWatcher
-from distill_run.record.run_record import RunRecord, remove_finished
-from distill_run.record.status import RunStatus, read_status
+from distill_run.record.run_record import RunRecord
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
-from distill_run.report.run_report import RunReport, read_report, write_report
+from distill_run.report.run_report import RunReport, write_report
 from distill_run.report.summary import Findings, summarise
+from distill_run.run_folder import check_unused, choose_folder, completed_report
 from distill_run.stages.health import Health
 from distill_run.stages.inference import with_speeds
 from distill_run.stages.lineup import Lineup, Pair, make_lineup, obtain_teacher, search_rates
@@ -41,9 +38,6 @@ from distill_run.stages.wanted import Story, Wanted
 from distill_run.stages.watcher import RunFacts, Watcher, Watchers, build_watchers
 from distill_run.stages.workshop import Workshop
 from distill_run.stretches import Within
-from distill_run.units import shown_path
-
-ADDED_LATER = ("export", "export_int8", "measure_speed", "robustness_images")  # to a completed run, where asked for
 
 
 def run(
@@ -83,12 +77,12 @@ def story_of(
 
     What is done for these trainings is done `within` such a block.
     """
-    run_dir = _folder(settings) if run_dir is None else Path(run_dir)
+    run_dir = choose_folder(settings) if run_dir is None else Path(run_dir)
     console = console or Console()
     found = found_processes()
     if not found.is_first:
         return follow_found(found)
-    if settings.resume and (completed := _completed(RunFiles(run_dir), settings, console)):
+    if settings.resume and (completed := completed_report(RunFiles(run_dir), settings, console)):
         found.from_first(lambda: None)
         return found.from_first(lambda: completed)
     check_unused(RunFiles(run_dir), settings)
@@ -177,44 +171,6 @@ def _explained(own_code: Path | None) -> Iterator[None]:
     remedy = "choose smaller networks or a smaller dataset.image_size; or keep fewer images: dataset.memory_gigabytes=1"
     with naming_own_code(own_code), told_of_no_memory("this run", remedy):
         yield
-
-
-def _folder(settings: Settings) -> Path:
-    """Where a run writes if nobody says it."""
-    if settings.resume:
-        return Path(settings.resume)
-    from distill_run.config.compose import new_run_dir  # here, so that a run in a given folder needs no Hydra
-
-    return new_run_dir()
-
-
-def _completed(files: RunFiles, settings: Settings, console: Console) -> RunReport | None:
-    """The report of a completed run that has all that the settings ask for, which is told; None for any other run."""
-    try:
-        status = read_status(files.run_dir)
-        report = read_report(files.run_dir)
-    except ValueError:
-        return None
-    saved = yaml.safe_load(files.config.read_text(encoding="utf-8"))
-    is_asked_for = any(key in saved and saved[key] != getattr(settings, key) for key in ADDED_LATER)
-    if status != RunStatus("completed") or is_asked_for:
-        return None
-    remove_finished(files)  # it may have been killed while it ended
-    console.note(f"the run is completed; its report is {shown_path(files.report_page)}")
-    return report
-
-
-def check_unused(files: RunFiles, settings: Settings) -> None:
-    """Raise UserError where a new run would overwrite what another one has left, or where none is wanted."""
-    if settings.verify:
-        raise user_error(
-            f"verify={settings.verify} is a command, not a run", f"write distill-run {typed('verify', settings.verify)}"
-        )
-    if not settings.resume and any(file.exists() for file in (files.last, files.student, files.finished, files.report)):
-        raise user_error(
-            f"{files.run_dir} holds a run already",
-            f"give another folder, or go on with that run, as in {resume_command(files.run_dir)}",
-        )
 
 
 def _train_all(lineup: Lineup, workshop: Workshop, within: Within) -> Story[Outcome]:

@@ -42,7 +42,8 @@ def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
     It goes on from what another process leaves that is at work in the same folder.
     """
     from distill_run.console.console import Console
-    from distill_run.pipeline import check_unused, run
+    from distill_run.pipeline import run
+    from distill_run.run_folder import check_unused
 
     def tell() -> None:
         check_unused(RunFiles(run_dir), settings)  # what is refused in the end need not wait

@@ -17,14 +17,9 @@ from distill_run.models.class_outputs import ClassOutputs, Head
 from distill_run.models.given_weights import take_weights
 from distill_run.models.network import Network, build_network
 from distill_run.models.pretrained import num_outputs
-from distill_run.models.published import (
-    is_published,
-    network_name,
-    published_classes,
-    published_normalisation,
-    weight_files,
-)
+from distill_run.models.published import is_published, network_name, published_classes, weight_files
 from distill_run.stages.teacher_classes import REMEDY, ChosenOutputs, outputs_for_classes
+from distill_run.stages.teacher_normalisation import choose_normalisation
 from distill_run.stages.training import Architecture
 from distill_run.tensor_files import load, load_weights
 
@@ -125,7 +120,7 @@ class GivenTeachers:
         self, stage: str, path: Path, architecture: Architecture, content: object, given: str
     ) -> GivenTeacher:
         """The teacher with a state dict's weights: it says neither its classes nor its normalisation."""
-        normalisation, said = _choose_normalisation(self.settings, self.images.shape.in_channels)
+        normalisation, said = choose_normalisation(self.settings, self.images.shape.in_channels)
         network = self._build(architecture, self.images.shape.num_classes, normalisation)
         weights, taken = take_weights(content, network.architecture, given)
         size = num_outputs(network.architecture, weights, self.images.shape.num_classes)
@@ -213,40 +208,6 @@ def check_untrained(settings: Settings, networks: Mapping[str, Mapping[str, Any]
             )
     if trains == "nothing" and isinstance(settings.teacher_seed, list):
         raise user_error("teacher_trains=nothing has no use for several seeds", "write one teacher_seed")
-
-
-def check_normalisation(settings: Settings) -> None:
-    """Raise UserError where the settings choose a teacher's normalisation, and no teacher is given as a file."""
-    if settings.teacher_normalisation is not None and settings.teacher_checkpoint is None:
-        raise user_error(
-            "teacher_normalisation is for a teacher_checkpoint, and there is none",
-            "leave it out, or give a state dict, as in teacher_checkpoint=my_weights.pt",
-        )
-
-
-def _choose_normalisation(settings: Settings, in_channels: int) -> tuple[tuple[list[float], list[float]], str | None]:
-    """Mean and std for a state dict, which does not hold them, and a note on them if nobody has chosen them."""
-    chosen, name = settings.teacher_normalisation, settings.names.teacher
-    if isinstance(chosen, list):
-        mean, std = chosen
-        if len(mean) != in_channels:
-            raise user_error(
-                f"teacher_normalisation has {len(mean)} means, the images have {in_channels} channels",
-                "write a mean and a standard deviation for each channel",
-            )
-        return (mean, std), None
-    published = None if chosen == "dataset" else published_normalisation(settings.teacher, in_channels)
-    if published is not None:
-        note = f"the file holds no normalisation, that of {name}'s published weights is taken"
-        return published, None if chosen else f"{note}; teacher_normalisation=dataset takes the dataset's"
-    if chosen == "published":
-        raise user_error(
-            f"teacher_normalisation=published, but no weights are published for teacher={name}",
-            "write teacher_normalisation=dataset, or the values, as in [[0.5,0.5,0.5],[0.25,0.25,0.25]]",
-        )
-    mean, std = settings.dataset.mean, settings.dataset.std  # type: ignore[assignment]
-    note = "the file holds no normalisation, the dataset's is taken"
-    return (mean, std), None if chosen else f"{note}; teacher_normalisation=[[mean,...],[std,...]] takes another"
 
 
 def _check_shape(content: dict[str, Any], path: Path, shape: ImageShape) -> None:

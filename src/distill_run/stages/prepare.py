@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
 
 from distill_run.build import Builder
 from distill_run.config.schema import DatasetSettings, DeviceSettings, Settings
@@ -14,17 +13,17 @@ from distill_run.data.splits import class_counts
 from distill_run.engine.device import choose_device
 from distill_run.engine.environment import describe_environment
 from distill_run.engine.interrupt import StopRequest
-from distill_run.errors import UserError, user_error
+from distill_run.errors import user_error
 from distill_run.files import RunFiles
 from distill_run.models.published import network_name, published_images
 from distill_run.processes import ALONE, Processes
 from distill_run.stages.budget import complete_training
 from distill_run.stages.class_weights import about_class_weights, class_weights
 from distill_run.stages.program import program_identity
+from distill_run.stages.resume_point import read_resume_point
 from distill_run.stages.watcher import Watcher
-from distill_run.stages.workshop import ResumePoint, Workshop
+from distill_run.stages.workshop import Workshop
 from distill_run.store import Store
-from distill_run.tensor_files import load
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def open_workshop(
         stop=stop,
         bank_gigabytes=settings.logit_bank_gigabytes,
         checkpoint_minutes=settings.checkpoint.every_minutes,
-        resume_point=processes.from_first(lambda: _read_resume_point(last_path, watcher)) if settings.resume else None,
+        resume_point=processes.from_first(lambda: read_resume_point(last_path, watcher)) if settings.resume else None,
         processes=processes,
     )
     return workshop, settings
@@ -90,25 +89,6 @@ def published_crop(settings: Settings) -> PublishedCrop | None:
 def builder_of(settings: Settings) -> Builder:
     """What builds the components that the settings describe."""
     return Builder(tuple(settings.trusted_packages), Path(settings.code_dir) if settings.code_dir else None)
-
-
-def _read_resume_point(path: Path, watcher: Watcher) -> ResumePoint | None:
-    """What a run left when it was cut short; None where the file is damaged: then the training in it begins anew."""
-    try:
-        content = load(path)
-    except UserError as error:
-        watcher.warned(f"{error.mistakes[0].what}: the training that was cut short begins anew")
-        return None
-    if not _is_point(content) or not all(map(_is_point, content["trainer"].get("beside", []))):
-        raise user_error(f"{path} is not the checkpoint of a run", "start a new run, without resume=")
-    return ResumePoint(path, content["stage"], content["fingerprint"], content.get("program"), content["trainer"])
-
-
-def _is_point(content: Any) -> bool:
-    """Whether something has the parts of a resume point."""
-    if not isinstance(content, dict) or not content.keys() >= {"stage", "fingerprint", "trainer"}:
-        return False
-    return isinstance(content["trainer"], dict)
 
 
 def _complete(wanted: Settings, feed: Feed, device: DeviceSettings, watcher: Watcher) -> Settings:

@@ -14,10 +14,11 @@ from distill_run.engine.device import choose_device
 from distill_run.errors import Mistake, UserError, gather, user_error
 from distill_run.models.published import weight_files
 from distill_run.objectives.assemble import build_objectives
-from distill_run.stages.given_teacher import check_normalisation, check_untrained
+from distill_run.stages.given_teacher import check_untrained
 from distill_run.stages.plans import checkpoint_paths, teacher_nodes
 from distill_run.stages.prepare import builder_of
 from distill_run.stages.teacher_classes import check_classes
+from distill_run.stages.teacher_normalisation import check_normalisation
 from distill_run.stages.watcher import check_watcher
 from distill_run.tensor_files import check_exists
 

@@ -17,40 +17,17 @@ from distill_run.engine.finite import check_logits_of
 from distill_run.engine.interrupt import StopRequest
 from distill_run.engine.learner import Learner
 from distill_run.engine.loop import Step, Trainer
-from distill_run.errors import user_error
 from distill_run.models.network import Network, mean_work
 from distill_run.out_of_memory import smaller_images, told_of_no_memory
 from distill_run.processes import ALONE, Processes
 from distill_run.stages.assembly import Assembler, Prepared
 from distill_run.stages.entry import read_entry, write_entry
 from distill_run.stages.probe import probe_parts, take_head
+from distill_run.stages.resume_point import ResumePoint
 from distill_run.stages.trained import Cost, Measured, Origin, Trained
 from distill_run.stages.training import Training
 from distill_run.stages.watcher import StageFacts, Watcher
 from distill_run.store import Store
-
-
-@dataclass(frozen=True)
-class ResumePoint:
-    """Where a run was cut short: the content of its last.pt.
-
-    `program` is None in the files of versions that did not write it.
-    """
-
-    path: Path
-    stage: str
-    fingerprint: str
-    program: str | None
-    trainer: dict[str, Any]
-
-    def of_stage(self, stage: str) -> "ResumePoint | None":
-        """The point of one of the trainings that were cut short at once; None where the stage is not among them."""
-        if stage == self.stage:
-            return self
-        for point in self.trainer.get("beside", ()):
-            if point["stage"] == stage:
-                return ResumePoint(self.path, **point)
-        return None
 
 
 @dataclass(frozen=True)
@@ -116,7 +93,8 @@ class Workshop:
     def begin(self, prepared: Prepared) -> Trainer:
         """A trainer at its first step, or at the resume point where that is this training's."""
         trainer = make_trainer(prepared, self)
-        self._go_on(trainer, prepared.training)
+        if self.resume_point is not None:
+            self.resume_point.go_on(trainer, prepared.training, self.watcher)
         self.device.reset_peak_memory()
         return trainer
 
@@ -149,29 +127,6 @@ class Workshop:
         finally:
             trainer.batches.close()
             self.watcher.training_ended()
-
-    def _go_on(self, trainer: Trainer, training: Training) -> None:
-        """Bring a trainer to the resume point, if that is this training's."""
-        point = self.resume_point and self.resume_point.of_stage(training.stage)
-        if point is None:
-            return
-        if point.program != training.program:
-            self.watcher.warned(
-                f"{point.path} was written by another version of this program: "
-                "it is not checked whether the dataset and the teacher are still the same"
-            )
-        elif point.fingerprint != training.fingerprint:
-            raise user_error(
-                f"the inputs of the {training.stage} are not those of {point.path} (dataset or teacher have changed)",
-                "start a new run, without resume=",
-            )
-        try:
-            trainer.load_state(point.trainer)
-        except (LookupError, RuntimeError, TypeError, ValueError) as error:
-            raise user_error(
-                f"{point.path} does not fit the {training.stage}: {type(error).__name__} {error}",
-                "start a new run, without resume=",
-            ) from error
 
     def conclude(self, trainer: Trainer, prepared: Prepared) -> Trained:
         """Measure the last and the selected network on the test split; the trainer's network becomes the selected."""

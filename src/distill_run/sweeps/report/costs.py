@@ -5,8 +5,9 @@ from statistics import fmean
 
 from distill_run.engine.timing import latency_seconds
 from distill_run.report.network_report import NetworkReport
-from distill_run.sweeps.grouping import Setting, Sweep
+from distill_run.sweeps.grouping import Sweep
 from distill_run.sweeps.report.sweep_report import NetworkCost
+from distill_run.sweeps.setting import Setting
 
 
 def network_costs(sweep: Sweep) -> tuple[NetworkCost, ...]:

@@ -7,9 +7,9 @@ from typing import Any
 from distill_run.report.paired import Estimate
 from distill_run.report.typesetting import markdown_text
 from distill_run.safe_text import csv_lines
-from distill_run.sweeps.grouping import FIGURES
 from distill_run.sweeps.report.sweep_report import SweepReport
 from distill_run.sweeps.report.tables import P_HEADING, Table, baseline_figures, settings_table
+from distill_run.sweeps.setting import FIGURES
 from distill_run.sweeps.values import shown
 
 SPREAD = "Means over the {}s of a setting, ± their standard deviation in percentage points."

@@ -12,8 +12,9 @@ from distill_run.engine.selection import FIGURE_NAMES
 from distill_run.report.paired import Estimate, contains, holm
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import DEFAULT
-from distill_run.sweeps.grouping import FIGURES, Recommendation, Setting, Sweep, estimate_figure
+from distill_run.sweeps.grouping import Sweep
 from distill_run.sweeps.points import STATUSES, Point, Replicate
+from distill_run.sweeps.recommendation import Recommendation
 from distill_run.sweeps.report.costs import network_costs
 from distill_run.sweeps.report.sweep_report import (
     FORMAT,
@@ -24,6 +25,7 @@ from distill_run.sweeps.report.sweep_report import (
     SweepReport,
     unit_of,
 )
+from distill_run.sweeps.setting import FIGURES, Setting, estimate_figure
 from distill_run.sweeps.values import shown
 from distill_run.units import change
 
