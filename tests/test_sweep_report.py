@@ -21,10 +21,10 @@ from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import read_command_line, repeat
 from distill_run.sweeps.grouping import gather_sweep
 from distill_run.sweeps.points import find_runs, read_point
-from distill_run.sweeps.report.summary import setting_name, short_keys, summarise_sweep
+from distill_run.sweeps.report.summary import summarise_sweep
 from distill_run.sweeps.report.sweep_report import SweepReport
 from distill_run.sweeps.report.tables import settings_table, to_csv
-from distill_run.sweeps.values import natural, read_value, shown
+from distill_run.sweeps.values import natural, read_value, setting_name, short_keys, shown
 from distill_run.typed_json import decode
 from helpers import examples, message_of
 from sweeps import made_up_repeats, made_up_report, write_run

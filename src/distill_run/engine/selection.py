@@ -1,6 +1,6 @@
 """What is best on validation: by one figure, which training.select_by names. No torch: sweeps and pages use it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 # How sentences name the figures.
 FIGURE_NAMES = {
@@ -9,6 +9,11 @@ FIGURE_NAMES = {
     "macro_f1": "macro F1",
     "nll": "negative log-likelihood",
 }
+
+
+def figure_names(figures: Iterable[str]) -> str:
+    """Several figures in one text."""
+    return ", ".join(FIGURE_NAMES[figure] for figure in figures)
 
 
 def goodness(val: Mapping[str, float], select_by: str) -> float:

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -68,3 +70,16 @@ def order(value: Any) -> tuple[bool, float, NaturalKey]:
     """A sorting key for values of any kind: numbers first, then all others as texts."""
     is_text = isinstance(value, bool) or not isinstance(value, int | float)
     return is_text, 0.0 if is_text else value, natural(shown(value))
+
+
+def setting_name(values: Mapping[str, Any]) -> str:
+    """A setting in words: its short keys with their values."""
+    names = short_keys(list(values))
+    return ", ".join(f"{names[key]} {shown(value)}" for key, value in values.items()) or "the only setting"
+
+
+def short_keys(keys: Sequence[str]) -> dict[str, str]:
+    """Each key's last part, or the whole key where another key has the same last part."""
+    ends = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(ends.values())
+    return {key: end if counts[end] == 1 else key for key, end in ends.items()}

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from distill_run.report.drawing import INK, MUTED, STEPS, lay_out, spread
 from distill_run.sweeps.report.curves import scale_of
 from distill_run.sweeps.report.heat_map import BLUES
-from distill_run.sweeps.report.summary import short_keys
 from distill_run.sweeps.report.sweep_report import SweepReport
-from distill_run.sweeps.values import order, shown
+from distill_run.sweeps.values import order, short_keys, shown
 from distill_run.units import shorten
 
 MAX_NAMED_VALUES = 12

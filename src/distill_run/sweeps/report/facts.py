@@ -5,9 +5,8 @@ from collections.abc import Callable, Sequence
 from distill_run.report.paired import Estimate
 from distill_run.report.typesetting import Tile
 from distill_run.sweeps.report.answers import listed
-from distill_run.sweeps.report.summary import counted
 from distill_run.sweeps.report.sweep_report import SettingReport, SweepReport
-from distill_run.units import NONE, change, percent, whole_percent
+from distill_run.units import NONE, change, counted, percent, whole_percent
 
 MAX_NAMES = 3
 

@@ -7,10 +7,10 @@ from distill_run.sweeps.report.answers import listed
 from distill_run.sweeps.report.coordinates import parallel_coordinates
 from distill_run.sweeps.report.curves import key_curve, seed_strip
 from distill_run.sweeps.report.heat_map import heat_maps, is_grid, side_keys
-from distill_run.sweeps.report.summary import counted, setting_name
 from distill_run.sweeps.report.sweep_report import RunEntry, SettingReport, SweepReport
 from distill_run.sweeps.report.trade_off import LATENCY, axes_of, has_trade_off, network_name, pareto_front, trade_off
-from distill_run.units import three_digits
+from distill_run.sweeps.values import setting_name
+from distill_run.units import counted, three_digits
 
 NAME = "sweep"
 

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from distill_run.report.paired import Estimate
-from distill_run.sweeps.report.summary import short_keys
 from distill_run.sweeps.report.sweep_report import BaselineReport, SettingReport, SweepReport
-from distill_run.sweeps.values import shown
+from distill_run.sweeps.values import short_keys, shown
 from distill_run.units import NONE, change, percent, shown_path, with_spread
 
 if TYPE_CHECKING:

@@ -1,14 +1,11 @@
-"""From a grouped sweep to its report: sweep.json, its conclusion and its warnings."""
+"""From a grouped sweep to its report: sweep.json and its conclusion."""
 
 import dataclasses
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from distill_run.engine.selection import FIGURE_NAMES
+from distill_run.engine.selection import figure_names
 from distill_run.report.paired import Estimate, contains, holm
 from distill_run.report.run_report import RunReport
 from distill_run.sweeps.command_lines import DEFAULT
@@ -25,11 +22,10 @@ from distill_run.sweeps.report.sweep_report import (
     SweepReport,
     unit_of,
 )
+from distill_run.sweeps.report.warnings import warnings_of
 from distill_run.sweeps.setting import FIGURES, Setting, estimate_figure
-from distill_run.sweeps.values import shown
-from distill_run.units import change
-
-NUMBER = re.compile(r"\d+(\.\d+)?")
+from distill_run.sweeps.values import setting_name
+from distill_run.units import change, counted
 
 
 def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
@@ -53,11 +49,7 @@ def summarise_sweep(sweep: Sweep, folder: Path) -> SweepReport:
         runs=runs,
         recommendation=best,
         conclusion=conclude(settings, best, sweep, unit),
-        warnings=(
-            *_differences(sweep, unit),
-            *_lucky(sweep.recommendation, unit),
-            *_counted([(*each.warnings, *each.failures) for each in reports]),
-        ),
+        warnings=warnings_of(sweep, reports, unit),
         baseline=_baseline(sweep.baseline),
         select_by=sweep.select_by,
         networks=network_costs(sweep),
@@ -148,7 +140,7 @@ def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None,
     if sweep.num_datasets > 1:
         return f"Nothing is recommended: accuracies on {sweep.num_datasets} different datasets cannot be compared."
     if len(sweep.select_by) > 1:
-        names = _figure_names(sweep.select_by)
+        names = figure_names(sweep.select_by)
         return f"Nothing is recommended: the runs were selected by different figures ({names})."
     if best is None:
         return "No run is completed: there is nothing to recommend yet."
@@ -162,12 +154,8 @@ def conclude(settings: Sequence[SettingReport], best: RecommendedSetting | None,
         return f"Only {name} has {counted(count, unit)} completed: it reaches {reached}"
     others = len(best.peers)
     doubt = f" ({others} other{'' if others == 1 else 's'} may be as good)" if others else ""
-    best_of = f"The best of {num_complete} settings on validation, by {_figure_names(sweep.select_by)}"
+    best_of = f"The best of {num_complete} settings on validation, by {figure_names(sweep.select_by)}"
     return f"{best_of}, is {name}{doubt}. It reaches {reached}"
-
-
-def _figure_names(select_by: Iterable[str]) -> str:
-    return ", ".join(FIGURE_NAMES[name] for name in select_by)
 
 
 def _against_baseline(difference: Estimate | None, unit: str) -> str:
@@ -183,80 +171,3 @@ def _against_baseline(difference: Estimate | None, unit: str) -> str:
         shown = f"{change(difference.mean)} percentage points, {interval}"
         return f": no difference to the student alone that {counted(difference.count, unit)} can show ({shown})"
     return f"{amount} ({interval})"
-
-
-def counted(count: int, unit: str) -> str:
-    """A number of things with their name: 1 run, 8 seeds."""
-    return f"{count} {unit}{'' if count == 1 else 's'}"
-
-
-def setting_name(values: Mapping[str, Any]) -> str:
-    """A setting in words: its short keys with their values."""
-    names = short_keys(list(values))
-    return ", ".join(f"{names[key]} {shown(value)}" for key, value in values.items()) or "the only setting"
-
-
-def short_keys(keys: Sequence[str]) -> dict[str, str]:
-    """Each key's last part, or the whole key where another key has the same last part."""
-    ends = {key: key.rpartition(".")[2] for key in keys}
-    counts = Counter(ends.values())
-    return {key: end if counts[end] == 1 else key for key, end in ends.items()}
-
-
-def _counted(warnings: Sequence[Sequence[str]]) -> list[str]:
-    """The warnings of the runs, each once with its number of runs.
-
-    Texts that differ only in their numbers count as one.
-    """
-    kinds: dict[str, list[str]] = {}
-    for texts in warnings:
-        for kind, text in {NUMBER.sub("0", text): text for text in texts}.items():
-            kinds.setdefault(kind, []).append(text)
-    found = []
-    for texts in sorted(kinds.values(), key=len, reverse=True):
-        others = ", with other numbers in some" if len(set(texts)) > 1 else ""
-        found.append(f"{texts[0]} ({len(texts)} of {counted(len(warnings), 'run')}{others})")
-    return found
-
-
-def _differences(sweep: Sweep, unit: str) -> list[str]:
-    """Warnings of runs that are not comparable, and of seeds that are not counted."""
-    warnings = []
-    if sweep.num_datasets > 1:
-        warnings.append(f"the runs used {sweep.num_datasets} different datasets: their accuracies cannot be compared")
-    if len(sweep.select_by) > 1:
-        warnings.append(
-            f"the runs were selected by different figures ({_figure_names(sweep.select_by)}): they are ranked apart; "
-            "give all of them one training.select_by"
-        )
-    options = {" ".join(point.command.options) for point in sweep.points if point.command is not None}
-    if len(options) > 1:
-        listed = ", ".join(each or "none" for each in sorted(options))
-        warnings.append(f"the runs were started with different options ({listed}): a key may not mean the same in all")
-    num_completed = sum(len(point.replicates) for point in sweep.points)
-    num_spare = num_completed - sum(len(setting.replicates) for setting in sweep.settings)
-    if num_spare:
-        spare = counted(num_spare, unit)
-        warnings.append(
-            f"{spare} repeated another run with the same seed: only the first of each counts"
-            if unit == "run"
-            else f"{spare} had been run before in the same setting: only the first run of each counts"
-        )
-    return warnings
-
-
-def _lucky(best: Recommendation | None, unit: str) -> list[str]:
-    """Warnings of incomplete settings that are better on validation than the recommended one."""
-    warnings = []
-    for setting in best.incomplete if best else []:
-        assert best is not None
-        if setting.goodness > best.setting.goodness:
-            assert setting.select_by is not None
-            figure, value = FIGURE_NAMES[setting.select_by], abs(setting.goodness)
-            of_all = f"{len(setting.replicates)} of {counted(len(best.setting.replicates), unit)}"
-            shown_value = f"{value:.3f}" if setting.select_by == "nll" else f"{value:.2%}"
-            warnings.append(
-                f"{setting_name(setting.values)} has {shown_value} {figure} on validation, better than what is "
-                f"recommended, but only {of_all}: it was not considered"
-            )
-    return warnings

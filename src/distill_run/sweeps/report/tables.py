@@ -10,11 +10,10 @@ from distill_run.files import RunFiles
 from distill_run.report.paired import Estimate
 from distill_run.safe_text import csv_lines
 from distill_run.sweeps.report.answers import ALIKE
-from distill_run.sweeps.report.summary import short_keys
 from distill_run.sweeps.report.sweep_report import FILE_NAME as SETTINGS_FILE
 from distill_run.sweeps.report.sweep_report import BaselineReport, RunEntry, SettingReport, SweepReport
 from distill_run.sweeps.setting import FIGURES
-from distill_run.sweeps.values import shown
+from distill_run.sweeps.values import short_keys, shown
 from distill_run.units import NONE, change, duration, p_value, percent, shorten, whole_percent, with_spread
 
 MAX_ERROR_LENGTH = 400

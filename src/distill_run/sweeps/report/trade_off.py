@@ -9,8 +9,8 @@ from matplotlib.ticker import LogLocator, NullLocator, PercentFormatter
 
 from distill_run.report.drawing import COLOURS, INK, MARKERS, MUTED, add_legend, dress, lay_out, ring
 from distill_run.sweeps.report.curves import scale_of
-from distill_run.sweeps.report.summary import setting_name
 from distill_run.sweeps.report.sweep_report import NetworkCost, SweepReport
+from distill_run.sweeps.values import setting_name
 from distill_run.units import shorten
 
 MAX_NAME_LENGTH = 22  # characters
