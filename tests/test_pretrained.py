@@ -21,7 +21,7 @@ from distill_run.config.settings import compose_config
 from distill_run.data.source import ImageShape
 from distill_run.models.features import feature_points, read_shapes
 from distill_run.models.network import Network, build_network, count_macs
-from distill_run.models.published import without_fetching
+from distill_run.models.published import published_images, published_normalisation, without_fetching
 from distill_run.stages.given_teacher import IN_ORDER
 from distill_run.stages.rehearse import rehearse
 from distill_run.stages.training import Architecture
@@ -240,6 +240,15 @@ def test_a_mistake_is_told_in_two_lines() -> None:
     ):
         told = message_of(build, node_of("torchvision", "resnet18", **{key: value}))
         assert told == f"teacher.{key}={'null' if value is None else value} is not accepted\n  write {words}"
+
+
+@pytest.mark.parametrize("library", ["torchvision", "timm"])
+def test_a_pretrained_teacher_that_the_library_does_not_know_is_told_before_it_is_built(library: str) -> None:
+    pytest.importorskip(library)
+    node = node_of(library, "resnet18x", pretrained=True)
+    name = f"teacher.name=resnet18x is not accepted\n  write the name of a classifier of {library}, as in resnet18"
+    assert message_of(published_images, node).startswith(name)
+    assert message_of(published_normalisation, node, 3).startswith(name)
 
 
 def test_weights_out_of_reach_are_told_with_what_to_do_instead(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 What each of them does stands in a module of its own, as `run_command`.
 """
 
+import atexit
+import signal
 import sys
 from functools import partial
 from importlib import import_module
@@ -21,7 +23,11 @@ MORE_MEMORY = (
 def start(module: str) -> NoReturn:
     """Let a module of commands/ do what the words in sys.argv say, and end the program: see errors.leave."""
     let_threads_wait()
-    leave(partial(_run, module))
+    try:
+        leave(partial(_run, module))
+    finally:
+        # Of what runs when Python ends, it is the first, for it comes last: then Ctrl-C has nothing to interrupt.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 
 def _run(module: str) -> bool:

@@ -2,8 +2,7 @@
 
 import pickle
 import zipfile
-from collections.abc import Callable, Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Callable, Mapping
 from functools import partial
 from http.client import HTTPException
 from pathlib import Path
@@ -21,7 +20,13 @@ from distill_run.models.fitting import (
 )
 from distill_run.models.given_weights import take_weights
 from distill_run.models.layers import last_layer
-from distill_run.models.published import published_by_timm, published_by_torchvision, timm_library
+from distill_run.models.published import (
+    check_name,
+    published_by_timm,
+    published_by_torchvision,
+    timm_library,
+    timm_names,
+)
 from distill_run.rules import FLAG, TEXT, Rule, list_of, optional, whole
 from distill_run.tensor_files import load, load_weights
 
@@ -51,7 +56,6 @@ FAILURES = (
     zipfile.BadZipFile,
     SafetensorError,
 )
-MORE_THAN_LOGITS = ("googlenet", "inception_v3")
 
 
 def torchvision_model(
@@ -75,7 +79,7 @@ def torchvision_model(
     """
     from torchvision import models  # slow to import, and few runs need it
 
-    _check(name, models.list_models(module=models), "torchvision")
+    check_name(name, models.list_models(module=models), "torchvision")
     _check_keys(pretrained, input_size, arguments)
     published = published_by_torchvision(name) if pretrained else None
     size = _size(input_size, published.input_size if published else image_size)
@@ -108,7 +112,7 @@ def timm_model(
     images.
     """
     timm = timm_library()
-    _check(name, {*timm.list_models(), *timm.list_pretrained()}, "timm")
+    check_name(name, timm_names(), "timm")
     _check_keys(pretrained, input_size, arguments)
     if pretrained is True and not timm.is_model_pretrained(name):
         raise RejectedValueError("pretrained", pretrained, f"false; timm has no weights for {name}")
@@ -165,14 +169,6 @@ def _num_channels(model: nn.Module, weights: Mapping[str, Tensor]) -> int | None
     path, _ = first_convolution(model)
     kernels = weights.get(f"{path}.weight")
     return None if kernels is None or kernels.ndim < 2 else kernels.shape[1]
-
-
-def _check(name: str, names: Iterable[str], library: str) -> None:
-    if name in MORE_THAN_LOGITS and library == "torchvision":
-        raise RejectedValueError("name", name, f"another name; torchvision's {name} gives more than logits in training")
-    if name not in names:
-        near = get_close_matches(str(name), names, n=3) or ["resnet18"]
-        raise RejectedValueError("name", name, f"the name of a classifier of {library}, as in {', '.join(near)}")
 
 
 def _check_keys(pretrained: bool | str, input_size: int | list[int] | None, arguments: dict[str, Any]) -> None:

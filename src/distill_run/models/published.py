@@ -1,11 +1,14 @@
 """What torchvision and timm publish beside their classifiers: weights, and the images that these were trained with."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from distill_run.errors import user_error
+from distill_run.errors import RejectedValueError, user_error
 from distill_run.models.fitting import Published, for_channels
+
+MORE_THAN_LOGITS = ("googlenet", "inception_v3")
 
 
 def without_fetching(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -42,27 +45,37 @@ def is_published(node: Mapping[str, Any]) -> bool:
     return node.get("_target_") in PUBLISHED
 
 
-def published_images(node: Mapping[str, Any]) -> Published | None:
-    """The images that the weights which an architecture starts from were published with; None where it has none."""
-    return PUBLISHED[node["_target_"]](node["name"]) if is_published(node) and node["pretrained"] else None
+def published_images(teacher: Mapping[str, Any]) -> Published | None:
+    """The images that the weights which a teacher starts from were published with; None where it has none.
 
-
-def published_normalisation(node: Mapping[str, Any], in_channels: int) -> tuple[list[float], list[float]] | None:
-    """Mean and standard deviation of each channel that the published weights of an architecture were trained with.
-
-    None for an architecture that is neither torchvision's nor timm's.
+    Raises UserError for a name that the library does not know.
     """
-    published = PUBLISHED.get(node["_target_"])
-    if published is None:
+    return _published(teacher) if is_published(teacher) and teacher["pretrained"] else None
+
+
+def published_normalisation(teacher: Mapping[str, Any], in_channels: int) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of each channel that the published weights of a teacher were trained with.
+
+    None for an architecture that is neither torchvision's nor timm's. Raises UserError as published_images does.
+    """
+    if not is_published(teacher):
         return None
-    found = published(node["name"])
+    found = _published(teacher)
     return for_channels(found.mean, in_channels), for_channels(found.std, in_channels)
 
 
+def _published(teacher: Mapping[str, Any]) -> Published:
+    try:
+        return PUBLISHED[teacher["_target_"]](teacher["name"])
+    except RejectedValueError as error:
+        raise error.under("teacher") from error
+
+
 def published_by_torchvision(name: str) -> Published:
-    """The images that the default weights of a classifier of torchvision were trained with."""
+    """The images that the default weights of a classifier of torchvision were trained with; see check_name."""
     from torchvision import models
 
+    check_name(name, models.list_models(module=models), "torchvision")
     weights = models.get_model_weights(name).DEFAULT
     preset = weights.transforms()
     (side,) = preset.crop_size
@@ -72,8 +85,10 @@ def published_by_torchvision(name: str) -> Published:
 
 
 def published_by_timm(name: str) -> Published:
-    """The images that the weights which timm takes for a name were trained with."""
-    known = timm_library().get_pretrained_cfg(name)
+    """The images that the weights which timm takes for a name were trained with; see check_name."""
+    timm = timm_library()
+    check_name(name, timm_names(), "timm")
+    known = timm.get_pretrained_cfg(name)
     _, height, width = known.input_size
     size, mean, std = (height, width), tuple(known.mean), tuple(known.std)
     return Published(size, mean, std, known.crop_pct, known.num_classes)
@@ -88,6 +103,21 @@ PUBLISHED: dict[str, Callable[[str], Published]] = {
 def network_name(option: str, node: Mapping[str, Any]) -> str:
     """What people call the network of an option of conf/model: its name in torchvision or timm, or else the option."""
     return str(node["name"]) if node.get("_target_") in PUBLISHED else option
+
+
+def check_name(name: str, names: Collection[str], library: str) -> None:
+    """Raise UserError for a name that is none of the library's classifiers, or one that gives more than logits."""
+    if name in MORE_THAN_LOGITS and library == "torchvision":
+        raise RejectedValueError("name", name, f"another name; torchvision's {name} gives more than logits in training")
+    if name not in names:
+        near = get_close_matches(str(name), names, n=3) or ["resnet18"]
+        raise RejectedValueError("name", name, f"the name of a classifier of {library}, as in {', '.join(near)}")
+
+
+def timm_names() -> set[str]:
+    """The names of timm's classifiers, also those that choose the weights, as in resnet18.a1_in1k."""
+    timm = timm_library()
+    return {*timm.list_models(), *timm.list_pretrained()}
 
 
 def timm_library() -> Any:
