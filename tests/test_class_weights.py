@@ -39,7 +39,7 @@ def test_weights_may_be_given_or_left_out() -> None:
     assert class_weights(None, feed(2, 1)) is None
     assert class_weights([1.0, 2.5], feed(2, 1)) == [1.0, 2.5]
     assert message_of(class_weights, [1.0], feed(2, 1)) == (
-        "training.class_weights has 1 numbers, the dataset has 2 classes\n"
+        "training.class_weights has 1 number, the dataset has 2 classes\n"
         "  write a number for each class, in the order of their names, or training.class_weights=balanced"
     )
 

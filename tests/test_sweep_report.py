@@ -610,6 +610,13 @@ def test_warnings_are_told_once_with_their_number(tmp_path: Path) -> None:
     ]
 
 
+def test_a_failure_is_not_told_beside_the_warning_that_says_what_helps(tmp_path: Path) -> None:
+    few, cure = "the teacher has 9 steps", "the teacher has 9 steps: set training.teacher.epochs=7"
+    runs = {"seed=0": {"warnings": [cure], "failures": [few]}, "seed=1": {"failures": ["the student is at chance"]}}
+    content = sweep(tmp_path, runs)
+    assert content["warnings"] == [f"{cure} (1 of 2 runs)", "the student is at chance (1 of 2 runs)"]
+
+
 # what is written
 
 

@@ -228,6 +228,8 @@ def _check_value(key: str, value: object, rule: Rule, mistakes: list[Mistake]) -
     try:
         if value == "???":
             raise RejectedValueError(key, "nothing", f"{key}=VALUE; it has no default")
+        if rule is rules.COMPONENT and isinstance(value, str) and "." in key:  # of a group, which slashes name
+            raise RejectedValueError(key, value, f"{key.replace('.', '/')}={value}, or {rule.words}")
         rule.check(key, value)
     except RejectedValueError as error:
         mistakes.extend(error.mistakes)

@@ -3,6 +3,7 @@
 from distill_run.data.feed import Feed
 from distill_run.data.splits import class_counts
 from distill_run.errors import user_error
+from distill_run.units import counted
 
 
 def class_weights(wanted: str | list[float] | None, feed: Feed) -> list[float] | None:
@@ -15,7 +16,7 @@ def class_weights(wanted: str | list[float] | None, feed: Feed) -> list[float] |
     if isinstance(wanted, list):
         if len(wanted) != num_classes:
             raise user_error(
-                f"training.class_weights has {len(wanted)} numbers, the dataset has {num_classes} classes",
+                f"training.class_weights has {counted(len(wanted), 'number')}, the dataset has {num_classes} classes",
                 "write a number for each class, in the order of their names, or training.class_weights=balanced",
             )
         return wanted

@@ -17,6 +17,7 @@ from distill_run.models.published import weight_files
 from distill_run.stages.class_weights import class_weights
 from distill_run.stages.program import program_identity
 from distill_run.stages.training import Architecture, DataFacts, Training
+from distill_run.units import counted
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def teacher_weights(settings: Settings, num_teachers: int) -> list[float]:
     weights = settings.teacher_weights or [1.0] * num_teachers
     if len(weights) != num_teachers:
         raise user_error(
-            f"teacher_weights has {len(weights)} numbers, the number of teachers is {num_teachers}",
+            f"teacher_weights has {counted(len(weights), 'number')}, the number of teachers is {num_teachers}",
             "write one for each: checkpoints first, then teacher=, then more_teachers=, each with all of its seeds",
         )
     return [weight / sum(weights) for weight in weights]

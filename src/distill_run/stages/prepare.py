@@ -24,6 +24,7 @@ from distill_run.stages.resume_point import read_resume_point
 from distill_run.stages.watcher import Watcher
 from distill_run.stages.workshop import Workshop
 from distill_run.store import Store
+from distill_run.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ def _complete_dataset(wanted: DatasetSettings, feed: Feed, watcher: Watcher) -> 
     for name, values in (("mean", wanted.mean), ("std", wanted.std)):
         if values is not None and len(values) != channels:
             raise user_error(
-                f"dataset.{name} has {len(values)} numbers, the images have {channels} channels",
+                f"dataset.{name} has {counted(len(values), 'number')}, the images have {channels} channels",
                 f"write one number for each channel, or dataset.{name}=null to measure them",
             )
     completed = dataclasses.replace(wanted, num_classes=found)

@@ -14,6 +14,7 @@ from distill_run.engine.device import choose_device
 from distill_run.errors import Mistake, UserError, gather, user_error
 from distill_run.models.published import weight_files
 from distill_run.objectives.assemble import build_objectives
+from distill_run.quoting import typed
 from distill_run.stages.given_teacher import check_untrained
 from distill_run.stages.plans import checkpoint_paths, teacher_nodes
 from distill_run.stages.prepare import builder_of
@@ -35,7 +36,7 @@ def check_places(settings: Settings) -> None:
         key, place = f"dataset.{name}", getattr(dataset, name)
         if place is not None and not any(place in str(value) for value in dataset.source.values()):
             what = f"{key}={place} is not used by dataset={settings.names.dataset}"
-            mistakes.append(Mistake(what, f"write dataset={user} {key}={place}, or leave {key} out"))
+            mistakes.append(Mistake(what, f"write dataset={user} {typed(key, place)}, or leave {key} out"))
     if mistakes:
         raise UserError(mistakes)
 

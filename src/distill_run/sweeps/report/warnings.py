@@ -15,8 +15,14 @@ NUMBER = re.compile(r"\d+(\.\d+)?")
 
 def warnings_of(sweep: Sweep, reports: Sequence[RunReport], unit: str) -> tuple[str, ...]:
     """The warnings of a sweep, then those of its completed runs, which have these `reports`; `unit` is run or seed."""
-    runs = _counted([(*report.warnings, *report.failures) for report in reports])
+    runs = _counted([_told(report) for report in reports])
     return (*_differences(sweep, unit), *_lucky(sweep.recommendation, unit), *runs)
+
+
+def _told(report: RunReport) -> list[str]:
+    """The warnings of a run, and its failures that no warning begins with: most go on with what helps."""
+    alone = [each for each in report.failures if not any(warning.startswith(each) for warning in report.warnings)]
+    return [*report.warnings, *alone]
 
 
 def _differences(sweep: Sweep, unit: str) -> list[str]:
