@@ -27,8 +27,10 @@ from distill_run.sweeps.report.curves import key_curve, scale_of, seed_strip
 from distill_run.sweeps.report.exports import latex_text
 from distill_run.sweeps.report.heat_map import BLUES, heat_maps, is_grid
 from distill_run.sweeps.report.pages import write_sweep_report
+from distill_run.sweeps.report.pictures import draw_sweep
 from distill_run.sweeps.report.sweep_report import SweepReport, read_sweep_json
 from distill_run.sweeps.report.tables import settings_table
+from distill_run.units import NONE
 from helpers import Page
 from sweeps import made_up_repeats, write_run
 
@@ -351,6 +353,27 @@ def test_many_keys_give_parallel_coordinates(tmp_path: Path) -> None:
     best = lines[-1]
     assert list(best.get_ydata()) == pytest.approx([1.025, 1.025, 1.0, 1.0])  # type: ignore[arg-type]
     assert "Parallel coordinates" in str(page_of(tmp_path).all("img")[0]["alt"])
+
+
+def test_runs_that_cannot_be_ranked_have_their_tables_and_none_is_marked(tmp_path: Path) -> None:
+    write_run(tmp_path / "other", ["mode.temperature=8", "mode.alpha=0.1", "seed=0"], content="other images")
+    report = write_grid(tmp_path, mode__temperature=(1, 2), mode__alpha=(0.1, 0.9))
+    assert report.recommendation is None
+    told = markdown(tmp_path)
+    assert "## Settings\n" in told
+    assert "ranked" not in told
+    assert len(re.findall(rf"^\| {NONE} \| [128] \| 0\.[19] \|", told, re.MULTILINE)) == 5
+    assert "## Runs" in told
+    assert "best on validation" not in told
+    assert 'class="ranked"' not in (tmp_path / "sweep.html").read_text(encoding="utf-8")
+    assert len(parallel_coordinates(report).axes[0].lines) == 3 + 5
+
+
+def test_more_keys_than_a_picture_can_name_have_none(tmp_path: Path) -> None:
+    write_run(tmp_path / "other", [*(f"key{number}=2" for number in range(9)), "seed=0"])
+    report = write_grid(tmp_path, seeds=[0], **{f"key{number}": (1,) for number in range(9)})
+    assert len(report.keys) == 9
+    assert draw_sweep(report) is None
 
 
 def test_seeds_alone_give_a_strip(tmp_path: Path) -> None:

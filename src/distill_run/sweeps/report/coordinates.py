@@ -45,7 +45,8 @@ def parallel_coordinates(report: SweepReport) -> Figure:
     for line in lines:
         colour = BLUES(FAINTEST + (1 - FAINTEST) * line[-1])
         axes.plot(line, color=colour, linewidth=1.1, alpha=0.8)
-    axes.plot(lines[settings.index(report.settings[0])], **BEST)
+    if report.recommendation is not None:
+        axes.plot(lines[settings.index(report.settings[0])], **BEST)
     axes.set(xlim=(-0.02, len(keys) + 0.02), ylim=(-0.06, 1.06))
     axes.axis("off")
     return figure

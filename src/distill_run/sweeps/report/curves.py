@@ -42,7 +42,8 @@ def key_curve(report: SweepReport, key: str) -> Figure:
         draw = _draw_categories if scale == "categories" else _draw_lines
         draw(axes, positions, name)
         _draw_runs(axes, positions, report, name)
-        _ring_best(axes, positions, report.settings[0], name)
+        if report.recommendation is not None:
+            _ring_best(axes, positions, report.settings[0], name)
         dress(axes, label, key)
         if scale == "log":
             axes.set_xscale("log")

@@ -55,6 +55,8 @@ def heat_maps(report: SweepReport) -> Figure:
     cells = _cells(report, rows, columns)
     for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
         _draw_map(axes, name, cells, (len(rows), len(columns)))
+        if report.recommendation is not None:
+            _frame(axes, next(iter(cells)))
         axes.set_title(title, fontsize=10, fontweight="bold", color=INK, y=1)  # a fixed height saves a slow layout
         axes.set_xticks(*_ticks(columns), rotation=90 if upright else 0, parse_math=False)
         axes.set_yticks(*_ticks(rows), parse_math=False)
@@ -97,6 +99,14 @@ def _ticks(names: Sequence[str]) -> tuple[range, list[str]]:
     return range(0, len(names), step), [shorten(name) for name in names[::step]]
 
 
+def _frame(axes: Axes, cell: Index) -> None:
+    row, column = cell
+    for colour, width in (("white", 5.0), (INK, 2.2)):
+        axes.add_patch(
+            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False)
+        )
+
+
 def _draw_map(axes: Axes, name: str, cells: Cells, shape: Index) -> None:
     means = np.full(shape, np.nan)
     for cell, setting in cells.items():
@@ -107,11 +117,6 @@ def _draw_map(axes: Axes, name: str, cells: Cells, shape: Index) -> None:
     image = axes.imshow(means, cmap=BLUES, aspect="auto", vmin=low, vmax=max(high, low + LEAST_SPAN))
     shades = (means - low) / max(high - low, LEAST_SPAN)
     _write_means(axes, name, cells, shades)
-    row, column = next(iter(cells))
-    for colour, width in (("white", 5.0), (INK, 2.2)):
-        axes.add_patch(
-            Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False)
-        )
     axes.spines[:].set_visible(False)
     bar = axes.inset_axes((1.04, 0.0, 0.03, 1.0))
     axes.figure.colorbar(image, bar, format=PercentFormatter(1, symbol=""))

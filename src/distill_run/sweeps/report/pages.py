@@ -54,6 +54,8 @@ def _write_pages(report: SweepReport, output: Path) -> None:
         "report": report,
         "figures": figures,
         "settings": settings,
+        "has_results": any(setting.replicates for setting in report.settings),
+        "has_changes": any(setting.figure("difference") is not None for setting in report.settings),
         "has_p": tables.P_HEADING in settings.headings,
         "troubles": tables.troubles_table(report),
         "runs": tables.runs_table(report),

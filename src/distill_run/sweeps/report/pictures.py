@@ -13,6 +13,7 @@ from distill_run.sweeps.values import setting_name
 from distill_run.units import counted, three_digits
 
 NAME = "sweep"
+MAX_KEYS = 8  # of parallel coordinates: the names of more axes overlap
 
 
 def draw(report: SweepReport) -> list[Picture]:
@@ -22,7 +23,7 @@ def draw(report: SweepReport) -> list[Picture]:
 
 
 def draw_sweep(report: SweepReport) -> Picture | None:
-    """The kind of figure that suits the number of keys; None where there is only one result to show."""
+    """The kind of figure that suits the number of keys; None for a single result, or for too many keys."""
     completed = report.completed_settings
     if not report.keys:
         has_several = completed and completed[0].replicates > 1 and report.counts["completed"] > 1
@@ -31,7 +32,9 @@ def draw_sweep(report: SweepReport) -> Picture | None:
         return None
     if len(report.keys) == 1:
         return _curve(report)
-    return _heat_maps(report) if len(report.keys) == 2 and is_grid(report) else _coordinates(report)
+    if len(report.keys) == 2 and is_grid(report):
+        return _heat_maps(report)
+    return _coordinates(report) if len(report.keys) <= MAX_KEYS else None
 
 
 def _recommended(report: SweepReport) -> str:
@@ -42,6 +45,13 @@ def _recommended(report: SweepReport) -> str:
         f"Recommended: {setting_name(best.values)}, with {best.val_accuracy.mean:.2%} on validation and "
         f"{best.test_accuracy.mean:.2%} on test. The table below has the figures of every setting."
     )
+
+
+def _marked(report: SweepReport, mark: str) -> str:
+    """A sentence on the mark of the recommended setting; empty where none is recommended: then there is no mark."""
+    if report.recommendation is None:
+        return ""
+    return f" The {mark} is the setting that is best on validation; test accuracy took no part in the choice."
 
 
 def _seeds(report: SweepReport) -> Picture:
@@ -73,9 +83,8 @@ def _curve(report: SweepReport) -> Picture:
         NAME,
         f"Accuracy by {key}",
         f"Validation and test accuracy by {key}. {_recommended(report)}",
-        f"The band is the 95% interval of the mean over the {report.unit}s of a setting; it needs at least two. The "
-        "ring is the setting that is best on validation; test accuracy took no part in the choice."
-        f"{_drawn(report.completed_settings)}",
+        f"The band is the 95% interval of the mean over the {report.unit}s of a setting; it needs at least two."
+        f"{_marked(report, 'ring')}{_drawn(report.completed_settings)}",
         render(key_curve(report, key)),
     )
 
@@ -87,8 +96,8 @@ def _heat_maps(report: SweepReport) -> Picture:
         f"Accuracy by {rows} and {columns}",
         f"Heat maps of validation and test accuracy: rows are {rows}, columns are {columns}. {_recommended(report)}",
         f"Each cell is a setting: the mean over its {report.unit}s and, for several, their standard deviation in "
-        "percentage points. Darker is better; each map has its own scale. Hatched cells have no completed run. "
-        "The frame is the setting that is best on validation; test accuracy took no part in the choice.",
+        "percentage points. Darker is better; each map has its own scale. Hatched cells have no completed run."
+        f"{_marked(report, 'frame')}",
         render(heat_maps(report)),
     )
 
@@ -99,8 +108,8 @@ def _coordinates(report: SweepReport) -> Picture:
         "All settings at a glance",
         f"Parallel coordinates of {', '.join(report.keys)} and validation accuracy. {_recommended(report)}",
         "Each line is a setting: it crosses each axis at its value and ends at its validation accuracy, the mean over "
-        f"its {report.unit}s. Darker is better; the black line is the setting that is best on validation."
-        f"{_drawn(report.completed_settings)}",
+        f"its {report.unit}s. Darker is better."
+        f"{_marked(report, 'black line')}{_drawn(report.completed_settings)}",
         render(parallel_coordinates(report)),
     )
 

@@ -96,7 +96,8 @@ def settings_table(report: SweepReport) -> Table:
     ]
     if has_p:
         headings.append(P_HEADING)
-    return Table("Settings, ranked by validation", headings, rows, 1 + len(report.keys), SETTINGS_FILE, footer)
+    title = "Settings" if report.recommendation is None else "Settings, ranked by validation"
+    return Table(title, headings, rows, 1 + len(report.keys), SETTINGS_FILE, footer)
 
 
 def _baseline_row(baseline: BaselineReport, num_keys: int, columns: Iterable[str], has_p: bool) -> list[Cell]:
