@@ -369,6 +369,25 @@ def test_runs_that_cannot_be_ranked_have_their_tables_and_none_is_marked(tmp_pat
     assert len(parallel_coordinates(report).axes[0].lines) == 3 + 5
 
 
+@pytest.mark.parametrize(
+    ("keys", "draw"),
+    [
+        ({"mode__temperature": (1, 2)}, partial(key_curve, key="mode.temperature")),
+        ({"mode__temperature": (1, 2), "mode__alpha": (0.1, 0.9)}, heat_maps),
+        ({"mode__temperature": (1, 2), "lr": (1, 2), "mode__alpha": (0.1, 0.9)}, parallel_coordinates),
+    ],
+)
+def test_a_picture_marks_the_recommended_setting_and_no_other(
+    keys: dict[str, Sequence[Any]], draw: Callable[[SweepReport], Figure], tmp_path: Path
+) -> None:
+    report = write_grid(tmp_path, **keys)
+    unranked = dataclasses.replace(report, recommendation=None)
+    marked, unmarked = (len(draw(each).findobj()) for each in (report, unranked))
+    assert marked > unmarked
+    captions = [picture.caption for each in (report, unranked) if (picture := draw_sweep(each))]
+    assert ["best on validation" in caption for caption in captions] == [True, False]
+
+
 def test_more_keys_than_a_picture_can_name_have_none(tmp_path: Path) -> None:
     write_run(tmp_path / "other", [*(f"key{number}=2" for number in range(9)), "seed=0"])
     report = write_grid(tmp_path, seeds=[0], **{f"key{number}": (1,) for number in range(9)})
