@@ -336,6 +336,15 @@ def test_ctrl_c_ends_a_command_at_any_moment_without_a_traceback(
     assert set(ends) <= {0, 130, -signal.SIGINT}  # the last is Python's own end, once all is done
 
 
+def test_ctrl_c_while_python_ends_prints_no_traceback(tmp_path: Path) -> None:
+    program = (
+        "import atexit, os, signal, sys; from distill_run.commands import installed; sys.argv = ['distill-store']; "
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT); installed.store()"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (ended.returncode, "Traceback" in ended.stderr) == (-signal.SIGINT, False)
+
+
 def test_a_closed_pipe_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("distill_run.console.console.forget_stdout", lambda: None)  # this one is pytest's
     console = Console()

@@ -18,8 +18,9 @@ MODULES = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path
 ROOMS = (
     ("commands", "benchmarks"),
     ("pipeline", "trackers"),
-    ("sweeps", "deploy", "run_folder"),
-    ("report", "record"),
+    ("sweeps", "deploy"),
+    ("record",),
+    ("report",),
     ("stages",),
     ("checkpoint", "engine"),
     ("objectives",),

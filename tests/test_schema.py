@@ -123,6 +123,7 @@ REFUSED = [
     ("device.precision", "fp8", "one of auto, fp32, tf32, bf16, fp16"),
     ("device.compile", "fast", "one of off, default, max"),
     ("mode", "soft", MAPPING),
+    ("dataset.source", "digits", MAPPING),  # no group has its name
     ("training.student.optimizer", "sgd", f"training/student/optimizer=sgd, or {MAPPING}"),
     *(("mode.temperature", value, "a number above 0") for value in (0, "hot")),
     ("mode.alpha", 1.1, "a number from 0 to 1"),

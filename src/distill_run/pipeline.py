@@ -19,13 +19,13 @@ from distill_run.own_code import naming_own_code
 from distill_run.processes import Processes
 from distill_run.record.command import command_of
 from distill_run.record.console_watcher import ConsoleWatcher
+from distill_run.record.run_folder import check_unused, choose_folder, completed_report
 from distill_run.record.run_record import RunRecord
 from distill_run.report.pages import write_pages
 from distill_run.report.preview import draw_views
 from distill_run.report.results import tell_results
 from distill_run.report.run_report import RunReport, write_report
 from distill_run.report.summary import Findings, summarise
-from distill_run.run_folder import check_unused, choose_folder, completed_report
 from distill_run.stages.health import Health
 from distill_run.stages.inference import with_speeds
 from distill_run.stages.lineup import Lineup, Pair, make_lineup, obtain_teacher, search_rates

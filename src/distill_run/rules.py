@@ -36,6 +36,16 @@ class _Components(Rule):
         super().check(name, value)
 
 
+class _Option(Rule):
+    """A component that is chosen by the name of an option: a text instead of it is such a name, written with dots."""
+
+    def check(self, name: str, value: object) -> None:
+        """See Rule."""
+        if isinstance(value, str):
+            raise RejectedValueError(name, value, f"{name.replace('.', '/')}={value}, or {self.words}")
+        super().check(name, value)
+
+
 def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -88,6 +98,7 @@ COMPONENT = Rule(
     lambda v: isinstance(v, dict) and isinstance(v.get("_target_"), str),
     "a mapping with a _target_ and the arguments of its constructor",
 )
+OPTION = _Option(COMPONENT.accepts, COMPONENT.words)
 COMPONENTS = _Components(
     lambda v: isinstance(v, dict) and all(map(COMPONENT.accepts, v.values())), f"names, each with {COMPONENT.words}"
 )

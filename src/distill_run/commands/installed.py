@@ -26,7 +26,7 @@ def start(module: str) -> NoReturn:
     try:
         leave(partial(_run, module))
     finally:
-        # Of what runs when Python ends, it is the first, for it comes last: then Ctrl-C has nothing to interrupt.
+        # What is registered last runs first when Python ends: from then on Ctrl-C ends the process without a traceback.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_DFL)
 
 

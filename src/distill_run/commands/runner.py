@@ -43,7 +43,7 @@ def run_alone(settings: Settings, run_dir: Path, command: str) -> None:
     """
     from distill_run.console.console import Console
     from distill_run.pipeline import run
-    from distill_run.run_folder import check_unused
+    from distill_run.record.run_folder import check_unused
 
     def tell() -> None:
         check_unused(RunFiles(run_dir), settings)  # what is refused in the end need not wait

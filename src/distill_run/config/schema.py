@@ -14,6 +14,7 @@ from distill_run.errors import Mistake, RejectedValueError, UserError, show, unk
 from distill_run.rules import Rule, one_or_several, optional, whole
 
 Component = Annotated[dict[str, Any], rules.COMPONENT]
+Option = Annotated[dict[str, Any], rules.OPTION]
 T = TypeVar("T")
 
 
@@ -73,8 +74,8 @@ class RecipeSettings:
     freeze_batch_norm: Annotated[bool, rules.FLAG]
     lr_search: Annotated[list[float] | None, optional(rules.LEARNING_RATES)]
     lr_search_epochs: Annotated[int, whole(1)]
-    optimizer: Component
-    schedule: Component
+    optimizer: Option
+    schedule: Option
 
 
 @dataclass(frozen=True)
@@ -228,11 +229,9 @@ def _check_value(key: str, value: object, rule: Rule, mistakes: list[Mistake]) -
     try:
         if value == "???":
             raise RejectedValueError(key, "nothing", f"{key}=VALUE; it has no default")
-        if rule is rules.COMPONENT and isinstance(value, str) and "." in key:  # of a group, which slashes name
-            raise RejectedValueError(key, value, f"{key.replace('.', '/')}={value}, or {rule.words}")
         rule.check(key, value)
     except RejectedValueError as error:
         mistakes.extend(error.mistakes)
-    if rule is rules.COMPONENT and isinstance(value, dict):
+    if rule in (rules.COMPONENT, rules.OPTION) and isinstance(value, dict):
         for name, own_rule in rules.component_rules(value).items():
             _check_value(f"{key}.{name}", value[name], own_rule, mistakes)
