@@ -17,7 +17,8 @@ anything = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
     max_leaves=4,
 )
-RULES = [rule for rule in vars(rules).values() if isinstance(rule, Rule) and rule is not rules.COMPONENTS]
+# Of those that answer with the same words to any value; tests/test_schema.py tries the others.
+RULES = [rule for rule in vars(rules).values() if type(rule) is Rule]
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ class _Option(Rule):
 
     def check(self, name: str, value: object) -> None:
         """See Rule."""
-        if isinstance(value, str):
+        if TEXT.accepts(value):
             raise RejectedValueError(name, value, f"{name.replace('.', '/')}={value}, or {self.words}")
         super().check(name, value)
 
